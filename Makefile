@@ -1,0 +1,34 @@
+# make demo    train and evaluate the detector with its defaults      (ARGS="--preset tiny --epochs 3" to change them)
+# make test    every test
+# make clean   remove the environment and the caches; runs/ and data/ stay
+#
+# The first call makes .venv and installs into it. PYTHON=python3.12 chooses the interpreter. On Linux, pip may take the
+# CUDA build of torch; where there is no GPU, PyTorch's installation page names the index of the small CPU build, to be set
+# as PIP_EXTRA_INDEX_URL in the environment.
+
+PYTHON  ?= python3
+VENV    := .venv
+READY   := $(VENV)/.ready
+# Tests run in WORKERS processes of THREADS threads each (WORKERS=0: in one process, which a debugger can enter).
+WORKERS ?= 2
+THREADS ?= 1
+
+.PHONY: demo test clean
+
+demo: $(READY)
+	$(VENV)/bin/python detr_scratch.py $(ARGS)
+
+test: $(READY)
+	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+
+$(READY): requirements.txt constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$$($(PYTHON) --version 2>&1) is too old: Python 3.10 or newer is needed; name one: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

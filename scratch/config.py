@@ -1,0 +1,214 @@
+"""config: which detector, on which data, trained how?
+
+One frozen dataclass for each of the four rooms; a `Config` holds one of each, and `PRESETS` names whole
+`Config`s. The command line is generated from these fields (`detr_scratch.py train --help`), a checkpoint
+carries them, and nothing else in the project holds a default of its own.
+
+    Config ─┬─ model   the network's shape            (ModelConfig)
+            ├─ loss    what is a good match, what hurts (LossConfig)
+            ├─ data    which images, how large, how changed (DataConfig)
+            └─ train   how long, how fast, how exact   (TrainConfig)
+
+Published values: Carion et al. 2020 (arXiv 2005.12872), section 4 and appendix A.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, Optional, Tuple
+
+Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network's shape (section 3.2 and table 10 of the paper)."""
+
+    backbone: Backbone = "resnet50"
+    """which ResNet turns pixels into features"""
+    dilation: bool = False
+    """DC5: dilate the last stage instead of striding it, so that the features keep stride 16"""
+    norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
+    """the backbone's normalisation: frozen under pretrained weights, trained from nothing"""
+    hidden_dim: int = 256
+    """D: the width of every token in the transformer"""
+    nheads: int = 8
+    """N: attention heads; must divide hidden_dim"""
+    dim_feedforward: int = 2048
+    """the hidden width of each feed-forward block"""
+    enc_layers: int = 6
+    """encoder layers"""
+    dec_layers: int = 6
+    """L: decoder layers"""
+    num_queries: int = 100
+    """Q: the most objects that the detector can report for one image"""
+    dropout: float = 0.1
+    """the share of activations that the transformer drops while it trains"""
+    num_classes: int = 91
+    """K: object classes, without "no object"; a training run takes it from its data"""
+    aux_loss: bool = True
+    """every decoder layer answers and is blamed, not only the last (section 3.2, auxiliary losses)"""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What makes a good match, and what a wrong answer costs (section 3.1, appendix A.2)."""
+
+    set_cost_class: float = 1.0
+    """weight of the class probability in the matching cost"""
+    set_cost_bbox: float = 5.0
+    """weight of the L1 distance of the boxes in the matching cost"""
+    set_cost_giou: float = 2.0
+    """weight of the generalised IoU in the matching cost"""
+    ce_loss_coef: float = 1.0
+    """weight of the cross-entropy in the loss"""
+    bbox_loss_coef: float = 5.0
+    """weight of the boxes' L1 distance in the loss"""
+    giou_loss_coef: float = 2.0
+    """weight of the generalised-IoU loss"""
+    eos_coef: float = 0.1
+    """class weight of "no object": most queries answer it, so it counts a tenth"""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, how large, how changed."""
+
+    data: str = "shapes"
+    """"shapes" (generated) or a COCO-format folder: train2017/ val2017/ or train/ val/ [test/], annotations/"""
+    train_images: Optional[str] = None
+    """explicit folder of training images; with the other three, overrides the layout found in `data`"""
+    train_annotations: Optional[str] = None
+    """explicit COCO JSON of the training images"""
+    val_images: Optional[str] = None
+    """explicit folder of validation images"""
+    val_annotations: Optional[str] = None
+    """explicit COCO JSON of the validation images"""
+    eval_split: Literal["val", "test", "train"] = "val"
+    """the split that is evaluated"""
+    limit_train: Optional[int] = None
+    """use only the first N training images (in the order of their ids)"""
+    limit_val: Optional[int] = None
+    """evaluate only the first N images of the evaluated split (in the order of their ids)"""
+    short_side: int = 800
+    """pixels of the shorter side at evaluation; the training scales are 0.6 to 1.0 of it (480-800)"""
+    max_size: int = 1333
+    """the longer side never exceeds this many pixels"""
+    augment: Literal["paper", "flip", "none"] = "paper"
+    """paper: flip, then scales 480-800 or crop first (appendix A.4), in proportion to short_side"""
+    workers: int = 2
+    """processes that read and augment images, beside the one that trains"""
+    shapes_train: int = 2000
+    """images of the generated training split"""
+    shapes_val: int = 200
+    """images of the generated validation split"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how fast, how exact (section 4 and appendix A.4)."""
+
+    epochs: int = 300
+    """passes over the training images"""
+    max_steps: Optional[int] = None
+    """stop after this many optimizer steps"""
+    max_minutes: Optional[float] = None
+    """stop training after this many minutes; the schedule then follows the clock where that is ahead"""
+    batch_size: int = 2
+    """images of one forward pass, on each device"""
+    accumulate: int = 1
+    """forward passes that share one optimizer step; effective batch = batch_size × accumulate × devices"""
+    lr: float = 1e-4
+    """peak learning rate of transformer and heads"""
+    lr_backbone: float = 1e-5
+    """peak learning rate of the backbone"""
+    train_backbone: Literal["all", "stages_2_to_4", "none"] = "stages_2_to_4"
+    """which backbone weights learn; as published, the stem and the first stage stay as they are"""
+    weight_decay: float = 1e-4
+    """decoupled weight decay (AdamW)"""
+    clip_max_norm: float = 0.1
+    """the gradient's L2 norm is cut to this; 0 leaves it alone"""
+    schedule: Literal["step", "cosine"] = "step"
+    """step: lr ÷ 10 once at `lr_drop_at`; cosine: falls smoothly to 0"""
+    lr_drop_at: float = 2 / 3
+    """the share of the run after which the step schedule drops (200 of 300 epochs)"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises linearly to its peak"""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """auto: float32 on a CPU; on a GPU bf16 where it has it, else fp16 with loss scaling"""
+    ema_decay: float = 0.0
+    """decay of the running average of the weights that is evaluated; 0 evaluates the weights themselves"""
+    eval_every: int = 1
+    """epochs between two evaluations"""
+    checkpoint_every: int = 200
+    """optimizer steps between two checkpoints, beside the one after each epoch"""
+    seed: int = 42
+    """the seed of weights, order, augmentation and dropout"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: a preset's name, and the four parts that it filled in."""
+
+    preset: str = "detr_r50"
+    """the name of the preset that gave the defaults"""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested dict of plain values that a checkpoint stores."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Config":
+        """The inverse of `to_dict`; a field that this version does not know raises ValueError."""
+        parts: dict[str, Any] = {"preset": values["preset"]}
+        for name, kind in (("model", ModelConfig), ("loss", LossConfig), ("data", DataConfig), ("train", TrainConfig)):
+            unknown = set(values[name]) - {f.name for f in fields(kind)}
+            if unknown:
+                raise ValueError(f"config.{name} has unknown fields {sorted(unknown)}: it was written by another version")
+            parts[name] = kind(**values[name])
+        return Config(**parts)
+
+
+# ResNet recipe: which block, how many in each of the four stages, the width of the first stage.
+#   block "basic" (two 3×3, expansion 1) or "bottleneck" (1×1, 3×3, 1×1, expansion 4); He et al. 2015, table 1.
+RESNETS: dict[str, Tuple[str, Tuple[int, int, int, int], int]] = {
+    "resnet_tiny": ("basic", (1, 1, 1, 1), 32),
+    "resnet18": ("basic", (2, 2, 2, 2), 64),
+    "resnet34": ("basic", (3, 4, 6, 3), 64),
+    "resnet50": ("bottleneck", (3, 4, 6, 3), 64),
+    "resnet101": ("bottleneck", (3, 4, 23, 3), 64),
+    "resnet152": ("bottleneck", (3, 8, 36, 3), 64),
+}
+
+_R50 = Config()
+
+
+def _published(name: str, backbone: Backbone, dilation: bool) -> Config:
+    return replace(_R50, preset=name, model=replace(_R50.model, backbone=backbone, dilation=dilation))
+
+
+PRESETS: dict[str, Config] = {
+    "tiny": Config(
+        preset="tiny",
+        model=ModelConfig(backbone="resnet_tiny", dilation=True, norm="batch", hidden_dim=128, nheads=4,
+                          dim_feedforward=512, enc_layers=2, dec_layers=3, num_queries=40, dropout=0.0),
+        data=DataConfig(short_side=128, max_size=213, augment="paper"),
+        train=TrainConfig(epochs=1000, max_minutes=7.5, batch_size=16, lr=5e-4, lr_backbone=5e-4, train_backbone="all",
+                          schedule="cosine", warmup_steps=50, precision="float32", eval_every=1),
+    ),
+    "detr_r50": _published("detr_r50", "resnet50", False),
+    "detr_r50_dc5": _published("detr_r50_dc5", "resnet50", True),
+    "detr_r101": _published("detr_r101", "resnet101", False),
+    "detr_r101_dc5": _published("detr_r101_dc5", "resnet101", True),
+    "detr_141m": Config(
+        preset="detr_141m",
+        model=ModelConfig(backbone="resnet152", norm="batch", hidden_dim=768, nheads=12),
+        data=DataConfig(short_side=512, max_size=853),
+        train=TrainConfig(epochs=1000, max_minutes=20, batch_size=16, lr_backbone=1e-4, train_backbone="all",
+                          schedule="cosine", warmup_steps=200),
+    ),
+}
