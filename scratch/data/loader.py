@@ -1,0 +1,95 @@
+"""loader: in which order are the images seen, by which rank, and from where does a resumed run go on?
+
+    order of an epoch = a permutation that follows from (seed, epoch) alone
+    joint batch k     = order[k·W·B : (k+1)·W·B]          B = batch_size, W = world_size
+    rank r takes        its r-th part of B images          so W ranks together see what one process would, in its order
+
+Nothing here has a state that grows with the steps, so "where was I?" is two numbers, (epoch, batch), and starting there
+costs nothing: the images before are not read. Samples are made from (seed, epoch, index) too, whichever worker makes
+them. Proven in tests/data/test_loader.py.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from typing import Any, Iterator
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from scratch.data.batch import collate
+
+
+class ResumableBatchSampler(Sampler):
+    """Yields the batches of one epoch as lists of (epoch, index), from any batch on.
+
+    length                the number of images in the data set
+    batch_size            images of one batch of one rank
+    train                 True: shuffled, and a last joint batch that is not full is dropped unless it is the only one,
+                          so that ranks always have equally many batches. False: in order, every image exactly once
+                          over all ranks; a rank may then have one batch less than another
+    Raises ValueError when there are fewer training images than ranks.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, seed: int, train: bool,
+                 rank: int = 0, world_size: int = 1) -> None:
+        if batch_size < 1:
+            raise ValueError(f"got batch_size {batch_size}, wanted 1 or more")
+        if train and length < world_size:
+            raise ValueError(f"got {length} training images for {world_size} processes, wanted at least one for each")
+        self.length, self.batch_size, self.seed, self.train = length, batch_size, seed, train
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.start = 0
+
+    def set_position(self, epoch: int, batch: int = 0) -> None:
+        """The next iteration is over this epoch, from its `batch`-th batch on (counted from 0)."""
+        self.epoch, self.start = epoch, batch
+
+    def __len__(self) -> int:
+        """This rank's batches in a whole epoch, wherever the iteration starts."""
+        return sum(1 for _ in self._shares())
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = list(range(self.length))
+        if self.train:
+            mixed = random.Random(f"order {self.seed} {self.epoch}").getrandbits(63)
+            order = torch.randperm(self.length, generator=torch.Generator().manual_seed(mixed)).tolist()
+        for k, share in enumerate(self._shares()):
+            if k >= self.start:
+                yield [(self.epoch, order[place]) for place in share]
+
+    def _shares(self) -> Iterator[range]:
+        """The places in the epoch's order that are this rank's, batch by batch."""
+        joint = self.batch_size * self.world_size
+        for begin in range(0, self.length, joint):
+            size = min(joint, self.length - begin)
+            if self.train and size < joint and begin > 0:
+                return
+            # A full joint batch splits into batch_size each, one that is not as evenly as it can.
+            first, last = (begin + size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            if first < last:
+                yield range(first, last)
+
+
+def make_loader(dataset: Any, batch_size: int, *, workers: int, seed: int, train: bool, device_type: str,
+                rank: int = 0, world_size: int = 1) -> tuple[DataLoader, ResumableBatchSampler]:
+    """A loader of Batches from a data set of (epoch, index), and the sampler that says where it begins.
+
+    device_type   "cuda" pins the batches' memory, so that copying them overlaps with computing
+    """
+    sampler = ResumableBatchSampler(len(dataset), batch_size, seed=seed, train=train, rank=rank, world_size=world_size)
+    loader = DataLoader(
+        dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, worker_init_fn=_start_worker,
+        pin_memory=device_type == "cuda", persistent_workers=workers > 0, prefetch_factor=4 if workers else None,
+        # The loader draws its workers' base seed in every epoch. From its own generator, or a resumed run, which starts
+        # its loader once more, would find the global one a draw further on.
+        generator=torch.Generator().manual_seed(seed))
+    return loader, sampler
+
+
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)  # the cores belong to the training process, and its thread pool does not survive a fork
+    # Ctrl-C reaches every process of the terminal, but only the one that trains decides what then happens.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
