@@ -1,0 +1,43 @@
+"""postprocess: which object, how sure, and where in the photograph?
+
+    label[q] = argmax_{k<K} l[q,k]                       the best real class; "no object" (index K) never wins
+    score[q] = softmax(l[q])[label] = 1 / Σ_{k≤K} exp(l[q,k] − l[q,label])
+    box[q]   = (cx − w/2, cy − h/2, cx + w/2, cy + h/2) · (W, H, W, H)
+
+    pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2) → scores (Q,), labels (Q,), boxes (Q,4) an image
+
+The model saw a resized, padded image, but its boxes are shares of the unpadded one, so the original's height and
+width alone bring them home. Equals the official `PostProcess`; proven in tests/evaluation/test_postprocess.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scratch.ops.boxes import box_cxcywh_to_xyxy
+
+
+@torch.no_grad()
+def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor) -> list[dict[str, Tensor]]:
+    """Turn the model's output dict into detections in the originals' pixels, one dict an image.
+
+    `orig_sizes` (B,2) holds each original's (height, width). A dict holds `scores` (Q,) float32 in [0,1], `labels` (Q,)
+    int64 contiguous 0..K−1 and `boxes` (Q,4) float32 xyxy in pixels; nothing is sorted, dropped or clipped.
+    Raises ValueError when `orig_sizes` does not hold one (height, width) for each image.
+    """
+    logits, boxes_cxcywh = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
+    B, Q, _ = logits.shape
+    if tuple(orig_sizes.shape) != (B, 2):
+        raise ValueError(f"got orig_sizes of shape {tuple(orig_sizes.shape)}, wanted ({B}, 2): "
+                         f"one (height, width) for each image of the batch")
+
+    best, labels = logits[..., :-1].max(dim=-1)                                     # (B,Q), (B,Q)
+    # Only the best class's probability is wanted, so one sum does for a whole softmax. An exponent can be positive
+    # for "no object" alone; where its exp overflows, 1/∞ = 0 is what float32 softmax rounds to as well.
+    scores = 1 / (logits - best[..., None]).exp().sum(dim=-1)                       # (B,Q)
+
+    height, width = orig_sizes.to(boxes_cxcywh).unbind(dim=1)
+    scale = torch.stack((width, height, width, height), dim=1)                      # (B,4)
+    boxes = box_cxcywh_to_xyxy(boxes_cxcywh) * scale[:, None]                       # (B,Q,4)
+    return [{"scores": s, "labels": k, "boxes": b} for s, k, b in zip(scores, labels, boxes)]
