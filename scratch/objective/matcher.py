@@ -1,0 +1,97 @@
+"""matcher: which query answers for which object?
+
+    cost[q,t] = −p_q[label_t] · w_class + ‖box_q − box_t‖₁ · w_bbox − GIoU(box_q, box_t) · w_giou
+
+    pred_logits (B,Q,K+1), pred_boxes (B,Q,4), M_i boxes of image i → per image min(M_i, Q) pairs (query, target)
+
+DETR answers with a set: Q boxes in no order. Before it can be told what is wrong, each true object needs one query
+that is blamed for it; the cheapest assignment is that pairing (section 3.1, equation 1; appendix A.2). One query for
+one object is also why DETR needs no non-maximum suppression: a second box for the same object is simply wrong.
+
+The cost uses the probability and not its logarithm, which keeps it on the scale of the box terms (section 3.1).
+Same pairs as the official DETR's HungarianMatcher; proven in tests/objective/test_matcher.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scratch.ops.activations import softmax
+from scratch.ops.boxes import at_least_float32, box_cxcywh_to_xyxy, paired_generalized_box_iou
+from scratch.ops.hungarian import linear_sum_assignment
+
+
+@dataclass(frozen=True)
+class HungarianMatcher:
+    """The cheapest one-to-one pairing of queries and targets, image by image; no gradient passes through it.
+
+    matcher(outputs, targets) takes
+        outputs    "pred_logits" (B,Q,K+1) of any float type, "pred_boxes" (B,Q,4) cxcywh
+        targets    B dicts: "labels" (M_i,) int64 in 0..K-1, "boxes" (M_i,4) cxcywh; "image_id", for error messages
+    and returns, for each image, (query indices, target indices): two int64 CPU tensors of min(M_i, Q) entries, ordered
+    by query. All is computed in float32 (float64 for float64 outputs), and brought to the host in a single copy.
+
+    Raises FloatingPointError if an output or a target is not finite, naming the first such tensor and its images. Every
+    output is looked at, matched or not, so short of an overflow, what passes here gives a finite loss.
+    """
+
+    cost_class: float = 1.0
+    cost_bbox: float = 5.0
+    cost_giou: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (self.cost_class or self.cost_bbox or self.cost_giou):
+            raise ValueError("got three matching costs of 0: every pairing would do; wanted at least one above 0")
+
+    @torch.no_grad()
+    def __call__(self, outputs: dict[str, Tensor], targets: list[dict[str, Any]]) -> list[tuple[Tensor, Tensor]]:
+        logits, boxes = at_least_float32(outputs["pred_logits"]), at_least_float32(outputs["pred_boxes"])
+        B, Q, _ = logits.shape
+        if len(targets) != B:
+            raise ValueError(f"got {len(targets)} targets for {B} images; wanted one dict for each image")
+
+        # The targets of all images in one row: T = Σ M_i. Each needs its cost with the Q queries of its own image and
+        # no other, so the table is (T,Q): nothing is padded, and no image is priced against another's objects.
+        sizes = [len(target["labels"]) for target in targets]
+        image = [i for i, M in enumerate(sizes) for _ in range(M)]
+        image = torch.tensor(image, dtype=torch.int64).to(boxes.device)                         # (T)
+        labels = torch.cat([target["labels"] for target in targets])                            # (T)
+        wanted = torch.cat([target["boxes"] for target in targets]).to(boxes.dtype)[:, None]    # (T,1,4)
+        offered = boxes[image]                                                                  # (T,Q,4)
+
+        probability = softmax(logits, dim=-1)[image, :, labels]                                 # (T,Q)
+        distance = (offered - wanted).abs().sum(-1)                                             # (T,Q)
+        giou = paired_generalized_box_iou(box_cxcywh_to_xyxy(offered), box_cxcywh_to_xyxy(wanted))  # (T,Q)
+        cost = -self.cost_class * probability + self.cost_bbox * distance - self.cost_giou * giou
+
+        # Waiting for the device is the matcher's real price, so what the host must know travels together.
+        finite = torch.stack((logits.isfinite().all(), boxes.isfinite().all(), cost.isfinite().all()))
+        *table, all_finite = torch.cat((cost, finite.all().to(cost.dtype).expand(1, Q))).tolist()   # T+1 rows of Q
+        if not all(all_finite):
+            _blame(logits, boxes, targets)
+
+        pairs, start = [], 0
+        for M in sizes:
+            target, query = linear_sum_assignment(table[start:start + M])
+            query, target = zip(*sorted(zip(query, target))) if query else ((), ())
+            pairs.append((torch.tensor(query, dtype=torch.int64), torch.tensor(target, dtype=torch.int64)))
+            start += M
+        return pairs
+
+
+def _blame(logits: Tensor, boxes: Tensor, targets: list[dict[str, Any]]) -> None:
+    """Find the first tensor that is not finite, and the images in which it is not; raise."""
+    targets_boxes = [target["boxes"] for target in targets]
+    ids = [target.get("image_id") for target in targets]
+    for name, tensors in (("pred_logits", logits), ("pred_boxes", boxes), ("the targets' boxes", targets_boxes)):
+        guilty = {i for tensor, i in zip(tensors, ids) if not tensor.isfinite().all()}
+        if guilty:
+            break
+    else:
+        name, guilty = "the matching cost (of finite boxes too large for their type)", set(ids)
+    raise FloatingPointError(f"got a value that is not finite in {name}, image_id {sorted(guilty)}; wanted finite "
+                             "numbers. Look at these images' annotations; lower the learning rate or train in float32")

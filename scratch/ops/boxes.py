@@ -1,0 +1,122 @@
+"""boxes: how well do two boxes agree, and which way should one move to agree better?
+
+    IoU(a,b)  = |a ∩ b| / |a ∪ b|                        in [0, 1]; 0 for all disjoint boxes, near or far
+    GIoU(a,b) = IoU − (|hull| − |a ∪ b|) / |hull|        in [−1, 1]; still tells near from far
+
+        ┌────────┐┄┄┄┄┐     a = (0,0,2,2), b = (1,1,3,3)
+        │ a   ┌──┼────┤     a ∩ b: 1·1 = 1      a ∪ b: 4 + 4 − 1 = 7
+        └─────┼──┘  b │     hull (dotted, the smallest box around both): 3·3 = 9
+        ┊┄┄┄┄┄└───────┘     IoU = 1/7           GIoU = 1/7 − 2/9 = −5/63
+
+    A box is xyxy (x0, y0, x1, y1), or cxcywh (centre, size; what the model predicts, in [0,1] of
+    the image), or xywh (corner, size; what COCO files hold): (..., 4)
+
+Two rules beyond the formula. Precision: half-precision input is raised to float32, here and in every
+result. At pixel 640 bf16 counts in steps of 4, and the area of a 256×256 box overflows fp16.
+Emptiness: a box with x1 ≤ x0 or y1 ≤ y0 has area 0, inside-out boxes included, and 0/0 counts as 0
+with gradient 0; so points and lines have finite values and gradients where the plain formula gives
+NaN. (Refusing such boxes is the data's business, which can say from which image they come.)
+
+Rezatofighi et al. 2019 (arXiv 1902.09630), algorithm 1. torch.nn has no counterpart; proven against
+the definition and a plain composition of torch in tests/ops/test_boxes.py.
+Read: giou_of_two (the definition, on eight numbers) → paired_generalized_box_iou (many pairs at once)
+      → generalized_box_iou (every a with every b, by broadcasting)
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float32 for half-precision and integer input; float32 and float64 pass as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def box_cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """(..., 4) centre and size → (..., 4) corners."""
+    centre, size = at_least_float32(boxes_cxcywh).split(2, dim=-1)      # (...,2) each
+    return torch.cat((centre - size / 2, centre + size / 2), dim=-1)
+
+
+def box_xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
+    """(..., 4) corners → (..., 4) centre and size."""
+    low, high = at_least_float32(boxes_xyxy).split(2, dim=-1)           # (...,2) each
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+def box_xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
+    """(..., 4) upper left corner and size (COCO's own) → (..., 4) corners."""
+    low, size = at_least_float32(boxes_xywh).split(2, dim=-1)           # (...,2) each
+    return torch.cat((low, low + size), dim=-1)
+
+
+def box_area(boxes_xyxy: Tensor) -> Tensor:
+    """(..., 4) → (...), 0 for empty and inside-out boxes."""
+    low, high = at_least_float32(boxes_xyxy).split(2, dim=-1)
+    return _area(low, high)
+
+
+def giou_of_two(a: Sequence[float], b: Sequence[float]) -> float:
+    """The definition, for two xyxy boxes of four plain numbers each."""
+    def area(x0: float, y0: float, x1: float, y1: float) -> float:
+        return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
+
+    shared = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    hull = area(min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+    union = area(*a) + area(*b) - shared
+    iou = shared / union if union > 0 else 0.0
+    return iou - ((hull - union) / hull if hull > 0 else 0.0)
+
+
+def paired_generalized_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """GIoU of each box of `a` with its partner in `b`: (...,4), (...,4) → (...); leading dimensions broadcast.
+
+    What changed: one tensor operation for each line of the definition, x and y side by side. Equal, because each
+    max and min becomes elementwise and each `if` becomes `_ratio`.
+    """
+    a, b = at_least_float32(a_xyxy), at_least_float32(b_xyxy)
+    shared, union = _shared_and_union(a, b)                             # (...) each
+    hull = _area(torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:]))
+    return _ratio(shared, union) - _ratio(hull - union, hull)
+
+
+def box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and union of every box of `a` with every box of `b`: (...,N,4), (...,M,4) → two of (...,N,M)."""
+    a, b = at_least_float32(a_xyxy), at_least_float32(b_xyxy)
+    shared, union = _shared_and_union(a[..., :, None, :], b[..., None, :, :])
+    return _ratio(shared, union), union
+
+
+def generalized_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """GIoU of every box of `a` with every box of `b`: (...,N,4), (...,M,4) → (...,N,M).
+
+    What changed: a new axis in each makes the pairs; broadcasting does the rest.
+    """
+    return paired_generalized_box_iou(a_xyxy[..., :, None, :], b_xyxy[..., None, :, :])
+
+
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    """Corners (...,2), (...,2) → (...). Clamped before the product: two negative sides would make a positive area."""
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    return width * height
+
+
+def _shared_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas (...) of a ∩ b and a ∪ b, for a and b (...,4)."""
+    shared = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    return shared, _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - shared
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, and 0 with gradient 0 where whole is 0.
+
+    The divisor is replaced *before* the division: `where(whole > 0, part / whole, 0)` has the right value, but its
+    backward pass multiplies the unused branch's infinite slope by 0, which is NaN. Areas below the smallest normal
+    number count as 0, for their reciprocal may be infinite.
+    """
+    solid = whole > torch.finfo(whole.dtype).tiny
+    return torch.where(solid, part / torch.where(solid, whole, 1), 0)
