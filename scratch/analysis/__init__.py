@@ -1,0 +1,1 @@
+"""analysis: what a run did and what a model is made of."""

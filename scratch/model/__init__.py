@@ -1,0 +1,1 @@
+"""model: the network. Read backbone (pixels → features) → transformer (features → answers) → detr."""

@@ -1,0 +1,171 @@
+"""backbone: how do pixels become features that a transformer can afford to read?
+
+    images (B,3,H,W) → features (B,C,h,w)        h = ⌈H/32⌉, w = ⌈W/32⌉   (DC5: ⌈H/16⌉, ⌈W/16⌉)
+
+A ResNet (He et al. 2015, arXiv 1512.03385) halves the picture five times and widens it as it goes. Its
+blocks learn only a correction to what they are given, so that a hundred layers of them can be trained:
+
+    x ─┬─ conv → norm → relu → conv → norm ─ + ─ relu →     "basic": two 3×3
+       └────────── (1×1 conv → norm) ────────┘              "bottleneck": 1×1 narrows, 3×3, 1×1 widens
+
+What ResNet-50 makes of one image of 600×640, and what that costs (one multiply-add = 2 FLOPs):
+
+    stem       (64,150,160)      1.8 GFLOPs         9,408 weights
+    layer1    (256,150,160)     10.2 GFLOPs       212,992 weights
+    layer2      (512,75,80)     15.7 GFLOPs     1,212,416 weights
+    layer3     (1024,38,40)     22.7 GFLOPs     7,077,888 weights
+    layer4     (2048,19,20)     12.6 GFLOPs    14,942,208 weights
+    together                    63.0 GFLOPs    23,454,912 weights
+
+Names, and the place of each stride, are those of torchvision's ResNets, without their classifier.
+Equal to the same network in torch.nn; proven, with the figures, in tests/model/test_backbone.py.
+Read: BasicBlock → Bottleneck → ResNet
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from scratch.config import RESNETS
+from scratch.ops.activations import relu
+from scratch.ops.batch_norm import BatchNorm2d, FrozenBatchNorm2d
+from scratch.ops.conv2d import Conv2d
+from scratch.ops.group_norm import GroupNorm
+from scratch.ops.init import kaiming_normal_
+from scratch.ops.pooling import MaxPool2d
+
+
+def make_norm(kind: str, channels: int) -> nn.Module:
+    """The normalisation after each convolution.
+
+    "frozen_batch": statistics and scales are constants, as published: a detector's batch of 2 images is too small to
+    estimate them, and those of ImageNet are good. "batch": learnt, for a backbone that starts from nothing.
+    "group": independent of the batch's size (Wu & He 2018): 32 groups, or fewer so that each has two channels.
+    """
+    if kind == "frozen_batch":
+        return FrozenBatchNorm2d(channels)
+    if kind == "batch":
+        return BatchNorm2d(channels)
+    if kind == "group":
+        return GroupNorm(min(32, channels // 2), channels)
+    raise ValueError(f'norm is {kind!r}; it must be "frozen_batch", "batch" or "group"')
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int) -> Conv2d:
+    """A 3×3 convolution whose padding keeps the size at stride 1."""
+    return Conv2d(in_channels, out_channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+
+
+class ResidualBlock(nn.Module):
+    """What both blocks share: the shortcut around the convolutions."""
+
+    def make_shortcut(self, in_channels: int, out_channels: int, stride: int, norm: str) -> None:
+        """Set `downsample`: None where x can be added as it is, else a 1×1 convolution that reshapes it."""
+        self.downsample: Optional[nn.ModuleList] = None
+        if stride != 1 or in_channels != out_channels:
+            conv = Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.downsample = nn.ModuleList([conv, make_norm(norm, out_channels)])
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        if self.downsample is None:
+            return x
+        conv, norm = self.downsample
+        return norm(conv(x))
+
+
+class BasicBlock(ResidualBlock):
+    """x (B,I,h,w) → (B,P,h/s,w/s) by two 3×3 convolutions (ResNet-18 and -34)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, norm: str):
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, planes, stride, dilation)
+        self.bn1 = make_norm(norm, planes)
+        self.conv2 = conv3x3(planes, planes, 1, dilation)
+        self.bn2 = make_norm(norm, planes)
+        self.make_shortcut(in_channels, planes, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.bn1(self.conv1(x)))  # (B,P,h/s,w/s)
+        y = self.bn2(self.conv2(y))
+        return relu(y + self.shortcut(x))
+
+
+class Bottleneck(ResidualBlock):
+    """x (B,I,h,w) → (B,4P,h/s,w/s): the dear 3×3 works on a quarter of the channels (ResNet-50 and deeper).
+
+    The stride is on the 3×3, not on the first 1×1 as in the paper: a strided 1×1 would leave three quarters of its
+    input unread (this variant is called v1.5; the published weights are made for it).
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, norm: str):
+        super().__init__()
+        self.conv1 = Conv2d(in_channels, planes, 1, bias=False)
+        self.bn1 = make_norm(norm, planes)
+        self.conv2 = conv3x3(planes, planes, stride, dilation)
+        self.bn2 = make_norm(norm, planes)
+        self.conv3 = Conv2d(planes, 4 * planes, 1, bias=False)
+        self.bn3 = make_norm(norm, 4 * planes)
+        self.make_shortcut(in_channels, 4 * planes, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.bn1(self.conv1(x)))  # (B,P,h,w)
+        y = relu(self.bn2(self.conv2(y)))  # (B,P,h/s,w/s)
+        y = self.bn3(self.conv3(y))  # (B,4P,h/s,w/s)
+        return relu(y + self.shortcut(x))
+
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class ResNet(nn.Module):
+    """images (B,3,H,W) → features (B,num_channels,h,w).
+
+    name       one of `scratch.config.RESNETS`
+    norm       "frozen_batch", "batch" or "group": see `make_norm`
+    dilation   DC5: the last stage keeps its input's size and spreads its 3×3 kernels over the same field instead,
+               which gives four times as many cells and finds smaller objects (section 4 of the DETR paper)
+
+    Raises ValueError for a name that is not in the table.
+    """
+
+    def __init__(self, name: str, norm: str = "frozen_batch", dilation: bool = False):
+        super().__init__()
+        if name not in RESNETS:
+            raise ValueError(f"no backbone is called {name!r}; known are {', '.join(RESNETS)}")
+        block_name, depths, width = RESNETS[name]
+        block = BLOCKS[block_name]
+        self.conv1 = Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, width)
+        self.maxpool = MaxPool2d(3, stride=2, padding=1)
+
+        in_channels, stages = width, []
+        for i, depth in enumerate(depths):
+            planes, stride, dilate = width * 2**i, 1 if i == 0 else 2, 1
+            if i == 3 and dilation:
+                stride, dilate = 1, 2  # from the second block on; the first sits before the missing stride
+            blocks = [block(in_channels, planes, stride, 1, norm)]
+            in_channels = planes * block.expansion
+            blocks += [block(in_channels, planes, 1, dilate, norm) for _ in range(depth - 1)]
+            stages.append(nn.ModuleList(blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.num_channels = in_channels
+
+        for module in self.modules():
+            if isinstance(module, Conv2d):  # keeps a gradient's variance through conv and relu
+                kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.contiguous(memory_format=torch.channels_last)  # a pixel's channels side by side
+        x = relu(self.bn1(self.conv1(x)))  # (B,64,H/2,W/2)
+        x = self.maxpool(x)  # (B,64,H/4,W/4)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                x = block(x)  # 256 at 1/4 → 512 at 1/8 → 1024 at 1/16 → 2048 at 1/32 (DC5: 1/16)
+        return x

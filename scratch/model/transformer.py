@@ -1,0 +1,157 @@
+"""transformer: how do Q questions, asked all at once, get their answers from a whole picture?
+
+    src (B,D,h,w) → tokens (B,S,D) ── encoder ──► memory (B,S,D)     S = h·w cells; each reads all others
+    query_embed (Q,D) ── decoder (reads memory) ──► hs (L,B,Q,D)     Q questions; L layers answer each
+
+Every layer adds to its tokens what it has gathered, then normalises ("post-norm", Vaswani et al. 2017):
+
+    encoder   x ← norm1(x + self_attn(x + pos, x + pos, x))                     attn(query, key, value)
+              x ← norm2(x + ffn(x))                                ffn(x) = linear2(relu(linear1(x)))
+    decoder   t ← norm1(t + self_attn(t + query, t + query, t))
+              t ← norm2(t + multihead_attn(t + query, memory + pos, memory))
+              t ← norm3(t + ffn(t))
+
+Where a token stands (pos, query) enters queries and keys in every layer and values never: what is passed
+on is what is there. The decoder's tokens start as zeros, so a query is nothing but its learnt address. The
+queries have no order and no mask: all objects are found in one pass (DETR, section 3.2, appendix A.3).
+
+Cost of an encoder layer at D=256, F=2048, S=380: linear maps 1.00 GFLOPs (∝ S), attention 0.15 (∝ S²).
+With DC5, S is four times that: 3.98 and 2.37. A decoder layer with Q=100 and S=380: 0.44 GFLOPs.
+
+Names and the places of dropout are the official DETR's. Same as the reference in torch.nn; proven, with
+the figures, in tests/model/test_transformer.py.
+Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder → Transformer
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from scratch.ops.activations import relu
+from scratch.ops.attention import MultiheadAttention
+from scratch.ops.dropout import Dropout
+from scratch.ops.init import xavier_uniform_
+from scratch.ops.layer_norm import LayerNorm
+from scratch.ops.linear import Linear
+
+class TransformerEncoderLayer(nn.Module):
+    """Tokens (B,S,D) → (B,S,D): each cell gathers from all cells that are not padding, then thinks on its own."""
+
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1):
+        super().__init__()
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
+        self.linear1 = Linear(d_model, dim_feedforward)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model)
+        self.norm1, self.norm2 = LayerNorm(d_model), LayerNorm(d_model)
+        self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
+
+    def forward(self, src: Tensor, pad_mask: Tensor, pos: Tensor,
+                need_weights: bool = False) -> tuple[Tensor, Optional[Tensor]]:
+        """src, pos (B,S,D), pad_mask (B,S) → tokens (B,S,D) and attention (B,N,S,S), or None unless asked for."""
+        q = k = src + pos
+        gathered, weights = self.self_attn(q, k, src, key_padding_mask=pad_mask, need_weights=need_weights)
+        src = self.norm1(src + self.dropout1(gathered))
+        hidden = self.dropout(relu(self.linear1(src)))  # (B,S,F)
+        return self.norm2(src + self.dropout2(self.linear2(hidden))), weights  # (B,S,D)
+
+
+class TransformerDecoderLayer(nn.Module):
+    """Queries (B,Q,D) → (B,Q,D): agree among each other who takes which object, then look at the picture."""
+
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1):
+        super().__init__()
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
+        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
+        self.linear1 = Linear(d_model, dim_feedforward)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model)
+        self.norm1, self.norm2, self.norm3 = LayerNorm(d_model), LayerNorm(d_model), LayerNorm(d_model)
+        self.dropout1, self.dropout2, self.dropout3 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
+
+    def forward(self, tgt: Tensor, query_pos: Tensor, memory: Tensor, memory_keys: Tensor, pad_mask: Tensor,
+                need_weights: bool = False) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+        """tgt, query_pos (B,Q,D), memory, memory_keys (B,S,D), pad_mask (B,S) → tgt (B,Q,D).
+
+        With it come the attention among the queries (B,N,Q,Q) and to the memory (B,N,Q,S), or twice None.
+        """
+        q = k = tgt + query_pos
+        gathered, self_weights = self.self_attn(q, k, tgt, need_weights=need_weights)
+        tgt = self.norm1(tgt + self.dropout1(gathered))
+        gathered, cross_weights = self.multihead_attn(
+            tgt + query_pos, memory_keys, memory, key_padding_mask=pad_mask, need_weights=need_weights)
+        tgt = self.norm2(tgt + self.dropout2(gathered))
+        hidden = self.dropout(relu(self.linear1(tgt)))  # (B,Q,F)
+        return self.norm3(tgt + self.dropout3(self.linear2(hidden))), self_weights, cross_weights
+
+
+class TransformerEncoder(nn.Module):
+    """Encoder layers one after the other; post-norm layers end normalised, so there is no norm to add."""
+
+    def __init__(self, layers: list[TransformerEncoderLayer]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, src: Tensor, pad_mask: Tensor, pos: Tensor, need_weights: bool = False) -> tuple[Tensor, list]:
+        """src, pos (B,S,D), pad_mask (B,S) → memory (B,S,D), and each layer's attention (B,N,S,S) or None."""
+        attention = []
+        for layer in self.layers:
+            src, weights = layer(src, pad_mask, pos, need_weights)
+            attention.append(weights)
+        return src, attention
+
+
+class TransformerDecoder(nn.Module):
+    """Decoder layers one after the other; every layer's tokens are an answer, read through one shared `norm`."""
+
+    def __init__(self, layers: list[TransformerDecoderLayer], norm: LayerNorm):
+        super().__init__()
+        self.layers, self.norm = nn.ModuleList(layers), norm
+
+    def forward(self, query_pos: Tensor, memory: Tensor, pos: Tensor, pad_mask: Tensor,
+                need_weights: bool = False) -> tuple[Tensor, list, list]:
+        """query_pos (B,Q,D), memory, pos (B,S,D), pad_mask (B,S) → hs (L,B,Q,D), and the layers' attentions or None."""
+        memory_keys = memory + pos  # once for all layers
+        tgt, hs, self_attention, cross_attention = torch.zeros_like(query_pos), [], [], []
+        for layer in self.layers:
+            tgt, self_weights, cross_weights = layer(tgt, query_pos, memory, memory_keys, pad_mask, need_weights)
+            hs.append(self.norm(tgt))
+            self_attention.append(self_weights)
+            cross_attention.append(cross_weights)
+        return torch.stack(hs), self_attention, cross_attention
+
+
+class Transformer(nn.Module):
+    """src (B,D,h,w), pad_mask (B,h,w), query_embed (Q,D), pos_embed (B,D,h,w) → hs (L,B,Q,D), every layer's answers.
+
+    hs comes with None or, if `need_weights`, with who looked where: "encoder" a list of (B,N,S,S), "decoder_self"
+    (L,B,N,Q,Q), "decoder_cross" (L,B,N,Q,S), and "size", the (h,w) that S stands for.
+    """
+
+    def __init__(self, d_model: int = 256, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
+                 dim_feedforward: int = 2048, dropout: float = 0.1):
+        super().__init__()
+        sizes = (d_model, nhead, dim_feedforward, dropout)
+        self.encoder = TransformerEncoder([TransformerEncoderLayer(*sizes) for _ in range(num_encoder_layers)])
+        layers = [TransformerDecoderLayer(*sizes) for _ in range(num_decoder_layers)]
+        self.decoder = TransformerDecoder(layers, LayerNorm(d_model))
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                xavier_uniform_(parameter)
+
+    def forward(self, src: Tensor, pad_mask: Tensor, query_embed: Tensor, pos_embed: Tensor,
+                need_weights: bool = False) -> tuple[Tensor, Optional[dict[str, Any]]]:
+        B, D, h, w = src.shape
+        src = src.flatten(2).transpose(1, 2)  # (B,S,D)
+        pos = pos_embed.flatten(2).transpose(1, 2)  # (B,S,D)
+        pad_mask = pad_mask.flatten(1)  # (B,S)
+        query_pos = query_embed.expand(B, -1, -1)  # (B,Q,D): the same questions to every picture
+        memory, encoder = self.encoder(src, pad_mask, pos, need_weights)  # (B,S,D)
+        hs, decoder_self, decoder_cross = self.decoder(query_pos, memory, pos, pad_mask, need_weights)  # (L,B,Q,D)
+        if not need_weights:
+            return hs, None
+        return hs, {"encoder": encoder, "decoder_self": torch.stack(decoder_self),
+                    "decoder_cross": torch.stack(decoder_cross), "size": (h, w)}
