@@ -1,0 +1,169 @@
+"""checkpoint: how does a run survive a power cut in the middle of saving?
+
+                                                              killed now, these are whole
+    1  write last.pt.partial, and fsync it                    last.pt (old), previous.pt (older)
+    2  rename last.pt → previous.pt                           previous.pt (old); there is no last.pt
+    3  rename last.pt.partial → last.pt, fsync the folder     last.pt (new), previous.pt (old)
+
+A rename within a folder is atomic: a name shows the old file or the new one, never half of one. So at each moment at
+least one whole checkpoint stands under a name that `latest_checkpoint` looks at. (A hard link could spare the gap after
+2, but mounted network drives often refuse them.) best.pt is replaced in one rename and keeps no predecessor.
+
+A checkpoint holds tensors and plain values alone, so loading one (weights_only=True) cannot run foreign code.
+Proven by truncating a file at every byte, and by killing a process that saves: tests/training/test_checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import warnings
+import zipfile
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+FORMAT = "detr-scratch checkpoint"
+VERSION = 1  # raise it when a reader of the old version would misread the new one
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` to `path` so that no crash leaves half a file there; a former last.pt lives on as previous.pt.
+
+    Raises TypeError, before anything is touched, if a value could be written but not loaded again (a NumPy number, a
+    Path, …), and OSError if the disk refuses; the former checkpoint is then still in place.
+    """
+    _assert_plain(state, "state")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")  # one fixed name: what a kill leaves behind, the next save reuses
+    try:
+        with open(partial, "wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, "state": state}, file)
+            file.flush()
+            os.fsync(file.fileno())  # before it gets its name, or a power cut could leave the name without the bytes
+        if path.name == LAST and zipfile.is_zipfile(path):  # one that is cut off must not push out a good previous.pt
+            os.replace(path, path.with_name(PREVIOUS))
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # a full disk reaches us as either
+        raise OSError(f"could not save {path}: {error}; free some space or choose another --run-dir. "
+                      "The last checkpoint that was saved is unharmed.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The state that `save_checkpoint` was given, its tensors on `map_location`.
+
+    Raises FileNotFoundError if there is no such file, and ValueError, saying what is the matter, if it is damaged, no
+    checkpoint of this project, or written by a newer version.
+    """
+    _check_whole(path)
+    wanted = "give a last.pt, previous.pt or best.pt of a run"
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as a checkpoint of this project ({reason}); {wanted}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
+                         "(the official DETR's weights go through scratch.convert)")
+    if content["version"] > VERSION:
+        raise ValueError(f"{path} has checkpoint version {content['version']}, this code reads up to {VERSION}: "
+                         "update the code, or use the version that wrote it")
+    return content["state"]
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """The checkpoint to go on from: last.pt, else (with a warning) previous.pt; None if the run has saved nothing.
+
+    Raises ValueError if all that is there is damaged: to begin again over it must be a person's decision.
+    """
+    last, previous = Path(run_dir) / LAST, Path(run_dir) / PREVIOUS
+    reasons = []
+    for path in (last, previous):
+        try:
+            _check_whole(path)
+        except FileNotFoundError:
+            if path == last:
+                reasons.append(f"{last} is missing")
+        except ValueError as error:
+            reasons.append(str(error))
+        else:
+            if path == previous:
+                warnings.warn(f"{reasons[0]}; going on from {previous}", stacklevel=2)
+            return path
+    if last.exists() or previous.exists():
+        raise ValueError(f"no checkpoint in {run_dir} can be used: {'; '.join(reasons)}. Move them away to start again")
+    return None
+
+
+def rng_state() -> dict[str, Any]:
+    """Where the random generators of this process stand: Python's, NumPy's, torch's, and that of its GPU."""
+    kind, key, position, has_gauss, cached_gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(key.astype(np.int64)), position, has_gauss, cached_gauss),
+        "torch": torch.get_rng_state(),
+        # The current GPU's alone: asking all of them would open a context on the GPUs of the other ranks.
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put the generators back to where `rng_state` found them; a GPU's only where both machines have one."""
+    random.setstate(state["python"])
+    kind, key, position, has_gauss, cached_gauss = state["numpy"]
+    np.random.set_state((kind, key.cpu().numpy().astype(np.uint32), position, has_gauss, cached_gauss))
+    torch.set_rng_state(state["torch"].cpu())  # .cpu(): map_location moved these too, but they belong here
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def _check_whole(path: Path) -> None:
+    """Raise ValueError unless `path` is a zip file (torch's format), and every entry as it was written."""
+    with open(path, "rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)  # its table of contents is at the end, so a file that was cut off has none
+            damaged = archive.testzip()      # reads each entry and compares its checksum, as torch.load does not
+        except Exception as error:  # zipfile has another one for each part of a header that can be broken
+            raise ValueError(f"{path} is not a whole checkpoint ({error}): it was cut off while it was written or "
+                             f"copied, or is another kind of file; use {PREVIOUS} beside it, or another copy") from error
+    # Attribute 0x10 means "a folder". A flipped bit can put it on a tensor, and torch.load then leaves it unfilled.
+    damaged = damaged or next((entry.filename for entry in archive.infolist() if entry.external_attr & 0x10), None)
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged (wrong checksum or header of {damaged}); use {PREVIOUS} beside it, or "
+                         "another copy")
+
+
+def _assert_plain(value: Any, where: str) -> None:
+    """Raise TypeError, naming the place, unless weights_only=True will load `value` again."""
+    if type(value) in (dict, OrderedDict):
+        for key, item in value.items():
+            _assert_plain(key, f"a key of {where}")
+            _assert_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            _assert_plain(item, f"{where}[{i}]")
+    # type(…), not isinstance: np.float64 is a float to isinstance, but not to the loader.
+    elif type(value) not in (type(None), bool, int, float, str) and not isinstance(value, Tensor):
+        raise TypeError(f"{where} is a {type(value).__module__}.{type(value).__qualname__}; a checkpoint holds "
+                        "tensors, numbers, strings, None, and lists, tuples and dicts of them")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the renames themselves on the disk, where the system can."""
+    with suppress(OSError):  # Windows and some network drives cannot open or sync a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,70 @@
+"""precision: in which number format does the model compute?
+
+               exponent  mantissa   largest    smallest normal
+    float32        8        23       3e38         1e-38          weights, optimizer, losses, boxes: always
+    bf16           8         7       3e38         1e-38          float32's range with 2-3 digits: nothing else to do
+    fp16           5        10      65504          6e-5          gradients below it vanish: multiply the loss first
+
+Weights stay in float32; autocast casts the inputs of matrix products, where nearly all the time goes. For fp16 a
+GradScaler multiplies the loss by a large S, divides the gradients by S before they are used, and adapts S: halved (and
+that step skipped) when a gradient overflowed, doubled after 2000 steps without one. Micikevicius et al. 2018
+(arXiv 1710.03740).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """One object for all three formats; in float32 and bf16 its scaler is disabled and every method is the plain one.
+
+    choice   "auto": float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16. All three run on a CPU as
+             well (fp16 slowly, but with the same scaling, so that it can be tested there).
+    Raises ValueError for any other choice.
+    """
+
+    def __init__(self, choice: Literal["auto", "float32", "bf16", "fp16"], device: torch.device) -> None:
+        if choice == "auto":
+            choice = _best(device)
+        if choice not in _DTYPES:
+            raise ValueError(f"got precision {choice!r}, wanted one of auto, {', '.join(_DTYPES)}")
+        self.name, self.device = choice, device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=choice == "fp16")
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which the model runs forward; it does nothing in float32."""
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.name], enabled=self.name != "float32")
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn the gradients back into those of the loss: once a step, after the last backward, before clipping."""
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """One optimizer step; in fp16 none if a gradient is infinite or NaN (and the next loss is scaled less)."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale and its growth counter; empty where nothing is scaled."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:  # a run that goes on in fp16 after another format starts with a fresh scale
+            self.scaler.load_state_dict(state)
+
+
+def _best(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "float32"
+    # Without the argument a GPU that merely emulates bf16 (a T4, for one) counts too, though fp16 is faster there.
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -1,0 +1,125 @@
+"""The loop: many small batches learn what one large one does, on one process or on two, and nothing broken is learnt."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from scratch.config import PRESETS, Config
+from scratch.data.batch import Batch
+from scratch.model.detr import build_detr
+from scratch.objective.criterion import SetCriterion
+from scratch.objective.matcher import HungarianMatcher
+from scratch.training.distributed import Distributed
+from scratch.training.loop import Run, train_step
+from tests.conftest import REPOSITORY
+
+
+def small_config(**train: object) -> Config:
+    """Group norm and no dropout: then no image of a batch has a say in another's output."""
+    tiny = PRESETS["tiny"]
+    model = replace(tiny.model, hidden_dim=16, nheads=2, dim_feedforward=24, enc_layers=1, dec_layers=2, num_queries=7, num_classes=3,
+                    norm="group", dropout=0.0)
+    return replace(tiny, model=model, train=replace(tiny.train, max_minutes=None, max_steps=5, warmup_steps=0, **train))
+
+
+def make_run(config: Config, directory: Path) -> Run:
+    torch.manual_seed(3)
+    model = build_detr(config.model)
+    criterion = SetCriterion(config.model.num_classes, HungarianMatcher(), config.loss)
+    return Run(model, criterion, config, {}, directory, Distributed(0, 1, torch.device("cpu")))
+
+
+def random_batch(size: int, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    targets = []
+    for i in range(size):
+        boxes = torch.cat([torch.rand(i, 2, generator=generator) * 0.4 + 0.3, torch.rand(i, 2, generator=generator) * 0.3 + 0.1], 1)
+        targets.append({"labels": torch.randint(3, (i,), generator=generator), "boxes": boxes, "image_id": i,
+                        "orig_size": (64, 96), "size": (64, 96)})  # image i has i boxes: the first has none
+    images = torch.randint(0, 256, (size, 3, 64, 96), generator=generator, dtype=torch.uint8)
+    return Batch(images, torch.zeros(size, 64, 96, dtype=torch.bool), targets)
+
+
+def part_of(batch: Batch, start: int, stop: int) -> Batch:
+    return Batch(batch.images[start:stop], batch.pad_mask[start:stop], batch.targets[start:stop])
+
+
+def test_accumulating_small_batches_equals_the_large_batch(tmp_path: Path) -> None:
+    joint = random_batch(6)
+    large, small = make_run(small_config(), tmp_path), make_run(small_config(accumulate=3), tmp_path)
+    for step in range(3):
+        large_record = train_step(large, [joint])
+        small_record = train_step(small, [part_of(joint, 0, 1), part_of(joint, 1, 4), part_of(joint, 4, 6)])
+        for name in ("loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_0", "grad_norm"):
+            assert small_record[name] == pytest.approx(large_record[name], rel=2e-5), (step, name)
+
+
+def test_the_running_average_is_what_is_judged_and_the_weights_come_back(tmp_path: Path) -> None:
+    run = make_run(small_config(ema_decay=0.5), tmp_path)
+    train_step(run, [random_batch(2)])
+    before = run.unwrapped.class_embed.weight.clone()
+    with run.judged_weights():
+        assert torch.equal(run.unwrapped.class_embed.weight, run.ema.shadow["class_embed.weight"])
+        assert not torch.equal(run.unwrapped.class_embed.weight, before)
+    assert torch.equal(run.unwrapped.class_embed.weight, before)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    before = {name: p.detach().clone() for name, p in run.unwrapped.named_parameters()}
+    run.unwrapped.input_proj.weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(FloatingPointError, match="input_proj.weight"):
+        train_step(run, [random_batch(3)])
+    assert all(torch.equal(before[name], p) for name, p in run.unwrapped.named_parameters())
+
+
+def test_weights_that_are_not_finite_stop_the_run_and_name_tensor_and_images(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    with torch.no_grad():
+        run.unwrapped.bbox_embed.layers[2].bias[1] = math.nan
+    with pytest.raises(FloatingPointError, match=r"pred_boxes[\s\S]*\b2\b"):
+        train_step(run, [random_batch(3)])
+
+
+def test_a_budget_in_minutes_moves_the_schedule_and_ends_the_run(tmp_path: Path) -> None:
+    config = small_config()
+    run = make_run(replace(config, train=replace(config.train, max_steps=None, max_minutes=10.0)), tmp_path)
+    run.batches_per_epoch = 1000
+    run.minutes = 5.0
+    assert run.progress() == 0.5 and not run.finished()
+    run.minutes = 10.0
+    assert run.finished()
+
+
+def train_on_bccd(folder: Path, bccd: Path, launcher: list[str], batch_size: int) -> list[dict]:
+    """Four steps on photographs of one size, unaugmented; returns the step records."""
+    command = [*launcher, str(REPOSITORY / "detr_scratch.py"), "train", "--preset", "tiny", "--device", "cpu", "--data", str(bccd),
+               "--norm", "group", "--dropout", "0", "--augment", "none", "--short-side", "64", "--limit-train", "16", "--limit-val", "3",
+               "--batch-size", str(batch_size), "--max-minutes", "None", "--max-steps", "4", "--workers", "0", "--warmup-steps", "0",
+               "--run-dir", str(folder)]
+    done = subprocess.run(command, cwd=folder.parent, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [r for r in records if r["kind"] == "step"]
+
+
+def test_two_processes_have_the_losses_of_one_with_the_joint_batch(bccd_dir: Path, tmp_path: Path) -> None:
+    one = train_on_bccd(tmp_path / "one", bccd_dir, [sys.executable], batch_size=4)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = train_on_bccd(tmp_path / "two", bccd_dir, torchrun, batch_size=2)
+    assert len(one) == len(two) == 4
+    for name in ("loss", "loss_ce", "loss_bbox", "loss_giou", "grad_norm"):
+        assert two[0][name] == pytest.approx(one[0][name], rel=1e-5), name
+    # AdamW's first steps go by the sign of a gradient, also where that is mere rounding: the float32 weights part a little.
+    for a, b in zip(one, two):
+        for name in ("loss", "loss_ce", "loss_bbox", "loss_giou"):
+            assert b[name] == pytest.approx(a[name], rel=1e-4), (a["step"], name)
