@@ -1,0 +1,31 @@
+"""check-data: what is wrong with a data set, before it costs a night?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+from scratch.config import DataConfig
+from scratch.data.check import check_dataset
+
+
+@dataclass(frozen=True)
+class CheckDataArguments:
+    """List every problem of a COCO-format data set: its kind, where it is, and what training would do about it."""
+
+    folder: tyro.conf.Positional[Path]
+    """a COCO-format folder"""
+    data: DataConfig
+    num_queries: int = 100
+    """images with more boxes than this are reported"""
+
+
+def check_data(arguments: CheckDataArguments) -> None:
+    """Print the report; exit with 1 if training would refuse the data."""
+    report = check_dataset(replace(arguments.data, data=str(arguments.folder)), arguments.num_queries, decode=True)
+    print(report.table(examples=None))
+    if any(problem.severity == "refused" for problem in report.problems):
+        sys.exit(1)

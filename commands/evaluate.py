@@ -1,0 +1,45 @@
+"""eval: how good is a trained detector, in COCO's figures?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from commands.opening import load_detector, make_criterion, on_disk, open_split, resolve_device
+from scratch.config import DataConfig
+from scratch.data.loader import make_loader
+from scratch.data.transforms import Augmentation
+from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
+from scratch.training.distributed import Distributed
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Evaluate a trained detector, on the data that it was trained with unless flags name another."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """a run's folder (its best.pt), or a checkpoint file"""
+    data: DataConfig
+    batch_size: int = 8
+    """images of one forward pass"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+
+
+def evaluate_checkpoint(arguments: EvalArguments) -> None:
+    """Print COCO's figures for a checkpoint."""
+    distributed = Distributed.from_environment(resolve_device(arguments.device))
+    model, config, classes = load_detector(arguments.checkpoint, distributed.device)
+    data = on_disk(arguments.data, distributed)
+    dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
+    loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
+                            device_type=distributed.device.type, rank=distributed.rank, world_size=distributed.world_size)
+    evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names)
+    metrics, _ = evaluate(model, loader, make_criterion(config), evaluator, distributed.device,
+                          gather=distributed.gather, progress=distributed.is_main)
+    if distributed.is_main:
+        print(f"{arguments.checkpoint} on the {data.eval_split} split of {data.data}: {len(dataset):,} images, "
+              f"{metrics['images_per_second']:.1f} images/s, loss {metrics['losses']['loss']:.3f}\n{format_summary(metrics)}")
+    distributed.close()

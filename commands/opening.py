@@ -1,0 +1,87 @@
+"""opening: how do a data set, an objective and a trained detector come to be from what a person names?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from torch import nn
+
+from scratch.config import Config, DataConfig
+from scratch.data.coco import Classes, CocoDetection, find_splits
+from scratch.data.shapes import shapes_dataset
+from scratch.data.transforms import Augmentation
+from scratch.model.detr import Detr, build_detr
+from scratch.objective.criterion import SetCriterion
+from scratch.objective.matcher import HungarianMatcher
+from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+from scratch.training.distributed import Distributed
+
+
+def resolve_device(device: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def on_disk(data: DataConfig, distributed: Distributed) -> DataConfig:
+    """`data` with "shapes" replaced by the folder that they were generated in (by one rank, once)."""
+    if data.data != "shapes":
+        return data
+    if distributed.is_main:
+        shapes_dataset(Path("data"), data.shapes_train, data.shapes_val, seed=0)
+    distributed.barrier()
+    return replace(data, data=str(shapes_dataset(Path("data"), data.shapes_train, data.shapes_val, seed=0)))
+
+
+def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int, classes: Optional[Classes] = None) -> CocoDetection:
+    """One split of a data set, with the classes of a checkpoint or of the training split."""
+    splits = find_splits(data)
+    if split not in splits:
+        raise ValueError(f"{data.data} has no {split} split; it has {', '.join(splits)}")
+    images, annotations = splits[split]
+    return CocoDetection(images, annotations, transform, classes, limit=data.limit_train if split == "train" else data.limit_val, seed=seed)
+
+
+def make_criterion(config: Config) -> SetCriterion:
+    """The objective that `config.loss` describes."""
+    loss = config.loss
+    matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou)
+    return SetCriterion(config.model.num_classes, matcher, loss)
+
+
+def read_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder.
+
+    Raises FileNotFoundError if there is none.
+    """
+    if path.is_dir():
+        found = path / "best.pt" if (path / "best.pt").exists() else latest_checkpoint(path)
+        if found is None:
+            raise FileNotFoundError(f"there is no checkpoint in {path}: name the folder of a run, or a checkpoint file")
+        path = found
+    return load_checkpoint(path, map_location=device)
+
+
+def load_detector(path: Path, device: torch.device) -> tuple[Detr, Config, Classes]:
+    """A trained detector in eval mode (the running average of its weights, if it kept one), its configuration and classes."""
+    state = read_checkpoint(path, device)
+    config = Config.from_dict(state["config"])
+    model = build_detr(config.model).to(device).eval()
+    model.load_state_dict(state["model"])
+    if state["ema"]:
+        model.load_state_dict(state["ema"]["shadow"], strict=False)  # all but the counters
+    return model, config, Classes.from_dict(state["classes"])
+
+
+def newest_run() -> Path:
+    """The run that was written to last."""
+    runs = sorted(Path("runs").glob("*/*.pt"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise FileNotFoundError("there is no run under runs/: train first, or name a run's folder or a checkpoint")
+    return runs[-1].parent
+
+
+def parameter_count(model: nn.Module) -> str:
+    total, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (False, True))
+    return f"{total:,} parameters, {trained:,} of them trained"

@@ -1,0 +1,88 @@
+"""predict: what is on these pictures?"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+import tyro
+
+from commands.opening import load_detector, newest_run, resolve_device
+from scratch.data.batch import collate
+from scratch.data.images import read_image
+from scratch.data.transforms import Augmentation
+from scratch.evaluation.coco_eval import coco_results
+from scratch.evaluation.pictures import class_colour, draw_detections
+from scratch.evaluation.postprocess import postprocess
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Find objects in pictures: each picture with its boxes, and predictions.json in COCO's result format."""
+
+    source: tyro.conf.Positional[Path]
+    """an image, or a folder of images"""
+    out: Path = Path("predictions")
+    """the folder to write"""
+    checkpoint: Optional[Path] = None
+    """a run's folder (its best.pt), or a checkpoint file (default: the newest run)"""
+    threshold: float = 0.5
+    """leave out detections that score lower"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+
+
+def predict(arguments: PredictArguments) -> None:
+    """Write, for every image of `source`, a picture with its detections, and all of them as COCO results."""
+    device = torch.device(resolve_device(arguments.device))
+    checkpoint = arguments.checkpoint or newest_run()
+    model, config, classes = load_detector(checkpoint, device)
+    transform = Augmentation.for_evaluation(config.data)
+    paths = image_files(arguments.source)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    print(f"{checkpoint}: {len(classes.ids)} classes; {len(paths)} images; threshold {arguments.threshold}")
+    everything: list[dict[str, Any]] = []
+    unreadable = 0
+    for image_id, path in enumerate(paths, 1):
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            print(f"  skipped: {error}", file=sys.stderr)
+            unreadable += 1
+            continue
+        pixels, _, _ = transform(image, torch.zeros(0, 4), random.Random(0))
+        batch = collate([(pixels, {})]).to(device)
+        with torch.no_grad():
+            outputs = model(batch.normalised(), batch.pad_mask)
+        found = {name: value.cpu() for name, value in postprocess(outputs, torch.tensor([[image.height, image.width]], device=device))[0].items()}
+        order = found["scores"].argsort(descending=True)
+        order = order[found["scores"][order] >= arguments.threshold]
+        shown = {name: value[order] for name, value in found.items()}
+        labels = shown["labels"].tolist()
+        texts = [f"{classes.names[k]} {score:.2f}" for k, score in zip(labels, shown["scores"].tolist())]
+        picture = arguments.out / f"{path.stem}.png"
+        draw_detections(image, shown["boxes"], texts, [class_colour(k) for k in labels]).save(picture)
+        everything += [{"file_name": str(path), "category_name": classes.names[k], **entry}
+                       for k, entry in zip(labels, coco_results(image_id, shown, classes.ids))]
+        print(f"  {path}: {len(labels)} objects (best score {found['scores'].max():.2f}) → {picture}")
+    (arguments.out / "predictions.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(everything)} objects in {len(paths) - unreadable} images → {arguments.out / 'predictions.json'}"
+          + (f"; {unreadable} files could not be read" if unreadable else ""))
+
+
+def image_files(source: Path) -> list[Path]:
+    """The image itself, or every file of the folder that has an image's ending."""
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist: give an image or a folder of images")
+    if source.is_file():
+        return [source]
+    endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+    found = sorted(p for p in source.iterdir() if p.suffix.lower() in endings)
+    if not found:
+        raise FileNotFoundError(f"no images in {source}: looked for files ending in {' '.join(sorted(endings))}")
+    return found

@@ -1,0 +1,235 @@
+"""detr_scratch: the whole detector on one page.
+
+    preset ─▶ model ─▶ data ─▶ fit ─▶ AP
+
+    python detr_scratch.py                           train on generated shapes: detr_141m on a GPU, tiny without one
+    python detr_scratch.py train --data DIR          train on a COCO-format folder
+    python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: a run's folder, or a checkpoint)
+    python detr_scratch.py predict IMAGE|DIR         boxes drawn on pictures, and as COCO JSON
+    python detr_scratch.py info [--preset NAME]      parameters by part, and the primitives that one step is made of
+    python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
+
+Every command has --help. On several GPUs: torchrun --nproc-per-node 8 detr_scratch.py train …
+Read: train (the story) → judge → main (the command line); the other commands are in commands/
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional, Sequence
+
+import torch
+import tyro
+
+from commands.check_data import CheckDataArguments, check_data
+from commands.evaluate import EvalArguments, evaluate_checkpoint
+from commands.info import InfoArguments, info
+from commands.opening import make_criterion, newest_run, on_disk, open_split, parameter_count, read_checkpoint, resolve_device
+from commands.predict import PredictArguments, predict
+from scratch.config import PRESETS, Config, DataConfig
+from scratch.data.check import check_dataset
+from scratch.data.coco import CocoDetection
+from scratch.data.images import read_image
+from scratch.data.loader import make_loader
+from scratch.data.transforms import Augmentation
+from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
+from scratch.evaluation.pictures import prediction_sheet
+from scratch.model.detr import build_detr, freeze_backbone
+from scratch.ops.boxes import box_xywh_to_xyxy
+from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+from scratch.training.distributed import Distributed
+from scratch.training.log import RunLog
+from scratch.training.loop import Run, fit
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a detector; evaluate it as it learns; keep the last and the best."""
+
+    config: Config
+    run_dir: Optional[Path] = None
+    """where the run is kept (default: runs/PRESET-DATA, numbered)"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+    resume: bool = False
+    """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
+
+
+def train(arguments: TrainArguments) -> None:
+    """From a configuration to a trained, evaluated detector in `run_dir`."""
+    config, run_dir = arguments.config, arguments.run_dir
+    distributed = Distributed.from_environment(resolve_device(arguments.device))
+    say = partial(print, flush=True) if distributed.is_main else lambda *_: None
+
+    # What is there, what is wrong with it, and what it is called.
+    data = on_disk(config.data, distributed)
+    report = check_dataset(data, config.model.num_queries, decode=False)
+    if report.problems:
+        say(report.table())
+    report.refuse()
+    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed)
+    classes = train_set.classes
+    eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
+    share = dict(workers=data.workers, seed=config.train.seed, device_type=distributed.device.type, rank=distributed.rank,
+                 world_size=distributed.world_size)
+    loader, sampler = make_loader(train_set, config.train.batch_size, train=True, **share)
+    eval_loader, _ = make_loader(eval_set, config.train.batch_size, train=False, **share)
+
+    # The network, the objective, and all that changes while it learns.
+    torch.manual_seed(config.train.seed)  # every rank draws the same weights
+    config = replace(config, model=replace(config.model, num_classes=len(classes.ids)))
+    model = build_detr(config.model).to(distributed.device)
+    freeze_backbone(model, config.train.train_backbone)
+    if distributed.is_main:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    distributed.barrier()
+    run = Run(model, make_criterion(config), config, classes.to_dict(), run_dir, distributed)
+    torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations
+    if arguments.resume:
+        run.resume(latest_checkpoint(run_dir))
+    say(f"{config.preset}: {parameter_count(model)} on {distributed.device} in {run.precision.name}; "
+        f"{len(train_set):,} training and {len(eval_set):,} {data.eval_split} images, {len(classes.ids)} classes\n"
+        f"{'resuming ' + str(run_dir) + ' at step ' + str(run.step) if arguments.resume else 'writing to ' + str(run_dir)}")
+
+    # Fit, and say what came of it.
+    log = RunLog(run_dir, run.step, active=distributed.is_main)
+    try:
+        finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log))
+    finally:
+        log.close()
+        distributed.close()
+    if not finished:
+        say(f"stopped at step {run.step} with everything saved; to go on: python detr_scratch.py train --resume --run-dir {run_dir}")
+        return
+    say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n{format_summary(run.last_metrics)}\n"
+        f"(the best evaluation had AP {run.best_ap:.3f}, and its weights are in best.pt)\n\nLook next at\n"
+        f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation\n"
+        f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step\n"
+        f"  python detr_scratch.py predict IMAGE|DIR --checkpoint {run_dir} --out predictions\n"
+        f"  python detr_scratch.py eval {run_dir}")
+
+
+def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
+    """Evaluate the run's weights (their running average, if it keeps one); draw a sheet of predictions beside the truth."""
+    evaluator = CocoEvaluator(eval_set.ground_truth(), eval_set.classes.ids, eval_set.classes.names)
+    with run.judged_weights():
+        run.distributed.share_buffers(run.unwrapped)
+        metrics, results = evaluate(run.unwrapped, loader, run.criterion, evaluator, run.device, run.precision.autocast,
+                                    gather=run.distributed.gather, progress=run.distributed.is_main)
+    if run.distributed.is_main:
+        sheet = run.directory / "pictures" / f"step_{run.step:06d}.png"
+        draw_sheet(sheet, eval_set, results)
+        log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {metrics['AP'] or 0:.3f}  "
+                f"AP50 {metrics['AP50'] or 0:.3f}  AP75 {metrics['AP75'] or 0:.3f}  loss {metrics['losses']['loss']:.2f}  {sheet}")
+    return metrics
+
+
+def draw_sheet(path: Path, dataset: CocoDetection, results: list[dict[str, Any]], count: int = 8, threshold: float = 0.5) -> None:
+    """The first images of a split, the truth beside the predictions."""
+    truth = dataset.ground_truth()
+    label = {category: k for k, category in enumerate(dataset.classes.ids)}
+
+    def of_image(entries: Sequence[dict[str, Any]], image_id: int) -> dict[str, torch.Tensor]:
+        mine = [entry for entry in entries if entry["image_id"] == image_id]
+        return {"boxes": box_xywh_to_xyxy(torch.tensor([e["bbox"] for e in mine]).reshape(-1, 4)),
+                "labels": torch.tensor([label[e["category_id"]] for e in mine], dtype=torch.int64),
+                "scores": torch.tensor([e.get("score", 1.0) for e in mine])}
+
+    shown = truth["images"][:count]
+    prediction_sheet(path, [read_image(dataset.images / image["file_name"], (image["width"], image["height"])) for image in shown],
+                     [of_image(truth["annotations"], image["id"]) for image in shown],
+                     [of_image(results, image["id"]) for image in shown], dataset.classes.names, threshold)
+
+
+# -------------------------------------------------------------------------------------------------- the command line
+
+
+def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
+    """Flags from the dataclass's fields; what is not given keeps the value of `default`."""
+    return tyro.cli(arguments_type, default=default, args=argv, prog=f"detr_scratch.py {command}", config=(tyro.conf.OmitArgPrefixes,))
+
+
+def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
+    """The flags that decide the defaults of all others, read ahead of them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", action="store_true" if name == "resume" else "store")
+    return parser.parse_known_args(argv)[0]
+
+
+def preset_config(name: Optional[str], device: str = "cpu") -> Config:
+    name = name or ("detr_141m" if device.startswith("cuda") else "tiny")
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; wanted one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def new_run(preset: str, data: str) -> Path:
+    """runs/PRESET-DATA, or the first of runs/PRESET-DATA-2, -3 … that does not exist."""
+    name = f"{preset}-{Path(data).resolve().name}"
+    number = 1
+    while (path := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return path
+
+
+def parse_train(argv: Sequence[str]) -> TrainArguments:
+    """A preset's or a resumed run's configuration, changed by the flags; and a folder that is free, or the run's own."""
+    given = flags_given(argv, "preset", "device", "run-dir", "resume")
+    if given.resume:
+        run_dir = Path(given.run_dir) if given.run_dir else newest_run()
+        last = latest_checkpoint(run_dir)
+        if last is None:
+            raise FileNotFoundError(f"there is no checkpoint in {run_dir} to resume from: leave --resume out to start there")
+        return parse(TrainArguments, TrainArguments(Config.from_dict(load_checkpoint(last)["config"]), run_dir), "train", argv)
+    device = resolve_device(given.device or "auto")
+    arguments: TrainArguments = parse(TrainArguments, TrainArguments(preset_config(given.preset, device)), "train", argv)
+    if given.preset is None:
+        print(f"preset {arguments.config.preset}: {'there is a GPU' if device.startswith('cuda') else 'no GPU in use'} "
+              f"(--preset {'|'.join(PRESETS)} chooses another)")
+    run_dir = arguments.run_dir or new_run(arguments.config.preset, arguments.config.data.data)
+    if (run_dir / "last.pt").exists():
+        raise FileExistsError(f"{run_dir} already holds a run: add --resume to go on with it, or name another --run-dir")
+    return replace(arguments, run_dir=run_dir)
+
+
+def parse_eval(argv: Sequence[str]) -> EvalArguments:
+    """Parsed twice: the checkpoint that the first pass finds gives the second its defaults for the data."""
+    arguments: EvalArguments = parse(EvalArguments, EvalArguments(tyro.MISSING, DataConfig()), "eval", argv)
+    config = Config.from_dict(read_checkpoint(arguments.checkpoint)["config"])
+    return parse(EvalArguments, EvalArguments(arguments.checkpoint, config.data), "eval", argv)
+
+
+COMMANDS = {
+    "train": (parse_train, train),
+    "eval": (parse_eval, evaluate_checkpoint),
+    "predict": (lambda argv: parse(PredictArguments, PredictArguments(tyro.MISSING), "predict", argv), predict),
+    "info": (lambda argv: parse(InfoArguments, InfoArguments(preset_config(flags_given(argv, "preset").preset)), "info", argv), info),
+    "check-data": (lambda argv: parse(CheckDataArguments, CheckDataArguments(tyro.MISSING, DataConfig()), "check-data", argv), check_data),
+}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run one command; without a name it is `train`. What a person can mend ends with a line, not with a traceback."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        sys.exit(f"error: there is no command {argv[0]!r}; wanted one of {', '.join(COMMANDS)}, or none to train")
+    name = argv.pop(0) if argv and argv[0] in COMMANDS else "train"
+    parse_command, run_command = COMMANDS[name]
+    try:
+        run_command(parse_command(argv))
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+
+
+if __name__ == "__main__":
+    main()

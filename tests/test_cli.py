@@ -1,0 +1,133 @@
+"""The command line: what a newcomer types does what the README says, and a mistake costs a line, not a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import detr_scratch
+from scratch.config import PRESETS
+from tests.conftest import REPOSITORY
+
+# One epoch of a few steps on small images: seconds, and yet every stage is passed.
+QUICK = ["--preset", "tiny", "--device", "cpu", "--shapes-train", "12", "--shapes-val", "4", "--short-side", "64", "--max-size", "96",
+         "--batch-size", "4", "--epochs", "1", "--max-minutes", "None", "--workers", "0", "--hidden-dim", "32", "--dim-feedforward", "48"]
+
+
+def detr(folder: Path, *argv: object, code: int = 0) -> str:
+    """Run detr_scratch.py in `folder`, as a person would; returns what it printed."""
+    done = subprocess.run([sys.executable, str(REPOSITORY / "detr_scratch.py"), *map(str, argv)], cwd=folder, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240)
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which `detr_scratch.py` was run once, and what it printed."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    return folder, detr(folder, *QUICK)
+
+
+def test_training_without_a_command_writes_a_run_and_says_what_to_look_at_next(trained: tuple[Path, str]) -> None:
+    folder, output = trained
+    run = folder / "runs" / "tiny-shapes"
+    assert {"last.pt", "best.pt", "log.jsonl", "pictures"} <= {p.name for p in run.iterdir()}
+    assert "AP" in output and "Look next at" in output and str(run.relative_to(folder)) in output
+    with Image.open(next((run / "pictures").glob("*.png"))) as sheet:
+        assert sheet.width > 500
+
+
+def test_the_log_has_a_record_for_each_step_and_each_evaluation(trained: tuple[Path, str]) -> None:
+    records = [json.loads(line) for line in (trained[0] / "runs" / "tiny-shapes" / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if r["kind"] == "step"] == [1, 2, 3]
+    assert {"loss_ce", "loss_bbox", "loss_giou", "grad_norm", "images_per_second", "lr_backbone"} <= set(records[0])
+    assert [r["step"] for r in records if r["kind"] == "evaluation"] == [3]
+    assert {"AP", "AP50", "AP75", "AR_100", "per_class"} <= set(records[-1])
+
+
+def test_a_second_training_run_gets_a_folder_of_its_own(trained: tuple[Path, str]) -> None:
+    output = detr(trained[0], *QUICK, "--max-steps", "1")
+    assert str(Path("runs") / "tiny-shapes-2") in output
+
+
+def test_eval_prints_the_figures_that_training_ended_with(trained: tuple[Path, str]) -> None:
+    folder, trained_output = trained
+    output = detr(folder, "eval", "runs/tiny-shapes", "--device", "cpu", "--workers", "0")
+    table = [line for line in trained_output.splitlines() if line.startswith(("AP ", "AR "))]
+    assert len(table) == 2 and all(line in output for line in table)
+
+
+def test_predict_writes_a_picture_for_each_image_and_coco_results(trained: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = trained
+    images = sorted((folder / "data").glob("shapes-*/val"))[0]
+    (tmp_path / "broken.jpg").write_text("no picture")
+    for path in sorted(images.iterdir())[:2]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    output = detr(folder, "predict", tmp_path, "--out", tmp_path / "out", "--checkpoint", "runs/tiny-shapes", "--threshold", "0", "--device", "cpu")
+    assert "broken.jpg" in output and "1 files could not be read" in output
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    results = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(results) == 2 * PRESETS["tiny"].model.num_queries
+    assert {"image_id", "category_id", "bbox", "score", "file_name", "category_name"} == set(results[0])
+
+
+def test_info_counts_parameters_and_lists_the_primitives(capsys: pytest.CaptureFixture[str]) -> None:
+    detr_scratch.main(["info", "--preset", "tiny"])
+    output = capsys.readouterr().out
+    assert "tensor primitives" in output and "addmm" in output and "softmax" not in output
+    assert "backbone" in output and "parameters" in output
+
+
+def test_check_data_lists_problems_and_fails_where_training_would_refuse(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.new("L", (40, 30)).save(tmp_path / split / "grey.jpg")
+        content = {"images": [{"id": 1, "file_name": "grey.jpg", "width": 40, "height": 30},
+                              {"id": 2, "file_name": "missing.jpg", "width": 40, "height": 30}],
+                   "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "bbox": [3, 4, 10, 0], "area": 0, "iscrowd": 0}],
+                   "categories": [{"id": 5, "name": "thing"}]}
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    output = detr(tmp_path, "check-data", tmp_path, code=1)
+    assert "missing.jpg" in output and "zero-size box" in output and "greyscale" in output
+    refused = detr(tmp_path, "train", "--preset", "tiny", "--device", "cpu", "--data", tmp_path, code=1)
+    assert "missing.jpg" in refused and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["bogus"], "there is no command 'bogus'"),
+    (["--preset", "huge"], "there is no preset 'huge'"),
+    (["eval", "nowhere"], "nowhere"),
+    (["train", "--resume", "--run-dir", "nowhere"], "no checkpoint in nowhere"),
+    (["predict", "nowhere.jpg"], "no run under runs/"),
+    (["check-data", "nowhere"], "nowhere"),
+])
+def test_a_mistake_on_the_command_line_costs_one_clear_line(argv: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        detr_scratch.main(argv)
+    assert str(stopped.value).startswith("error: ") and words in str(stopped.value)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    detr_scratch.main(["--help"])
+    output = capsys.readouterr().out
+    assert all(name in output for name in detr_scratch.COMMANDS if name != "train")
+
+
+@pytest.mark.parametrize("flag, room, name", [("--epochs", "train", "epochs"), ("--max-steps", "train", "max_steps"),
+                                              ("--batch-size", "train", "batch_size"), ("--seed", "train", "seed"),
+                                              ("--num-queries", "model", "num_queries"), ("--short-side", "data", "short_side")])
+def test_flags_change_the_preset(flag: str, room: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = detr_scratch.parse_train(["--preset", "tiny", flag, "17"])
+    assert getattr(getattr(arguments.config, room), name) == 17
+    assert arguments.config.model.backbone == PRESETS["tiny"].model.backbone
