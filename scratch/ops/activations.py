@@ -1,0 +1,215 @@
+"""activations: where does a network bend, and how does a score become a probability?
+
+    relu(x) = max(x, 0)         gelu(x) = x · Φ(x),  Φ(x) = P(z ≤ x) for z ~ N(0,1)
+    sigmoid(x) = 1/(1 + e⁻ˣ)    softmax(x)_i = e^{x_i} / Σ_j e^{x_j}       all keep the shape
+
+          relu   ╱           gelu   ╱           sigmoid   ╭────          x       −3      0       3
+                ╱                  ╱                     ╱               gelu    −0.004  0   2.996
+          ─────┘             ───╮_╱               ──────╯                sigmoid  0.047  ½   0.953
+
+Without a bend two linear layers are one: W₂(W₁x) = (W₂W₁)x.
+
+What makes these notes is not the formulas but their edges. e⁸⁹ is infinite in float32 and e¹² in
+float16, so none but softmax_naive gives an exponential a positive argument; the gradients are written
+by hand from what the forward knows; float16 and bfloat16 are computed in float32, then rounded.
+
+Same as torch.relu, nn.functional.gelu, torch.sigmoid, torch.softmax and torch.log_softmax, but for
+two edges: a softmax row of nothing but −∞ (see `softmax`), and the gradient of sigmoid far from 0,
+which is more exact here. Proven in tests/ops/test_activations.py.
+Read: relu → gelu → sigmoid → softmax_naive → softmax → log_softmax
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32, the others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def autocast_applies(x: Tensor) -> bool:
+    """Is autocast on, and would it touch x? It leaves float64 alone, and some devices (meta) have none."""
+    device = x.device.type
+    return (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+            and x.dtype is not torch.float64)
+
+
+def float32_under_autocast(x: Tensor) -> Tensor:
+    """Return low precision as float32 if autocast is on: it lowers matrix products, never sums of exponentials.
+
+    torch's own autocast does so on a GPU; on a CPU it leaves softmax in bfloat16. Here every device gives float32.
+    """
+    return x.float() if autocast_applies(x) else x
+
+
+# ── relu ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Relu(Function):
+    """y > 0 exactly where x > 0, so the output is all that the backward needs.
+
+    The next layer keeps y anyway. x.clamp(min=0) left to autograd would keep x, a second tensor of the same size, and
+    would send a gradient of 1 through x = 0.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        y = x.clamp(min=0)  # NaN stays NaN: an error upstream must not turn into a quiet 0
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.where(y <= 0, 0, grad)
+
+
+def relu(x: Tensor) -> Tensor:
+    """Return max(x, 0) of any shape. The kink at 0 has no derivative; by convention the gradient there is 0."""
+    return _Relu.apply(x)
+
+
+# ── gelu ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Gelu(Function):
+    """d/dx x·Φ(x) = Φ(x) + x·φ(x), where φ(x) = e^{−x²/2}/√(2π) is the bell curve that Φ integrates."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        z = at_least_float32(x)
+        return (z * _normal_cdf(z)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        z = at_least_float32(x)
+        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        return (grad * (_normal_cdf(z) + z * density)).to(grad.dtype)
+
+
+def _normal_cdf(z: Tensor) -> Tensor:
+    # erf(t) = 2/√π ∫₀ᵗ e^{−s²} ds is the same integral in other units: it starts at 0 instead of −∞ and its bell has
+    # variance ½. Shift by one half, stretch by √2, and it is Φ.
+    return 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Return x·Φ(x), exactly (Hendrycks & Gimpel 2016, arXiv 1606.08415): relu with its kink smoothed.
+
+    A relu multiplies x by "is x above 0?"; gelu by the probability that x is above a standard normal draw.
+    """
+    return _Gelu.apply(x)
+
+
+# ── sigmoid ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Sigmoid(Function):
+    """σ' = y(1 − y), but 1 − y is not computed from y: beyond x = 17 float32 rounds y to 1 and the difference is gone.
+
+    1 − σ(x) = σ(−x), so σ' = σ(x)·σ(−x) = z/(1 + z)² with z = e^{−|x|}. At x = 20 this is 2.06e-9; y(1 − y) gives 0.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        z = torch.exp(-at_least_float32(x).abs())  # in (0, 1]: never overflows
+        y = torch.where(x < 0, z, 1) / (1 + z)  # e^x/(e^x + 1) left of 0, 1/(1 + e^−x) right of it: equal, both safe
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        z = torch.exp(-at_least_float32(x).abs())
+        return (grad * (z / (1 + z) ** 2)).to(grad.dtype)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """Return 1/(1 + e⁻ˣ) of any shape: any number becomes one in (0, 1), as a box coordinate must be."""
+    return _Sigmoid.apply(x)
+
+
+# ── softmax, log_softmax ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def softmax_naive(x: Tensor, dim: int) -> Tensor:
+    """The formula. A score of 89 makes it inf/inf = NaN in float32."""
+    e = torch.exp(x)
+    return e / e.sum(dim, keepdim=True)
+
+
+def _shifted(x: Tensor, dim: int) -> Tensor:
+    # Numerator and denominator both divided by e^max: the value is the same, the largest exponent is 0.
+    # A row of −∞ has max −∞, and −∞ − (−∞) is NaN; with the lowest finite number in its place the row stays −∞.
+    x = at_least_float32(x)
+    return x - x.amax(dim, keepdim=True).clamp_(min=torch.finfo(x.dtype).min)
+
+
+def _sum_of_exponentials(e: Tensor, dim: int) -> Tensor:
+    # The row's maximum contributes e⁰ = 1, so a sum below 1 can only be the 0 of a row of −∞. Divided by 1, it stays 0.
+    return e.sum(dim, keepdim=True).clamp_(min=1)
+
+
+class _Softmax(Function):
+    """∂L/∂x_i = y_i · (g_i − Σ_j g_j·y_j): a score gains only by what its output is worth above the row's average.
+
+    Keeps y alone, and that is kept by the next operation anyway.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, dim: int) -> Tensor:
+        e = _shifted(x, dim).exp_()
+        y = e.div_(_sum_of_exponentials(e, dim)).to(x.dtype)
+        ctx.save_for_backward(y)
+        ctx.dim = dim
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        y, g = at_least_float32(y), at_least_float32(grad)
+        gy = g * y
+        return (gy - y * gy.sum(ctx.dim, keepdim=True)).to(grad.dtype), None
+
+
+class _LogSoftmax(Function):
+    """∂L/∂x_i = g_i − e^{y_i} · Σ_j g_j."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, dim: int) -> Tensor:
+        s = _shifted(x, dim)
+        y = s.sub_(_sum_of_exponentials(s.exp(), dim).log_()).to(x.dtype)
+        ctx.save_for_backward(y)
+        ctx.dim = dim
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        y, g = at_least_float32(y), at_least_float32(grad)
+        return (g - y.exp() * g.sum(ctx.dim, keepdim=True)).to(grad.dtype), None
+
+
+def softmax(x: Tensor, dim: int) -> Tensor:
+    """Return e^x over its sum along `dim`: positive, and 1 together; float32 under autocast.
+
+    A row of nothing but −∞ gives zeros, with a gradient of zero (torch gives NaN). Attention relies on it: a query that
+    may look nowhere receives the empty sum, 0, and one fully padded image does not poison its batch.
+    """
+    return _Softmax.apply(float32_under_autocast(x), dim)
+
+
+def log_softmax(x: Tensor, dim: int) -> Tensor:
+    """Return log softmax(x), without the detour through a probability that may round to 0. float32 under autocast.
+
+    A row of nothing but −∞ stays −∞, the logarithm of the zeros that `softmax` gives (torch gives NaN).
+    """
+    return _LogSoftmax.apply(float32_under_autocast(x), dim)

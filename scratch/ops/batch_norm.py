@@ -1,0 +1,164 @@
+"""batch_norm: how does every channel keep the same scale, layer after layer?
+
+    x̂ = (x − μ) / √(σ² + ε)      μ, σ² of one channel over all images and pixels of the batch: N = B·H·W numbers
+    y = x̂ · weight + bias        weight, bias: one for each channel
+
+    x (B,C,H,W) → y (B,C,H,W)     weight, bias, μ, σ² (C)
+
+    train:   μ, σ² from this batch; running_mean ← 0.9·running_mean + 0.1·μ, running_var likewise with σ²·N/(N−1)
+    eval:    μ, σ² are the running ones, so that an image's result does not depend on its neighbours
+    frozen:  eval for ever; all four are buffers and nothing learns
+
+        train:  x ─┬─ μ, σ² ─┐            eval, frozen:  x ── · scale ── + shift ── y      scale = weight/√(σ² + ε)
+                   └── x̂ ────┴─ y                        one multiply-add                  shift = bias − μ·scale
+
+DETR freezes it under pretrained weights (Carion et al. 2020, section 4): 2 images a GPU make poor statistics.
+
+Backward in training: layer_norm's formula with means over N. The weight is constant on a channel, so two sums a
+channel give all three gradients (g = ∂L/∂y, r = 1/√(σ² + ε)):
+    ∂bias = Σ g      ∂weight = Σ g·x̂ = r·Σ g·(x−μ)      ∂x = weight·r·(g − ∂bias/N − x̂·∂weight/N)
+Cost: 10 FLOPs an element, so memory traffic is what counts: every line of `_BatchNorm` on x is a pass over it.
+
+Same as torch.nn.functional.batch_norm and torch.nn.BatchNorm2d, and as the official DETR's FrozenBatchNorm2d; proven
+in tests/ops/test_batch_norm.py. Source: Ioffe & Szegedy 2015, arXiv 1502.03167, algorithms 1 and 2.
+Read: layer_norm.py → batch_norm_naive (the formula) → batch_norm → BatchNorm2d → FrozenBatchNorm2d
+"""
+
+from __future__ import annotations
+
+from typing import Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_OVER = (0, 2, 3)  # images, rows, columns: all but the channels
+
+
+def batch_norm_naive(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """The definition in training, one channel at a time."""
+    channels = []
+    for c in range(x.shape[1]):
+        values = x[:, c]  # (B,H,W)
+        mean = values.sum() / values.numel()
+        variance = ((values - mean) ** 2).sum() / values.numel()
+        channels.append((values - mean) / torch.sqrt(variance + eps) * weight[c] + bias[c])
+    return torch.stack(channels, dim=1)  # (B,C,H,W)
+
+
+def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor, bias: Tensor,
+               training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+    """Standardise each channel of x (B,C,H,W), then scale and shift it; in training, update the running statistics.
+
+    Equal to `batch_norm_naive` on all channels at once. Statistics are float32 even for bf16 and fp16; the result
+    keeps the dtype and the memory layout of x, with or without autocast; under a half x parameters may be float32.
+    Raises ValueError where the shapes do not fit, or if training sees only one value a channel: it has no variance.
+    """
+    if x.dim() != 4:
+        raise ValueError(f"got x of shape {tuple(x.shape)}, wanted images (B,C,H,W)")
+    C = x.shape[1]
+    if any(t.shape != (C,) for t in (running_mean, running_var, weight, bias)):
+        raise ValueError(f"got statistics {tuple(running_mean.shape)}, {tuple(running_var.shape)} and parameters "
+                         f"{tuple(weight.shape)}, {tuple(bias.shape)}, wanted one number for each of {C} channels")
+    if not training:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        scale = weight.to(wide) * torch.rsqrt(running_var.to(wide) + eps)  # (C)
+        shift = bias.to(wide) - running_mean.to(wide) * scale
+        return torch.addcmul(_per_channel(shift), x, _per_channel(scale)).to(x.dtype)
+    N = x.numel() // max(C, 1)
+    if N < 2:
+        raise ValueError(f"got x of shape {tuple(x.shape)}, wanted at least 2 values a channel in training: "
+                         "use a larger batch or image, or evaluate with training=False")
+    y, mean, variance = _BatchNorm.apply(x, weight, bias, eps)
+    with torch.no_grad():
+        running_mean.mul_(1 - momentum).add_(mean.view(C), alpha=momentum)
+        running_var.mul_(1 - momentum).add_(variance.view(C), alpha=momentum * N / (N - 1))  # unbiased
+    return y
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Training: returns (y, μ, σ²). Keeps x and three numbers a channel; x − μ is computed again for the backward.
+
+    Where μ is large against σ, rounding μ shifts every x − μ by the same `rest`, which is the mean of what is left
+    (see `standardise` in layer_norm.py). From there on it is one more number of its channel in each formula.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tuple[Tensor, Tensor, Tensor]:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mean = x.mean(_OVER, keepdim=True, dtype=wide)  # (1,C,1,1)
+        centred = x - mean
+        rest = centred.mean(_OVER, keepdim=True)
+        variance = centred.square().mean(_OVER, keepdim=True) - rest * rest
+        r = torch.rsqrt(variance + eps)
+        scale = _per_channel(weight.to(wide)) * r
+        y = torch.addcmul(_per_channel(bias.to(wide)) - rest * scale, centred, scale)
+        ctx.save_for_backward(x, weight, mean, rest, r)
+        mean = mean + rest
+        ctx.mark_non_differentiable(mean, variance)
+        return y.to(x.dtype), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor, _mean: Tensor, _variance: Tensor):
+        x, weight, mean, rest, r = ctx.saved_tensors
+        N = x.numel() // x.shape[1]
+        centred = x - mean
+        grad_bias = grad.sum(_OVER, keepdim=True, dtype=mean.dtype)  # (1,C,1,1)
+        grad_weight = ((grad * centred).sum(_OVER, keepdim=True) - rest * grad_bias) * r
+        # With x̂ = (x − μ − rest)·r, ∂x is linear in x − μ and g: three numbers a channel, two multiply-adds a pixel.
+        scale, slope = _per_channel(weight.to(mean.dtype)) * r, r * grad_weight / N
+        grad_x = torch.addcmul(scale * (rest * slope - grad_bias / N), centred, -scale * slope).addcmul_(grad, scale)
+        return grad_x.to(x.dtype), grad_weight.view(-1).to(weight.dtype), grad_bias.view(-1).to(weight.dtype), None
+
+
+def _per_channel(parameter: Tensor) -> Tensor:
+    """(C) → (1,C,1,1): broadcasts over images and pixels."""
+    return parameter.view(1, -1, 1, 1)
+
+
+class BatchNorm2d(nn.Module):
+    """A batch norm that learns and keeps running statistics, as torch.nn.BatchNorm2d."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.num_batches_tracked += 1
+        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training,
+                          self.momentum, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm as a fixed multiply-add: the four vectors are buffers, so that no optimizer and no batch moves them.
+
+    Loads the weights of an ordinary batch norm; its `num_batches_tracked`, of no use here, is dropped.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features, self.eps = num_features, eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}"

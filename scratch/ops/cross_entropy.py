@@ -1,0 +1,74 @@
+"""cross_entropy: how wrong is a guess, and by how much should each score move?
+
+    ℓ_b = −w[t_b] · log softmax(z_b)[t_b]       mean = Σ_b ℓ_b / Σ_b w[t_b]         L1: |a − b|
+
+    logits z (..., K), target t (...) int64, class weights w (K) → a scalar, or (...) unreduced
+
+        loss │╲                       −log p: certain and right costs nothing, p = ½ costs 0.69,
+           3 │ ╲                      certain and wrong costs without limit.
+             │  ╲_
+           0 │____‾‾──── p            ∂ℓ/∂z = w[t] · (softmax(z) − onehot(t)): what you said,
+             0    ½    1                                                       minus the truth
+
+softmax and logarithm must be one step: the probability of a score 1e4 below the best is 0 in any
+float and log 0 is −∞, while log_softmax gives −1e4 without passing through either.
+
+Same as torch.nn.functional.cross_entropy and l1_loss, but for the classes, which stand last here
+and second there, and for ignore_index, which is not offered. Proven in
+tests/ops/test_cross_entropy.py.
+Read: cross_entropy_naive (the formula) → cross_entropy → l1_loss
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scratch.ops.activations import float32_under_autocast, log_softmax
+
+
+def cross_entropy_naive(logits: Tensor, target: Tensor) -> Tensor:
+    """The formula for one row: logits (K), target an integer. Fails where e^z overflows."""
+    e = torch.exp(logits)
+    return -torch.log(e[target] / e.sum())
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    """Return the weighted negative log-likelihood of integer targets (...) under logits (..., K).
+
+    reduction: "mean" divides by the summed class weights of the targets, so that a batch full of a class of weight 0.1
+    weighs as much as any other; "sum"; or "none", which returns (...). No target at all: the sum is 0, the mean NaN.
+    Under autocast the result is float32. A target outside 0 … K−1 or a mismatch of shapes raises ValueError.
+    """
+    K = logits.shape[-1]
+    if target.shape != logits.shape[:-1]:
+        raise ValueError(f"got targets {tuple(target.shape)} for logits {tuple(logits.shape)}, wanted one target for "
+                         f"each row of K = {K} logits: {tuple(logits.shape[:-1])}")
+    # On a GPU this would make the host wait at every loss; there gather's own device-side assertion stops the run.
+    if target.device.type == "cpu" and target.numel() and (target.min() < 0 or target.max() >= K):
+        raise ValueError(f"got targets from {target.min()} to {target.max()}, wanted classes 0 to {K - 1}")
+    dtype = float32_under_autocast(logits).dtype
+    exact = logits.to(torch.promote_types(dtype, torch.float32))  # low precision is rounded once, at the end
+    loss = -log_softmax(exact, dim=-1).gather(-1, target[..., None]).squeeze(-1)  # (...)
+    if weight is None:
+        return _reduce(loss, reduction).to(dtype)
+    weight = weight.to(loss.dtype)[target]  # (...)
+    loss = loss * weight
+    return (loss.sum() / weight.sum() if reduction == "mean" else _reduce(loss, reduction)).to(dtype)
+
+
+def l1_loss(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
+    """Return |a − b| of two tensors of one shape, reduced by "mean", "sum" or "none". float32 under autocast.
+
+    The gradient is ±1 however far apart they are, and 0 where they agree. Different shapes raise ValueError.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"got shapes {tuple(a.shape)} and {tuple(b.shape)}, wanted one shape: a silent broadcast "
+                         "would compare each with every other")
+    return _reduce((float32_under_autocast(a) - float32_under_autocast(b)).abs(), reduction)
+
+
+def _reduce(loss: Tensor, reduction: str) -> Tensor:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"got reduction {reduction!r}, wanted 'mean', 'sum' or 'none'")
+    return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss

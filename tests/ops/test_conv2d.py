@@ -1,0 +1,276 @@
+"""conv2d against torch.nn.functional.conv2d: every rung of the ladder, every plan, every gradient."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col, conv2d_naive, output_size
+from scratch.ops.conv2d_fast import Columns, Shifted, _phases, _row_lengths
+from tests.checks import assert_as_precise_as_torch, assert_same
+
+
+def random_inputs(B: int, C: int, O: int, kernel: tuple, size: tuple, groups: int = 1,
+                  bias: bool = True) -> list[Tensor]:
+    x = torch.randn(B, C, *size, dtype=torch.float64)
+    weight = torch.randn(O, C // groups, *kernel, dtype=torch.float64)
+    return [x, weight, torch.randn(O, dtype=torch.float64)] if bias else [x, weight]
+
+
+@st.composite
+def convolutions(draw, channels: st.SearchStrategy, grouped: bool, largest: int = 4):
+    """Inputs and options of one convolution whose window fits, with rows and columns drawn apart."""
+    groups = draw(st.integers(1, 3)) if grouped else 1
+    small = st.integers(1, 3)
+    axes = []
+    for _ in range(2):
+        kernel, stride, padding, dilation = draw(st.integers(1, 3)), draw(small), draw(st.integers(0, 3)), draw(small)
+        needed = max(1, dilation * (kernel - 1) + 1 - 2 * padding)
+        axes.append((kernel, stride, padding, dilation, needed + draw(st.integers(0, largest))))
+    kernel, stride, padding, dilation, size = zip(*axes)
+    C, O = groups * draw(channels), groups * draw(small)
+    inputs = random_inputs(draw(small), C, O, kernel, size, groups, draw(st.booleans()))
+    return inputs, dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+def bound(function, **options):
+    return lambda *inputs: function(*inputs, **options)
+
+
+@given(convolutions(st.integers(1, 2), grouped=True, largest=2))
+def test_the_definition_equals_torch(case) -> None:
+    inputs, options = case
+    assert_same(bound(conv2d_naive, **options), bound(F.conv2d, **options), *inputs)
+
+
+@given(convolutions(st.integers(1, 4), grouped=True))
+def test_im2col_equals_torch(case) -> None:
+    inputs, options = case
+    assert_same(bound(conv2d_im2col, **options), bound(F.conv2d, **options), *inputs)
+
+
+@settings(max_examples=100)
+@given(convolutions(st.sampled_from([1, 2, 5, 16, 17]), grouped=True))
+def test_the_fast_convolution_equals_torch(case) -> None:
+    inputs, options = case
+    assert_same(bound(conv2d, **options), bound(F.conv2d, **options), *inputs)
+
+
+@settings(max_examples=100)
+@given(convolutions(st.integers(1, 5), grouped=False, largest=7), st.sampled_from([Columns, Shifted]))
+def test_either_plan_is_right_for_any_shape(case, plan) -> None:
+    inputs, options = case
+
+    def planned(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return plan.apply(x, weight, bias, _windows(x, weight, bias, **options))
+
+    assert_same(planned, bound(F.conv2d, **options), *inputs)
+
+
+RESNET = {  # what a ResNet asks for: kernel, stride, padding, dilation, channels
+    "stem": (7, 2, 3, 1, 3), "3x3": (3, 1, 1, 1, 19), "3x3 stride 2": (3, 2, 1, 1, 19), "3x3 dilated": (3, 1, 2, 2, 19),
+    "1x1": (1, 1, 0, 1, 19), "1x1 stride 2": (1, 2, 0, 1, 19),
+}
+
+
+@pytest.mark.parametrize("name", RESNET)
+def test_the_convolutions_of_a_resnet_equal_torch(name: str) -> None:
+    kernel, stride, padding, dilation, C = RESNET[name]
+    options = dict(stride=stride, padding=padding, dilation=dilation)
+    inputs = random_inputs(2, C, 23, (kernel, kernel), (13, 11))
+    assert_same(bound(conv2d, **options), bound(F.conv2d, **options), *inputs)
+
+
+@pytest.mark.parametrize("name", RESNET)
+def test_low_precision_is_as_precise_as_torch(name: str) -> None:
+    kernel, stride, padding, dilation, C = RESNET[name]
+    options = dict(stride=stride, padding=padding, dilation=dilation)
+    inputs = random_inputs(2, C, 23, (kernel, kernel), (13, 11))
+    assert_as_precise_as_torch(bound(conv2d, **options), bound(F.conv2d, **options), *inputs)
+
+
+def test_low_precision_of_groups_is_as_precise_as_torch() -> None:
+    options = dict(stride=2, padding=1, groups=3)
+    inputs = random_inputs(2, 3 * 7, 3 * 5, (3, 3), (13, 11), groups=3)
+    assert_as_precise_as_torch(bound(conv2d, **options), bound(F.conv2d, **options), *inputs)
+
+
+def test_a_sum_that_half_precision_cannot_hold_on_the_way_is_right_at_the_end() -> None:
+    weight = torch.ones(1, 64, 3, 3, dtype=torch.bfloat16)
+    assert conv2d(torch.ones(1, 64, 3, 3, dtype=torch.bfloat16), weight).item() == 576  # bf16 sums of ones stop at 256
+
+
+def test_an_edge_filter_by_hand() -> None:
+    image = torch.tensor([[[[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0]]]])
+    edge = torch.tensor([[[[-1.0, 1.0]]]])  # right neighbour minus pixel
+    for rung in (conv2d_naive, conv2d_im2col, conv2d):
+        assert rung(image, edge).tolist() == [[[[0.0, 9.0, 0.0], [0.0, 9.0, 0.0]]]]
+
+
+def test_the_gradients_by_hand() -> None:
+    x, w = torch.tensor([[[[1.0, 2.0, 3.0]]]], requires_grad=True), torch.tensor([[[[10.0, 20.0]]]], requires_grad=True)
+    b = torch.tensor([5.0], requires_grad=True)
+    y = conv2d(x, w, b)
+    y.backward(torch.tensor([[[[1.0, 100.0]]]]))
+    assert y.tolist() == [[[[55.0, 85.0]]]]  # 1·10 + 2·20 + 5, 2·10 + 3·20 + 5
+    assert x.grad.tolist() == [[[[10.0, 20.0 + 1000.0, 2000.0]]]]
+    assert w.grad.tolist() == [[[[1.0 + 200.0, 2.0 + 300.0]]]]
+    assert b.grad.tolist() == [101.0]
+
+
+@pytest.mark.parametrize("C, options", [
+    (2, dict(stride=2, padding=1)), (17, dict(stride=(2, 1), padding=1)), (4, dict(groups=2))])
+def test_the_written_backward_is_the_derivative_of_the_forward(C: int, options: dict) -> None:
+    inputs = random_inputs(1, C, 2, (2, 3), (3, 4), groups=options.get("groups", 1))
+    assert torch.autograd.gradcheck(bound(conv2d, **options), [t.requires_grad_() for t in inputs], fast_mode=True)
+
+
+@pytest.mark.parametrize("C, kernel", [(3, 7), (17, 3), (17, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_result_and_the_gradient_of_the_image_are_channels_last(C: int, kernel: int, layout) -> None:
+    x, weight = random_inputs(2, C, 5, (kernel, kernel), (11, 13), bias=False)
+    x = x.to(memory_format=layout).requires_grad_()
+    y = conv2d(x, weight, padding=kernel // 2)
+    y.sum().backward()
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, F.conv2d(x, weight, padding=kernel // 2))
+    if layout == torch.channels_last:
+        assert x.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_weights_kept_channels_last_work_as_well() -> None:
+    x, weight = random_inputs(2, 17, 5, (3, 3), (7, 5), bias=False)
+    torch.testing.assert_close(conv2d(x, weight.to(memory_format=torch.channels_last)), F.conv2d(x, weight))
+
+
+def test_only_image_and_weight_are_kept_for_the_backward() -> None:
+    kept: list[Tensor] = []
+    x, weight, bias = (t.requires_grad_() for t in random_inputs(2, 17, 5, (3, 3), (7, 5)))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        conv2d(x, weight, bias, padding=1)
+    assert [t.data_ptr() for t in kept] == [x.data_ptr(), weight.data_ptr()]
+
+
+@pytest.mark.parametrize("C", [3, 17])
+@pytest.mark.parametrize("learns", [(False, True, True), (True, False, False), (False, False, True)])
+def test_gradients_are_computed_only_for_what_asks_for_them(C: int, learns: tuple) -> None:
+    inputs = random_inputs(2, C, 5, (3, 3), (7, 5))
+    for t, needs in zip(inputs, learns):
+        t.requires_grad_(needs)
+    conv2d(*inputs, padding=1).square().sum().backward()
+    ours = [t.grad for t in inputs]
+    for t in inputs:
+        t.grad = None
+    F.conv2d(*inputs, padding=1).square().sum().backward()
+    for our, t in zip(ours, inputs):
+        assert (our is None) == (t.grad is None)
+        if our is not None:
+            torch.testing.assert_close(our, t.grad)
+
+
+@pytest.mark.parametrize("C", [3, 17])
+def test_no_images_give_no_results_and_zero_gradients(C: int) -> None:
+    x, weight, bias = (t.requires_grad_() for t in random_inputs(0, C, 5, (3, 3), (7, 5)))
+    y = conv2d(x, weight, bias, stride=2, padding=1)
+    y.sum().backward()
+    assert y.shape == (0, 5, 4, 3) and x.grad.shape == x.shape and not weight.grad.any() and not bias.grad.any()
+
+
+def test_pixels_that_a_stride_leaves_over_have_no_gradient() -> None:
+    x, weight = random_inputs(1, 17, 2, (2, 2), (5, 5), bias=False)
+    conv2d(x.requires_grad_(), weight, stride=2).sum().backward()
+    assert not x.grad[:, :, 4].any() and not x.grad[..., 4].any() and x.grad[:, :, :4, :4].all()
+
+
+@pytest.mark.parametrize("C", [3, 17])
+def test_autocast_computes_in_its_dtype_and_keeps_float32_gradients(C: int) -> None:
+    x, weight, bias = (t.float().requires_grad_() for t in random_inputs(2, C, 5, (3, 3), (7, 5)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = conv2d(x, weight, bias, padding=1)
+    y.float().sum().backward()
+    expected = conv2d(x.bfloat16(), weight.bfloat16(), bias.bfloat16(), padding=1)
+    assert y.dtype == torch.bfloat16 and torch.equal(y, expected)
+    assert x.grad.dtype == weight.grad.dtype == bias.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("C", [3, 17])
+def test_a_backward_inside_autocast_is_the_backward_outside(C: int) -> None:
+    inputs = [t.float().requires_grad_() for t in random_inputs(2, C, 5, (3, 3), (7, 5))]
+    y = conv2d(*inputs, padding=1)
+    outside = torch.autograd.grad(y, inputs, torch.ones_like(y), retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = torch.autograd.grad(y, inputs, torch.ones_like(y))
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside))
+
+
+def test_the_figures_of_the_note() -> None:
+    assert Conv2d(64, 64, 3, bias=False).weight.numel() == 36_864
+    assert round((64 * 56 * 56) ** 2 / 1e9) == 40  # billion weights of a linear layer
+
+
+def test_the_picture_of_the_note_has_four_pixels_to_a_row_and_tap_1_2_starts_at_6() -> None:
+    windows = _windows(torch.zeros(1, 17, 2, 3), torch.zeros(1, 17, 3, 3), None, 1, 1, 1, 1)
+    (phase, taps), = _phases(windows)
+    assert _row_lengths(windows) == (2 + 1, 3 + 1) and phase == (0, 0)
+    assert taps[0] == (0, 0, 0) and taps[5] == (1, 2, 1 * 4 + 2)
+
+
+def test_stride_2_splits_nine_taps_into_phases_of_4_2_2_and_1() -> None:
+    windows = _windows(torch.zeros(1, 17, 8, 8), torch.zeros(1, 17, 3, 3), None, 2, 1, 1, 1)
+    assert [len(taps) for _, taps in _phases(windows)] == [4, 2, 2, 1]
+
+
+def test_the_layer_starts_from_the_same_draws_as_torch() -> None:
+    torch.manual_seed(5)
+    ours = Conv2d(6, 4, (3, 5), groups=2)
+    torch.manual_seed(5)
+    theirs = nn.Conv2d(6, 4, (3, 5), groups=2)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    assert all(torch.equal(ours.state_dict()[k], v) for k, v in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [
+    dict(), dict(bias=False), dict(stride=2, padding=(1, 2), dilation=(2, 1), groups=2)])
+def test_the_layer_computes_what_torchs_layer_computes_with_its_weights(options: dict) -> None:
+    ours, theirs = Conv2d(6, 4, 3, **options).double(), nn.Conv2d(6, 4, 3, **options).double()
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()), strict=True)
+    x = torch.randn(2, 6, 11, 7, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("kernel, stride, padding, dilation, expected", [
+    (3, 1, 1, 1, (7, 5)), (3, 2, 1, 1, (4, 3)), (2, 3, 0, 4, (1, 1))])
+def test_the_output_size_counts_the_windows_that_fit(kernel, stride, padding, dilation, expected) -> None:
+    pairs = [(n, n) for n in (kernel, stride, padding, dilation)]
+    assert output_size((7, 5), *pairs) == expected
+
+
+@pytest.mark.parametrize("x, weight, bias, options, words", [
+    ((1, 4, 5, 5), (2, 3, 3, 3), None, {}, "wanted 3 channels"),
+    ((1, 4, 5, 5), (3, 2, 3, 3), None, dict(groups=2), "groups divide"),
+    ((1, 4, 5, 5), (2, 4, 3, 3), 3, {}, "each of 2 filters"),
+    ((4, 5, 5), (2, 4, 3, 3), None, {}, r"wanted \(B,C,H,W\)"),
+    ((1, 4, 5, 5), (2, 4, 7, 3), None, {}, "room for one window"),
+    ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(dilation=3), "room for one window"),
+    ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(stride=0), "at least 1"),
+    ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(padding=-1), "padding at least 0"),
+])
+def test_shapes_that_do_not_fit_are_named(x, weight, bias, options, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        conv2d(torch.zeros(x), torch.zeros(weight), None if bias is None else torch.zeros(bias), **options)
+
+
+def test_mixed_dtypes_are_refused_outside_autocast() -> None:
+    with pytest.raises(TypeError, match="bfloat16.*one dtype"):
+        conv2d(torch.zeros(1, 2, 3, 3, dtype=torch.bfloat16), torch.zeros(1, 2, 3, 3))
+
+
+def test_a_layer_whose_groups_do_not_divide_its_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match="groups"):
+        Conv2d(6, 4, 3, groups=3)
