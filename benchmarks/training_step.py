@@ -3,10 +3,14 @@
     python -m benchmarks.training_step                          # tiny and detr_r50 on the CPU
     python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512
 
-Both sides hold the same weights, see the same batch and run in one process, in turn, so that whatever else the machine
-does hits both: what counts is the ratio of the medians. A step is forward, matching and loss, backward, clipping, AdamW.
-The peak memory is that of one process each on a CPU (resident set, less what was there before the step), and of the
-allocator on a GPU.
+A step is forward, matching and losses, backward, clipping, AdamW. Both sides hold the same weights and see the same batch,
+in one process and in turn (who goes first alternates), so that whatever else the machine does hits both: what counts is
+the ratio of the medians. torch.nn's side is as fast as its user can make it: channels-last, fused attention, SciPy, fused
+AdamW; float32 products have the same precision on both (TF32 is off). That one step leaves both with the same weights
+is shown in tests/test_benchmarks.py.
+
+The peak memory is that of a process of its own: the highest resident set, less what it was before the model was built, on
+a CPU; the allocator's peak on a GPU. Both count weights, gradients, AdamW's state and activations.
 """
 
 from __future__ import annotations
@@ -20,12 +24,11 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Callable
+from typing import Any
 
 import torch
 
-from reference import build_reference
-from reference.objective import ReferenceCriterion
+from reference import ReferenceCriterion, build_reference
 from scratch.config import PRESETS
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion
@@ -33,13 +36,15 @@ from scratch.objective.matcher import HungarianMatcher
 from scratch.training.log import peak_memory_gib
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 
+SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
-# preset → images, height, width: what the preset sees at home
+# preset → images, height, width: what the preset sees at home; detr_141m as small as a CPU needs it
 DEFAULTS = {"tiny": (16, 128, 171), "detr_r50": (2, 480, 640), "detr_141m": (2, 256, 256)}
+WARM_UP = 2  # steps of each side that are not counted: AdamW's state is made in the first
 
 
-def batch_for(preset: str, batch_size: int, height: int, width: int, device: torch.device) -> tuple:
-    """Random normalised images, one of them a little narrower than the batch, with 7 boxes each."""
+def random_batch(num_classes: int, batch_size: int, height: int, width: int, device: torch.device) -> tuple:
+    """Random normalised images, the last of them a little narrower than the batch, with 7 boxes each."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, 3, height, width, generator=generator)
     pad_mask = torch.zeros(batch_size, height, width, dtype=torch.bool)
@@ -49,80 +54,126 @@ def batch_for(preset: str, batch_size: int, height: int, width: int, device: tor
     for i in range(batch_size):
         centres = torch.rand(7, 2, generator=generator) * 0.6 + 0.2
         sizes = torch.rand(7, 2, generator=generator) * 0.3 + 0.05
-        labels = torch.randint(PRESETS[preset].model.num_classes, (7,), generator=generator)
-        targets.append({"boxes": torch.cat([centres, sizes], 1).to(device), "labels": labels.to(device), "image_id": i,
-                        "orig_size": (height, width), "size": (height, width)})
+        labels = torch.randint(num_classes, (7,), generator=generator)
+        targets.append({"boxes": torch.cat([centres, sizes], 1).to(device), "labels": labels.to(device), "image_id": i})
     return images.to(device), pad_mask.to(device), targets
 
 
-def make_step(side: str, preset: str, shape: tuple[int, int, int], device: torch.device, precision: str) -> Callable[[], dict[str, float]]:
-    """A function that does one training step of `side` ("ours" or "reference") and returns the seconds of each part."""
-    config = PRESETS[preset]
-    torch.manual_seed(0)
-    ours = build_detr(config)
-    freeze_backbone(ours, config.train.train_backbone)
-    matcher = HungarianMatcher(config.loss.set_cost_class, config.loss.set_cost_bbox, config.loss.set_cost_giou)
-    model, criterion = ours, SetCriterion(config.model.num_classes, matcher, config.loss)
-    if side == "reference":
-        model, criterion = build_reference(config.model), ReferenceCriterion(config.model.num_classes, config.loss)
-        model.load_state_dict(ours.state_dict())
-        for name, parameter in ours.named_parameters():
-            model.get_parameter(name).requires_grad_(parameter.requires_grad)
-    model.to(device).train()
-    groups = parameter_groups(model, config.train)
-    optimizer = AdamW(groups) if side == "ours" else torch.optim.AdamW([{k: v for k, v in g.items() if k != "name"} for g in groups])
-    clip = clip_grad_norm_ if side == "ours" else torch.nn.utils.clip_grad_norm_
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    images, pad_mask, targets = batch_for(preset, *shape, device)
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+class TrainingStep:
+    """One side's model, criterion and optimizer; each call is one training step, and returns the seconds of each part."""
 
-    def now() -> float:
-        if device.type == "cuda":
+    def __init__(self, side: str, preset: str, shape: tuple[int, int, int], device: torch.device, precision: str):
+        config = PRESETS[preset]
+        torch.manual_seed(0)
+        model = build_detr(config)
+        freeze_backbone(model, config.train.train_backbone)
+        if side == "ours":
+            loss = config.loss
+            matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou)
+            self.criterion = SetCriterion(config.model.num_classes, matcher, loss)
+        else:
+            ours, model = model, build_reference(config.model)
+            model.load_state_dict(ours.state_dict())
+            for name, parameter in ours.named_parameters():
+                model.get_parameter(name).requires_grad_(parameter.requires_grad)
+            self.criterion = ReferenceCriterion(config.model.num_classes, config.loss).to(device)
+        self.model = model.to(device).train()
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = parameter_groups(model, config.train)
+        if side == "ours":
+            self.optimizer, self.clip = AdamW(groups), clip_grad_norm_
+        else:
+            groups = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups]
+            self.optimizer, self.clip = torch.optim.AdamW(groups, fused=True), torch.nn.utils.clip_grad_norm_
+        self.max_norm, self.device = config.train.clip_max_norm, device
+        self.images, self.pad_mask, self.targets = random_batch(config.model.num_classes, *shape, device)
+        low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.autocast = torch.autocast(device.type, low) if low else nullcontext()
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def step() -> dict[str, float]:
-        marks = [now()]
-        with torch.autocast(device.type, low) if low else nullcontext():
-            outputs = model(images, pad_mask)
-        marks.append(now())
-        loss = criterion.total(criterion(outputs, targets))
-        marks.append(now())
+    def __call__(self) -> dict[str, float]:
+        marks = [self.now()]
+        with self.autocast:
+            outputs = self.model(self.images, self.pad_mask)
+        marks.append(self.now())
+        loss = self.criterion.total(self.criterion(outputs, self.targets))
+        marks.append(self.now())
         loss.backward()
-        marks.append(now())
-        clip(parameters, config.train.clip_max_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        marks.append(now())
-        return dict(zip(PARTS, (b - a for a, b in zip(marks, marks[1:]))))
-
-    return step
+        marks.append(self.now())
+        self.clip(self.parameters, self.max_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        marks.append(self.now())
+        return dict(zip(PARTS, (b - a for a, b in zip(marks, marks[1:])))) | {"step": marks[-1] - marks[0]}
 
 
-def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str, repeats: int) -> dict:
-    """Medians of `repeats` steps of each side, in turn, after two of each to warm up."""
-    steps = {side: make_step(side, preset, shape, device, precision) for side in ("ours", "reference")}
-    times: dict[str, list[dict[str, float]]] = {side: [] for side in steps}
-    for repeat in range(repeats + 2):
-        for side, step in steps.items():
-            seconds = step()
-            if repeat >= 2:
+def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str, repeats: int) -> dict[str, Any]:
+    """Medians of `repeats` steps of each side, in turn, and each side's peak memory."""
+    steps = {side: TrainingStep(side, preset, shape, device, precision) for side in SIDES}
+    times: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for repeat in range(WARM_UP + repeats):
+        for side in SIDES if repeat % 2 else reversed(SIDES):
+            seconds = steps[side]()
+            if repeat >= WARM_UP:
                 times[side].append(seconds)
-    result: dict = {"preset": preset, "images": list(shape), "device": str(device), "precision": precision, "repeats": repeats}
-    for side in steps:
-        totals = [sum(t.values()) for t in times[side]]
-        result[side] = {"step": statistics.median(totals), "fastest": min(totals), "slowest": max(totals),
-                        **{part: statistics.median(t[part] for t in times[side]) for part in PARTS}}
-        result[side]["peak_memory_gib"] = peak_memory_of(side, preset, shape, device, precision)
-    result["ratio"] = {key: result["ours"][key] / result["reference"][key] for key in ("step", *PARTS, "peak_memory_gib")}
+    del steps
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # room for the processes that measure memory
+    result: dict[str, Any] = {"preset": preset, "images": list(shape), "device": str(device), "precision": precision,
+                              "repeats": repeats}
+    for side in SIDES:
+        result[side] = {name: statistics.median(t[name] for t in times[side]) for name in ("step", *PARTS)}
+        result[side] |= {"fastest": min(t["step"] for t in times[side]), "slowest": max(t["step"] for t in times[side]),
+                         "peak_memory_gib": peak_memory_of(side, preset, shape, device, precision)}
+    result["ratio"] = {name: result["ours"][name] / result["reference"][name]
+                       for name in ("step", *PARTS, "peak_memory_gib")}
     return result
 
 
 def peak_memory_of(side: str, preset: str, shape: tuple[int, int, int], device: torch.device, precision: str) -> float:
-    """GiB that two steps of `side` need at their peak, in a process of their own."""
-    command = [sys.executable, "-m", "benchmarks.training_step", "--memory-of", side, "--presets", preset, "--device", str(device),
-               "--precision", precision, "--batch-size", str(shape[0]), "--size", str(shape[1]), str(shape[2])]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    """GiB that training `side` needs at its peak, measured in a process of its own."""
+    batch_size, height, width = map(str, shape)
+    command = [sys.executable, "-m", "benchmarks.training_step", "--memory-of", side, "--presets", preset,
+               "--device", str(device), "--precision", precision, "--batch-size", batch_size, "--size", height, width]
+    root = Path(__file__).resolve().parent.parent
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=root).stdout)
+
+
+def own_peak_memory(side: str, preset: str, shape: tuple[int, int, int], device: torch.device, precision: str) -> float:
+    """The same of this process, which must not have done anything before; the second step knows AdamW's state."""
+    before = 0.0 if device.type == "cuda" else resident_peak_gib(forget=True)
+    step = TrainingStep(side, preset, shape, device, precision)
+    step(), step()
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else resident_peak_gib() - before
+
+
+def resident_peak_gib(forget: bool = False) -> float:
+    """The largest resident set of this process so far, in GiB; `forget` what was larger than it is now (Linux only).
+
+    Not getrusage's ru_maxrss: under Linux a child inherits its parent's, and the parent here holds two models.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return peak_memory_gib(torch.device("cpu"))
+    if forget:
+        Path("/proc/self/clear_refs").write_text("5")
+    kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(kib) / 2**20
+
+
+def table(result: dict[str, Any]) -> str:
+    """What a person reads of one `measure`."""
+    ours, reference, ratio = result["ours"], result["reference"], result["ratio"]
+    batch_size, height, width = result["images"]
+    lines = [f"{result['preset']}: {batch_size}×3×{height}×{width}, {result['precision']}, {result['device']}, medians of "
+             f"{result['repeats']}", f"  {'':14}{'ours':>10}{'torch.nn':>10}{'ratio':>8}"]
+    for name, label in [("step", "step (s)"), *((part, f"  {part}") for part in PARTS), ("peak_memory_gib", "memory (GiB)")]:
+        lines.append(f"  {label:14}{ours[name]:10.3f}{reference[name]:10.3f}{ratio[name]:8.2f}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -134,30 +185,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--memory-of", choices=["ours", "reference"], help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
+               "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()}
     results = []
     for preset in arguments.presets:
-        images, height, width = DEFAULTS[preset]
-        shape = (arguments.batch_size or images, *(arguments.size or (height, width)))
+        batch_size, height, width = DEFAULTS[preset]
+        shape = (arguments.batch_size or batch_size, *(arguments.size or (height, width)))
         if arguments.memory_of:
-            step = make_step(arguments.memory_of, preset, shape, device, arguments.precision)
-            before = 0.0 if device.type == "cuda" else peak_memory_gib(device)
-            step(), step()
-            print(peak_memory_gib(device) - before)
+            print(own_peak_memory(arguments.memory_of, preset, shape, device, arguments.precision))
             return
         results.append(measure(preset, shape, device, arguments.precision, arguments.repeats))
-        r = results[-1]
-        print(f"\n{preset}: {shape[0]}×3×{shape[1]}×{shape[2]}, {arguments.precision}, {device}, medians of {arguments.repeats}")
-        print(f"  {'':16}{'ours':>10}{'torch.nn':>10}{'ratio':>8}")
-        for key in ("step", *PARTS):
-            print(f"  {key + ' (s)':16}{r['ours'][key]:10.3f}{r['reference'][key]:10.3f}{r['ratio'][key]:8.2f}")
-        print(f"  {'memory (GiB)':16}{r['ours']['peak_memory_gib']:10.2f}{r['reference']['peak_memory_gib']:10.2f}"
-              f"{r['ratio']['peak_memory_gib']:8.2f}", flush=True)
+        print(f"\n{table(results[-1])}", flush=True)
+    print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
     if arguments.json:
-        machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads()}
-        arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ def _run(function: Callable[..., Tensor], inputs: Sequence[Tensor], dtype: torch
     return value.detach(), gradients, cotangent
 
 
-def assert_same(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor, tolerance: float = 1e-10) -> None:
+def assert_same(
+    ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor, tolerance: float = 1e-10,
+) -> None:
     """In float64, `ours(*inputs)` and `theirs(*inputs)` agree in value and in the gradient of every float input.
 
     Both are functions of tensors that return one tensor. Weights are inputs too, so that their gradients are held.
@@ -35,16 +37,17 @@ def assert_same(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inp
     their_value, their_gradients, _ = _run(theirs, inputs, torch.float64, cotangent)
     torch.testing.assert_close(our_value, their_value, rtol=tolerance, atol=tolerance)
     for i, (our, their) in enumerate(zip(our_gradients, their_gradients)):
-        assert (our is None) == (their is None), f"float input {i}: ours has gradient {our is not None}, torch's {their is not None}"
+        assert (our is None) == (their is None), f"float input {i}: has ours a gradient? {our is not None}; torch's? {their is not None}"
         if our is not None:
-            torch.testing.assert_close(our, their, rtol=tolerance, atol=tolerance, msg=lambda m, i=i: f"gradient of float input {i}: {m}")
+            torch.testing.assert_close(our, their, rtol=tolerance, atol=tolerance,
+                                       msg=lambda m, i=i: f"gradient of float input {i}: {m}")
 
 
 def assert_as_precise_as_torch(
     ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor,
     dtypes: Sequence[torch.dtype] = LOW_PRECISIONS, gradients: bool = True,
 ) -> None:
-    """In each dtype, ours is no further from the float64 truth than twice torch's distance plus one unit in the last place.
+    """In each dtype, ours is no further from the float64 truth than twice torch's distance and one unit in the last place.
 
     The truth is torch's own float64 result on the inputs as rounded to the dtype. A distance is the largest absolute
     difference over a tensor; the unit in the last place is that of the tensor's largest magnitude.

@@ -27,26 +27,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32, the others as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def autocast_applies(x: Tensor) -> bool:
-    """Is autocast on, and would it touch x? It leaves float64 alone, and some devices (meta) have none."""
-    device = x.device.type
-    return (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-            and x.dtype is not torch.float64)
-
-
-def float32_under_autocast(x: Tensor) -> Tensor:
-    """Return low precision as float32 if autocast is on: it lowers matrix products, never sums of exponentials.
-
-    torch's own autocast does so on a GPU; on a CPU it leaves softmax in bfloat16. Here every device gives float32.
-    """
-    return x.float() if autocast_applies(x) else x
-
+from scratch.ops.precision import at_least_float32, float32_under_autocast
 
 # ── relu ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -67,7 +48,7 @@ class _Relu(Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return torch.where(y <= 0, 0, grad)
+        return torch.where(y <= 0, 0, grad)  # chosen, not multiplied: 0 · ∞ would be NaN
 
 
 def relu(x: Tensor) -> Tensor:
@@ -83,15 +64,15 @@ class _Gelu(Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x)  # and not Φ(x): to compute it twice costs less than to keep a second tensor
         z = at_least_float32(x)
-        return (z * _normal_cdf(z)).to(x.dtype)
+        return (z * _normal_cdf(z)).to(x.dtype)  # rounded once
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         z = at_least_float32(x)
-        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)  # φ: the exponent is never positive
         return (grad * (_normal_cdf(z) + z * density)).to(grad.dtype)
 
 
@@ -129,7 +110,7 @@ class _Sigmoid(Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         z = torch.exp(-at_least_float32(x).abs())
-        return (grad * (z / (1 + z) ** 2)).to(grad.dtype)
+        return (grad * (z / (1 + z) ** 2)).to(grad.dtype)  # even in x, so the sign of x is of no account
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -166,7 +147,7 @@ class _Softmax(Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, dim: int) -> Tensor:
-        e = _shifted(x, dim).exp_()
+        e = _shifted(x, dim).exp_()  # in (0, 1], in the memory of the shifted scores
         y = e.div_(_sum_of_exponentials(e, dim)).to(x.dtype)
         ctx.save_for_backward(y)
         ctx.dim = dim
@@ -177,15 +158,15 @@ class _Softmax(Function):
         (y,) = ctx.saved_tensors
         y, g = at_least_float32(y), at_least_float32(grad)
         gy = g * y
-        return (gy - y * gy.sum(ctx.dim, keepdim=True)).to(grad.dtype), None
+        return (gy - y * gy.sum(ctx.dim, keepdim=True)).to(grad.dtype), None  # None: no gradient for `dim`
 
 
 class _LogSoftmax(Function):
-    """∂L/∂x_i = g_i − e^{y_i} · Σ_j g_j."""
+    """y_i = x_i − log Σ_j e^{x_j}, hence ∂L/∂x_i = g_i − e^{y_i} · Σ_j g_j: e^y is the softmax, so y is all to keep."""
 
     @staticmethod
     def forward(ctx, x: Tensor, dim: int) -> Tensor:
-        s = _shifted(x, dim)
+        s = _shifted(x, dim)  # ≤ 0: its exponentials cannot overflow
         y = s.sub_(_sum_of_exponentials(s.exp(), dim).log_()).to(x.dtype)
         ctx.save_for_backward(y)
         ctx.dim = dim

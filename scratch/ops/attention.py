@@ -33,10 +33,11 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.activations import at_least_float32, autocast_applies, softmax
+from scratch.ops.activations import softmax
 from scratch.ops.dropout import check_probability, dropout_mask
 from scratch.ops.init import constant_, xavier_uniform_
 from scratch.ops.linear import Linear, linear
+from scratch.ops.precision import at_least_float32, autocast_applies
 
 
 def attention_naive(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -44,11 +45,11 @@ def attention_naive(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Q, d = q.shape
     S = k.shape[0]
     rows = []
-    for i in range(Q):
+    for i in range(Q):  # each query by itself: nothing passes between queries
         scores = [sum(q[i, c] * k[j, c] for c in range(d)) / math.sqrt(d) for j in range(S)]
-        e = [torch.exp(score) for score in scores]
+        e = [torch.exp(score) for score in scores]  # S numbers
         total = sum(e)
-        rows.append(sum(e[j] / total * v[j] for j in range(S)))  # (d)
+        rows.append(sum(e[j] / total * v[j] for j in range(S)))  # (d): a mean of the values, weighted by P_ij
     return torch.stack(rows)  # (Q, d)
 
 
@@ -59,7 +60,7 @@ def attention_batched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = Non
     scaled scores, the masked scores and P are four tensors of B·N·Q·S numbers.
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, N, Q, S)
-    P = softmax(scores if bias is None else scores + bias, dim=-1)
+    P = softmax(scores if bias is None else scores + bias, dim=-1)  # (B, N, Q, S), rows sum to 1
     return P @ v, P  # (B, N, Q, d), (B, N, Q, S)
 
 
@@ -85,9 +86,9 @@ class _Attention(Function):
         root = 1 / math.sqrt(q.shape[-1])
         P = _softmax_(_scaled_product(q, k.transpose(1, 2), root, bias))  # (B·N, Q, S)
         mask, scale = dropout_mask(P, dropout_p) if dropout_p > 0 else (None, 1.0)
-        used = P if mask is None else torch.where(mask, P, 0).mul_(scale)
+        used = P if mask is None else torch.where(mask, P, 0).mul_(scale)  # (B·N, Q, S): P, or P' under dropout
         output = torch.bmm(used, v)  # (B·N, Q, d)
-        ctx.save_for_backward(q, k, v, P, mask, output)
+        ctx.save_for_backward(q, k, v, P, mask, output)  # P' is not among them: mask and P give it again
         ctx.root, ctx.scale, ctx.bias_shape = root, scale, None if bias is None else bias.shape
         ctx.set_materialize_grads(False)  # whoever ignores the weights sends None, not a (B·N, Q, S) tensor of zeros
         return output, used
@@ -96,23 +97,24 @@ class _Attention(Function):
     @once_differentiable
     def backward(ctx, grad_output: Tensor | None, grad_used: Tensor | None):
         q, k, v, P, mask, output = ctx.saved_tensors
-        if grad_output is None:
+        if grad_output is None:  # a loss on the weights alone
             grad_output = torch.zeros_like(output)
-        used = P if mask is None else torch.where(mask, P, 0).mul_(ctx.scale)
+        used = P if mask is None else torch.where(mask, P, 0).mul_(ctx.scale)  # (B·N, Q, S)
         grad_v = torch.bmm(used.transpose(1, 2), grad_output)  # (B·N, S, d)
 
-        exact = at_least_float32(output).dtype
+        exact = at_least_float32(output).dtype  # G − δ subtracts near equals: not in half precision
         G = torch.bmm(grad_output, v.transpose(1, 2)).to(exact)  # (B·N, Q, S), from here on changed in place
         delta = (grad_output.to(exact) * output).sum(-1, keepdim=True)  # (B·N, Q, 1)
-        if grad_used is not None:
+        if grad_used is not None:  # somebody derives through the returned weights too: ∂L/∂P' has a second part
             G += grad_used
             delta += (grad_used.to(exact) * used).sum(-1, keepdim=True)
         if mask is not None:
-            G = torch.where(mask, G, 0).mul_(ctx.scale)
+            G = torch.where(mask, G, 0).mul_(ctx.scale)  # from ∂L/∂P' to ∂L/∂P
         grad_scores = G.sub_(delta).mul_(P).to(q.dtype)  # (B·N, Q, S)
 
         grad_q = _scaled_product(grad_scores, k, ctx.root)  # (B·N, Q, d)
         grad_k = _scaled_product(grad_scores.transpose(1, 2), q, ctx.root)  # (B·N, S, d)
+        # The bias was broadcast over queries, or heads and images: its gradient is the sum over them.
         grad_bias = grad_scores.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[3] else None
         return grad_q, grad_k, grad_v, grad_bias, None
 
@@ -126,9 +128,9 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float, bias: Tensor | None = No
 
 def _softmax_(scores: Tensor) -> Tensor:
     """softmax over the last axis, as in activations.py, but in place; low precision passes through float32."""
-    e = at_least_float32(scores)
+    e = at_least_float32(scores)  # float32 and float64: the scores themselves, overwritten below
     e.sub_(e.amax(-1, keepdim=True).clamp_(min=torch.finfo(e.dtype).min)).exp_()
-    return e.div_(e.sum(-1, keepdim=True).clamp_(min=1)).to(scores.dtype)
+    return e.div_(e.sum(-1, keepdim=True).clamp_(min=1)).to(scores.dtype)  # a row of −∞ alone: 0/1
 
 
 def scaled_dot_product_attention(
@@ -141,13 +143,13 @@ def scaled_dot_product_attention(
     training, a share `dropout_p` of the weights is dropped; the weights returned are those used, as torch returns them.
     """
     B, N, Q, d = q.shape
-    S = k.shape[2]
+    S = k.shape[2]  # as many values as keys; as many keys as queries only in self-attention
     if autocast_applies(q):  # here, because the backward's products run outside autocast and must meet one dtype
         q, k, v = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (q, k, v))
     bias = additive_mask(attn_mask, key_padding_mask, B, N, Q, S, q.dtype)
     q, k, v = (x.reshape(B * N, *x.shape[2:]) for x in (q, k, v))  # (B·N, Q or S, d)
     output, weights = _Attention.apply(q, k, v, bias, check_probability(dropout_p) if training else 0.0)
-    return output.view(B, N, Q, d), weights.view(B, N, Q, S)
+    return output.view(B, N, Q, d), weights.view(B, N, Q, S)  # views: B·N apart again
 
 
 def additive_mask(
@@ -163,6 +165,7 @@ def additive_mask(
             raise TypeError(f"got a key_padding_mask of {key_padding_mask.dtype}, wanted torch.bool, True = padding")
         if key_padding_mask.shape != (B, S):
             raise ValueError(f"got a key_padding_mask of shape {tuple(key_padding_mask.shape)}, wanted (B, S) = {B, S}")
+        # The same keys are padding for every head and query: (B, S) → (B·N, 1, S), broadcast over Q by the product.
         bias = _forbid(key_padding_mask, dtype)[:, None, None].expand(B, N, 1, S).reshape(B * N, 1, S)
     if attn_mask is not None:
         if attn_mask.shape not in ((Q, S), (B * N, Q, S)):
@@ -173,7 +176,7 @@ def additive_mask(
                             "or a float to add")
         extra = _forbid(attn_mask, dtype) if attn_mask.dtype is torch.bool else attn_mask.to(dtype)
         extra = extra.view(-1, Q, S)  # (1 or B·N, Q, S)
-        bias = extra if bias is None else bias + extra
+        bias = extra if bias is None else bias + extra  # forbidden by either is forbidden: −∞ + x = −∞
     return bias
 
 
@@ -194,7 +197,8 @@ class MultiheadAttention(nn.Module):
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, check_probability(dropout)
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * embed_dim))
-        self.out_proj = Linear(embed_dim, embed_dim)
+        self.out_proj = Linear(embed_dim, embed_dim)  # mixes what the heads found
+        # The same draws in the same order as torch, so that one seed starts both alike.
         xavier_uniform_(self.in_proj_weight)
         constant_(self.in_proj_bias, 0.0)
         constant_(self.out_proj.bias, 0.0)
@@ -212,7 +216,7 @@ class MultiheadAttention(nn.Module):
         output, weights = scaled_dot_product_attention(
             q, k, v, attn_mask, key_padding_mask, self.dropout, self.training)  # (B, N, Q, d), (B, N, Q, S)
         output = self.out_proj(output.transpose(1, 2).reshape(B, Q, D))  # (B, Q, D)
-        if not need_weights:
+        if not need_weights:  # then nobody holds them, and after the backward their memory is free
             return output, None
         return output, weights.mean(dim=1) if average_attn_weights else weights
 
@@ -223,15 +227,15 @@ class MultiheadAttention(nn.Module):
         larger, and with src + pos read once. `split`, not slices: its gradient is one concatenation, where each slice
         would send back a (3D, D) tensor that is mostly zeros.
         """
-        inputs, rows = [query], [self.embed_dim]
+        inputs, rows = [query], [self.embed_dim]  # rows: how much of in_proj_weight each input meets
         for x in (key, value):
-            if x is inputs[-1]:
+            if x is inputs[-1]:  # the very same tensor, not an equal one: no numbers are compared
                 rows[-1] += self.embed_dim
             else:
                 inputs.append(x)
                 rows.append(self.embed_dim)
         weights, biases = self.in_proj_weight.split(rows), self.in_proj_bias.split(rows)
-        projected = [linear(x, weight, bias) for x, weight, bias in zip(inputs, weights, biases)]
+        projected = [linear(x, weight, bias) for x, weight, bias in zip(inputs, weights, biases)]  # (B, Q or S, 1–3·D)
         return [part for y in projected for part in y.split(self.embed_dim, dim=-1)]  # 3 × (B, Q or S, D)
 
     def _split_heads(self, x: Tensor) -> Tensor:

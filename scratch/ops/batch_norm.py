@@ -12,12 +12,12 @@
         train:  x ─┬─ μ, σ² ─┐            eval, frozen:  x ── · scale ── + shift ── y      scale = weight/√(σ² + ε)
                    └── x̂ ────┴─ y                        one multiply-add                  shift = bias − μ·scale
 
-DETR freezes it under pretrained weights (Carion et al. 2020, section 4): 2 images a GPU make poor statistics.
+DETR freezes it under pretrained weights (Carion et al. 2020, section 4): few images a GPU make poor statistics.
 
 Backward in training: layer_norm's formula with means over N. The weight is constant on a channel, so two sums a
 channel give all three gradients (g = ∂L/∂y, r = 1/√(σ² + ε)):
     ∂bias = Σ g      ∂weight = Σ g·x̂ = r·Σ g·(x−μ)      ∂x = weight·r·(g − ∂bias/N − x̂·∂weight/N)
-Cost: 10 FLOPs an element, so memory traffic is what counts: every line of `_BatchNorm` on x is a pass over it.
+Cost: a few FLOPs an element, so memory traffic is what counts: every line of `_BatchNorm` on x is a pass over it.
 
 Same as torch.nn.functional.batch_norm and torch.nn.BatchNorm2d, and as the official DETR's FrozenBatchNorm2d; proven
 in tests/ops/test_batch_norm.py. Source: Ioffe & Szegedy 2015, arXiv 1502.03167, algorithms 1 and 2.
@@ -25,8 +25,6 @@ Read: layer_norm.py → batch_norm_naive (the formula) → batch_norm → BatchN
 """
 
 from __future__ import annotations
-
-from typing import Tuple
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +38,7 @@ def batch_norm_naive(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5)
     channels = []
     for c in range(x.shape[1]):
         values = x[:, c]  # (B,H,W)
-        mean = values.sum() / values.numel()
+        mean = values.sum() / values.numel()  # ()
         variance = ((values - mean) ** 2).sum() / values.numel()
         channels.append((values - mean) / torch.sqrt(variance + eps) * weight[c] + bias[c])
     return torch.stack(channels, dim=1)  # (B,C,H,W)
@@ -60,19 +58,21 @@ def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Ten
     if any(t.shape != (C,) for t in (running_mean, running_var, weight, bias)):
         raise ValueError(f"got statistics {tuple(running_mean.shape)}, {tuple(running_var.shape)} and parameters "
                          f"{tuple(weight.shape)}, {tuple(bias.shape)}, wanted one number for each of {C} channels")
-    if not training:
+    if not training:  # all but x is one number a channel: fold the four vectors into two before touching the image
         wide = torch.promote_types(x.dtype, torch.float32)
         scale = weight.to(wide) * torch.rsqrt(running_var.to(wide) + eps)  # (C)
-        shift = bias.to(wide) - running_mean.to(wide) * scale
-        return torch.addcmul(_per_channel(shift), x, _per_channel(scale)).to(x.dtype)
-    N = x.numel() // max(C, 1)
+        shift = bias.to(wide) - running_mean.to(wide) * scale  # (C)
+        return torch.addcmul(_per_channel(shift), x, _per_channel(scale)).to(x.dtype)  # (B,C,H,W)
+    N = x.numel() // max(C, 1)  # B·H·W
     if N < 2:
         raise ValueError(f"got x of shape {tuple(x.shape)}, wanted at least 2 values a channel in training: "
                          "use a larger batch or image, or evaluate with training=False")
     y, mean, variance = _BatchNorm.apply(x, weight, bias, eps)
+    # In place, so that whoever else holds the buffers (the state dict, DDP) sees the new values.
+    # The batch's variance is divided by N to normalise this batch, and by N − 1 to estimate that of all images.
     with torch.no_grad():
         running_mean.mul_(1 - momentum).add_(mean.view(C), alpha=momentum)
-        running_var.mul_(1 - momentum).add_(variance.view(C), alpha=momentum * N / (N - 1))  # unbiased
+        running_var.mul_(1 - momentum).add_(variance.view(C), alpha=momentum * N / (N - 1))
     return y
 
 
@@ -84,18 +84,19 @@ class _BatchNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         wide = torch.promote_types(x.dtype, torch.float32)
         mean = x.mean(_OVER, keepdim=True, dtype=wide)  # (1,C,1,1)
-        centred = x - mean
-        rest = centred.mean(_OVER, keepdim=True)
-        variance = centred.square().mean(_OVER, keepdim=True) - rest * rest
+        centred = x - mean  # (B,C,H,W), in float32 at least
+        rest = centred.mean(_OVER, keepdim=True)  # (1,C,1,1): what rounding left over; 0 in exact arithmetic
+        # E[c²] − E[c]² is the trap of layer_norm.py, but not here: c is centred, so the second term is tiny.
+        variance = centred.square().mean(_OVER, keepdim=True) - rest * rest  # (1,C,1,1)
         r = torch.rsqrt(variance + eps)
-        scale = _per_channel(weight.to(wide)) * r
-        y = torch.addcmul(_per_channel(bias.to(wide)) - rest * scale, centred, scale)
-        ctx.save_for_backward(x, weight, mean, rest, r)
-        mean = mean + rest
-        ctx.mark_non_differentiable(mean, variance)
+        scale = _per_channel(weight.to(wide)) * r  # (1,C,1,1)
+        y = torch.addcmul(_per_channel(bias.to(wide)) - rest * scale, centred, scale)  # (B,C,H,W)
+        ctx.save_for_backward(x, weight, mean, rest, r)  # x, and not x̂: the layer before keeps x anyway
+        mean = mean + rest  # for the running statistics, the best that is known
+        ctx.mark_non_differentiable(mean, variance)  # running statistics are measured, not learnt
         return y.to(x.dtype), mean, variance
 
     @staticmethod
@@ -103,11 +104,11 @@ class _BatchNorm(torch.autograd.Function):
     def backward(ctx, grad: Tensor, _mean: Tensor, _variance: Tensor):
         x, weight, mean, rest, r = ctx.saved_tensors
         N = x.numel() // x.shape[1]
-        centred = x - mean
+        centred = x - mean  # one pass over x again is cheaper than keeping a second image
         grad_bias = grad.sum(_OVER, keepdim=True, dtype=mean.dtype)  # (1,C,1,1)
-        grad_weight = ((grad * centred).sum(_OVER, keepdim=True) - rest * grad_bias) * r
+        grad_weight = ((grad * centred).sum(_OVER, keepdim=True) - rest * grad_bias) * r  # (1,C,1,1)
         # With x̂ = (x − μ − rest)·r, ∂x is linear in x − μ and g: three numbers a channel, two multiply-adds a pixel.
-        scale, slope = _per_channel(weight.to(mean.dtype)) * r, r * grad_weight / N
+        scale, slope = _per_channel(weight.to(mean.dtype)) * r, r * grad_weight / N  # (1,C,1,1)
         grad_x = torch.addcmul(scale * (rest * slope - grad_bias / N), centred, -scale * slope).addcmul_(grad, scale)
         return grad_x.to(x.dtype), grad_weight.view(-1).to(weight.dtype), grad_bias.view(-1).to(weight.dtype), None
 
@@ -118,7 +119,11 @@ def _per_channel(parameter: Tensor) -> Tensor:
 
 
 class BatchNorm2d(nn.Module):
-    """A batch norm that learns and keeps running statistics, as torch.nn.BatchNorm2d."""
+    """A batch norm that learns and keeps running statistics, as torch.nn.BatchNorm2d.
+
+    weight and bias are parameters, which the optimizer moves; the statistics are buffers: saved in the state dict and
+    moved between devices with the model, but without a gradient.
+    """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -127,11 +132,11 @@ class BatchNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))  # read by nobody here: torch's state dict has it
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            self.num_batches_tracked += 1
+            self.num_batches_tracked += 1  # in place, as the statistics
         return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training,
                           self.momentum, self.eps)
 
@@ -142,7 +147,8 @@ class BatchNorm2d(nn.Module):
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm as a fixed multiply-add: the four vectors are buffers, so that no optimizer and no batch moves them.
 
-    Loads the weights of an ordinary batch norm; its `num_batches_tracked`, of no use here, is dropped.
+    Loads the weights of an ordinary batch norm; its `num_batches_tracked`, of no use here, is dropped. train() changes
+    nothing: the backbone of a model in train mode still computes with the statistics of its pretraining.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:

@@ -30,10 +30,7 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """float32 for half-precision and integer input; float32 and float64 pass as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+from scratch.ops.precision import at_least_float32
 
 
 def box_cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:

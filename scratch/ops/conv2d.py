@@ -16,8 +16,8 @@ channels has 36,864 weights; a linear layer between two such images of 56×56 wo
 Cost: 2·B·H'·W'·k·k'·(C/G)·O FLOPs, and twice that again for the two gradients.
 
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
-Read: conv2d_naive (the formula) → conv2d_im2col (one matrix product) → conv2d (chooses the fast way)
-      → conv2d_fast.py (the fast ways) → Conv2d (owns the weights)
+Read: windows.py (which pixels a window sees) → conv2d_naive (the formula) → conv2d_im2col (one matrix product)
+      → conv2d (chooses the plan) → conv2d_columns.py, conv2d_fast.py (the plans) → Conv2d (owns the weights)
 """
 
 from __future__ import annotations
@@ -27,19 +27,22 @@ import math
 import torch
 from torch import Tensor, nn
 
-from scratch.ops.conv2d_fast import Columns, Pair, Shifted, Windows
+from scratch.ops.conv2d_columns import Columns
+from scratch.ops.conv2d_fast import Shifted
 from scratch.ops.init import kaiming_uniform_, uniform_
+from scratch.ops.precision import autocast_applies
+from scratch.ops.windows import Pair, Windows, output_size, pair
 
 
 def conv2d_naive(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Pair = 1, padding: int | Pair = 0,
                  dilation: int | Pair = 1, groups: int = 1) -> Tensor:
     """The definition: one output pixel at a time. Slow, obvious, and the oracle for the rest."""
     windows = _windows(x, weight, bias, stride, padding, dilation, groups)
-    (kH, kW), (sH, sW), (pH, pW), (dH, dW), G, size = windows
-    (B, C, H, W), (O, c, _, _) = x.shape, weight.shape
+    (kH, kW), (sH, sW), (pH, pW), (dH, dW), G, size = windows  # each a pair: rows, columns
+    (B, C, H, W), (O, c, _, _) = x.shape, weight.shape  # c = C/G
     padded = x.new_zeros(B, C, H + 2 * pH, W + 2 * pW)
     padded[:, :, pH:pH + H, pW:pW + W] = x  # so that no index leaves the image: x[i·s + u·d − p] = padded[i·s + u·d]
-    y = x.new_zeros(B, O, *size)
+    y = x.new_zeros(B, O, *size)  # (B,O,H',W')
     for o in range(O):
         first = o // (O // G) * c  # the first input channel of o's group
         for i in range(size[0]):
@@ -47,9 +50,9 @@ def conv2d_naive(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: 
                 for u in range(kH):
                     for v in range(kW):
                         seen = padded[:, first:first + c, i * sH + u * dH, j * sW + v * dW]  # (B,c)
-                        y[:, o, i, j] += (weight[o, :, u, v] * seen).sum(1)
+                        y[:, o, i, j] += (weight[o, :, u, v] * seen).sum(1)  # Σ_c, for all images: (B)
         if bias is not None:
-            y[:, o] += bias[o]
+            y[:, o] += bias[o]  # (B,H',W'): one number for the whole plane
     return y
 
 
@@ -60,53 +63,61 @@ def conv2d_im2col(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride:
     Equal because every y is the dot product of a filter with what its window sees. The loops over o, i, j became a
     matrix product, which reuses each number from cache; the price is that each pixel is copied k·k' times.
     Autograd differentiates it: a view's gradient adds up where windows overlap.
+    In the picture above with s = 1, p = 1 the column of window (0,0) is 0 0 0 0 a b 0 d e.
     """
     windows = _windows(x, weight, bias, stride, padding, dilation, groups)
     (kH, kW), (sH, sW), (pH, pW), (dH, dW), G, size = windows
     (B, C, H, W), (O, c, _, _) = x.shape, weight.shape
     padded = x.new_zeros(B, C, H + 2 * pH, W + 2 * pW)
-    padded[:, :, pH:pH + H, pW:pW + W] = x
+    padded[:, :, pH:pH + H, pW:pW + W] = x  # (B,C,H+2p,W+2p')
     # unfold names the windows without copying: along an axis, every s-th stretch of d·(k−1)+1 pixels.
     seen = padded.unfold(2, dH * (kH - 1) + 1, sH).unfold(3, dW * (kW - 1) + 1, sW)  # (B,C,H',W', stretch, stretch')
     seen = seen[..., ::dH, ::dW]  # (B,C,H',W',k,k')
     columns = seen.permute(0, 1, 4, 5, 2, 3).reshape(B, G, c * kH * kW, size[0] * size[1])  # the copy
     y = weight.reshape(G, O // G, c * kH * kW) @ columns  # (B,G,O/G,H'·W')
-    y = y.reshape(B, O, *size)
-    return y if bias is None else y + bias.view(O, 1, 1)
+    y = y.reshape(B, O, *size)  # (B,O,H',W'): the groups lie one after another
+    return y if bias is None else y + bias.view(O, 1, 1)  # broadcast over images and pixels
 
 
-_FEW_CHANNELS = 16  # below this, one product over k²·C is faster than k² products over C
+# Below this, one product with an inner length of k²·C is faster than k² products with one of C. A matter of speed only:
+# both plans are right for any number of channels.
+_FEW_CHANNELS = 16
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Pair = 1, padding: int | Pair = 0,
            dilation: int | Pair = 1, groups: int = 1) -> Tensor:
     """Convolve images x (B,C,H,W) with filters weight (O,C/G,k,k') and add bias (O) → (B,O,H',W').
 
-    Equal to `conv2d_im2col`, without its k² copies where that pays (see conv2d_fast.py), with the gradients written by
+    Equal to `conv2d_im2col`, without its k² copies where that pays, with the gradients written by
     hand so that nothing but x and weight is kept for them. The choice goes by shape:
 
-        1×1 kernel                          Columns    its columns are the image itself, nothing is copied
+        1×1 kernel                          Columns    its columns are the image itself, nothing is copied at s = 1
         few channels (stem: C = 3, k = 7)   Columns    49 products with an inner length of 3 would starve
         several groups                      Columns    one batched product over the groups
         bf16, fp16                          Columns    one rounding for each sum instead of k²
         all else (3×3 in a ResNet)          Shifted    k² products on one padded copy
 
-    Images are read, and returned, channels last in memory (`torch.channels_last`) without being copied for it.
+    The result is channels last in memory (`torch.channels_last`); an image that already is needs no copy for it. It is
+    a view, so PyTorch refuses to change it in place (`y.add_(…)`) while its gradient is wanted: write `y = y + …`.
     Under autocast the product runs in its precision. stride, padding and dilation are an int or a pair (rows, columns).
     Raises ValueError for shapes that do not fit together, TypeError for operands of different dtype.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast_applies(x):
+        # Here and not inside, where autograd would not see the conversion: so float32 weights get float32 gradients.
         low = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = (t if t is None or t.dtype == torch.float64 else t.to(low) for t in (x, weight, bias))
+        x, weight, bias = (t if t is None else t.to(low) for t in (x, weight, bias))
     windows = _windows(x, weight, bias, stride, padding, dilation, groups)
     pointwise, narrow = windows.kernel == (1, 1), x.shape[1] < _FEW_CHANNELS
-    low_precision = x.dtype in (torch.float16, torch.bfloat16)
+    low_precision = x.dtype in (torch.float16, torch.bfloat16)  # after autocast has had its say
     plan = Columns if pointwise or narrow or groups > 1 or low_precision else Shifted
     return plan.apply(x, weight, bias, windows)
 
 
 class Conv2d(nn.Module):
-    """A convolution that owns its filters; parameters, defaults and first draws as torch.nn.Conv2d."""
+    """A convolution that owns its filters; parameters, defaults and first draws as torch.nn.Conv2d.
+
+    Padding is given in pixels and filled with zeros: the words "same" and "valid" and other fillings are not offered.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Pair, stride: int | Pair = 1,
                  padding: int | Pair = 0, dilation: int | Pair = 1, groups: int = 1, bias: bool = True) -> None:
@@ -116,7 +127,7 @@ class Conv2d(nn.Module):
                              "wanted both counts divisible by a positive number of groups")
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *pair(kernel_size)))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None  # no use before a norm
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -136,31 +147,13 @@ class Conv2d(nn.Module):
                 f"groups={self.groups}, bias={self.bias is not None}")
 
 
-# ---------------------------------------------------------------------------------------------- arithmetic of windows
-def pair(value: int | Pair) -> Pair:
-    """One number stands for rows and columns alike."""
-    rows, columns = (value, value) if isinstance(value, int) else value
-    return rows, columns
-
-
-def output_size(image: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1)) -> Pair:
-    """(H', W'): how many windows fit into each axis of the padded image; a remainder at the end is not seen.
-
-    Raises ValueError if not even one window fits, or if a number is out of its range.
-    """
-    if min(kernel) < 1 or min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
-        raise ValueError(f"got kernel {kernel}, stride {stride}, dilation {dilation}, padding {padding}, "
-                         "wanted the first three at least 1 and the padding at least 0")
-    rooms = [n + 2 * p - d * (k - 1) - 1 for n, k, p, d in zip(image, kernel, padding, dilation)]
-    if min(rooms) < 0:
-        raise ValueError(f"got a {image[0]}×{image[1]} image with padding {padding}, wanted room for one window "
-                         f"of kernel {kernel} with dilation {dilation}: enlarge the image or the padding")
-    return rooms[0] // stride[0] + 1, rooms[1] // stride[1] + 1
-
-
 def _windows(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int | Pair, padding: int | Pair,
              dilation: int | Pair, groups: int) -> Windows:
-    """Check that image and filters fit together, and count the windows."""
+    """Check that image and filters fit together, and count the windows.
+
+    Each refusal names what was got and what was wanted: a wrong shape would otherwise surface far from its cause, as a
+    matrix product that does not fit.
+    """
     if x.dim() != 4 or weight.dim() != 4:
         raise ValueError(f"got an image of shape {tuple(x.shape)} and a weight of shape {tuple(weight.shape)}, "
                          "wanted (B,C,H,W) and (O,C/groups,k,k')")

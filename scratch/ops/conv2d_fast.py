@@ -1,138 +1,40 @@
-"""conv2d_fast: how does a convolution become a few large matrix products?
+"""conv2d_fast: how does a 3×3 convolution become nine matrix products, on one copy of the image?
 
-Two plans, one result. Both read the image channels last (B,H,W,C), so that a pixel's C channels are one
-contiguous row of a matrix, and both return the result channels last in memory (logically B,O,H',W').
+    y (N,O) = Σ_u Σ_v  pixels[shift_uv : shift_uv + N] (N,C) @ weight[u,v] (C,O)
 
-Columns: copy the k² pixels under each window side by side, then one product.
-    columns (B·H'·W', k²·C) @ weight (k²·C, O)         copies the image k² times (not for a 1×1 kernel)
-
-Shifted: copy the image once, and add up k² products. Lay the padded images end to end as one long list of
-pixels, w to a row. A pixel's neighbour u rows down and v columns right then lies u·w + v places further on,
-for *every* pixel, so tap (u,v) is one product with a contiguous slice of the list:
-    y (N,O) += pixels[u·w + v : u·w + v + N] (N,C) @ weight[u,v] (C,O)
+Lay the padded images (channels last) end to end as one long list of pixels, w to a row. A pixel's neighbour u rows
+down and v columns right then lies u·w + v places further on, for *every* pixel: so tap (u,v) is one product with
+a contiguous slice of the list, and the convolution is the sum of k·k' products.
 
        0 0 0 0        k = 3, a 2×3 image: w = 3 + 1. A row's right padding is the next row's left padding.
        0 a b c    →   list: 0 0 0 0|0 a b c|0 d e f|0 0 0 0 …    tap (0,0) starts at 0, tap (1,2) at 1·4 + 2
        0 d e f        result: a b c ·|d e f ·|· · · ·|           · = a window that straddles rows: cut away
        0 0 0 0
 
-FLOPs are 2·B·H'·W'·k²·C·O for both; backward costs the same again for each of ∂x and ∂weight.
-Only x and weight are kept for the backward: padded lists and columns are built again there.
+Equal to conv2d_columns.py, where the same sum over (u,v,c) is one product: here its outer part, over (u,v), is a
+loop of k·k' steps, which each add to y. What changed: the image is copied once, not k·k' times. The price is the
+windows that straddle, a few columns a row, and k·k' passes over y; with many channels neither counts.
 
-Read after conv2d_im2col in conv2d.py: Windows → Columns → _phases → Shifted. Proven in tests/ops/test_conv2d.py.
+Backward, with g = ∂L/∂y (zero at the straddling windows), tap by tap, by the same slices:
+    ∂weight[u,v] = pixels[shift : shift + N]ᵀ g         ∂pixels[shift : shift + N] += g weight[u,v]ᵀ
+Only x and weight are kept for the backward: the list is built again there.
+
+Read after conv2d_columns.py: Shifted.forward → _row_lengths → _pixels → _phases (stride) → Shifted.backward.
+Proven in tests/ops/test_conv2d.py.
 """
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Tuple
+from typing import Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Pair = Tuple[int, int]
+from scratch.ops.precision import without_autocast
+from scratch.ops.windows import Pair, Windows, overlap
 
 
-class Windows(NamedTuple):
-    """Which pixels an output pixel sees: each pair is (rows, columns); `size` is (H', W')."""
-
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    groups: int
-    size: Pair
-
-
-def overlap(offset: int, stride: int, padding: int, size: int, length: int) -> Tuple[slice, slice]:
-    """Of the positions 0 … length−1, position i looks at pixel i·stride + offset − padding of an axis of `size` pixels.
-
-    Returns the positions whose pixel is not padding, and those pixels.
-    """
-    first = max(0, -((offset - padding) // stride))  # −(−a // b) is ⌈a / b⌉
-    pixel = first * stride + offset - padding
-    count = max(0, min(length - first, -((pixel - size) // stride)))
-    return slice(first, first + count), slice(pixel, pixel + stride * count, stride)
-
-
-# ---------------------------------------------------------------------------------------------- columns
-class Columns(torch.autograd.Function):
-    """One matrix product for each group: for 1×1 kernels, few channels, several groups, and half precision.
-
-    In half precision a product adds up in float32 and rounds once. The shifted plan would round after each of
-    its k² taps, so half precision always comes here.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.windows = windows
-        B, O, G = x.shape[0], weight.shape[0], windows.groups
-        with torch.autocast(x.device.type, enabled=False):  # the operands have their final dtype already
-            columns, matrix = _columns(x, windows), _matrix(weight, G)  # (G,N,K), (G,K,O/G): N = B·H'·W', K = k²·C/G
-            y = columns @ matrix if bias is None else torch.baddbmm(bias.view(G, 1, O // G), columns, matrix)
-        return y.transpose(0, 1).reshape(B, *windows.size, O).permute(0, 3, 1, 2)  # (B,O,H',W')
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        windows: Windows = ctx.windows
-        (O, c, kH, kW), G = weight.shape, windows.groups
-        grad_x = grad_weight = grad_bias = None
-        with torch.autocast(x.device.type, enabled=False):
-            g = grad.permute(0, 2, 3, 1).reshape(-1, G, O // G).transpose(0, 1)  # (G,N,O/G)
-            if ctx.needs_input_grad[0]:  # y = columns·matrix, so ∂columns = g·matrixᵀ
-                grad_x = _fold(g @ _matrix(weight, G).transpose(1, 2), x, windows)
-            if ctx.needs_input_grad[1]:  # ... and ∂matrix = columnsᵀ·g
-                grad_weight = _columns(x, windows).transpose(1, 2) @ g  # (G,K,O/G)
-                grad_weight = grad_weight.view(G, kH, kW, c, O // G).permute(0, 4, 3, 1, 2).reshape(O, c, kH, kW)
-            if ctx.needs_input_grad[2]:
-                grad_bias = grad.sum((0, 2, 3))
-        return grad_x, grad_weight, grad_bias, None
-
-
-def _matrix(weight: Tensor, groups: int) -> Tensor:
-    """Weights (O,c,kH,kW) → (G, kH·kW·c, O/G): a column holds one filter, in the order of `_columns`."""
-    O, c, kH, kW = weight.shape
-    return weight.view(groups, O // groups, c, kH, kW).permute(0, 3, 4, 2, 1).reshape(groups, kH * kW * c, O // groups)
-
-
-def _columns(x: Tensor, windows: Windows) -> Tensor:
-    """Image (B,C,H,W) → (G, B·H'·W', kH·kW·C/G): each row holds what one window of one group sees.
-
-    `as_strided` only names the windows: a step of one output pixel is `stride` pixels in memory, a step of one
-    tap `dilation` pixels. The reshape then copies, except where nothing overlaps: a 1×1 kernel stays a view.
-    """
-    (kH, kW), (sH, sW), (pH, pW), (dH, dW), G, size = windows
-    B, C, H, W = x.shape
-    image = x.permute(0, 2, 3, 1)  # (B,H,W,C)
-    if pH or pW:
-        image = x.new_zeros(B, H + 2 * pH, W + 2 * pW, C)
-        image[:, pH:pH + H, pW:pW + W] = x.permute(0, 2, 3, 1)
-    b, h, w, c = image.stride()
-    patches = image.as_strided((B, *size, kH, kW, C), (b, sH * h, sW * w, dH * h, dW * w, c))
-    patches = patches.unflatten(-1, (G, C // G)).permute(5, 0, 1, 2, 3, 4, 6)  # (G,B,H',W',kH,kW,C/G)
-    return patches.reshape(G, B * size[0] * size[1], kH * kW * (C // G))
-
-
-def _fold(columns: Tensor, x: Tensor, windows: Windows) -> Tensor:
-    """The gradient of `_columns`: every copy of a pixel returns its share, and the shares add up in float32."""
-    (kH, kW), (sH, sW), (pH, pW), (dH, dW), G, (h, w) = windows
-    B, C, H, W = x.shape
-    if (kH, kW, sH, sW, pH, pW) == (1, 1, 1, 1, 0, 0):  # the columns are the pixels
-        return columns.transpose(0, 1).reshape(B, H, W, C).permute(0, 3, 1, 2)
-    image = x.new_zeros(B, H + 2 * pH, W + 2 * pW, C, dtype=torch.promote_types(x.dtype, torch.float32))
-    target, taps = image.unflatten(-1, (G, C // G)), columns.view(G, B, h, w, kH, kW, C // G)
-    for u in range(kH):
-        for v in range(kW):
-            top, left = u * dH, v * dW
-            seen = target[:, top:top + sH * (h - 1) + 1:sH, left:left + sW * (w - 1) + 1:sW]  # (B,H',W',G,C/G)
-            seen += taps[:, :, :, :, u, v].permute(1, 2, 3, 0, 4)
-    return image[:, pH:pH + H, pW:pW + W].permute(0, 3, 1, 2).to(x.dtype)
-
-
-# ---------------------------------------------------------------------------------------------- shifted
 class Shifted(torch.autograd.Function):
     """k² products over shifted slices of one list of pixels: for float32 and float64, one group, many channels."""
 
@@ -140,15 +42,14 @@ class Shifted(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.windows = windows
-        B, O, (h, w) = x.shape[0], weight.shape[0], _row_lengths(windows)
-        N = B * h * w
+        B, O, (h, w) = x.shape[0], weight.shape[0], _row_lengths(windows)  # h rows of w pixels an image
+        N = B * h * w  # straddling windows included
         matrices = weight.permute(2, 3, 1, 0).contiguous()  # (kH,kW,C,O)
-        y = x.new_zeros(N, O) if bias is None else bias.repeat(N, 1)
-        with torch.autocast(x.device.type, enabled=False):
-            for phase, taps in _phases(windows):
-                pixels = _pixels(x, phase, windows)  # (N + tail, C)
-                for u, v, shift in taps:
-                    y.addmm_(pixels[shift:shift + N], matrices[u, v])
+        y = x.new_zeros(N, O) if bias is None else bias.repeat(N, 1)  # sums start at the bias: no pass to add it later
+        for phase, taps in _phases(windows):
+            pixels = _pixels(x, phase, windows)  # (N + tail, C)
+            for u, v, shift in taps:
+                y.addmm_(pixels[shift:shift + N], matrices[u, v])  # (N,O) += (N,C) @ (C,O)
         return _cut(y, B, windows).contiguous().permute(0, 3, 1, 2)  # (B,O,H',W')
 
     @staticmethod
@@ -161,29 +62,32 @@ class Shifted(torch.autograd.Function):
         h, w = _row_lengths(windows)
         N = B * h * w
         g = grad.new_zeros(N, O)  # a straddling window was cut away, so its gradient is zero
-        _cut(g, B, windows).copy_(grad.permute(0, 2, 3, 1))
+        _cut(g, B, windows).copy_(grad.permute(0, 2, 3, 1))  # (B,H',W',O), into its place in g
         matrices = weight.permute(2, 3, 0, 1).contiguous()  # (kH,kW,O,C)
         grad_matrices = torch.empty_like(matrices)
         grad_x = x.new_zeros(B, H, W, C) if need_x else None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):  # whoever calls backward() under autocast must not lower these products
             for phase, taps in _phases(windows):
-                pixels = _pixels(x, phase, windows) if need_weight else None
-                grad_pixels = x.new_zeros(N + _tail(windows), C) if need_x else None
+                pixels = _pixels(x, phase, windows) if need_weight else None  # (N + tail, C)
+                grad_pixels = x.new_zeros(N + _tail(windows), C) if need_x else None  # (N + tail, C)
                 for u, v, shift in taps:  # y[n] += pixels[n+shift]·matrix: a factor's gradient is g times the other
                     if need_x:
                         grad_pixels[shift:shift + N].addmm_(g, matrices[u, v])
                     if need_weight:
-                        torch.mm(g.T, pixels[shift:shift + N], out=grad_matrices[u, v])
-                if need_x:
+                        torch.mm(g.T, pixels[shift:shift + N], out=grad_matrices[u, v])  # (O,C)
+                if need_x:  # each pixel lies in exactly one phase, so its gradient is written once and never added
                     inside, outside = _places(x, phase, windows)
-                    grad_x[outside] = grad_pixels[:N].view(B, h, w, C)[inside]
+                    grad_x[outside] = grad_pixels[:N].view(B, h, w, C)[inside]  # past N there is no image
         return (grad_x.permute(0, 3, 1, 2) if need_x else None,
                 grad_matrices.permute(2, 3, 0, 1) if need_weight else None,
                 grad.sum((0, 2, 3)) if need_bias else None, None)
 
 
 def _reach(windows: Windows) -> Pair:
-    """How many rows down and columns right, in its phase, the last tap lies from the first."""
+    """How many rows down and columns right, in its phase, the last tap lies from the first.
+
+    At stride 1 this is the height and width of the window less one: 2 for a 3×3 kernel, 4 if it is dilated by 2.
+    """
     (kH, kW), (sH, sW), _, (dH, dW), _, _ = windows
     return dH * (kH - 1) // sH, dW * (kW - 1) // sW
 
@@ -196,18 +100,21 @@ def _row_lengths(windows: Windows) -> Pair:
     """
     lengths = []
     for size, reach, stride, padding in zip(windows.size, _reach(windows), windows.stride, windows.padding):
-        shared = padding if stride == 1 else 0
+        shared = padding if stride == 1 else 0  # in a phase, padding is not whole rows: share nothing
         lengths.append(size + max(0, reach - shared))
     return lengths[0], lengths[1]
 
 
 def _tail(windows: Windows) -> int:
-    """Zeros after the last image: the furthest that a tap is shifted."""
+    """Zeros after the last image: the furthest that a tap is shifted.
+
+    Without them the slice of the last tap would end before its N-th row.
+    """
     (down, right), (_, w) = _reach(windows), _row_lengths(windows)
     return down * w + right
 
 
-def _phases(windows: Windows) -> Iterator[Tuple[Pair, list[Tuple[int, int, int]]]]:
+def _phases(windows: Windows) -> Iterator[tuple[Pair, list[tuple[int, int, int]]]]:
     """Split the taps so that every stride becomes 1: yields ((a, b), [(u, v, shift), …]).
 
     At stride s tap u reads rows i·s + u·d of the padded image: every s-th row, from row a = u·d mod s. These rows
@@ -216,16 +123,19 @@ def _phases(windows: Windows) -> Iterator[Tuple[Pair, list[Tuple[int, int, int]]
     """
     (kH, kW), (sH, sW), _, (dH, dW), _, _ = windows
     _, w = _row_lengths(windows)
-    phases: dict[Pair, list[Tuple[int, int, int]]] = {}
+    phases: dict[Pair, list[tuple[int, int, int]]] = {}
     for u in range(kH):
         for v in range(kW):
-            (down, a), (right, b) = divmod(u * dH, sH), divmod(v * dW, sW)
+            (down, a), (right, b) = divmod(u * dH, sH), divmod(v * dW, sW)  # rows in the phase, and which phase
             phases.setdefault((a, b), []).append((u, v, down * w + right))
     yield from phases.items()
 
 
-def _places(x: Tensor, phase: Pair, windows: Windows) -> Tuple[tuple, tuple]:
-    """Where a phase holds image, as indices into the phase (B,h,w,C) and into the image (B,H,W,C)."""
+def _places(x: Tensor, phase: Pair, windows: Windows) -> tuple[tuple, tuple]:
+    """Where a phase holds image, as indices into the phase (B,h,w,C) and into the image (B,H,W,C).
+
+    Row i of phase a is row i·s + a − p of the image: the question that `overlap` answers, with a for the tap.
+    """
     (h, w), (sH, sW), (pH, pW) = _row_lengths(windows), windows.stride, windows.padding
     in_rows, out_rows = overlap(phase[0], sH, pH, x.shape[2], h)
     in_columns, out_columns = overlap(phase[1], sW, pW, x.shape[3], w)
@@ -233,17 +143,20 @@ def _places(x: Tensor, phase: Pair, windows: Windows) -> Tuple[tuple, tuple]:
 
 
 def _pixels(x: Tensor, phase: Pair, windows: Windows) -> Tensor:
-    """The list of pixels of one phase, padding included: (N + tail, C)."""
+    """The list of pixels of one phase, padding included: (N + tail, C).
+
+    Zeros first, then the image into its place: what is not written is the padding. This is the one copy.
+    """
     B, C = x.shape[:2]
     h, w = _row_lengths(windows)
     N = B * h * w
     pixels = x.new_zeros(N + _tail(windows), C)
-    inside, outside = _places(x, phase, windows)
+    inside, outside = _places(x, phase, windows)  # rows and columns of the phase, and those of the image
     pixels[:N].view(B, h, w, C)[inside] = x.permute(0, 2, 3, 1)[outside]
     return pixels
 
 
 def _cut(y: Tensor, B: int, windows: Windows) -> Tensor:
     """The windows of a list of results (N,O) that straddle neither rows nor images: (B,H',W',O), a view."""
-    (h, w), (height, width) = _row_lengths(windows), windows.size
+    (h, w), (height, width) = _row_lengths(windows), windows.size  # height ≤ h, width ≤ w
     return y.view(B, h, w, y.shape[1])[:, :height, :width]

@@ -24,7 +24,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scratch.ops.activations import float32_under_autocast, log_softmax
+from scratch.ops.activations import log_softmax
+from scratch.ops.precision import at_least_float32, float32_under_autocast
 
 
 def cross_entropy_naive(logits: Tensor, target: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, 
     if target.device.type == "cpu" and target.numel() and (target.min() < 0 or target.max() >= K):
         raise ValueError(f"got targets from {target.min()} to {target.max()}, wanted classes 0 to {K - 1}")
     dtype = float32_under_autocast(logits).dtype
-    exact = logits.to(torch.promote_types(dtype, torch.float32))  # low precision is rounded once, at the end
+    exact = at_least_float32(logits.to(dtype))  # low precision is rounded once, at the end
     loss = -log_softmax(exact, dim=-1).gather(-1, target[..., None]).squeeze(-1)  # (...)
     if weight is None:
         return _reduce(loss, reduction).to(dtype)

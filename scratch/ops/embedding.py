@@ -37,10 +37,13 @@ def embedding_naive(indices: Tensor, weight: Tensor) -> Tensor:
 def embedding(indices: Tensor, weight: Tensor) -> Tensor:
     """Return the rows of weight (K, D) at integer indices (...): (..., D). An index outside 0 … K−1 raises IndexError.
 
-    autograd turns `index_select` into the index_add described above; it keeps the indices only.
+    What changed: the product's K multiplications for each number, all but one of them by 0, became one read. Equal,
+    because the one-hot row has its single 1 at i. autograd turns `index_select` into the index_add described above; it
+    keeps the indices only.
     """
     K, D = weight.shape
-    if indices.numel() and not indices.is_meta:
+    # On a GPU this look at the numbers would make the host wait; there an assertion on the device stops the run.
+    if indices.device.type == "cpu" and indices.numel():
         lowest, highest = indices.min().item(), indices.max().item()
         if lowest < 0 or highest >= K:
             raise IndexError(f"got indices from {lowest} to {highest}, wanted 0 to {K - 1}: the table has {K} rows")
@@ -48,7 +51,10 @@ def embedding(indices: Tensor, weight: Tensor) -> Tensor:
 
 
 class Embedding(nn.Module):
-    """Owns the table, drawn from N(0, 1)."""
+    """Owns the table, drawn from N(0, 1), as torch.nn.Embedding; its further options are not offered.
+
+    A table read whole, as DETR's queries are, needs no lookup: the model takes `.weight` itself.
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
         super().__init__()
@@ -57,3 +63,7 @@ class Embedding(nn.Module):
 
     def forward(self, indices: Tensor) -> Tensor:
         return embedding(indices, self.weight)
+
+    def extra_repr(self) -> str:
+        num_embeddings, embedding_dim = self.weight.shape
+        return f"{num_embeddings}, {embedding_dim}"

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from scratch.ops.layer_norm import standardise
+from scratch.ops.precision import at_least_float32, float32_under_autocast
 
 
 def group_norm_naive(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
@@ -40,11 +41,11 @@ def group_norm_naive(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, e
     for image in x:
         groups = []
         for group in image.split(x.shape[1] // num_groups):  # (c,H,W)
-            mean = group.sum() / group.numel()
+            mean = group.sum() / group.numel()  # ()
             variance = ((group - mean) ** 2).sum() / group.numel()
             groups.append((group - mean) / torch.sqrt(variance + eps))
-        images.append(torch.cat(groups))
-    per_channel = (-1,) + (1,) * (x.dim() - 2)
+        images.append(torch.cat(groups))  # (C,H,W)
+    per_channel = (-1,) + (1,) * (x.dim() - 2)  # (C,1,1): weight and bias know no groups
     return torch.stack(images) * weight.view(per_channel) + bias.view(per_channel)
 
 
@@ -53,49 +54,54 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
 
     Equal to `group_norm_naive`: channels are of one size, so the mean over a group is the mean of its channels' means.
     Statistics are float32 even for bf16 and fp16; the result has the memory layout of x and its dtype, or float32 under
-    autocast, as in torch on a GPU.
+    autocast: as in torch on a GPU, where torch on a CPU keeps the dtype of x.
     Raises ValueError where the groups do not divide the channels or the shapes do not fit.
     """
     _check(x, num_groups, weight, bias)
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = float32_under_autocast(x)
     return _GroupNorm.apply(x, num_groups, weight, bias, eps)
 
 
 class _GroupNorm(torch.autograd.Function):
+    """Keeps x̂ and r, as in layer_norm.
+
+    No tensor is regrouped to (B,G,c,H,W): for images stored channels last that would be a copy. What has the size of
+    the image is reduced over pixels first, and only the small (B,C,1,1) is averaged over groups.
+    """
+
     @staticmethod
     def forward(ctx, x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-
         def mean(t: Tensor) -> Tensor:
-            return _group_mean(_channel_mean(t), num_groups)
+            return _group_mean(_channel_mean(t), num_groups)  # (B,C,1,1)
 
-        standard, r = standardise(x.to(wide), mean, eps)  # (B,C,H,W), (B,C,1,1)
+        standard, r = standardise(at_least_float32(x), mean, eps)  # (B,C,H,W), (B,C,1,1)
         ctx.save_for_backward(standard, r, weight)
-        ctx.num_groups, ctx.dtype = num_groups, x.dtype
-        return torch.addcmul(_per_channel(bias, standard), standard, _per_channel(weight, standard)).to(x.dtype)
+        ctx.num_groups, ctx.dtype = num_groups, x.dtype  # parameters may have another dtype
+        y = torch.addcmul(_per_channel(bias, standard), standard, _per_channel(weight, standard))
+        return y.to(x.dtype)  # (B,C,H,W)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         standard, r, weight = ctx.saved_tensors
-        grad = grad.to(standard.dtype)  # (B,C,H,W)
-        wide_weight, pixels = _per_channel(weight, standard), math.prod(standard.shape[2:])
+        grad = grad.to(standard.dtype)  # (B,C,H,W), float32 at least
+        wide_weight, pixels = _per_channel(weight, standard), math.prod(standard.shape[2:])  # (1,C,1,1), H·W
         a, b = _channel_mean(grad), _channel_mean(grad * standard)  # (B,C,1,1): as named above
         mean, slope = (_group_mean(wide_weight * t, ctx.num_groups) for t in (a, b))  # mean(ĝ), mean(ĝ·x̂)
-        grad_x = torch.addcmul(-r * mean, standard, -r * slope).addcmul_(grad, r * wide_weight)
+        # r·(ĝ − mean − x̂·slope), sorted by what has the size of the image: x̂ and g, each with one factor a channel.
+        grad_x = torch.addcmul(-r * mean, standard, -r * slope).addcmul_(grad, r * wide_weight)  # (B,C,H,W)
         grad_weight, grad_bias = ((total.sum(0) * pixels).view(-1).to(weight.dtype) for total in (b, a))  # (C)
         return grad_x.to(ctx.dtype), None, grad_weight, grad_bias, None
 
 
 def _channel_mean(x: Tensor) -> Tensor:
-    """(B,C,H,W) → (B,C,1,1)."""
+    """(B,C,H,W) → (B,C,1,1): over all axes after the second, however many there are."""
     return x.mean(tuple(range(2, x.dim())), keepdim=True)
 
 
 def _group_mean(channels: Tensor, num_groups: int) -> Tensor:
-    """(B,C,1,1) → (B,C,1,1): each channel receives the mean over its group, so that no image needs to be regrouped."""
-    groups = channels.unflatten(1, (num_groups, -1))  # (B,G,c,1,1)
+    """(B,C,1,1) → (B,C,1,1): each channel receives the mean over its group."""
+    groups = channels.unflatten(1, (num_groups, -1))  # (B,G,c,1,1): a view
     return groups.mean(2, keepdim=True).expand_as(groups).flatten(1, 2)
 
 
@@ -105,7 +111,10 @@ def _per_channel(parameter: Tensor, x: Tensor) -> Tensor:
 
 
 class GroupNorm(nn.Module):
-    """A group norm that owns its weight (ones) and bias (zeros), as torch.nn.GroupNorm."""
+    """A group norm that owns its weight (ones) and bias (zeros), as torch.nn.GroupNorm.
+
+    It keeps no running statistics: in train and in eval mode it computes the same.
+    """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5) -> None:
         super().__init__()

@@ -14,7 +14,8 @@ least Σu + Σv, so one whose pairs all have *reduced cost* cost[i][j] − u_i �
 columns have v_j = 0, is optimal: the prices are the proof. The algorithms below keep the prices valid and
 add one assigned row at a time, along a cheapest path in reduced costs (Kuhn 1955; Tomizawa 1971).
 
-Same optimum as scipy.optimize.linear_sum_assignment; proven in tests/ops/test_hungarian.py.
+Same optimum as scipy.optimize.linear_sum_assignment; proven in tests/ops/test_hungarian.py, and timed beside it by
+`python -m benchmarks.hungarian`: 100×20 takes at most 2 ms.
 Read: assign_brute_force (the definition) → assign_by_potentials (the textbook, O(n²m))
       → assign_fast (bids first, Jonker and Volgenant 1987) → linear_sum_assignment (checks, any shape)
 """
@@ -24,7 +25,7 @@ from __future__ import annotations
 from itertools import permutations
 from math import inf, isfinite
 from operator import sub
-from typing import Sequence, Union
+from typing import Sequence
 
 from torch import Tensor
 
@@ -33,6 +34,7 @@ Matrix = Sequence[Sequence[float]]
 
 def assign_brute_force(cost: Matrix) -> list[int]:
     """The definition: try all m!/(m−n)! assignments. cost n×m, 1 ≤ n ≤ m → the column of each row."""
+    # The oracle of the two algorithms below. 8 rows and columns have 40,320 assignments: for small matrices only.
     n, m = len(cost), len(cost[0])
     return list(min(permutations(range(m), n), key=lambda columns: sum(cost[i][j] for i, j in enumerate(columns))))
 
@@ -45,21 +47,25 @@ def assign_by_potentials(cost: Matrix) -> list[int]:
     Dijkstra finds a shortest path, for reduced costs are lengths ≥ 0. Why equal: the prices move by just so
     much that the whole chain ends with reduced cost 0 and none becomes negative, so the proof above holds.
 
+    In the picture: the cat takes query 0. Then the dog wants it too (3 against 9); the cat's second choice costs it
+    only 1 more, the dog's 6 more, so the chain dog → 0, cat → 1 is the cheapest.
+
     cost n×m, n ≤ m, finite → the column of each row.
     """
     n, m = len(cost), len(cost[0])
-    u, v = [0.0] * n, [0.0] * m
+    u, v = [0.0] * n, [0.0] * m                         # the prices; a new row's u is put right by its first δ
     owner = [-1] * m                                    # the row that holds column j; −1: free
     for new in range(n):
         distance, previous = [inf] * m, [-1] * m        # cheapest chain from `new` to j, and the column before j
         scanned = [False] * m
-        row, at = new, -1
+        row, at = new, -1                               # the row being scanned, and the column it was reached by
         while True:
-            for j in range(m):
+            for j in range(m):                          # may `row` offer a shorter way to column j?
                 if not scanned[j]:
                     step = cost[row][j] - u[row] - v[j]             # ≥ 0 (new row: + a constant)
                     if step < distance[j]:                          # both count from the present prices
                         distance[j], previous[j] = step, at
+            # Dijkstra: no later way to the nearest column can be shorter, for steps are never negative.
             at = min((j for j in range(m) if not scanned[j]), key=distance.__getitem__)
             delta = distance[at]
             # Raise the tree's rows and lower its columns by δ: pairs inside keep reduced cost 0, those that
@@ -71,9 +77,9 @@ def assign_by_potentials(cost: Matrix) -> list[int]:
                     v[j] -= delta
                 else:
                     distance[j] -= delta
-            if owner[at] < 0:
+            if owner[at] < 0:                           # a free column: the chain is complete
                 break
-            scanned[at] = True
+            scanned[at] = True                          # else its owner would have to move: look at its choices
             row = owner[at]
         while at >= 0:                                  # walk back: each column passes to the row before it
             before = previous[at]
@@ -98,6 +104,7 @@ def assign_fast(cost: Matrix) -> list[int]:
     cost n×m, n ≤ m, no NaN, no −inf → the column of each row. Raises ValueError if +inf forbids every assignment.
     """
     n, m = len(cost), len(cost[0])
+    # Part 1: bids. `waiting` is a stack of rows without a column, the first on top; `left` is for part 2.
     v = [0] * m                                         # 0, not 0.0: a matrix of integers is then solved exactly
     owner, column = [-1] * m, [-1] * n
     waiting, left = list(range(n - 1, -1, -1)), []
@@ -105,32 +112,33 @@ def assign_fast(cost: Matrix) -> list[int]:
     for _ in range(2 * n):                              # where costs almost tie, bids creep for ever: stop in time
         if not waiting:
             break
-        i = waiting.pop()
+        i = waiting.pop()                               # the loser of the last bid, if there was one
         reduced = list(map(sub, cost[i], v))            # (m,) without u_i, which moves all alike
         best = min(reduced)
-        j = reduced.index(best)
-        reduced[j] = inf
+        j = reduced.index(best)                         # the cheapest column at the present prices
+        reduced[j] = inf                                # cross it out: the minimum is now the second choice
         lead = min(reduced) - best
-        loser = owner[j]
+        loser = owner[j]                                # −1: nobody loses
         if not lead < inf or (loser >= 0 and not lead):  # no second choice (inf or NaN), or a draw with the owner
-            left.append(i)
+            left.append(i)                              # a bid of 0 would only swap the two, for ever
             continue
-        v[j] -= lead
+        v[j] -= lead                                    # i is now indifferent between j and its second choice
         owner[j], column[i] = i, j
         if loser >= 0:
             column[loser] = -1
             waiting.append(loser)
 
+    # Part 2: shortest paths for the rest. Columns and distances mean what they mean in the textbook's version.
     for new in left + waiting:
         i, offset = new, 0                              # the row being scanned, and its u_i − low (new row: u_i = 0,
                                                         # which shifts all distances alike); low: how far i is from new
         distance, previous = [inf] * m, [new] * m       # previous: the row that the chain comes from
-        todo, done = list(range(m)), []
+        todo, done = list(range(m)), []                 # columns not yet scanned, and scanned, of this path
         while True:
-            row, low, at = cost[i], inf, -1
-            for place, j in enumerate(todo):
+            row, low, at = cost[i], inf, -1             # low: the shortest distance; at: where in `todo` it stands
+            for place, j in enumerate(todo):            # relax and search in one pass: this is the inner loop
                 d = row[j] - v[j] - offset
-                if d < distance[j]:
+                if d < distance[j]:                     # shorter by way of i
                     distance[j], previous[j] = d, i
                 else:
                     d = distance[j]
@@ -139,15 +147,15 @@ def assign_fast(cost: Matrix) -> list[int]:
             if low == inf:                              # Hall's theorem: these rows share too few columns
                 raise _Infeasible(sorted([new] + [owner[j] for j in done]), sorted(done))
             j = todo[at]
-            if owner[j] < 0:
+            if owner[j] < 0:                            # free: the path ends here
                 break
             todo[at] = todo[-1]                         # order is of no account: the last one fills the gap
             todo.pop()
             done.append(j)
             i = owner[j]
-            offset = cost[i][j] - v[j] - low
-        for k in done:
-            v[k] += distance[k] - low
+            offset = cost[i][j] - v[j] - low            # u_i = cost − v of the owned pair; low: the way to i
+        for k in done:                                  # each δ of the textbook, summed: low − distance[k] in all
+            v[k] += distance[k] - low                   # ≤ 0, and only for owned columns: prices stay valid
         while True:                                     # walk back: each row takes j and gives up its own column
             i = previous[j]
             owner[j] = i
@@ -157,7 +165,7 @@ def assign_fast(cost: Matrix) -> list[int]:
     return column
 
 
-def linear_sum_assignment(cost: Union[Tensor, Matrix]) -> tuple[list[int], list[int]]:
+def linear_sum_assignment(cost: Tensor | Matrix) -> tuple[list[int], list[int]]:
     """The cheapest assignment of a matrix of any shape, as scipy.optimize.linear_sum_assignment gives it.
 
     Args:
@@ -170,6 +178,7 @@ def linear_sum_assignment(cost: Union[Tensor, Matrix]) -> tuple[list[int], list[
         ValueError: rows of unequal length; NaN or −inf (its entry is named); +inf that forbids every complete
             assignment (the rows that compete for too few columns are named).
     """
+    # Python's own floats from here on: to index a tensor entry by entry would cost more than the whole solution.
     rows = cost.tolist() if hasattr(cost, "tolist") else cost
     if getattr(cost, "ndim", 2) != 2 or not all(isinstance(row, (list, tuple)) for row in rows):
         raise ValueError("got a cost that is not a matrix; wanted R rows of C numbers each")
@@ -184,17 +193,17 @@ def linear_sum_assignment(cost: Union[Tensor, Matrix]) -> tuple[list[int], list[
     if not width:
         return [], []
 
-    tall = len(rows) > width
+    tall = len(rows) > width                            # the algorithms want n ≤ m: turned, rows and columns swap roles
     try:
         assigned = assign_fast(list(zip(*rows)) if tall else rows)
-    except _Infeasible as conflict:
+    except _Infeasible as conflict:                     # named in the caller's rows and columns, whichever way it lay
         one, other = ("column", "row") if tall else ("row", "column")
         crowd, places = conflict.args
         raise ValueError(f"no complete assignment is finite: {one}s {crowd} share {len(places)} {other}s {places} with "
                          f"costs below +inf; wanted at least {len(crowd)}") from None
     if not tall:
         return list(range(len(rows))), assigned
-    pairs = sorted((i, j) for j, i in enumerate(assigned))
+    pairs = sorted((i, j) for j, i in enumerate(assigned))  # by row, as SciPy orders them
     return [i for i, _ in pairs], [j for _, j in pairs]
 
 

@@ -25,11 +25,13 @@ Read: layer_norm_naive (the formula) → standardise → layer_norm → LayerNor
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence, Tuple
+from typing import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from scratch.ops.precision import at_least_float32, float32_under_autocast
 
 
 def layer_norm_naive(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor, bias: Tensor,
@@ -38,22 +40,22 @@ def layer_norm_naive(x: Tensor, normalized_shape: int | Sequence[int], weight: T
     shape = _check(x, normalized_shape, weight, bias)
     tokens = []
     for token in x.reshape(-1, *shape):
-        mean = token.sum() / token.numel()
-        variance = ((token - mean) ** 2).sum() / token.numel()
+        mean = token.sum() / token.numel()  # ()
+        variance = ((token - mean) ** 2).sum() / token.numel()  # by n, not n − 1: nothing is estimated
         tokens.append((token - mean) / torch.sqrt(variance + eps) * weight + bias)
-    return torch.stack(tokens).reshape(x.shape)
+    return torch.stack(tokens).reshape(x.shape)  # (..., D)
 
 
-def standardise(x: Tensor, mean: Callable[[Tensor], Tensor], eps: float) -> Tuple[Tensor, Tensor]:
+def standardise(x: Tensor, mean: Callable[[Tensor], Tensor], eps: float) -> tuple[Tensor, Tensor]:
     """x̂ = (x − μ)·r and r = 1/√(σ² + ε); `mean` averages over a row, a group, … and keeps its axes with length 1.
 
     Centres twice. Near 1e4 the numbers of float32 lie 0.001 apart; the mean is rounded to one of them, and every x − μ
     is off by that much. But subtracting close numbers is exact, so the error is still there to be seen: it is the mean
     of what is left, which should be 0. Subtract it too.
     """
-    centred = x - mean(x)
-    centred -= mean(centred)
-    r = torch.rsqrt(mean(centred.square()) + eps)
+    centred = x - mean(x)  # a new tensor: from here on it may be changed in place
+    centred -= mean(centred)  # the rounding error of the first mean; nothing where that was exact
+    r = torch.rsqrt(mean(centred.square()) + eps)  # ε: a constant row gives 0/√ε = 0 and not 0/0
     return centred.mul_(r), r
 
 
@@ -63,32 +65,33 @@ def layer_norm(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor,
 
     Equal to `layer_norm_naive` on all tokens at once, with the backward above written by hand: autograd would keep
     every intermediate, this keeps x̂ alone. Statistics are float32 even for bf16 and fp16; the result has the
-    dtype of x, or float32 under autocast, as in torch on a GPU. Raises ValueError where the shapes do not fit.
+    dtype of x, or float32 under autocast: as in torch on a GPU, where torch on a CPU keeps the dtype of x.
+    Raises ValueError where the shapes do not fit.
     """
     shape = _check(x, normalized_shape, weight, bias)
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-    D = math.prod(shape)
+    x = float32_under_autocast(x)
+    D = math.prod(shape)  # several axes are normalised as one: rows of D numbers, R of them
     return _LayerNorm.apply(x.reshape(-1, D), weight.reshape(D), bias.reshape(D), eps).view(x.shape)
 
 
 class _LayerNorm(torch.autograd.Function):
+    """Rows (R,D) → (R,D). Keeps x̂ and r: x̂ is needed by two of the three gradients, and x by none."""
+
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        standard, r = standardise(x.to(wide), _row_mean, eps)  # (R,D), (R,1)
+        standard, r = standardise(at_least_float32(x), _row_mean, eps)  # (R,D), (R,1)
         ctx.save_for_backward(standard, r, weight)
-        ctx.dtype = x.dtype
-        return torch.addcmul(bias.to(wide), standard, weight.to(wide)).to(x.dtype)
+        ctx.dtype = x.dtype  # the parameters may have another one: float32 under half-precision tokens
+        return torch.addcmul(bias.to(r.dtype), standard, weight.to(r.dtype)).to(x.dtype)  # one pass
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         standard, r, weight = ctx.saved_tensors
         grad = grad.to(standard.dtype)  # (R,D)
-        scaled = grad * weight  # ĝ
+        scaled = grad * weight  # (R,D): ĝ
         mean, slope = _row_mean(scaled), _row_mean(scaled * standard)  # (R,1)
-        grad_x = scaled.sub_(mean).addcmul_(standard, slope, value=-1).mul_(r)
+        grad_x = scaled.sub_(mean).addcmul_(standard, slope, value=-1).mul_(r)  # the formula above, in the memory of ĝ
         return grad_x.to(ctx.dtype), (grad * standard).sum(0).to(weight.dtype), grad.sum(0).to(weight.dtype), None
 
 
@@ -112,11 +115,11 @@ class LayerNorm(nn.Module):
         return f"{self.normalized_shape}, eps={self.eps}"
 
 
-def _shape(normalized_shape: int | Sequence[int]) -> Tuple[int, ...]:
+def _shape(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
     return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
 
 
-def _check(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor, bias: Tensor) -> Tuple[int, ...]:
+def _check(x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor, bias: Tensor) -> tuple[int, ...]:
     shape = _shape(normalized_shape)
     if not shape or math.prod(shape) == 0 or tuple(x.shape[-len(shape):]) != shape:
         raise ValueError(f"got x of shape {tuple(x.shape)}, wanted it to end in normalized_shape {shape}, "

@@ -13,43 +13,47 @@
 A ResNet pools once: maximum, k = 3, s = 2, p = 1, right after the stem (He et al. 2015, table 1).
 Cost: k²·B·C·H'·W' comparisons or additions, and no product: memory traffic is all there is to save.
 
-Same as torch.nn.functional.max_pool2d and avg_pool2d (and their layers); proven in tests/ops/test_pooling.py.
+Same as torch.nn.functional.max_pool2d and avg_pool2d, but for dilation, ceil_mode and the indices, which
+are not offered; and their layers. Proven in tests/ops/test_pooling.py.
 Read: max_pool2d_naive (the formula) → _taps (the views) → max_pool2d → avg_pool2d → the layers
 """
 
 from __future__ import annotations
 
-from typing import Iterator, Tuple
+from typing import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.conv2d import output_size, pair
-from scratch.ops.conv2d_fast import Pair, overlap
+from scratch.ops.windows import Pair, output_size, overlap, pair
 
 
 def max_pool2d_naive(x: Tensor, kernel_size: int | Pair, stride: int | Pair | None = None,
                      padding: int | Pair = 0) -> Tensor:
     """The definition, one output pixel at a time: clip the window to the image, take its maximum."""
     (kH, kW), (sH, sW), (pH, pW), (h, w) = _windows(x, kernel_size, stride, padding)
-    y = x.new_empty(*x.shape[:2], h, w)
+    y = x.new_empty(*x.shape[:2], h, w)  # (B,C,H',W')
     for i in range(h):
         for j in range(w):
-            top, left = i * sH - pH, j * sW - pW
+            top, left = i * sH - pH, j * sW - pW  # negative in the padding: clipped, since −∞ never wins
             seen = x[:, :, max(top, 0):top + kH, max(left, 0):left + kW]
-            y[:, :, i, j] = seen.flatten(2).max(-1).values
+            y[:, :, i, j] = seen.flatten(2).max(-1).values  # (B,C)
     return y
 
 
 def avg_pool2d_naive(x: Tensor, kernel_size: int | Pair, stride: int | Pair | None = None,
                      padding: int | Pair = 0) -> Tensor:
-    """The definition: what the window sees of the image, added up, over the whole window's area."""
+    """The definition: what the window sees of the image, added up, over the whole window's area.
+
+    The area is k² even where the window hangs over the edge, so a mean near the border leans towards 0 (this is
+    torch's count_include_pad=True).
+    """
     (kH, kW), (sH, sW), (pH, pW), (h, w) = _windows(x, kernel_size, stride, padding)
     y = x.new_empty(*x.shape[:2], h, w)
     for i in range(h):
         for j in range(w):
-            top, left = i * sH - pH, j * sW - pW
+            top, left = i * sH - pH, j * sW - pW  # zeros add nothing, so they need not be seen
             y[:, :, i, j] = x[:, :, max(top, 0):top + kH, max(left, 0):left + kW].sum((2, 3)) / (kH * kW)
     return y
 
@@ -65,19 +69,23 @@ def max_pool2d(x: Tensor, kernel_size: int | Pair, stride: int | Pair | None = N
 
 
 def avg_pool2d(x: Tensor, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0) -> Tensor:
-    """The mean of each window, padding counted as zeros: (B,C,H,W) → (B,C,H',W'). Arguments as for `max_pool2d`."""
+    """The mean of each window, padding counted as zeros: (B,C,H,W) → (B,C,H',W'). Arguments as for `max_pool2d`.
+
+    Equal to `avg_pool2d_naive` for the same reason: a sum may be taken in any order, one place of the window at a time.
+    The division comes last, once for each output.
+    """
     return _AvgPool.apply(x, *_windows(x, kernel_size, stride, padding))
 
 
-def _taps(shape: torch.Size, kernel: Pair, stride: Pair, padding: Pair, size: Pair) -> Iterator[Tuple[tuple, tuple]]:
+def _taps(shape: torch.Size, kernel: Pair, stride: Pair, padding: Pair, size: Pair) -> Iterator[tuple[tuple, tuple]]:
     """For each place (u,v) in the window, row by row: (the pixels seen there, by which outputs).
 
     Both are strided slices of the same shape, so x[pixels] and y[outputs] can be combined element by element. Outputs
     that would see padding at (u,v) are left out, and so no padded copy of the image is needed.
     """
-    every = slice(None)
+    every = slice(None)  # all images, all channels
     for u in range(kernel[0]):
-        rows, pixel_rows = overlap(u, stride[0], padding[0], shape[2], size[0])
+        rows, pixel_rows = overlap(u, stride[0], padding[0], shape[2], size[0])  # see windows.py
         for v in range(kernel[1]):
             columns, pixel_columns = overlap(v, stride[1], padding[1], shape[3], size[1])
             yield (every, every, pixel_rows, pixel_columns), (every, every, rows, columns)
@@ -94,6 +102,7 @@ class _MaxPool(torch.autograd.Function):
     def forward(ctx, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, size: Pair) -> Tensor:
         y = _image(x, size, x.dtype).fill_(-torch.inf)  # (B,C,H',W')
         ctx.windows = x.shape, kernel, stride, padding, size
+        # −∞ is the maximum of nothing; written over by the first pixel, and no window is without one (see `_windows`).
         for pixels, outputs in _taps(*ctx.windows):
             torch.maximum(y[outputs], x[pixels], out=y[outputs])
         ctx.save_for_backward(x, y)
@@ -106,45 +115,48 @@ class _MaxPool(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         left = _image(y, y.shape[2:], wide).copy_(grad)  # (B,C,H',W') gradient not yet handed out
         grad_x = _image(x, x.shape[2:], wide).zero_()  # (B,C,H,W)
-        shares = torch.empty_like(left)
+        shares = torch.empty_like(left)  # (B,C,H',W') scratch paper, used anew by every tap
         for pixels, outputs in _taps(*ctx.windows):
             # 1 or 0, written as numbers: much faster on a CPU than through bool.
             share = torch.eq(x[pixels], y[outputs], out=shares[outputs])
-            share *= left[outputs]
-            left[outputs] -= share
-            grad_x[pixels] += share
-        return grad_x.to(x.dtype), None, None, None, None
+            share *= left[outputs]  # what the winner takes: all that is left, or nothing
+            left[outputs] -= share  # g − g is exactly 0: the second of a tie finds nothing
+            grad_x[pixels] += share  # a pixel may win in several windows
+        return grad_x.to(x.dtype), None, None, None, None  # (B,C,H,W)
 
 
 class _AvgPool(torch.autograd.Function):
-    """Every pixel of a window receives 1/k² of its gradient. Sums in float32, whatever x is kept in."""
+    """Every pixel of a window receives 1/k² of its gradient. Sums in float32, whatever x is kept in.
+
+    Linear in x, so the backward needs no tensor: the same loop over the taps with reading and writing exchanged.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, size: Pair) -> Tensor:
         ctx.windows = x.shape, kernel, stride, padding, size
         y = _image(x, size, torch.promote_types(x.dtype, torch.float32)).zero_()  # (B,C,H',W')
         for pixels, outputs in _taps(*ctx.windows):
-            y[outputs] += x[pixels]
-        return y.div_(kernel[0] * kernel[1]).to(x.dtype)
+            y[outputs] += x[pixels]  # half precision is raised on the way
+        return y.div_(kernel[0] * kernel[1]).to(x.dtype)  # rounded once, after the division
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        shape, kernel = ctx.windows[:2]
+        shape, kernel = ctx.windows[:2]  # of the image, of the window
         grad_x = _image(grad, shape[2:], torch.promote_types(grad.dtype, torch.float32)).zero_()  # (B,C,H,W)
         for pixels, outputs in _taps(*ctx.windows):
-            grad_x[pixels] += grad[outputs]
+            grad_x[pixels] += grad[outputs]  # where windows overlap, the shares add up
         return grad_x.div_(kernel[0] * kernel[1]).to(grad.dtype), None, None, None, None
 
 
 def _image(like: Tensor, size: Pair, dtype: torch.dtype) -> Tensor:
     """An unfilled image of another size, channels last in memory: (B,C,*size)."""
-    B, C = like.shape[:2]
-    return like.new_empty(B, *size, C, dtype=dtype).permute(0, 3, 1, 2)
+    shape = *like.shape[:2], *size
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
 
 
 class MaxPool2d(nn.Module):
-    """`max_pool2d` with its arguments remembered, as torch.nn.MaxPool2d."""
+    """`max_pool2d` with its arguments remembered, as torch.nn.MaxPool2d. Owns no weights: nothing to load or save."""
 
     def __init__(self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0) -> None:
         super().__init__()
@@ -165,12 +177,15 @@ class AvgPool2d(MaxPool2d):
 
 
 def _windows(x: Tensor, kernel_size: int | Pair, stride: int | Pair | None,
-             padding: int | Pair) -> Tuple[Pair, Pair, Pair, Pair]:
-    """Check the arguments: (kernel, stride, padding, output size), each (rows, columns)."""
+             padding: int | Pair) -> tuple[Pair, Pair, Pair, Pair]:
+    """Check the arguments: (kernel, stride, padding, output size), each (rows, columns).
+
+    A padding above half the kernel is refused as in torch: a window that sees padding alone has no maximum.
+    """
     if x.dim() != 4 or not x.is_floating_point():
         raise ValueError(f"got {x.dtype} of shape {tuple(x.shape)}, wanted floating-point images (B,C,H,W)")
     kernel, padding = pair(kernel_size), pair(padding)
-    strides = kernel if stride is None else pair(stride)
+    strides = kernel if stride is None else pair(stride)  # windows side by side, without gap or overlap
     size = output_size((x.shape[2], x.shape[3]), kernel, strides, padding)
     if 2 * padding[0] > kernel[0] or 2 * padding[1] > kernel[1]:
         raise ValueError(f"got padding {padding} for kernel {kernel}, wanted at most half of it: "

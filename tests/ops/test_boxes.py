@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scratch.ops.boxes import (
-    at_least_float32, box_area, box_cxcywh_to_xyxy, box_iou, box_xywh_to_xyxy, box_xyxy_to_cxcywh, generalized_box_iou,
+    box_area, box_cxcywh_to_xyxy, box_iou, box_xywh_to_xyxy, box_xyxy_to_cxcywh, generalized_box_iou,
     giou_of_two, paired_generalized_box_iou,
 )
-from tests.checks import assert_same
+from tests.checks import assert_as_precise_as_torch, assert_same
 
 UNIT = [0.0, 0.0, 1.0, 1.0]
 EDGES = {  # name: (a, b, GIoU), worked by hand
@@ -176,8 +176,22 @@ def test_half_precision_boxes_are_compared_in_float32(dtype) -> None:
     assert torch.equal(generalized_box_iou(a, b), generalized_box_iou(a.float(), b.float()))
 
 
+def test_float32_giou_and_its_gradients_are_as_precise_as_a_plain_composition_of_torch() -> None:
+    assert_as_precise_as_torch(generalized_box_iou, torch_giou, random_boxes(11), random_boxes(13),
+                               dtypes=[torch.float32])
+
+
+@pytest.mark.parametrize("ours, theirs", [
+    (box_cxcywh_to_xyxy, lambda b: torch.cat((b[..., :2] - b[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2), -1)),
+    (box_xyxy_to_cxcywh, lambda b: torch.cat(((b[..., :2] + b[..., 2:]) / 2, b[..., 2:] - b[..., :2]), -1)),
+    (box_xywh_to_xyxy, lambda b: torch.cat((b[..., :2], b[..., :2] + b[..., 2:]), -1))])
+def test_conversions_have_the_value_and_the_gradient_of_their_formula_in_float64_and_float32(ours, theirs) -> None:
+    assert_same(ours, theirs, random_boxes(3, 7))
+    assert_as_precise_as_torch(ours, theirs, random_boxes(3, 7), dtypes=[torch.float32])
+
+
 def test_float64_boxes_stay_in_float64() -> None:
-    assert at_least_float32(random_boxes(2)).dtype == torch.float64
+    assert generalized_box_iou(random_boxes(2), random_boxes(3)).dtype == torch.float64
 
 
 def test_bfloat16_counts_in_steps_of_four_at_pixel_640() -> None:

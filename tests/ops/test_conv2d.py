@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col, conv2d_naive, output_size
-from scratch.ops.conv2d_fast import Columns, Shifted, _phases, _row_lengths
+from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col, conv2d_naive
+from scratch.ops.conv2d_columns import Columns, _columns
+from scratch.ops.conv2d_fast import Shifted, _phases, _reach, _row_lengths
 from tests.checks import assert_as_precise_as_torch, assert_same
 
 
@@ -214,11 +215,37 @@ def test_the_figures_of_the_note() -> None:
     assert round((64 * 56 * 56) ** 2 / 1e9) == 40  # billion weights of a linear layer
 
 
+def test_the_column_of_the_first_window_in_the_picture_of_the_note() -> None:
+    a, b, c, d, e, f = range(1, 7)
+    image, identity = torch.tensor([[[[a, b, c], [d, e, f]]]]).double(), torch.eye(9).double().view(9, 1, 3, 3)
+    for rung in (conv2d_naive, conv2d_im2col, conv2d):  # nine filters, each of which picks one entry of the column
+        assert rung(image, identity, padding=1)[0, :, 0, 0].tolist() == [0, 0, 0, 0, a, b, 0, d, e]
+
+
+def test_the_columns_of_the_picture_in_conv2d_columns() -> None:
+    a, b, c, d, e, f = range(1, 7)
+    image, weight = torch.tensor([[[[a, b, c], [d, e, f]]]]).float(), torch.ones(1, 1, 2, 2)
+    columns = _columns(image, _windows(image, weight, None, 1, 0, 1, 1))
+    assert columns.tolist() == [[[a, b, d, e], [b, c, e, f]]]
+
+
+def test_pytorch_refuses_to_change_the_result_in_place_while_its_gradient_is_wanted() -> None:
+    x, weight = random_inputs(1, 3, 2, (1, 1), (2, 2), bias=False)
+    with pytest.raises(RuntimeError, match="is a view and is being modified inplace"):
+        conv2d(x.requires_grad_(), weight).add_(1)
+
+
 def test_the_picture_of_the_note_has_four_pixels_to_a_row_and_tap_1_2_starts_at_6() -> None:
     windows = _windows(torch.zeros(1, 17, 2, 3), torch.zeros(1, 17, 3, 3), None, 1, 1, 1, 1)
     (phase, taps), = _phases(windows)
     assert _row_lengths(windows) == (2 + 1, 3 + 1) and phase == (0, 0)
     assert taps[0] == (0, 0, 0) and taps[5] == (1, 2, 1 * 4 + 2)
+
+
+def test_the_last_tap_of_a_3x3_kernel_lies_2_rows_from_the_first_and_4_if_dilated() -> None:
+    image, weight = torch.zeros(1, 17, 8, 8), torch.zeros(1, 17, 3, 3)
+    assert _reach(_windows(image, weight, None, 1, 1, 1, 1)) == (2, 2)
+    assert _reach(_windows(image, weight, None, 1, 2, 2, 1)) == (4, 4)
 
 
 def test_stride_2_splits_nine_taps_into_phases_of_4_2_2_and_1() -> None:
@@ -242,13 +269,6 @@ def test_the_layer_computes_what_torchs_layer_computes_with_its_weights(options:
     ours.load_state_dict(copy.deepcopy(theirs.state_dict()), strict=True)
     x = torch.randn(2, 6, 11, 7, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x))
-
-
-@pytest.mark.parametrize("kernel, stride, padding, dilation, expected", [
-    (3, 1, 1, 1, (7, 5)), (3, 2, 1, 1, (4, 3)), (2, 3, 0, 4, (1, 1))])
-def test_the_output_size_counts_the_windows_that_fit(kernel, stride, padding, dilation, expected) -> None:
-    pairs = [(n, n) for n in (kernel, stride, padding, dilation)]
-    assert output_size((7, 5), *pairs) == expected
 
 
 @pytest.mark.parametrize("x, weight, bias, options, words", [

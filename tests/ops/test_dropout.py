@@ -104,3 +104,4 @@ def test_the_layer_drops_in_train_mode_only_as_torch():
     ours, theirs, x = Dropout(0.3), nn.Dropout(0.3), torch.randn(5, 7)
     assert torch.equal(seeded(ours)(x), seeded(theirs)(x))
     assert ours.eval()(x) is x
+    assert repr(ours) == "Dropout(p=0.3)"

@@ -48,3 +48,4 @@ def test_the_layer_draws_and_names_its_table_as_torch():
     assert list(ours.state_dict()) == list(theirs.state_dict())
     indices = torch.randint(7, (2, 5))
     assert torch.equal(ours(indices), theirs(indices))
+    assert repr(ours) == repr(theirs)

@@ -76,6 +76,11 @@ def test_the_layer_computes_with_its_weights():
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
+def test_the_layer_prints_as_torchs():
+    for bias in (True, False):
+        assert repr(Linear(7, 3, bias)) == repr(nn.Linear(7, 3, bias))
+
+
 def test_autocast_lowers_it():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert linear(torch.randn(2, 3), torch.randn(5, 3), torch.randn(5)).dtype is torch.bfloat16

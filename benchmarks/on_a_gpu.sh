@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# What only a GPU can show, in one go: detr_141m trained in mixed precision on a COCO-format folder, with its curve, speed and memory;
+# then the training step of ours beside torch.nn.
+#
+#   bash benchmarks/on_a_gpu.sh DATA OUT        MINUTES=20 bounds the training; DEVICE=cpu and small FLAGS try the script out
+#
+# A call that is stopped (Ctrl-C, or a time limit that sends SIGTERM) goes on where it was when it is made again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+DATA=${1:?name a COCO-format folder}
+OUT=${2:?name a folder for what is measured}
+MINUTES=${MINUTES:-20}
+DEVICE=${DEVICE:-cuda}
+PYTHON=${PYTHON:-python3}
+
+mkdir -p "$OUT"
+if [ -e "$OUT/run/last.pt" ]; then
+    "$PYTHON" detr_scratch.py train --resume --run-dir "$OUT/run" --device "$DEVICE"
+else
+    # shellcheck disable=SC2086
+    "$PYTHON" detr_scratch.py train --preset detr_141m --data "$DATA" --device "$DEVICE" --max-minutes "$MINUTES" --eval-every 5 \
+        --workers 8 --run-dir "$OUT/run" ${FLAGS:-}
+fi
+for split in val test; do
+    "$PYTHON" detr_scratch.py eval "$OUT/run" --eval-split "$split" --device "$DEVICE" | tee "$OUT/eval_$split.txt"
+done
+"$PYTHON" -m scratch.analysis.learning_curve "$OUT/run" --out "$OUT"
+tail -n 1 "$OUT/run/log.jsonl" > "$OUT/last_record.json"
+if [ "$DEVICE" = cuda ]; then
+    "$PYTHON" -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512 \
+        --json "$OUT/training_step_bf16.json"
+fi

@@ -1,0 +1,113 @@
+"""conv2d_columns: how does a convolution become one matrix product?
+
+    columns[(b,i,j), (u,v,c)] = x[b, c, i·s + u·d − p, j·s + v·d − p]       what each window sees, a row each
+    y (N,O) = columns (N,K) @ matrix (K,O)                                  N = B·H'·W'   K = k·k'·C
+
+      k = 2, s = 1, C = 1:    a b c    windows     a b d e     matrix  w₀₀     y₀₀ = a·w₀₀ + b·w₀₁ + d·w₁₀ + e·w₁₁
+                              d e f    →           b c e f             w₀₁     y₀₁ = b·w₀₀ + c·w₀₁ + e·w₁₀ + f·w₁₁
+                                                                       w₁₀
+                                                                       w₁₁
+The image is read channels last (B,H,W,C), so that a pixel's C channels are one contiguous row, and a tap of a
+window is one such row. The result is channels last in memory as well (logically B,O,H',W').
+
+FLOPs: 2·N·K·O, and the same again for each of ∂x and ∂weight. Memory: the image is copied k·k' times, but for
+a 1×1 kernel, whose columns are the image itself: there the convolution is a linear layer at every pixel.
+Only x and weight are kept for the backward; the columns are built again there.
+
+Backward, with g = ∂L/∂y as (N,O):
+    ∂matrix = columnsᵀ g      ∂columns = g matrixᵀ      ∂x: `_fold` returns each copy to the pixel it came from
+
+With G groups the same holds for each group by itself: G products of K = k·k'·C/G and O/G in one batch.
+Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold → Columns.backward.
+Proven in tests/ops/test_conv2d.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from scratch.ops.precision import without_autocast
+from scratch.ops.windows import Windows
+
+
+class Columns(torch.autograd.Function):
+    """One matrix product for each group: for 1×1 kernels, few channels, several groups, and half precision.
+
+    In half precision a product adds up in float32 and rounds once. The shifted plan would round after each of
+    its k² taps, so half precision always comes here.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.windows = windows
+        B, O, G = x.shape[0], weight.shape[0], windows.groups
+        columns, matrix = _columns(x, windows), _matrix(weight, G)  # (G,N,K), (G,K,O/G)
+        y = columns @ matrix if bias is None else torch.baddbmm(bias.view(G, 1, O // G), columns, matrix)  # (G,N,O/G)
+        return y.transpose(0, 1).reshape(B, *windows.size, O).permute(0, 3, 1, 2)  # (B,O,H',W')
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        windows: Windows = ctx.windows
+        (O, c, kH, kW), G = weight.shape, windows.groups
+        grad_x = grad_weight = grad_bias = None
+        with without_autocast(x):  # `conv2d` chose the dtype; the caller of backward() shall not choose another
+            g = grad.permute(0, 2, 3, 1).reshape(-1, G, O // G).transpose(0, 1)  # (G,N,O/G)
+            if ctx.needs_input_grad[0]:  # y = columns·matrix, so ∂columns = g·matrixᵀ
+                grad_x = _fold(g @ _matrix(weight, G).transpose(1, 2), x, windows)  # (B,C,H,W)
+            if ctx.needs_input_grad[1]:  # ... and ∂matrix = columnsᵀ·g
+                grad_weight = _columns(x, windows).transpose(1, 2) @ g  # (G,K,O/G)
+                grad_weight = grad_weight.view(G, kH, kW, c, O // G).permute(0, 4, 3, 1, 2).reshape(O, c, kH, kW)
+            if ctx.needs_input_grad[2]:
+                grad_bias = grad.sum((0, 2, 3))  # (O): the bias stands in every pixel of every image
+        return grad_x, grad_weight, grad_bias, None
+
+
+def _matrix(weight: Tensor, groups: int) -> Tensor:
+    """Weights (O,c,kH,kW) → (G, kH·kW·c, O/G): a column holds one filter, in the order of `_columns`."""
+    O, c, kH, kW = weight.shape
+    return weight.view(groups, O // groups, c, kH, kW).permute(0, 3, 4, 2, 1).reshape(groups, kH * kW * c, O // groups)
+
+
+def _columns(x: Tensor, windows: Windows) -> Tensor:
+    """Image (B,C,H,W) → (G, B·H'·W', kH·kW·C/G): each row holds what one window of one group sees.
+
+    `as_strided` only names the windows: a step of one output pixel is `stride` pixels in memory, a step of one
+    tap `dilation` pixels. The reshape then copies, except where nothing overlaps: a 1×1 kernel stays a view.
+    """
+    (kH, kW), (sH, sW), (pH, pW), (dH, dW), G, size = windows
+    B, C, H, W = x.shape
+    image = x.permute(0, 2, 3, 1)  # (B,H,W,C)
+    if pH or pW:  # one copy with a frame of zeros, so that no window leaves the memory of the image
+        image = x.new_zeros(B, H + 2 * pH, W + 2 * pW, C)
+        image[:, pH:pH + H, pW:pW + W] = x.permute(0, 2, 3, 1)
+    b, h, w, c = image.stride()  # steps in memory from an image, row, pixel, channel to the next
+    patches = image.as_strided((B, *size, kH, kW, C), (b, sH * h, sW * w, dH * h, dW * w, c))
+    # Now image[b, i·s + u·d, j·s + v·d, c] is called patches[b, i, j, u, v, c].
+    patches = patches.unflatten(-1, (G, C // G)).permute(5, 0, 1, 2, 3, 4, 6)  # (G,B,H',W',kH,kW,C/G)
+    return patches.reshape(G, B * size[0] * size[1], kH * kW * (C // G))
+
+
+def _fold(columns: Tensor, x: Tensor, windows: Windows) -> Tensor:
+    """The gradient of `_columns`: every copy of a pixel returns its share, and the shares add up in float32.
+
+    (G, B·H'·W', kH·kW·C/G) → (B,C,H,W). Within one tap no pixel is seen twice, since windows are a whole stride apart;
+    so each tap is one addition of a strided slice, and only the taps have to be taken one after another.
+    """
+    (kH, kW), (sH, sW), (pH, pW), (dH, dW), G, (h, w) = windows  # here h, w are H', W'
+    B, C, H, W = x.shape
+    if (kH, kW, sH, sW, pH, pW) == (1, 1, 1, 1, 0, 0):  # the columns are the pixels
+        return columns.transpose(0, 1).reshape(B, H, W, C).permute(0, 3, 1, 2)
+    image = x.new_zeros(B, H + 2 * pH, W + 2 * pW, C, dtype=torch.promote_types(x.dtype, torch.float32))
+    target = image.unflatten(-1, (G, C // G))  # (B,H+2p,W+2p,G,C/G), the same memory
+    taps = columns.view(G, B, h, w, kH, kW, C // G)
+    for u in range(kH):
+        for v in range(kW):
+            top, left = u * dH, v * dW
+            seen = target[:, top:top + sH * (h - 1) + 1:sH, left:left + sW * (w - 1) + 1:sW]  # (B,H',W',G,C/G)
+            seen += taps[:, :, :, :, u, v].permute(1, 2, 3, 0, 4)  # `seen` is a view: this adds into `image`
+    return image[:, pH:pH + H, pW:pW + W].permute(0, 3, 1, 2).to(x.dtype)

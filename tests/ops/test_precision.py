@@ -1,0 +1,103 @@
+"""precision: the figures of the table, and who lowers or raises what under autocast."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from scratch.ops.activations import log_softmax, softmax
+from scratch.ops.conv2d import conv2d
+from scratch.ops.group_norm import group_norm
+from scratch.ops.layer_norm import layer_norm
+from scratch.ops.precision import at_least_float32, autocast_applies, float32_under_autocast, without_autocast
+
+ALL = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+one = torch.ones(6)
+
+
+@pytest.mark.parametrize("dtype, exponent, mantissa, largest", [
+    (torch.float32, 8, 23, 3.4e38), (torch.float16, 5, 10, 65504), (torch.bfloat16, 8, 7, 3.4e38)])
+def test_the_table_of_the_header(dtype, exponent, mantissa, largest):
+    limits = torch.finfo(dtype)
+    assert limits.bits == 1 + exponent + mantissa and limits.eps == 2.0**-mantissa
+    assert limits.max == pytest.approx(largest, rel=0.01) and limits.tiny == 2.0 ** (2 - 2 ** (exponent - 1))
+    full = torch.tensor(2.0 ** (mantissa + 1), dtype=dtype)
+    assert full + 1 == full and full - 1 != full
+
+
+def test_a_matrix_product_in_half_precision_sums_beyond_where_additions_stop():
+    ones = torch.ones(1, 576, dtype=torch.bfloat16)
+    assert (ones @ ones.T).item() == 576
+
+
+@pytest.mark.parametrize("dtype, raised", [
+    (torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32),
+    (torch.float16, torch.float32), (torch.int64, torch.float32)])
+def test_at_least_float32_raises_what_is_below_and_copies_nothing_else(dtype, raised):
+    x = torch.ones(3, dtype=dtype)
+    assert at_least_float32(x).dtype == raised and (at_least_float32(x) is x) == (dtype == raised)
+
+
+@pytest.mark.parametrize("dtype", ALL)
+def test_autocast_touches_all_but_float64(dtype):
+    x = torch.ones(3, dtype=dtype)
+    assert not autocast_applies(x) and float32_under_autocast(x) is x
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert autocast_applies(x) == (dtype != torch.float64)
+        assert float32_under_autocast(x).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        with without_autocast(x):
+            assert not autocast_applies(x)
+
+
+NORMS = {
+    "softmax": (lambda x: softmax(x, -1), lambda x: torch.softmax(x, -1)),
+    "log_softmax": (lambda x: log_softmax(x, -1), lambda x: torch.log_softmax(x, -1)),
+    "layer_norm": (lambda x: layer_norm(x, 6, one, one), lambda x: F.layer_norm(x, (6,))),
+    "group_norm": (lambda x: group_norm(x, 2, one, one), lambda x: F.group_norm(x, 2)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_under_autocast_we_return_float32_where_torch_on_a_cpu_returns_the_dtype_of_the_input(name):
+    ours, theirs = NORMS[name]
+    x = torch.randn(2, 6, 6, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ours(x).dtype == torch.float32 and theirs(x).dtype == torch.bfloat16
+        assert ours(x.float()).dtype == theirs(x.float()).dtype == torch.float32
+        assert ours(x.double()).dtype == torch.float64
+
+
+def test_torchs_losses_return_float32_under_autocast_on_a_cpu_too():
+    x = torch.randn(2, 6, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert F.cross_entropy(x, torch.tensor([0, 1])).dtype == F.l1_loss(x, x).dtype == torch.float32
+
+
+def test_a_device_without_autocast_is_no_obstacle():
+    x = torch.empty(2, 6, 5, 5, device="meta")
+    with pytest.raises(RuntimeError):
+        torch.is_autocast_enabled("meta")
+    with without_autocast(x):
+        assert not autocast_applies(x)
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: layer_norm(x, 6, *torch.ones(2, 6, device="meta")),
+    lambda x: group_norm(x, 2, *torch.ones(2, 6, device="meta")),
+    lambda x: softmax(x, -1),
+    lambda x: conv2d(x, torch.ones(6, 6, 1, 1, device="meta")),
+    lambda x: conv2d(x.repeat(1, 3, 1, 1), torch.ones(6, 18, 3, 3, device="meta"), padding=1),
+])
+def test_shapes_are_traced_forwards_and_backwards_without_data(function):
+    x = torch.empty(2, 6, 6, 6, device="meta", requires_grad=True)
+    y = function(x)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == x.shape
+
+
+def test_the_exponential_that_half_precision_cannot_hold_is_computed_above_it():
+    x = torch.tensor([12.0, 12.0], dtype=torch.float16)
+    assert x.exp().isinf().all() and softmax(x, 0).tolist() == [0.5, 0.5] and math.exp(12) > 65504
