@@ -3,14 +3,14 @@
     python -m benchmarks.training_step                          # tiny and detr_r50 on the CPU
     python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512
 
-A step is forward, matching and losses, backward, clipping, AdamW. Both sides hold the same weights and see the same batch,
-in one process and in turn (who goes first alternates), so that whatever else the machine does hits both: what counts is
-the ratio of the medians. torch.nn's side is as fast as its user can make it: channels-last, fused attention, SciPy, fused
-AdamW; float32 products have the same precision on both (TF32 is off). That one step leaves both with the same weights
-is shown in tests/test_benchmarks.py.
+A step is forward, matching and losses, backward, clipping, AdamW. Both sides hold the same weights and see the same
+batch, in one process and in turn (who goes first alternates), so that whatever else the machine does hits both: what
+counts is the ratio of the medians. torch.nn's side is as fast as its user can make it: channels-last, fused attention,
+SciPy, fused AdamW; float32 products have the same precision on both (TF32 is off). That one step leaves both with the
+same weights is shown in tests/test_benchmarks.py.
 
-The peak memory is that of a process of its own: the highest resident set, less what it was before the model was built, on
-a CPU; the allocator's peak on a GPU. Both count weights, gradients, AdamW's state and activations.
+The peak memory is that of a process of its own: the highest resident set, less what it was before the model was built,
+on a CPU; the allocator's peak on a GPU. Both count weights, gradients, AdamW's state and activations.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def random_batch(num_classes: int, batch_size: int, height: int, width: int, dev
 
 
 class TrainingStep:
-    """One side's model, criterion and optimizer; each call is one training step, and returns the seconds of each part."""
+    """One side's model, criterion and optimizer; each call is one training step, and returns each part's seconds."""
 
     def __init__(self, side: str, preset: str, shape: tuple[int, int, int], device: torch.device, precision: str):
         config = PRESETS[preset]
@@ -111,7 +111,8 @@ class TrainingStep:
         return dict(zip(PARTS, (b - a for a, b in zip(marks, marks[1:])))) | {"step": marks[-1] - marks[0]}
 
 
-def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str, repeats: int) -> dict[str, Any]:
+def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str,
+            repeats: int) -> dict[str, Any]:
     """Medians of `repeats` steps of each side, in turn, and each side's peak memory."""
     steps = {side: TrainingStep(side, preset, shape, device, precision) for side in SIDES}
     times: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
@@ -169,9 +170,10 @@ def table(result: dict[str, Any]) -> str:
     """What a person reads of one `measure`."""
     ours, reference, ratio = result["ours"], result["reference"], result["ratio"]
     batch_size, height, width = result["images"]
-    lines = [f"{result['preset']}: {batch_size}×3×{height}×{width}, {result['precision']}, {result['device']}, medians of "
-             f"{result['repeats']}", f"  {'':14}{'ours':>10}{'torch.nn':>10}{'ratio':>8}"]
-    for name, label in [("step", "step (s)"), *((part, f"  {part}") for part in PARTS), ("peak_memory_gib", "memory (GiB)")]:
+    lines = [f"{result['preset']}: {batch_size}×3×{height}×{width}, {result['precision']}, {result['device']}, "
+             f"medians of {result['repeats']}", f"  {'':14}{'ours':>10}{'torch.nn':>10}{'ratio':>8}"]
+    labels = {"step": "step (s)"} | {part: f"  {part}" for part in PARTS} | {"peak_memory_gib": "memory (GiB)"}
+    for name, label in labels.items():
         lines.append(f"  {label:14}{ours[name]:10.3f}{reference[name]:10.3f}{ratio[name]:8.2f}")
     return "\n".join(lines)
 
@@ -202,7 +204,8 @@ def main() -> None:
         print(f"\n{table(results[-1])}", flush=True)
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n", encoding="utf-8")
+        figures = {"machine": machine, "results": results}
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""The benchmark compares like with like: both sides take the same step, and memory is what the step itself needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.training_step import PARTS, TrainingStep, resident_peak_gib, table
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+
+
+def test_one_step_leaves_both_sides_with_the_same_weights():
+    ours, theirs = (TrainingStep(side, "tiny", (2, 64, 96), CPU, "float32") for side in ("ours", "reference"))
+    before = {name: p.detach().clone() for name, p in ours.model.named_parameters()}
+    for (name, p), q in zip(ours.model.named_parameters(), theirs.model.parameters(), strict=True):
+        assert torch.equal(p, q) and p.requires_grad == q.requires_grad, name
+    seconds, _ = ours(), theirs()
+    assert set(seconds) == {"step", *PARTS} and seconds["step"] == pytest.approx(sum(seconds[part] for part in PARTS))
+    # A sum, since AdamW's first step is the gradient's sign: where the gradient is 0 but for rounding, it may be either.
+    moved = sum((p - before[name]).abs().sum() for name, p in ours.model.named_parameters())
+    apart = sum((p - q).abs().sum() for p, q in zip(ours.model.parameters(), theirs.model.parameters()))
+    assert 0 < moved and apart < 1e-4 * moved
+
+
+def test_the_figures_of_a_run_are_printed_and_written(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.training_step", "--presets", "tiny", "--repeats", "1", "--batch-size", "2",
+               "--size", "64", "64", "--json", tmp_path / "figures.json"]
+    output = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    (result,) = json.loads((tmp_path / "figures.json").read_text())["results"]
+    assert table(result) in output
+    # Weights, gradients and AdamW's two moments are four times the 2,504,192 parameters; activations come on top.
+    for side in ("ours", "reference"):
+        assert 4 * 4 * 2_504_192 / 2**30 < result[side]["peak_memory_gib"] < 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget a process's peak")
+def test_a_peak_is_counted_from_where_it_was_forgotten():
+    large = torch.ones(2**26)  # a quarter of a GiB
+    del large
+    before = resident_peak_gib(forget=True)
+    large = torch.ones(2**25)
+    del large
+    assert 0.12 < resident_peak_gib() - before < 0.2
