@@ -32,12 +32,12 @@ PRIMITIVES: dict[str, frozenset[str]] = {category: frozenset(names.split()) for 
     "gradient of a view": "select_backward slice_backward unfold_backward diagonal_backward as_strided_scatter "
                           "select_scatter slice_scatter",
     "elementwise": "add sub rsub mul div neg reciprocal abs sgn sign exp expm1 log log1p sqrt rsqrt pow square sin cos "
-                   "tanh tanh_backward erf floor ceil round trunc remainder fmod floor_divide clamp clamp_min clamp_max "
-                   "maximum minimum addcmul addcdiv lerp",
+                   "tanh tanh_backward erf floor ceil round trunc remainder fmod floor_divide clamp clamp_min "
+                   "clamp_max maximum minimum addcmul addcdiv lerp",
     "comparison": "eq ne lt le gt ge isnan isinf isfinite logical_and logical_or logical_not logical_xor "
                   "bitwise_and bitwise_or bitwise_not bitwise_xor where masked_fill equal",
     "reduction": "sum mean var var_mean std std_mean amax amin max min aminmax argmax argmin prod cumsum any all "
-                 "linalg_vector_norm count_nonzero",
+                 "norm linalg_vector_norm count_nonzero",
     "matrix product": "mm bmm addmm baddbmm addbmm mv addmv dot",
     "indexing": "index index_put _index_put_impl index_select index_add index_copy index_fill gather scatter "
                 "scatter_add scatter_reduce take masked_select masked_scatter nonzero",
@@ -56,7 +56,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Optional[dict] = None) -> Any:
         name = func.overloadpacket.__name__
-        self.counts[name if func.namespace == "aten" else f"{func.namespace}::{name}"] += 1
+        if func.namespace != "profiler":  # a stopwatch that torch.optim.Optimizer holds around every step
+            self.counts[name if func.namespace == "aten" else f"{func.namespace}::{name}"] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -67,10 +68,25 @@ def record_primitives(function: Callable[[], Any]) -> Counter[str]:
     return recorder.counts
 
 
+def operation(operator: str) -> str:
+    """The operation behind an operator's name: `add` for `add_` (in place) and for `_foreach_add` (over a list)."""
+    return operator.removeprefix("_foreach_").removesuffix("_")
+
+
 def category(operator: str) -> Optional[str]:
     """The category of a primitive, or None for a composite operator."""
-    name = operator.removeprefix("_foreach_").removesuffix("_")
-    return next((kind for kind, names in PRIMITIVES.items() if name in names), None)
+    return next((kind for kind, names in PRIMITIVES.items() if operation(operator) in names), None)
+
+
+def by_category(counts: Mapping[str, int]) -> dict[str, Counter[str]]:
+    """The same calls as a person reads them: category → operation → calls, the most frequent first.
+
+    In the order of PRIMITIVES; what is no primitive comes last, as "composite".
+    """
+    table: dict[str, Counter[str]] = {kind: Counter() for kind in (*PRIMITIVES, "composite")}
+    for operator, count in counts.items():
+        table[category(operator) or "composite"][operation(operator)] += count
+    return {kind: Counter(dict(calls.most_common())) for kind, calls in table.items() if calls}
 
 
 def composites(counts: Mapping[str, int]) -> dict[str, int]:
