@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 import torch
 
 from commands.opening import make_criterion, parameter_count
-from scratch.analysis.primitives import record_primitives
+from scratch.analysis.primitives import by_category, record_primitives
 from scratch.config import Config
 from scratch.model.detr import build_detr, freeze_backbone
 
@@ -20,16 +21,15 @@ class InfoArguments:
 
 
 def info(arguments: InfoArguments) -> None:
-    """Print the configuration, the parameters by part, and every ATen operator that a training step dispatches."""
+    """Print the configuration, the parameters by part, and the primitives that a training step dispatches, by category."""
     config = arguments.config
     for part in ("model", "loss", "data", "train"):
-        print(f"{part}: " + ", ".join(f"{name}={value}" for name, value in config.to_dict()[part].items() if value is not None))
+        fields = ", ".join(f"{name}={value}" for name, value in config.to_dict()[part].items() if value is not None)
+        print(textwrap.fill(f"{part}: {fields}", width=110, subsequent_indent="  "))
     model = build_detr(config.model)
     freeze_backbone(model, config.train.train_backbone)
     print(f"\n{parameter_count(model)}")
-    parts = {"backbone": model.backbone, "encoder": model.transformer.encoder, "decoder": model.transformer.decoder,
-             "class_embed": model.class_embed, "bbox_embed": model.bbox_embed, "query_embed": model.query_embed, "input_proj": model.input_proj}
-    for name, part in parts.items():
+    for name, part in (*((n, p) for n, p in model.named_children() if n != "transformer"), *model.transformer.named_children()):
         print(f"  {name:12}{sum(p.numel() for p in part.parameters()):>14,}")
 
     criterion = make_criterion(config)
@@ -39,9 +39,9 @@ def info(arguments: InfoArguments) -> None:
         outputs = model(torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool))
         criterion.total(criterion(outputs, targets)).backward()
 
-    primitives = record_primitives(step)
-    print(f"\n{len(primitives)} tensor primitives make up one forward, matching, loss and backward (calls on a 64×96 image):")
-    names = sorted(primitives)
-    width = max(map(len, names)) + 8
-    for i in range(0, len(names), 4):
-        print("  " + "".join(f"{name} {primitives[name]:,}".ljust(width) for name in names[i:i + 4]).rstrip())
+    table = by_category(record_primitives(step))
+    print(f"\n{sum(map(len, table.values()))} tensor primitives make up forward, matching, loss and backward "
+          "(with their calls for one 64×96 image):")
+    for kind, calls in table.items():
+        listed = ", ".join(f"{name} {count:,}" for name, count in calls.items())
+        print(textwrap.fill(f"{kind:20}{listed}", width=110, initial_indent="  ", subsequent_indent=" " * 22))

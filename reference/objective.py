@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from scratch.config import LossConfig
@@ -38,8 +39,6 @@ class ReferenceCriterion(nn.Module):
     @torch.no_grad()
     def match(self, logits: Tensor, boxes: Tensor, targets: list[dict[str, Any]]) -> list[Matches]:
         """logits (L,B,Q,K+1), boxes (L,B,Q,4) → for each layer and image, (query indices, target indices)."""
-        from scipy.optimize import linear_sum_assignment
-
         probability, costs = logits.softmax(-1), []
         for i, target in enumerate(targets):
             costs.append(self.config.set_cost_bbox * torch.cdist(boxes[:, i], target["boxes"].to(boxes), p=1)

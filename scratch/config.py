@@ -20,6 +20,14 @@ from typing import Any, Literal, Optional, Tuple
 Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 
+def _at_least(least: int, part: object, *names: str) -> None:
+    """Refuse a number that no run can mean, before anything is built on it; None is a limit that is not set."""
+    for name in names:
+        value = getattr(part, name)
+        if value is not None and not value >= least:  # NaN is not at least anything
+            raise ValueError(f"got {name} = {value}, wanted {least} or more")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network's shape (section 3.2 and table 10 of the paper)."""
@@ -103,6 +111,10 @@ class DataConfig:
     shapes_val: int = 200
     """images of the generated validation split"""
 
+    def __post_init__(self) -> None:
+        _at_least(1, self, "limit_train", "limit_val", "short_side", "max_size", "shapes_train", "shapes_val")
+        _at_least(0, self, "workers")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -144,6 +156,12 @@ class TrainConfig:
     """optimizer steps between two checkpoints, beside the one after each epoch"""
     seed: int = 42
     """the seed of weights, order, augmentation and dropout"""
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "epochs", "max_steps", "batch_size", "accumulate", "eval_every", "checkpoint_every")
+        _at_least(0, self, "lr", "lr_backbone", "weight_decay", "clip_max_norm", "warmup_steps")
+        if self.max_minutes is not None and not self.max_minutes > 0:  # NaN is not either
+            raise ValueError(f"got max_minutes = {self.max_minutes}, wanted more than 0, or None for no limit")
 
 
 @dataclass(frozen=True)
@@ -197,7 +215,7 @@ PRESETS: dict[str, Config] = {
         model=ModelConfig(backbone="resnet_tiny", dilation=True, norm="batch", hidden_dim=128, nheads=4,
                           dim_feedforward=512, enc_layers=2, dec_layers=3, num_queries=40, dropout=0.0),
         data=DataConfig(short_side=128, max_size=213, augment="paper"),
-        train=TrainConfig(epochs=1000, max_minutes=7.5, batch_size=16, lr=5e-4, lr_backbone=5e-4, train_backbone="all",
+        train=TrainConfig(epochs=1000, max_minutes=8.5, batch_size=16, lr=5e-4, lr_backbone=5e-4, train_backbone="all",
                           schedule="cosine", warmup_steps=50, precision="float32", eval_every=1),
     ),
     "detr_r50": _published("detr_r50", "resnet50", False),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scratch.config import LossConfig
-from scratch.convert import load_official, to_official
+from scratch.convert import from_official, load_official, to_official
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion
@@ -30,7 +30,7 @@ class Run:
         self.facts, self.arrays = golden.read(folder, name)
         self.weights = golden.weights(self.facts["state_dict"])
         self.model = build_detr(PRESET[name]).eval()
-        load_official(self.model, self.weights)
+        self.model.load_state_dict(from_official(self.weights), strict=True)
         freeze_backbone(self.model, "stages_2_to_4")
         self.matcher = HungarianMatcher()
         criterion = SetCriterion(91, self.matcher, LossConfig())
@@ -53,6 +53,12 @@ def assert_near(ours: Tensor, stored, tolerance: float) -> None:
 def test_the_weights_leave_again_letter_for_letter_and_bit_for_bit(run):
     saved = to_official(run.model.state_dict())
     assert set(saved) == set(run.weights) and all(torch.equal(saved[key], run.weights[key]) for key in saved)
+
+
+def test_load_official_loads_the_same(run):
+    other = build_detr(run.model.config)
+    load_official(other, run.weights)
+    assert all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in run.model.state_dict().items())
 
 
 def test_parameters_are_as_many(run):

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "scratch.evaluation": ("scratch.ops.boxes",),
     "scratch.analysis": (),
 }
-OURS = ("scratch", "reference", "benchmarks", "tests", "detr_scratch")
+OURS = ("scratch", "reference", "benchmarks", "tests", "commands", "detr_scratch")
 # The notes and the configuration stand on the standard library, torch and numpy alone.
 PLAIN = {"scratch.ops": {"torch", "numpy"}, "scratch.config": set(), "scratch.convert": {"torch"},
          "scratch.model": {"torch"}, "scratch.objective": {"torch"}}
@@ -77,7 +77,7 @@ def test_the_table_names_every_room():
 
 
 def test_nothing_but_tests_imports_the_command_line():
-    paths = [path for folder in ("scratch", "reference", "benchmarks") for path in (REPOSITORY / folder).rglob("*.py")]
+    paths = [path for folder in ("scratch", "reference", "benchmarks", "commands") for path in (REPOSITORY / folder).rglob("*.py")]
     for path in paths:
         assert not any(within(name, ("detr_scratch", "tests")) for name in imported(path.read_text(), module_name(path))), path
 
@@ -97,6 +97,7 @@ def test_the_reference_shares_nothing_but_the_configuration():
     ("from reference import build_reference", "scratch.model.detr"),
     ("def late():\n    from scratch.model import detr", "scratch.training.loop"),
     ("import detr_scratch", "scratch.analysis.charts"),
+    ("from commands.opening import parameter_count", "scratch.analysis.charts"),
 ])
 def test_a_planted_import_is_found(source, module):
     assert strangers(source, module)

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scratch.analysis.primitives import PRIMITIVES, category, composites, record_primitives
-from scratch.config import LossConfig
+from scratch.analysis.primitives import PRIMITIVES, by_category, category, composites, record_primitives
+from scratch.config import PRESETS, LossConfig
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
+from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 
 SCRATCH = Path(__file__).resolve().parent.parent / "scratch"
 SOURCES = sorted(SCRATCH.rglob("*.py"))
@@ -36,7 +37,7 @@ COMPOSITE = FUNCTIONAL | {
 METHODS = {name for name in COMPOSITE if hasattr(Tensor, name)} - {"unfold"}
 # Of the packages with ready-made parts, only the containers and the infrastructure.
 ALLOWED = {
-    "torch.nn": {"Module", "ModuleList", "ModuleDict", "Parameter", "parallel"},
+    "torch.nn": {"Module", "ModuleList", "Parameter", "parallel"},
     "torch.nn.parallel": {"DistributedDataParallel"},
     "torch.optim": {"Optimizer"},
 }
@@ -54,6 +55,7 @@ def violations(source: str) -> list[str]:
         inside = [package for package in ALLOWED if path.startswith(package + ".")]
         if (any(path.removeprefix(package + ".").split(".")[0] not in ALLOWED[package] for package in inside)
                 or any(path == root or path.startswith(root + ".") for root in FORBIDDEN_ROOTS)
+                or parent.startswith("torch") and name == "*"
                 or parent.startswith("torch") and name.rstrip("_") in COMPOSITE
                 or parent == "torch" and name.startswith(("_fused", "_native", "cudnn", "mkldnn", "miopen"))):
             found.append(f"{getattr(node, 'lineno', 0)}: {path}")
@@ -75,7 +77,11 @@ def violations(source: str) -> list[str]:
         parent = dotted(node.value) if isinstance(node, ast.Attribute) else None
         return parent and f"{parent}.{node.attr}"
 
+    # A package under another name would hide what is taken from it: `n = torch.nn` and then `n.Linear`.
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
+        if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in inner and dotted(node) in ("torch", *ALLOWED):
+            found.append(f"{node.lineno}: {dotted(node)} under another name")
         if isinstance(node, ast.Attribute):
             path = dotted(node)
             if path:
@@ -128,6 +134,10 @@ def test_no_source_file_calls_a_composite_operator(path):
     "import torchvision",
     "from scipy.optimize import linear_sum_assignment",
     "def late():\n    import torch.nn.functional as F\n    return F.relu",
+    "from torch import *\ny = softmax(x, 0)",
+    "import torch\nn = torch.nn\nlayer = n.Linear(2, 3)",
+    "from torch import nn\nlayers = vars(nn)",
+    "import torch\nt = torch\ny = t.conv2d(x, w)",
 ])
 def test_a_planted_violation_is_found(planted):
     assert violations(planted)
@@ -183,11 +193,25 @@ def test_a_training_step_of_tiny_dispatches_primitives_alone_with_any_norm(norm)
     assert composites(record_primitives(training_step("tiny", norm=norm, dropout=0.1)[1])) == {}
 
 
-def test_under_autocast_a_training_step_dispatches_primitives_alone():
-    def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            training_step("tiny", dropout=0.1)[1]()
-    assert composites(record_primitives(step)) == {}
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_under_autocast_a_training_step_dispatches_primitives_alone(dtype):
+    step = training_step("tiny", dropout=0.1)[1]
+    def cast() -> None:
+        with torch.autocast("cpu", dtype=dtype):
+            step()
+    counts = record_primitives(cast)
+    assert composites(counts) == {} and counts["_to_copy"] > record_primitives(step)["_to_copy"]
+
+
+def test_clipping_and_the_optimizer_dispatch_primitives_alone():
+    model, step = training_step("tiny")
+    optimizer = AdamW(parameter_groups(model, PRESETS["tiny"].train))
+    step()
+    before = model.class_embed.weight.clone()
+    def update() -> None:
+        clip_grad_norm_(list(model.parameters()), 0.1)
+        optimizer.step()
+    assert composites(record_primitives(update)) == {} and not torch.equal(model.class_embed.weight, before)
 
 
 x = torch.ones(1, 4, 6, 6)
@@ -240,6 +264,13 @@ def test_the_note_shows_what_a_softmax_leaves_behind():
     ("add_", "elementwise"), ("_foreach_mul_", "elementwise"), ("bmm", "matrix product"), ("relu", None)])
 def test_in_place_and_list_forms_belong_to_their_operation(operator, kind):
     assert category(operator) == kind
+
+
+def test_calls_are_read_by_category_with_in_place_and_list_forms_counted_with_their_operation():
+    counts = {"mul": 1, "add_": 2, "relu": 3, "_foreach_add_": 4, "add": 5, "zeros": 6}
+    table = by_category(counts)
+    assert list(table) == ["creation", "elementwise", "composite"]
+    assert list(table["elementwise"].items()) == [("add", 11), ("mul", 1)] and table["composite"] == {"relu": 3}
 
 
 def test_every_primitive_is_an_operator_of_pytorch_and_stands_in_one_category():

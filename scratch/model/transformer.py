@@ -37,6 +37,7 @@ from scratch.ops.init import xavier_uniform_
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
 
+
 class TransformerEncoderLayer(nn.Module):
     """Tokens (B,S,D) → (B,S,D): each cell gathers from all cells that are not padding, then thinks on its own."""
 
@@ -52,7 +53,7 @@ class TransformerEncoderLayer(nn.Module):
     def forward(self, src: Tensor, pad_mask: Tensor, pos: Tensor,
                 need_weights: bool = False) -> tuple[Tensor, Optional[Tensor]]:
         """src, pos (B,S,D), pad_mask (B,S) → tokens (B,S,D) and attention (B,N,S,S), or None unless asked for."""
-        q = k = src + pos
+        q = k = src + pos  # asked by content and place; answered, below, by content alone
         gathered, weights = self.self_attn(q, k, src, key_padding_mask=pad_mask, need_weights=need_weights)
         src = self.norm1(src + self.dropout1(gathered))
         hidden = self.dropout(relu(self.linear1(src)))  # (B,S,F)
@@ -78,6 +79,7 @@ class TransformerDecoderLayer(nn.Module):
 
         With it come the attention among the queries (B,N,Q,Q) and to the memory (B,N,Q,S), or twice None.
         """
+        # Without this step queries could not know of each other, and several would claim the same object.
         q = k = tgt + query_pos
         gathered, self_weights = self.self_attn(q, k, tgt, need_weights=need_weights)
         tgt = self.norm1(tgt + self.dropout1(gathered))
@@ -115,10 +117,11 @@ class TransformerDecoder(nn.Module):
                 need_weights: bool = False) -> tuple[Tensor, list, list]:
         """query_pos (B,Q,D), memory, pos (B,S,D), pad_mask (B,S) → hs (L,B,Q,D), and the layers' attentions or None."""
         memory_keys = memory + pos  # once for all layers
+        # Zeros, not noise: the first self-attention then mixes equal values, so it is an idle layer (official, too).
         tgt, hs, self_attention, cross_attention = torch.zeros_like(query_pos), [], [], []
         for layer in self.layers:
             tgt, self_weights, cross_weights = layer(tgt, query_pos, memory, memory_keys, pad_mask, need_weights)
-            hs.append(self.norm(tgt))
+            hs.append(self.norm(tgt))  # (B,Q,D); what goes on to the next layer is not normed twice
             self_attention.append(self_weights)
             cross_attention.append(cross_weights)
         return torch.stack(hs), self_attention, cross_attention
@@ -139,7 +142,7 @@ class Transformer(nn.Module):
         layers = [TransformerDecoderLayer(*sizes) for _ in range(num_decoder_layers)]
         self.decoder = TransformerDecoder(layers, LayerNorm(d_model))
         for parameter in self.parameters():
-            if parameter.dim() > 1:
+            if parameter.dim() > 1:  # matrices; biases and norms stay as their layers made them
                 xavier_uniform_(parameter)
 
     def forward(self, src: Tensor, pad_mask: Tensor, query_embed: Tensor, pos_embed: Tensor,

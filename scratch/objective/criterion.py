@@ -53,13 +53,14 @@ class SetCriterion:
     criterion(outputs, targets, normalisers=None) takes the model's output dict and B targets as the matcher does, and
     returns the official names: loss_ce, class_error, loss_bbox, loss_giou, cardinality_error of the last layer, and
     the same without class_error, with suffix _0 … _{L−2}, of the layers before it. All are scalar tensors in float32
-    (float64 for float64 outputs) whatever the model's precision. Without `normalisers` the batch of this rank is a step of its own.
+    (float64 for float64 outputs) whatever the model's precision. Without `normalisers` this rank's batch is a step of
+    its own.
 
     class_error        per cent of the matched queries whose best label is wrong (100 if none is matched)
     cardinality_error  |queries that claim an object − objects|, averaged over the images
     The two are there to be read; they have no gradient, and are averages of this batch whatever the normalisers.
 
-    Raises FloatingPointError (in the matcher) if an output or a target is not finite.
+    Raises FloatingPointError and ValueError as the matcher does, before a loss could be anything but a finite number.
     """
 
     def __init__(self, num_classes: int, matcher: HungarianMatcher, loss: LossConfig) -> None:
@@ -80,7 +81,7 @@ class SetCriterion:
         as_images = {"pred_logits": logits.flatten(0, 1), "pred_boxes": boxes.flatten(0, 1)}    # (L·B,Q,·)
         pairs = self.matcher(as_images, targets * L)
         sizes = [len(target["labels"]) for target in targets]
-        first = [sum(sizes[:i]) for i in range(B)] * L                                          # an image's first target
+        first = [sum(sizes[:i]) for i in range(B)] * L                                          # image i's first target
         # The pairs of all layers in one row, P for each layer: a place among L·B·Q queries and one among T targets.
         query = torch.cat([q + i * Q for i, (q, _) in enumerate(pairs)])                        # (L·P)
         target = torch.cat([t + start for (_, t), start in zip(pairs, first)])                  # (L·P)
@@ -90,7 +91,7 @@ class SetCriterion:
         labels = torch.cat([t["labels"] for t in targets])[target]                              # (L·P)
         wanted = torch.cat([t["boxes"] for t in targets]).to(boxes.dtype)[target]               # (L·P,4)
         found = boxes.flatten(0, 2)[query]                                                      # (L·P,4)
-        classes = torch.full((L * B * Q,), self.num_classes, device=logits.device)              # "no object" is class K
+        classes = torch.full((L * B * Q,), self.num_classes, device=logits.device)              # K: "no object"
         classes[query] = labels
         class_weight = logits.new_ones(self.num_classes + 1)
         class_weight[-1] = self.eos_coef
@@ -123,9 +124,9 @@ class SetCriterion:
     def normalisers(self, micro_batches: list[Targets], num_queries: int, across_ranks: bool = True) -> Normalisers:
         """The divisors of one optimizer step, from the targets of all its micro-batches on this rank.
 
-        Where torch.distributed is initialised, every rank must call this at the same time, unless `across_ranks` is off (as
-        in an evaluation, where one rank may have a batch more than another). Ranks and micro-batches may hold different
-        numbers of images and boxes: the result is exact, not an average of averages.
+        Where torch.distributed is initialised, every rank must call this at the same time, unless `across_ranks` is off
+        (as in an evaluation, where one rank may have a batch more than another). Ranks and micro-batches may hold
+        different numbers of images and boxes: the result is exact, not an average of averages.
         """
         sizes = [len(target["labels"]) for targets in micro_batches for target in targets]
         matched = sum(min(M, num_queries) for M in sizes)

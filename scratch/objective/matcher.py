@@ -15,7 +15,7 @@ Same pairs as the official DETR's HungarianMatcher; proven in tests/objective/te
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Sequence
 
 import torch
 from torch import Tensor
@@ -35,8 +35,9 @@ class HungarianMatcher:
     and returns, for each image, (query indices, target indices): two int64 CPU tensors of min(M_i, Q) entries, ordered
     by query. All is computed in float32 (float64 for float64 outputs), and brought to the host in a single copy.
 
-    Raises FloatingPointError if an output or a target is not finite, naming the first such tensor and its images. Every
-    output is looked at, matched or not, so short of an overflow, what passes here gives a finite loss.
+    Raises ValueError for a label that the model has no class for, and FloatingPointError if an output, a target, a cost
+    or a loss to come is not finite, naming the first such tensor, its images and the batch. Every output is looked at,
+    matched or not, so that what passes here has a finite loss.
     """
 
     cost_class: float = 1.0
@@ -50,7 +51,7 @@ class HungarianMatcher:
     @torch.no_grad()
     def __call__(self, outputs: dict[str, Tensor], targets: list[dict[str, Any]]) -> list[tuple[Tensor, Tensor]]:
         logits, boxes = at_least_float32(outputs["pred_logits"]), at_least_float32(outputs["pred_boxes"])
-        B, Q, _ = logits.shape
+        B, Q, K = logits.shape[0], logits.shape[1], logits.shape[2] - 1
         if len(targets) != B:
             raise ValueError(f"got {len(targets)} targets for {B} images; wanted one dict for each image")
 
@@ -63,16 +64,22 @@ class HungarianMatcher:
         wanted = torch.cat([target["boxes"] for target in targets]).to(boxes.dtype)[:, None]    # (T,1,4)
         offered = boxes[image]                                                                  # (T,Q,4)
 
-        probability = softmax(logits, dim=-1)[image, :, labels]                                 # (T,Q)
+        # A label of K would silently mean "no object", and one beyond it ends a CUDA process; both are refused below.
+        known = (labels >= 0) & (labels < K)                                                    # (T)
+        probability = softmax(logits, dim=-1)[image, :, labels.clamp(0, K - 1)]                 # (T,Q)
         distance = (offered - wanted).abs().sum(-1)                                             # (T,Q)
         giou = paired_generalized_box_iou(box_cxcywh_to_xyxy(offered), box_cxcywh_to_xyxy(wanted))  # (T,Q)
         cost = -self.cost_class * probability + self.cost_bbox * distance - self.cost_giou * giou
 
+        # −log p ≤ (largest − smallest logit) + log(K+1), so where B·Q times the gap is finite, loss_ce is.
+        gap = (logits.amax(-1) - logits.amin(-1)) * (B * Q)                                     # (B,Q)
+
         # Waiting for the device is the matcher's real price, so what the host must know travels together.
-        finite = torch.stack((logits.isfinite().all(), boxes.isfinite().all(), cost.isfinite().all()))
-        *table, all_finite = torch.cat((cost, finite.all().to(cost.dtype).expand(1, Q))).tolist()   # T+1 rows of Q
-        if not all(all_finite):
-            _blame(logits, boxes, targets)
+        sound = torch.stack([known.all(), *(x.isfinite().all() for x in (gap, boxes, cost))]).all()
+        *table, all_sound = torch.cat((cost, sound.to(cost.dtype).expand(1, Q))).tolist()       # T+1 rows of Q
+        if not all(all_sound):
+            _refuse_labels(known.split(sizes), targets, K)
+            _refuse_non_finite(logits, boxes, cost.split(sizes), gap, targets)
 
         pairs, start = [], 0
         for M in sizes:
@@ -83,15 +90,29 @@ class HungarianMatcher:
         return pairs
 
 
-def _blame(logits: Tensor, boxes: Tensor, targets: list[dict[str, Any]]) -> None:
-    """Find the first tensor that is not finite, and the images in which it is not; raise."""
-    targets_boxes = [target["boxes"] for target in targets]
-    ids = [target.get("image_id") for target in targets]
-    for name, tensors in (("pred_logits", logits), ("pred_boxes", boxes), ("the targets' boxes", targets_boxes)):
-        guilty = {i for tensor, i in zip(tensors, ids) if not tensor.isfinite().all()}
+def _refuse_labels(known: Sequence[Tensor], targets: list[dict[str, Any]], K: int) -> None:
+    """Raise ValueError if a label is not one of 0..K-1."""
+    guilty = [target for target, each in zip(targets, known) if not each.all()]
+    if guilty:
+        labels = sorted({label for target in guilty for label in target["labels"].tolist() if not 0 <= label < K})
+        raise ValueError(f"got labels {labels} in image_id {_ids(guilty)}; wanted 0..{K - 1}, for the model has {K} "
+                         "classes: number the categories from 0, or build the model with num_classes to match")
+
+
+def _refuse_non_finite(logits: Tensor, boxes: Tensor, costs: Sequence[Tensor], gap: Tensor,
+                       targets: list[dict[str, Any]]) -> None:
+    """Raise FloatingPointError that names the first tensor that is not finite, and the images in which it is not."""
+    wanted = [target["boxes"] for target in targets]
+    for name, tensors in (("pred_logits", logits), ("pred_boxes", boxes), ("the targets' boxes", wanted),
+                          ("the matching cost (of finite boxes too large for their type)", costs),
+                          ("loss_ce (of finite logits too large for their type)", gap)):
+        guilty = [target for target, tensor in zip(targets, tensors) if not tensor.isfinite().all()]
         if guilty:
-            break
-    else:
-        name, guilty = "the matching cost (of finite boxes too large for their type)", set(ids)
-    raise FloatingPointError(f"got a value that is not finite in {name}, image_id {sorted(guilty)}; wanted finite "
-                             "numbers. Look at these images' annotations; lower the learning rate or train in float32")
+            raise FloatingPointError(
+                f"got a value that is not finite in {name}, image_id {_ids(guilty)} of the batch {_ids(targets)}; "
+                "wanted finite numbers. Look at these images' annotations; lower the learning rate or train in float32")
+
+
+def _ids(targets: list[dict[str, Any]]) -> list:
+    """The images of `targets`, each once: the criterion shows every image once for each decoder layer."""
+    return sorted({target.get("image_id") for target in targets})

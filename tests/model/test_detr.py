@@ -146,14 +146,25 @@ def test_attention_on_request_comes_with_the_size_of_the_feature_map():
     assert "attention" not in model(*batch())
 
 
-def test_under_bf16_autocast_outputs_are_float32_finite_and_close():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_under_autocast_outputs_are_float32_and_close(dtype):
     model, inputs = small(), batch()
     exact = model(*inputs)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         rough = model(*inputs)
     for name, tolerance in (("pred_logits", 0.05), ("pred_boxes", 0.01)):
         assert rough[name].dtype == torch.float32
         assert 0 < (rough[name] - exact[name]).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_under_autocast_the_heads_count_in_float32(dtype):
+    model, seen = small(), {}
+    model.transformer.register_forward_hook(lambda _, __, y: seen.update(hs=y[0]))
+    with torch.autocast("cpu", dtype=dtype):
+        outputs = model(*batch())
+    torch.testing.assert_close(outputs["pred_logits"], model.class_embed(seen["hs"].float())[-1], rtol=0, atol=0)
+    torch.testing.assert_close(outputs["pred_boxes"], model.bbox_embed(seen["hs"].float())[-1].sigmoid(), rtol=0, atol=1e-6)
 
 
 def test_a_float64_model_answers_in_float64():
@@ -239,6 +250,10 @@ def test_other_input_is_refused_with_what_was_wanted(images, pad_mask, error, me
     ({"hidden_dim": 6}, "hidden_dim is 6.*of 4"),
     ({"num_queries": 0}, "num_queries is 0"),
     ({"dec_layers": 0}, "dec_layers is 0"),
+    ({"enc_layers": -1}, "enc_layers is -1; it must be at least 0"),
+    ({"dim_feedforward": 0}, "dim_feedforward is 0; it must be at least 1"),
+    ({"num_classes": 0}, "num_classes is 0"),
+    ({"dropout": 1.5}, "1.5"),
     ({"backbone": "vgg"}, "'vgg'; known are resnet_tiny"),
     ({"depth": 3}, "no depth; known are backbone, dilation"),
 ])

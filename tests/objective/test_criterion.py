@@ -250,5 +250,5 @@ def test_half_precision_outputs_are_judged_in_float32_autocast_or_not(dtype) -> 
 def test_an_auxiliary_output_that_is_not_finite_is_refused_with_its_image_even_without_boxes(name: str) -> None:
     outputs = as_outputs(*(x.detach() for x in leaves(3, 2, 7)))
     outputs["aux_outputs"][1][name][1, 3, 2] = float("nan")
-    with pytest.raises(FloatingPointError, match=rf"not finite in {name}, image_id \[101\]"):
+    with pytest.raises(FloatingPointError, match=rf"not finite in {name}, image_id \[101\] of the batch \[100, 101\];"):
         criterion()(outputs, random_targets([2, 0]))

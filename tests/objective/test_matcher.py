@@ -103,6 +103,17 @@ def test_half_precision_outputs_are_matched_in_float32(dtype) -> None:
     assert as_lists(HungarianMatcher()(low, targets)) == as_lists(HungarianMatcher()(high, targets))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_targets_of_half_precision_outputs_are_not_rounded_to_it(dtype) -> None:
+    # The object is 0.98 of a step from query 1 and 1.02 from query 0; rounded to the dtype, it is a step from both.
+    step = torch.finfo(dtype).eps / 2  # between numbers from 0.5 to 1
+    boxes = torch.full((1, 2, 4), 0.5)
+    boxes[0, 0, 0] += 2 * step
+    target = {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.5 + 0.98 * step, 0.5, 0.5, 0.5]])}
+    outputs = {"pred_logits": torch.zeros(1, 2, K + 1, dtype=dtype), "pred_boxes": boxes.to(dtype)}
+    assert as_lists(HungarianMatcher()(outputs, [target])) == [[[1], [0]]]
+
+
 def test_float64_outputs_are_told_apart_in_float64() -> None:
     outputs = {"pred_logits": torch.zeros(1, 2, K + 1).double(), "pred_boxes": torch.full((1, 2, 4), 0.5).double()}
     target = {"labels": torch.tensor([0]), "boxes": torch.full((1, 4), 0.5).double()}
@@ -123,7 +134,7 @@ def test_empty_boxes_are_matched_without_complaint() -> None:
 def test_an_output_that_is_not_finite_is_named_with_its_image_even_without_objects(bad, name, image, sizes) -> None:
     outputs = random_outputs(2, 7)
     outputs[name][image, 4, 1] = bad
-    with pytest.raises(FloatingPointError, match=rf"not finite in {name}, image_id \[{100 + image}\]"):
+    with pytest.raises(FloatingPointError, match=rf"in {name}, image_id \[{100 + image}\] of the batch \[100, 101\];"):
         HungarianMatcher()(outputs, random_targets(sizes))
 
 
@@ -147,6 +158,22 @@ def test_finite_boxes_whose_cost_overflows_are_refused() -> None:
     outputs["pred_boxes"] *= 1e308
     with pytest.raises(FloatingPointError, match=r"not finite in the matching cost .*, image_id \[100\]"):
         HungarianMatcher()(outputs, random_targets([2]))
+
+
+def test_finite_logits_whose_loss_overflows_are_refused_with_their_image_and_its_batch() -> None:
+    outputs = {name: x.float() for name, x in random_outputs(2, 7).items()}
+    outputs["pred_logits"][1, 3, :2] = torch.tensor([3e38, -3e38])
+    message = r"not finite in loss_ce \(of finite logits .*\), image_id \[101\] of the batch \[100, 101\]"
+    with pytest.raises(FloatingPointError, match=message):
+        HungarianMatcher()(outputs, random_targets([2, 0]))
+
+
+@pytest.mark.parametrize("label", [-1, K, K + 1, 10**9])
+def test_a_label_that_the_model_has_no_class_for_is_refused_with_its_image(label: int) -> None:
+    targets = random_targets([2, 3])
+    targets[1]["labels"][2] = label
+    with pytest.raises(ValueError, match=rf"got labels \[{label}\] in image_id \[101\]; wanted 0\.\.{K - 1}"):
+        HungarianMatcher()(random_outputs(2, 7), targets)
 
 
 def test_no_gradient_passes_through_the_matching() -> None:
