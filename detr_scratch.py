@@ -52,7 +52,7 @@ class TrainArguments:
 
     config: Config
     run_dir: Optional[Path] = None
-    """where the run is kept (default: runs/PRESET-DATA, numbered)"""
+    """where the run is kept; None: runs/PRESET-DATA, numbered"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
     resume: bool = False
@@ -67,7 +67,7 @@ def train(arguments: TrainArguments) -> None:
 
     # What is there, what is wrong with it, and what it is called.
     data = on_disk(config.data, distributed)
-    report = check_dataset(data, config.model.num_queries, decode=False)
+    report = check_dataset(data, config.model.num_queries, decode=False, only=("train", data.eval_split))
     if report.problems:
         say(report.table())
     report.refuse()
@@ -96,7 +96,7 @@ def train(arguments: TrainArguments) -> None:
         f"{'resuming ' + str(run_dir) + ' at step ' + str(run.step) if arguments.resume else 'writing to ' + str(run_dir)}")
 
     # Fit, and say what came of it.
-    log = RunLog(run_dir, run.step, active=distributed.is_main)
+    log = RunLog(run_dir, run.step, run.evaluation_due, active=distributed.is_main)
     try:
         finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log))
     finally:
@@ -105,6 +105,8 @@ def train(arguments: TrainArguments) -> None:
     if not finished:
         say(f"stopped at step {run.step} with everything saved; to go on: python detr_scratch.py train --resume --run-dir {run_dir}")
         return
+    if arguments.resume and run.step == log.first_step:
+        say("this run was already at its end; a larger --epochs, --max-steps or --max-minutes takes it further")
     say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n{format_summary(run.last_metrics)}\n"
         f"(the best evaluation had AP {run.best_ap:.3f}, and its weights are in best.pt)\n\nLook next at\n"
         f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation\n"
@@ -155,7 +157,7 @@ def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) 
 
 def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
     """The flags that decide the defaults of all others, read ahead of them."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser("detr_scratch.py", usage="%(prog)s COMMAND --help", add_help=False, allow_abbrev=False)
     for name in names:
         parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", action="store_true" if name == "resume" else "store")
     return parser.parse_known_args(argv)[0]
@@ -185,7 +187,10 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         last = latest_checkpoint(run_dir)
         if last is None:
             raise FileNotFoundError(f"there is no checkpoint in {run_dir} to resume from: leave --resume out to start there")
-        return parse(TrainArguments, TrainArguments(Config.from_dict(load_checkpoint(last)["config"]), run_dir), "train", argv)
+        config = Config.from_dict(load_checkpoint(last)["config"])
+        if given.preset not in (None, config.preset):
+            raise ValueError(f"{run_dir} was begun with the preset {config.preset}, and cannot go on as {given.preset}: leave --preset out")
+        return parse(TrainArguments, TrainArguments(config, run_dir), "train", argv)
     device = resolve_device(given.device or "auto")
     arguments: TrainArguments = parse(TrainArguments, TrainArguments(preset_config(given.preset, device)), "train", argv)
     if given.preset is None:
@@ -199,7 +204,8 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
 
 def parse_eval(argv: Sequence[str]) -> EvalArguments:
     """Parsed twice: the checkpoint that the first pass finds gives the second its defaults for the data."""
-    arguments: EvalArguments = parse(EvalArguments, EvalArguments(tyro.MISSING, DataConfig()), "eval", argv)
+    without_help = [word for word in argv if word not in ("-h", "--help")] or argv  # `eval RUN --help` shows the run's own defaults
+    arguments: EvalArguments = parse(EvalArguments, EvalArguments(tyro.MISSING, DataConfig()), "eval", without_help)
     config = Config.from_dict(read_checkpoint(arguments.checkpoint)["config"])
     return parse(EvalArguments, EvalArguments(arguments.checkpoint, config.data), "eval", argv)
 
@@ -226,7 +232,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     try:
         run_command(parse_command(argv))
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
+        sys.exit(f"error: {str(error).rpartition(f'{chr(10)}{type(error).__name__}: ')[2]}")
     except KeyboardInterrupt:
         sys.exit("stopped")
 

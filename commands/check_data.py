@@ -19,6 +19,7 @@ class CheckDataArguments:
     folder: tyro.conf.Positional[Path]
     """a COCO-format folder"""
     data: DataConfig
+    """Explicit paths and limits, as for train; the folder above takes the place of --data."""
     num_queries: int = 100
     """images with more boxes than this are reported"""
 

@@ -9,6 +9,7 @@ import tyro
 
 from commands.opening import load_detector, make_criterion, on_disk, open_split, resolve_device
 from scratch.config import DataConfig
+from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
@@ -22,6 +23,7 @@ class EvalArguments:
     checkpoint: tyro.conf.Positional[Path]
     """a run's folder (its best.pt), or a checkpoint file"""
     data: DataConfig
+    """Which images; what is not given is as the detector was trained."""
     batch_size: int = 8
     """images of one forward pass"""
     device: str = "auto"
@@ -33,6 +35,7 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     model, config, classes = load_detector(arguments.checkpoint, distributed.device)
     data = on_disk(arguments.data, distributed)
+    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,)).refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
                             device_type=distributed.device.type, rank=distributed.rank, world_size=distributed.world_size)

@@ -21,7 +21,15 @@ from scratch.training.distributed import Distributed
 
 
 def resolve_device(device: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    """The device that "auto" means here; another one if it is there, else ValueError."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch has several for "there is none"
+        raise ValueError(f"got device {device!r}, which PyTorch cannot use here ({str(error).splitlines()[0]}); "
+                         "wanted auto, cpu, cuda or cuda:N") from error
+    return device
 
 
 def on_disk(data: DataConfig, distributed: Distributed) -> DataConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -30,7 +31,7 @@ class PredictArguments:
     out: Path = Path("predictions")
     """the folder to write"""
     checkpoint: Optional[Path] = None
-    """a run's folder (its best.pt), or a checkpoint file (default: the newest run)"""
+    """a run's folder (its best.pt), or a checkpoint file; None: the newest run"""
     threshold: float = 0.5
     """leave out detections that score lower"""
     device: str = "auto"
@@ -44,7 +45,10 @@ def predict(arguments: PredictArguments) -> None:
     model, config, classes = load_detector(checkpoint, device)
     transform = Augmentation.for_evaluation(config.data)
     paths = image_files(arguments.source)
+    if paths[0].parent.resolve() == arguments.out.resolve():
+        raise ValueError(f"--out {arguments.out} is the folder of the images themselves, and would lose those that are PNG files: name another")
     arguments.out.mkdir(parents=True, exist_ok=True)
+    alike = Counter(path.stem for path in paths)  # a.jpg and a.png: those keep their endings, a.jpg.png and a.png.png
     print(f"{checkpoint}: {len(classes.ids)} classes; {len(paths)} images; threshold {arguments.threshold}")
     everything: list[dict[str, Any]] = []
     unreadable = 0
@@ -65,11 +69,13 @@ def predict(arguments: PredictArguments) -> None:
         shown = {name: value[order] for name, value in found.items()}
         labels = shown["labels"].tolist()
         texts = [f"{classes.names[k]} {score:.2f}" for k, score in zip(labels, shown["scores"].tolist())]
-        picture = arguments.out / f"{path.stem}.png"
+        picture = arguments.out / f"{path.stem if alike[path.stem] == 1 else path.name}.png"
         draw_detections(image, shown["boxes"], texts, [class_colour(k) for k in labels]).save(picture)
         everything += [{"file_name": str(path), "category_name": classes.names[k], **entry}
                        for k, entry in zip(labels, coco_results(image_id, shown, classes.ids))]
         print(f"  {path}: {len(labels)} objects (best score {found['scores'].max():.2f}) → {picture}")
+    if unreadable == len(paths):
+        raise ValueError(f"nothing in {arguments.source} could be read as an image")
     (arguments.out / "predictions.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
     print(f"{len(everything)} objects in {len(paths) - unreadable} images → {arguments.out / 'predictions.json'}"
           + (f"; {unreadable} files could not be read" if unreadable else ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,12 +110,73 @@ def test_check_data_lists_problems_and_fails_where_training_would_refuse(tmp_pat
     (["train", "--resume", "--run-dir", "nowhere"], "no checkpoint in nowhere"),
     (["predict", "nowhere.jpg"], "no run under runs/"),
     (["check-data", "nowhere"], "nowhere"),
+    (["--device", "bogus"], "device 'bogus'"),
+    (["predict", "nowhere.jpg", "--device", "cuda:99"], "device 'cuda:99'"),
 ])
 def test_a_mistake_on_the_command_line_costs_one_clear_line(argv: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         detr_scratch.main(argv)
     assert str(stopped.value).startswith("error: ") and words in str(stopped.value)
+
+
+@pytest.mark.parametrize("flag, value", [("--epochs", "0"), ("--max-steps", "0"), ("--max-steps", "-3"), ("--max-minutes", "0"), ("--accumulate", "0"),
+                                         ("--max-minutes", "nan"), ("--eval-every", "0"), ("--checkpoint-every", "0"), ("--batch-size", "0"),
+                                         ("--limit-train", "-1"), ("--short-side", "0"), ("--workers", "-1"), ("--lr", "nan")])
+def test_a_number_that_no_run_can_mean_is_refused_before_anything_is_built(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        detr_scratch.parse_train(["--preset", "tiny", flag, value])
+    printed = "".join(capsys.readouterr())
+    assert f"got {flag[2:].replace('-', '_')} = {value}" in printed and "wanted" in printed
+
+
+def test_predict_keeps_apart_images_that_differ_in_their_ending_and_leaves_the_originals_alone(trained: tuple[Path, str], tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.png"):
+        Image.new("RGB", (40, 30), "teal").save(tmp_path / name)
+    flags = ["--checkpoint", "runs/tiny-shapes", "--device", "cpu"]
+    detr(trained[0], "predict", tmp_path, "--out", tmp_path / "out", *flags)
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["a.jpg.png", "a.png.png", "b.png"]
+    before = (tmp_path / "b.png").read_bytes()
+    assert "name another" in detr(trained[0], "predict", tmp_path, "--out", tmp_path, *flags, code=1)
+    assert (tmp_path / "b.png").read_bytes() == before
+
+
+def test_predict_fails_where_nothing_can_be_read(trained: tuple[Path, str], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("no picture")
+    output = detr(trained[0], "predict", tmp_path, "--out", tmp_path / "out", "--checkpoint", "runs/tiny-shapes", "--device", "cpu", code=1)
+    assert "nothing in" in output
+
+
+def test_a_preset_does_not_change_a_run_that_goes_on(trained: tuple[Path, str]) -> None:
+    output = detr(trained[0], "train", "--resume", "--run-dir", "runs/tiny-shapes", "--preset", "detr_r50", code=1)
+    assert "begun with the preset tiny" in output
+
+
+def test_resuming_a_finished_run_says_so_and_what_would_take_it_further(trained: tuple[Path, str]) -> None:
+    output = detr(trained[0], "train", "--resume", "--run-dir", "runs/tiny-shapes")
+    assert "already at its end" in output and "Look next at" in output
+
+
+def test_eval_looks_at_its_images_first_and_refuses_in_one_line(trained: tuple[Path, str], tmp_path: Path) -> None:
+    shapes = next((trained[0] / "data").glob("shapes-*"))
+    shutil.copytree(shapes, tmp_path / "set")
+    next((tmp_path / "set" / "val").iterdir()).unlink()
+    output = detr(trained[0], "eval", "runs/tiny-shapes", "--device", "cpu", "--data", tmp_path / "set", code=1)
+    assert "missing image" in output
+
+
+def test_the_help_of_eval_has_the_defaults_of_the_run(trained: tuple[Path, str]) -> None:
+    assert "(default: 64)" in detr(trained[0], "eval", "runs/tiny-shapes", "--help")
+
+
+def test_a_workers_traceback_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File …\n"
+                         "OSError: bad\n\nDuring handling …\nValueError: a.png cannot be read\nas an image")
+    monkeypatch.setitem(detr_scratch.COMMANDS, "info", (lambda argv: None, fail))
+    with pytest.raises(SystemExit) as stopped:
+        detr_scratch.main(["info"])
+    assert str(stopped.value) == "error: a.png cannot be read\nas an image"
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,8 @@
     image files ─▶ opened (or decoded) by a pool of threads ─────┼─▶ Report: a table for people, refuse() for training
     files of equal size in two splits ─▶ compared by content ────┘
 
-`decode=False` is the quick pass before a training run's first step: headers and the last bytes of each file, of the two
-splits that the run uses. `decode=True` (the check-data command) decodes every picture of every split.
+`decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the splits
+that it uses. `decode=True` (the check-data command) decodes every picture of every split.
 Proven in tests/data/test_check.py. Read: look_at_image (one file) → check_dataset (a set) → Report
 """
 
@@ -17,14 +17,14 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Container, Optional
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from scratch.config import DataConfig
-from scratch.data.coco import Annotations, Classes, find_splits, read_annotations
+from scratch.data.coco import SPLITS, Annotations, Classes, find_splits, read_annotations
 from scratch.data.images import conversions, read_image, upright_size
 from scratch.data.problems import KINDS, Problem, count, refuse
 
@@ -61,15 +61,14 @@ class Report:
         return "\n".join(lines)
 
 
-def check_dataset(config: DataConfig, num_queries: int, decode: bool) -> Report:
-    """Look at everything that a training run on `config` would read.
+def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Container[str] = SPLITS) -> Report:
+    """Look at everything that a run on `config` would read.
 
-    decode   True: decode every image of every split; False: headers and file ends of the train and evaluated splits
+    decode   True: decode every image; False: headers, checksums and file ends
+    only     the splits to look at, where they are there
     Raises what `find_splits` raises; every other trouble becomes a Problem of the report.
     """
-    splits = find_splits(config)
-    if not decode:
-        splits = {name: paths for name, paths in splits.items() if name in ("train", config.eval_split)}
+    splits = {name: paths for name, paths in find_splits(config).items() if name in only}
     lines: list[str] = []
     problems: list[Problem] = []
     classes: Optional[Classes] = None
@@ -102,7 +101,7 @@ def look_at_image(path: Path, size: tuple[int, int], decode: bool) -> list[Probl
         with Image.open(path) as image:
             found = [Problem(f"{kind} image", str(path), f"Pillow's mode {image.mode}") for kind in conversions(image)]
             actual = upright_size(image, size)
-            whole = _ends_properly(path, image.format)
+            whole = _ends_properly(path, image.format) and _checksums_agree(image)
     except Exception as error:  # damaged headers make decoders raise anything
         return [Problem("unreadable image", str(path), str(error))]
     if actual != size:
@@ -124,6 +123,15 @@ def _ends_properly(path: Path, format: Optional[str]) -> bool:
     with open(path, "rb") as file:
         file.seek(-min(len(marker), path.stat().st_size), os.SEEK_END)
         return file.read() == marker
+
+
+def _checksums_agree(image: Image.Image) -> bool:
+    """Is no part of a PNG file damaged, by its own checksums? Other formats have none. Afterwards `image` is of no use."""
+    try:
+        image.verify()
+    except Exception:  # damaged files make decoders raise anything
+        return False
+    return True
 
 
 def _look_at_images(paths: list[Path], annotations: Annotations, split: str, decode: bool) -> list[Problem]:

@@ -36,6 +36,7 @@ from scratch.ops.boxes import box_xywh_to_xyxy
 
 # Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
 TOLERANCE = 0.01
+SPLITS = ("train", "val", "test")
 
 
 # -- where the files are -------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
         root = Path(config.data)
         if config.data == "shapes":
             root = shapes_dataset(Path("data"), config.shapes_train, config.shapes_val)
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             layouts = [(root / name, root / "annotations" / f"instances_{name}.json")
                        for name in (f"{split}2017", split)]
             candidates.setdefault(split, layouts)
@@ -232,6 +233,8 @@ def _read_categories(entries: list[Any], report: Any) -> Classes:
             report("duplicate category id", f"category {id}", f"{names[id]!r} and {entry['name']!r}")
         else:
             names[id] = entry["name"]
+    if not names:
+        report("no categories", "categories", f"{len(entries)} entries in the file, none of them usable")
     ids = tuple(sorted(names))
     return Classes(ids, tuple(names[id] for id in ids))
 
@@ -272,14 +275,17 @@ def _judge_box(bbox: Any, width: int, height: int) -> tuple[str, str, Optional[t
 
 def _whole(value: Any) -> Optional[int]:
     """The whole number that JSON wrote as 7 or 7.0; None for anything else."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value == int(value):
-        return int(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63 and value == int(value):
+        return int(value)  # anything larger, infinity and NaN too, fits no array of ids
     return None
 
 
 def _number(value: Any) -> float:
-    """A float; NaN for what is no number."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    """A float; NaN for what is no number, or for a whole one beyond all floats."""
+    try:
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 # -- what a batch is made from -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "broken annotation file": ("refused", "nothing in it can be trusted"),
     "malformed entry": ("refused", "it lacks what COCO's format demands"),
     "no images": ("refused", "there is nothing to learn from"),
+    "no categories": ("refused", "there is no class to learn"),
     "duplicate category id": ("refused", "two classes cannot share an id"),
     "category renamed": ("refused", "one id must mean one class in every split"),
     "unknown category id": ("refused", "the box has no class"),

@@ -56,7 +56,9 @@ class CocoEvaluator:
     def __init__(self, ground_truth: dict[str, Any], category_ids: tuple[int, ...], names: tuple[str, ...]) -> None:
         if len(category_ids) != len(names):
             raise ValueError(f"got {len(category_ids)} category ids and {len(names)} names, wanted one name for each id")
-        self.category_ids, self.names = tuple(category_ids), tuple(names)
+        self.category_ids = tuple(category_ids)
+        # Two categories may share a name, but not a row of figures.
+        self.names = tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in zip(category_ids, names))
         self.results: list[dict[str, Any]] = []
         # pycocotools marks an unmatched detection with annotation id 0, so a true id of 0 would never count as found:
         # number from 1. It also insists on area and iscrowd, and writes into the dicts that it is given.

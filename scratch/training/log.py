@@ -1,16 +1,19 @@
 """log: what did the run do, step by step, and what does a person see of it meanwhile?
 
-`log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for every one of those. The
-progress bar shows the newest step. A run that resumes first forgets the lines written after its checkpoint, so that the
-file reads as if nothing had happened.
+`log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for every one of those; a number
+that is not finite (fp16's gradient norm, in a step that its scaler skips) is null. On a terminal a progress bar shows the newest
+step, elsewhere a line does now and then. A run that resumes first forgets the lines written after its checkpoint, so that
+the file reads as if nothing had happened.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +21,37 @@ import torch
 from tqdm import tqdm
 
 
+_SECONDS_BETWEEN_LINES = 20  # where no terminal shows the bar
+
+
 class RunLog:
     """The JSONL file and the progress bar of one run. On ranks other than 0 (`active=False`) it does nothing.
 
-    directory   where log.jsonl is written, or goes on after `step`
+    directory        where log.jsonl is written, or goes on after `step`
+    evaluation_due   the evaluation of `step` is still to come (again, perhaps), so a record of it is forgotten too
     """
 
-    def __init__(self, directory: Path, step: int = 0, active: bool = True) -> None:
+    def __init__(self, directory: Path, step: int = 0, evaluation_due: bool = False, active: bool = True) -> None:
         self.path = Path(directory) / "log.jsonl"
-        self.active = active
+        self.active, self.first_step = active, step
         self.bar: tqdm | None = None
+        self._said = time.monotonic()
         if active:
-            self._forget_after(step)
+            self._forget_after(step, evaluation_due)
             self.file = open(self.path, "a", encoding="utf-8")
-            # A terminal sees the bar move; a log file gets a line now and then instead of thousands.
-            interval = 0.5 if sys.stderr.isatty() else 20.0
-            self.bar = tqdm(total=1.0, mininterval=interval, maxinterval=interval, dynamic_ncols=True,
-                            bar_format="{percentage:3.0f}%|{bar:12}| {elapsed}<{remaining} {desc}")
+            # disable=None: without a terminal there is no bar. smoothing=0: the time left follows from all steps and
+            # evaluations so far; the last few steps alone would promise too little before an evaluation, and too much after.
+            self.bar = tqdm(total=1.0, mininterval=0.5, maxinterval=0.5, dynamic_ncols=True, smoothing=0, disable=None,
+                            bar_format="{bar:4} {elapsed}<{remaining} {desc}")
 
-    def _forget_after(self, step: int) -> None:
+    def _forget_after(self, step: int, evaluation_due: bool) -> None:
         if not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                record = json.loads(line)
+                if record["step"] < step or record["step"] == step and not (evaluation_due and record["kind"] == "evaluation"):
                     kept.append(line)
             except (json.JSONDecodeError, KeyError):
                 continue  # the line that a killed run was writing
@@ -55,11 +64,15 @@ class RunLog:
         if not self.active:
             return
         self._write({"kind": "step", **record})
-        self.bar.set_description_str(
-            f"epoch {record['epoch']} step {record['step']}  loss {record['loss']:.2f} (class {record['loss_ce']:.2f} "
-            f"box {record['loss_bbox']:.2f} giou {record['loss_giou']:.2f})  {record['images_per_second']:.1f} img/s  "
-            f"{record['memory_gib']:.1f} GiB", refresh=False)
-        self.bar.update(max(0.0, min(progress, 1.0) - self.bar.n))
+        text = (f"step {record['step']} loss {record['loss']:.1f} ce {record['loss_ce']:.2f} L1 {record['loss_bbox']:.2f} "  # 80 columns
+                f"giou {record['loss_giou']:.2f} {record['images_per_second']:.3g} img/s {record['memory_gib']:.1f} GiB")
+        if self.bar.n == 0:  # a resumed run's earlier steps took none of this bar's time
+            self.bar.initial = self.bar.n = progress
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.update(max(0.0, progress - self.bar.n))
+        if self.bar.disable and time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            self.say(f"{progress:4.0%} {text}")
 
     def evaluation(self, record: dict[str, Any]) -> None:
         """Write one evaluation's record."""
@@ -71,6 +84,7 @@ class RunLog:
         if self.active:
             self.bar.clear()
             print(text, flush=True)
+            self.bar.refresh()
 
     def close(self) -> None:
         if self.active:
@@ -78,8 +92,15 @@ class RunLog:
             self.file.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(record) + "\n")
+        self.file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
         self.file.flush()
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for every number that JSON cannot write."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def peak_memory_gib(device: torch.device) -> float:

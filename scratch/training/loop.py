@@ -57,7 +57,7 @@ def train_step(run: "Run", batches: list[Any]) -> dict[str, float]:
     run.precision.unscale_(run.optimizer)
     losses["grad_norm"] = clip_grad_norm_(run.parameters, run.config.train.clip_max_norm)
     record = run.distributed.mean(losses)  # the step's one copy to the host, beside the matching
-    run.refuse_non_finite(record)
+    run.refuse_non_finite(record, batches)
     run.precision.step(run.optimizer)
     run.optimizer.zero_grad(set_to_none=True)
     if run.ema:
@@ -72,14 +72,15 @@ def fit(run: "Run", loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: 
     evaluate   judges the run's model and returns metrics, "AP" among them
     """
     run.batches_per_epoch = len(sampler)
+    run.evaluation_due = run.evaluation_due or run.finished() and not run.last_metrics  # resumed, and given less to do
     with _Interrupt() as interrupt:
-        while True:
+        while not (run.complete() or interrupt.agreed):
             if run.evaluation_due:
                 metrics = evaluate(run)
                 log.evaluation({"step": run.step, "epoch": run.epoch, "minutes": run.minutes, **metrics})
                 run.remember(metrics)
-            if run.finished() or interrupt.requested:
-                return not interrupt.requested
+                interrupt.agree(run.distributed)
+                continue
             sampler.set_position(run.epoch, run.batch)
             waiting = time.perf_counter()
             for batches in _groups(loader, run.config.train.accumulate):
@@ -93,12 +94,13 @@ def fit(run: "Run", loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: 
                           "images_per_second": images / (now - waiting), "data_wait_seconds": started - waiting,
                           "memory_gib": peak_memory_gib(run.device)}, run.progress())
                 waiting = now
-                if run.finished() or interrupt.requested:
+                if run.finished() or interrupt.agreed:
                     break
                 if run.step % run.config.train.checkpoint_every == 0:
                     run.save()
             run.close_epoch()
             run.save()
+    return run.complete()
 
 
 class Run:
@@ -156,6 +158,10 @@ class Run:
     def finished(self) -> bool:
         return self.progress() >= 1.0
 
+    def complete(self) -> bool:
+        """Finished, and judged as well."""
+        return self.finished() and not self.evaluation_due
+
     def close_epoch(self) -> None:
         """After the loop over an epoch's batches has ended: was it the epoch's end, and is an evaluation due?"""
         if self.batch >= self.batches_per_epoch:
@@ -187,6 +193,7 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._refuse_another_run(state)
         self.unwrapped.load_state_dict(state["model"])
         peaks = [{"initial_lr": group["initial_lr"], "weight_decay": group["weight_decay"]} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -195,11 +202,28 @@ class Run:
         self.precision.load_state_dict(state["precision"])
         if self.ema and state["ema"]:
             self.ema.load_state_dict(state["ema"])
+        elif self.ema:  # asked for only now: it begins at these weights, not at the random ones
+            self.ema = ExponentialMovingAverage(self.unwrapped, self.config.train.ema_decay)
         for name in ("step", "epoch", "batch", "minutes", "best_ap", "last_metrics", "evaluation_due"):
             setattr(self, name, state[name])
         if state["world_size"] == self.distributed.world_size:
             set_rng_state(state["rng"][self.distributed.rank])
         self._tick = time.perf_counter()
+
+    def _refuse_another_run(self, state: dict[str, Any]) -> None:
+        """Raise ValueError where flags or data have changed what the saved weights are weights of."""
+        if state["classes"] != self.classes:
+            learnt, there = (", ".join(classes["names"][:20]) for classes in (state["classes"], self.classes))
+            raise ValueError(f"the run learnt other classes ({learnt}) than the data has now ({there}), or other ids of them: resume with "
+                             "the data that it began with, or start another run")
+        ours, theirs = ({name: tuple(t.shape) for name, t in weights.items()} for weights in (self.unwrapped.state_dict(), state["model"]))
+        other = next((name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)), None)
+        if other:
+            raise ValueError(f"{other} has the shape {theirs.get(other)} in the checkpoint and {ours.get(other)} in this model: resume "
+                             "without flags that change the model, or start another run")
+        if [g["name"] for g in state["optimizer"]["param_groups"]] != [g["name"] for g in self.optimizer.param_groups] or [
+                len(g["params"]) for g in state["optimizer"]["param_groups"]] != [len(g["params"]) for g in self.optimizer.param_groups]:
+            raise ValueError("the run trained other weights than these: resume with its own --train-backbone, or start another run")
 
     def judged_weights(self) -> AbstractContextManager:
         """The context in which the model has the weights that are evaluated: the running average, if there is one."""
@@ -221,15 +245,16 @@ class Run:
     def learning_rates(self) -> dict[str, float]:
         return {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
 
-    def refuse_non_finite(self, record: dict[str, float]) -> None:
+    def refuse_non_finite(self, record: dict[str, float], batches: list[Any]) -> None:
         """Stop before an optimizer step that would poison the weights. (A loss scaler skips such a step by itself.)"""
         if torch.isfinite(torch.tensor(record["grad_norm"])) or self.precision.name == "fp16":
             return
+        images = [target["image_id"] for batch in batches for target in batch.targets]
         for name, parameter in self.unwrapped.named_parameters():
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 raise FloatingPointError(
-                    f"step {self.step}: the gradient of {name} is not finite, though the loss is ({record['loss']:.4g}). The weights "
-                    "are unharmed and the last checkpoint is good; resume with a lower learning rate or in float32.")
+                    f"step {self.step}: the gradient of {name} over the images {images} is not finite, though the loss is "
+                    f"({record['loss']:.4g}). The weights are unharmed and the last checkpoint is good; resume with a lower learning rate or in float32.")
 
 
 def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -243,7 +268,7 @@ class _Interrupt:
     """Ctrl-C (or SIGTERM) asks for a stop after the current step; a second one stops at once."""
 
     def __enter__(self) -> "_Interrupt":
-        self.requested = False
+        self.requested = self.agreed = False
         self._previous = {s: signal.signal(s, self._request) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -251,12 +276,13 @@ class _Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        print("\nstopping after this step; again to stop at once", flush=True)
+        print("\nstopping after this step or evaluation; again to stop at once", flush=True)
 
     def agree(self, distributed: Distributed) -> None:
-        """Ranks stop together or not at all."""
+        """Ranks stop together or not at all: a request counts when all have heard of it, whenever it came."""
+        self.agreed = self.requested
         if distributed.world_size > 1:
-            self.requested = distributed.mean({"stop": torch.tensor(float(self.requested))})["stop"] > 0
+            self.agreed = distributed.mean({"stop": torch.tensor(float(self.requested))})["stop"] > 0
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._previous.items():

@@ -8,11 +8,12 @@ from PIL import Image
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
+from scratch.data.coco import SPLITS
 from scratch.data.problems import KINDS, Problem, refuse
 
 
-def _check(coco_set, num_queries=10, decode=False, **fields):
-    return check_dataset(DataConfig(data=str(coco_set.write()), **fields), num_queries, decode)
+def _check(coco_set, num_queries=10, decode=False, only=SPLITS, **fields):
+    return check_dataset(DataConfig(data=str(coco_set.write()), **fields), num_queries, decode, only)
 
 
 def _kinds(report):
@@ -101,12 +102,12 @@ def test_a_file_that_is_no_image_is_refused(content, sound):
     assert _kinds(_check(sound)) == ["unreadable image"]
 
 
-def test_a_gap_inside_a_png_is_found_by_decoding(sound):
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_gap_inside_a_png_is_found_by_its_checksums_before_the_first_step(decode, sound):
     path = sound.image("train", 5, Image.effect_noise((97, 61), 60).convert("RGB"))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 3] + content[len(content) // 2:])
-    assert _check(sound, decode=False).problems == ()
-    assert _kinds(_check(sound, decode=True)) == ["truncated image"]
+    assert _kinds(_check(sound, decode=decode)) == ["truncated image"]
 
 
 def test_a_size_that_differs_from_the_annotation_is_refused(sound):
@@ -169,10 +170,17 @@ def test_one_image_in_two_splits_is_noted_whatever_its_name(sound):
 def test_the_quick_pass_looks_at_the_splits_and_images_that_a_run_uses(sound):
     sound.image("test", 8).unlink()
     sound.image("train", 9).unlink()
-    assert _check(sound, limit_train=2).problems == ()
-    assert _kinds(_check(sound)) == ["missing image"]
-    assert _kinds(_check(sound, limit_train=2, eval_split="test")) == ["missing image"]
+    assert _check(sound, only=("train", "val"), limit_train=2).problems == ()
+    assert _kinds(_check(sound, only=("train", "val"))) == ["missing image"]
+    assert _kinds(_check(sound, only=("test",))) == ["missing image"]
     assert _kinds(_check(sound, decode=True)) == ["missing image"] * 2
+
+
+def test_a_file_without_categories_is_refused(sound):
+    for document in (sound.split("train"), sound.split("val")):
+        document.update(categories=[], annotations=[])
+    with pytest.raises(ValueError, match="no categories: instances_train.json"):
+        _check(sound).refuse()
 
 
 def test_the_table_counts_each_kind_and_shows_a_few_or_all(sound):

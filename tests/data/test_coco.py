@@ -345,3 +345,11 @@ def test_the_ground_truth_is_what_pycocotools_reads_from_the_file(coco_tiny_dir)
         theirs = COCO(str(file)).dataset["annotations"]
     fields = ("image_id", "category_id", "bbox", "area", "iscrowd")
     assert sorted([a[f] for f in fields] for a in ours) == sorted([a[f] for f in fields] for a in theirs)
+
+
+def test_numbers_beyond_what_arrays_hold_are_reported_and_not_raised(coco_set):
+    coco_set.image("train", 1)
+    coco_set.image("train", 10**30)
+    coco_set.box("train", 1, [10**400, 2, 3, 4])
+    annotations = read_annotations(coco_set.write() / "annotations" / "instances_train.json")
+    assert sorted(problem.kind for problem in annotations.problems) == ["NaN box", "malformed entry", "unknown image id"]

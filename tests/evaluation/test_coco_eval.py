@@ -357,3 +357,8 @@ def test_the_table_stays_short_with_many_classes_and_shows_what_could_not_be_mea
     table = format_summary(summary, most_classes=7)
     assert len(table.splitlines()) == 13 and "–" in table
     assert table.endswith("… and 43 more classes, each with an AP of at most 0.420")
+
+
+def test_two_categories_of_one_name_have_figures_of_their_own() -> None:
+    summary = CocoEvaluator(truth_of(), CATEGORY_IDS, ("ant", "bee", "ant")).summary()
+    assert list(summary["per_class"]) == ["ant (3)", "bee", "ant (90)"]

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Callable, Iterator
 
 import pytest
 import torch
 
 from scratch.config import PRESETS, Config
 from scratch.data.batch import Batch
-from scratch.model.detr import build_detr
+from scratch.model.detr import build_detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
+from scratch.training.checkpoint import load_checkpoint
 from scratch.training.distributed import Distributed
-from scratch.training.loop import Run, train_step
+from scratch.training.log import RunLog
+from scratch.training.loop import Run, fit, train_step
 from tests.conftest import REPOSITORY
 
 
@@ -77,7 +81,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(tmp_
     run = make_run(small_config(), tmp_path)
     before = {name: p.detach().clone() for name, p in run.unwrapped.named_parameters()}
     run.unwrapped.input_proj.weight.register_hook(lambda gradient: gradient * math.nan)
-    with pytest.raises(FloatingPointError, match="input_proj.weight"):
+    with pytest.raises(FloatingPointError, match=r"input_proj.weight over the images \[0, 1, 2\]"):
         train_step(run, [random_batch(3)])
     assert all(torch.equal(before[name], p) for name, p in run.unwrapped.named_parameters())
 
@@ -98,6 +102,106 @@ def test_a_budget_in_minutes_moves_the_schedule_and_ends_the_run(tmp_path: Path)
     assert run.progress() == 0.5 and not run.finished()
     run.minutes = 10.0
     assert run.finished()
+
+
+class Sampler:
+    """An epoch of two batches, from anywhere."""
+
+    start = 0
+
+    def set_position(self, epoch: int, batch: int) -> None:
+        self.start = batch
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([random_batch(2, seed=k) for k in range(self.start, 2)])
+
+
+def fit_quietly(run: Run, evaluate: Callable[[Run], dict]) -> bool:
+    sampler, log = Sampler(), RunLog(run.directory, run.step)
+    try:
+        return fit(run, sampler, sampler, log, evaluate)
+    finally:
+        log.close()
+
+
+def test_ctrl_c_during_an_evaluation_keeps_its_figures_and_then_stops(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+
+    def interrupted(run: Run) -> dict:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"AP": 0.25}
+
+    assert not fit_quietly(run, interrupted)
+    assert (run.step, run.epoch, run.last_metrics) == (2, 1, {"AP": 0.25}) and not run.evaluation_due
+    assert load_checkpoint(tmp_path / "best.pt")["best_ap"] == 0.25
+
+
+def test_ctrl_c_during_the_last_evaluation_finds_a_run_that_is_complete(tmp_path: Path) -> None:
+    run = make_run(small_config(eval_every=100), tmp_path)
+
+    def interrupted(run: Run) -> dict:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"AP": 0.25}
+
+    assert fit_quietly(run, interrupted) and run.step == 5
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_checkpoint_before_the_evaluation_is_there(tmp_path: Path) -> None:
+    def interrupted_twice(run: Run) -> dict:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("this line is not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_quietly(make_run(small_config(), tmp_path), interrupted_twice)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert state["step"] == 2 and state["evaluation_due"]
+
+
+def test_a_run_that_is_resumed_with_less_to_do_than_is_done_is_evaluated(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    train_step(run, [random_batch(2)])
+    run.advance(1)
+    run.save()
+    config = small_config()
+    again = make_run(replace(config, train=replace(config.train, max_steps=1)), tmp_path)
+    again.resume(tmp_path / "last.pt")
+    assert fit_quietly(again, lambda run: {"AP": 0.5}) and again.last_metrics == {"AP": 0.5}
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(model=replace(small_config().model, hidden_dim=24)), r"input_proj.weight has the shape \(16, "),
+    (dict(train=replace(small_config().train, train_backbone="none")), "--train-backbone"),
+])
+def test_a_resume_that_would_change_the_weights_is_refused_in_words(change: dict, words: str, tmp_path: Path) -> None:
+    make_run(small_config(), tmp_path).save()
+    config = replace(small_config(), **change)
+    model = build_detr(config.model)
+    freeze_backbone(model, config.train.train_backbone)
+    run = Run(model, None, config, {}, tmp_path, Distributed(0, 1, torch.device("cpu")))
+    with pytest.raises(ValueError, match=words):
+        run.resume(tmp_path / "last.pt")
+
+
+def test_a_resume_on_data_of_other_classes_is_refused_even_if_they_are_as_many(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    run.classes = {"ids": [1, 2], "names": ["cat", "dog"]}
+    run.save()
+    run.classes = {"ids": [1, 2], "names": ["dog", "cat"]}
+    with pytest.raises(ValueError, match=r"\(cat, dog\).*\(dog, cat\)"):
+        run.resume(tmp_path / "last.pt")
+
+
+def test_a_running_average_that_a_resume_asks_for_begins_at_the_saved_weights(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    train_step(run, [random_batch(2)])
+    run.save()
+    again = make_run(small_config(ema_decay=0.9), tmp_path)
+    again.resume(tmp_path / "last.pt")
+    assert torch.equal(again.ema.shadow["class_embed.weight"], run.unwrapped.class_embed.weight)
 
 
 def train_on_bccd(folder: Path, bccd: Path, launcher: list[str], batch_size: int) -> list[dict]:

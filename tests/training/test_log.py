@@ -1,0 +1,67 @@
+"""The log: strict JSON, no step twice after a resume, a bar for a terminal and lines for a file."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scratch.training import log as log_module
+from scratch.training.log import RunLog
+
+RECORD = {"epoch": 9, "loss": 23.456, "loss_ce": 1.7, "loss_bbox": 0.8, "loss_giou": 1.05, "images_per_second": 59.1234, "memory_gib": 0.4}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+    return [json.loads(line, parse_constant=refuse) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_number_that_is_not_finite_is_written_as_null(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.step({**RECORD, "step": 1, "grad_norm": math.inf}, 0.1)
+    log.evaluation({"step": 1, "per_class": {"cat": {"AP": math.nan}}})
+    log.close()
+    step, evaluation = records(tmp_path)
+    assert step["grad_norm"] is None and step["loss"] == 23.456 and evaluation["per_class"]["cat"]["AP"] is None
+
+
+def test_a_resumed_run_forgets_what_its_checkpoint_does_not_know(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    for step in (1, 2, 3):
+        log.step({**RECORD, "step": step}, step / 10)
+        log.evaluation({"step": step})
+    log.close()
+    with open(log.path, "a", encoding="utf-8") as file:
+        file.write('{"kind": "step", "st')  # what a killed run was writing
+    RunLog(tmp_path, step=2).close()
+    assert [(r["kind"], r["step"]) for r in records(tmp_path)] == [("step", 1), ("evaluation", 1), ("step", 2), ("evaluation", 2)]
+    RunLog(tmp_path, step=2, evaluation_due=True).close()  # saved before its evaluation, which will come again
+    assert [(r["kind"], r["step"]) for r in records(tmp_path)] == [("step", 1), ("evaluation", 1), ("step", 2)]
+
+
+def test_without_a_terminal_a_line_is_printed_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, *(float(second) for second in range(1, 200))])
+    monkeypatch.setattr(log_module.time, "monotonic", lambda: next(clock))
+    log = RunLog(tmp_path)
+    for step in range(1, 51):
+        log.step({**RECORD, "step": step}, step / 50)
+    log.close()
+    output, errors = capsys.readouterr()
+    lines = output.splitlines()
+    assert 1 <= len(lines) <= 3 and errors == "" and all(line.rstrip().endswith("GiB") for line in lines)
+
+
+def test_the_bar_fits_eighty_columns_and_a_resumed_run_owes_its_speed_to_its_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module.sys.stderr, "isatty", lambda: True, raising=False)
+    log = RunLog(tmp_path, step=1000)
+    log.step({**RECORD, "step": 1001}, 0.9)
+    assert log.bar.initial == log.bar.n == 0.9
+    log.bar.ncols, log.bar.dynamic_ncols = 80, None
+    line = str(log.bar)
+    log.close()
+    assert len(line) <= 80 and all(part in line for part in ("loss 23.5", "ce 1.70", "L1 0.80", "giou 1.05", "59.1 img/s", "0.4 GiB"))
