@@ -4,7 +4,7 @@
 
     python detr_scratch.py                           train on generated shapes: detr_141m on a GPU, tiny without one
     python detr_scratch.py train --data DIR          train on a COCO-format folder
-    python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: a run's folder, or a checkpoint)
+    python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: a run's folder or a checkpoint)
     python detr_scratch.py predict IMAGE|DIR         boxes drawn on pictures, and as COCO JSON
     python detr_scratch.py info [--preset NAME]      parameters by part, and the primitives that one step is made of
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
@@ -28,7 +28,9 @@ import tyro
 from commands.check_data import CheckDataArguments, check_data
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from commands.info import InfoArguments, info
-from commands.opening import make_criterion, newest_run, on_disk, open_split, parameter_count, read_checkpoint, resolve_device
+from commands.opening import (
+    make_criterion, newest_run, on_disk, open_split, parameter_count, read_checkpoint, resolve_device,
+)
 from commands.predict import PredictArguments, predict
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.data.check import check_dataset
@@ -43,7 +45,8 @@ from scratch.ops.boxes import box_xywh_to_xyxy
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.log import RunLog
-from scratch.training.loop import Run, fit
+from scratch.training.loop import fit
+from scratch.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ def train(arguments: TrainArguments) -> None:
     train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed)
     classes = train_set.classes
     eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
-    share = dict(workers=data.workers, seed=config.train.seed, device_type=distributed.device.type, rank=distributed.rank,
-                 world_size=distributed.world_size)
+    share = dict(workers=data.workers, seed=config.train.seed, device_type=distributed.device.type,
+                 rank=distributed.rank, world_size=distributed.world_size)
     loader, sampler = make_loader(train_set, config.train.batch_size, train=True, **share)
     eval_loader, _ = make_loader(eval_set, config.train.batch_size, train=False, **share)
 
@@ -91,9 +94,10 @@ def train(arguments: TrainArguments) -> None:
     torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations
     if arguments.resume:
         run.resume(latest_checkpoint(run_dir))
+    beginning = f"resuming {run_dir} at step {run.step}" if arguments.resume else f"writing to {run_dir}"
     say(f"{config.preset}: {parameter_count(model)} on {distributed.device} in {run.precision.name}; "
         f"{len(train_set):,} training and {len(eval_set):,} {data.eval_split} images, {len(classes.ids)} classes\n"
-        f"{'resuming ' + str(run_dir) + ' at step ' + str(run.step) if arguments.resume else 'writing to ' + str(run_dir)}")
+        f"{beginning}")
 
     # Fit, and say what came of it.
     log = RunLog(run_dir, run.step, run.evaluation_due, active=distributed.is_main)
@@ -103,11 +107,13 @@ def train(arguments: TrainArguments) -> None:
         log.close()
         distributed.close()
     if not finished:
-        say(f"stopped at step {run.step} with everything saved; to go on: python detr_scratch.py train --resume --run-dir {run_dir}")
+        say(f"stopped at step {run.step} with everything saved; to go on: "
+            f"python detr_scratch.py train --resume --run-dir {run_dir}")
         return
     if arguments.resume and run.step == log.first_step:
         say("this run was already at its end; a larger --epochs, --max-steps or --max-minutes takes it further")
-    say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n{format_summary(run.last_metrics)}\n"
+    say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
+        f"{format_summary(run.last_metrics)}\n"
         f"(the best evaluation had AP {run.best_ap:.3f}, and its weights are in best.pt)\n\nLook next at\n"
         f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation\n"
         f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step\n"
@@ -116,7 +122,7 @@ def train(arguments: TrainArguments) -> None:
 
 
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
-    """Evaluate the run's weights (their running average, if it keeps one); draw a sheet of predictions beside the truth."""
+    """Evaluate the run's weights (or their running average, if it keeps one); draw predictions beside the truth."""
     evaluator = CocoEvaluator(eval_set.ground_truth(), eval_set.classes.ids, eval_set.classes.names)
     with run.judged_weights():
         run.distributed.share_buffers(run.unwrapped)
@@ -126,11 +132,13 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
         sheet = run.directory / "pictures" / f"step_{run.step:06d}.png"
         draw_sheet(sheet, eval_set, results)
         log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {metrics['AP'] or 0:.3f}  "
-                f"AP50 {metrics['AP50'] or 0:.3f}  AP75 {metrics['AP75'] or 0:.3f}  loss {metrics['losses']['loss']:.2f}  {sheet}")
+                f"AP50 {metrics['AP50'] or 0:.3f}  AP75 {metrics['AP75'] or 0:.3f}  "
+                f"loss {metrics['losses']['loss']:.2f}  {sheet}")
     return metrics
 
 
-def draw_sheet(path: Path, dataset: CocoDetection, results: list[dict[str, Any]], count: int = 8, threshold: float = 0.5) -> None:
+def draw_sheet(path: Path, dataset: CocoDetection, results: list[dict[str, Any]], count: int = 8,
+               threshold: float = 0.5) -> None:
     """The first images of a split, the truth beside the predictions."""
     truth = dataset.ground_truth()
     label = {category: k for k, category in enumerate(dataset.classes.ids)}
@@ -142,8 +150,8 @@ def draw_sheet(path: Path, dataset: CocoDetection, results: list[dict[str, Any]]
                 "scores": torch.tensor([e.get("score", 1.0) for e in mine])}
 
     shown = truth["images"][:count]
-    prediction_sheet(path, [read_image(dataset.images / image["file_name"], (image["width"], image["height"])) for image in shown],
-                     [of_image(truth["annotations"], image["id"]) for image in shown],
+    images = [read_image(dataset.images / image["file_name"], (image["width"], image["height"])) for image in shown]
+    prediction_sheet(path, images, [of_image(truth["annotations"], image["id"]) for image in shown],
                      [of_image(results, image["id"]) for image in shown], dataset.classes.names, threshold)
 
 
@@ -152,14 +160,17 @@ def draw_sheet(path: Path, dataset: CocoDetection, results: list[dict[str, Any]]
 
 def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
     """Flags from the dataclass's fields; what is not given keeps the value of `default`."""
-    return tyro.cli(arguments_type, default=default, args=argv, prog=f"detr_scratch.py {command}", config=(tyro.conf.OmitArgPrefixes,))
+    return tyro.cli(arguments_type, default=default, args=argv, prog=f"detr_scratch.py {command}",
+                    config=(tyro.conf.OmitArgPrefixes,))
 
 
 def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
     """The flags that decide the defaults of all others, read ahead of them."""
-    parser = argparse.ArgumentParser("detr_scratch.py", usage="%(prog)s COMMAND --help", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser("detr_scratch.py", usage="%(prog)s COMMAND --help", add_help=False,
+                                     allow_abbrev=False)
     for name in names:
-        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", action="store_true" if name == "resume" else "store")
+        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}",
+                            action="store_true" if name == "resume" else "store")
     return parser.parse_known_args(argv)[0]
 
 
@@ -180,42 +191,56 @@ def new_run(preset: str, data: str) -> Path:
 
 
 def parse_train(argv: Sequence[str]) -> TrainArguments:
-    """A preset's or a resumed run's configuration, changed by the flags; and a folder that is free, or the run's own."""
+    """A preset's or a resumed run's configuration, changed by the flags; and a free folder, or the run's own."""
     given = flags_given(argv, "preset", "device", "run-dir", "resume")
     if given.resume:
         run_dir = Path(given.run_dir) if given.run_dir else newest_run()
         last = latest_checkpoint(run_dir)
         if last is None:
-            raise FileNotFoundError(f"there is no checkpoint in {run_dir} to resume from: leave --resume out to start there")
+            raise FileNotFoundError(f"there is no checkpoint in {run_dir} to resume from: leave --resume out to start "
+                                    "there")
         config = Config.from_dict(load_checkpoint(last)["config"])
         if given.preset not in (None, config.preset):
-            raise ValueError(f"{run_dir} was begun with the preset {config.preset}, and cannot go on as {given.preset}: leave --preset out")
+            raise ValueError(f"{run_dir} was begun with the preset {config.preset}, and cannot go on as "
+                             f"{given.preset}: leave --preset out")
         return parse(TrainArguments, TrainArguments(config, run_dir), "train", argv)
     device = resolve_device(given.device or "auto")
-    arguments: TrainArguments = parse(TrainArguments, TrainArguments(preset_config(given.preset, device)), "train", argv)
+    default = TrainArguments(preset_config(given.preset, device))
+    arguments: TrainArguments = parse(TrainArguments, default, "train", argv)
     if given.preset is None:
         print(f"preset {arguments.config.preset}: {'there is a GPU' if device.startswith('cuda') else 'no GPU in use'} "
               f"(--preset {'|'.join(PRESETS)} chooses another)")
     run_dir = arguments.run_dir or new_run(arguments.config.preset, arguments.config.data.data)
     if (run_dir / "last.pt").exists():
-        raise FileExistsError(f"{run_dir} already holds a run: add --resume to go on with it, or name another --run-dir")
+        raise FileExistsError(f"{run_dir} already holds a run: add --resume to go on with it, or name another "
+                              "--run-dir")
     return replace(arguments, run_dir=run_dir)
 
 
 def parse_eval(argv: Sequence[str]) -> EvalArguments:
     """Parsed twice: the checkpoint that the first pass finds gives the second its defaults for the data."""
-    without_help = [word for word in argv if word not in ("-h", "--help")] or argv  # `eval RUN --help` shows the run's own defaults
+    # `eval RUN --help` shows the run's own defaults.
+    without_help = [word for word in argv if word not in ("-h", "--help")] or argv
     arguments: EvalArguments = parse(EvalArguments, EvalArguments(tyro.MISSING, DataConfig()), "eval", without_help)
     config = Config.from_dict(read_checkpoint(arguments.checkpoint)["config"])
     return parse(EvalArguments, EvalArguments(arguments.checkpoint, config.data), "eval", argv)
+
+
+def parse_info(argv: Sequence[str]) -> InfoArguments:
+    default = InfoArguments(preset_config(flags_given(argv, "preset").preset))
+    return parse(InfoArguments, default, "info", argv)
+
+
+def parse_check_data(argv: Sequence[str]) -> CheckDataArguments:
+    return parse(CheckDataArguments, CheckDataArguments(tyro.MISSING, DataConfig()), "check-data", argv)
 
 
 COMMANDS = {
     "train": (parse_train, train),
     "eval": (parse_eval, evaluate_checkpoint),
     "predict": (lambda argv: parse(PredictArguments, PredictArguments(tyro.MISSING), "predict", argv), predict),
-    "info": (lambda argv: parse(InfoArguments, InfoArguments(preset_config(flags_given(argv, "preset").preset)), "info", argv), info),
-    "check-data": (lambda argv: parse(CheckDataArguments, CheckDataArguments(tyro.MISSING, DataConfig()), "check-data", argv), check_data),
+    "info": (parse_info, info),
+    "check-data": (parse_check_data, check_data),
 }
 
 

@@ -38,11 +38,13 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
     check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,)).refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
-                            device_type=distributed.device.type, rank=distributed.rank, world_size=distributed.world_size)
+                            device_type=distributed.device.type, rank=distributed.rank,
+                            world_size=distributed.world_size)
     evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names)
     metrics, _ = evaluate(model, loader, make_criterion(config), evaluator, distributed.device,
                           gather=distributed.gather, progress=distributed.is_main)
     if distributed.is_main:
         print(f"{arguments.checkpoint} on the {data.eval_split} split of {data.data}: {len(dataset):,} images, "
-              f"{metrics['images_per_second']:.1f} images/s, loss {metrics['losses']['loss']:.3f}\n{format_summary(metrics)}")
+              f"{metrics['images_per_second']:.1f} images/s, loss {metrics['losses']['loss']:.3f}\n"
+              f"{format_summary(metrics)}")
     distributed.close()

@@ -21,7 +21,7 @@ class InfoArguments:
 
 
 def info(arguments: InfoArguments) -> None:
-    """Print the configuration, the parameters by part, and the primitives that a training step dispatches, by category."""
+    """Print the configuration, the parameters by part, and the primitives of a training step, by category."""
     config = arguments.config
     for part in ("model", "loss", "data", "train"):
         fields = ", ".join(f"{name}={value}" for name, value in config.to_dict()[part].items() if value is not None)
@@ -29,7 +29,8 @@ def info(arguments: InfoArguments) -> None:
     model = build_detr(config.model)
     freeze_backbone(model, config.train.train_backbone)
     print(f"\n{parameter_count(model)}")
-    for name, part in (*((n, p) for n, p in model.named_children() if n != "transformer"), *model.transformer.named_children()):
+    parts = [(name, part) for name, part in model.named_children() if name != "transformer"]
+    for name, part in (*parts, *model.transformer.named_children()):
         print(f"  {name:12}{sum(p.numel() for p in part.parameters()):>14,}")
 
     criterion = make_criterion(config)

@@ -42,13 +42,15 @@ def on_disk(data: DataConfig, distributed: Distributed) -> DataConfig:
     return replace(data, data=str(shapes_dataset(Path("data"), data.shapes_train, data.shapes_val, seed=0)))
 
 
-def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int, classes: Optional[Classes] = None) -> CocoDetection:
+def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int,
+               classes: Optional[Classes] = None) -> CocoDetection:
     """One split of a data set, with the classes of a checkpoint or of the training split."""
     splits = find_splits(data)
     if split not in splits:
         raise ValueError(f"{data.data} has no {split} split; it has {', '.join(splits)}")
     images, annotations = splits[split]
-    return CocoDetection(images, annotations, transform, classes, limit=data.limit_train if split == "train" else data.limit_val, seed=seed)
+    limit = data.limit_train if split == "train" else data.limit_val
+    return CocoDetection(images, annotations, transform, classes, limit=limit, seed=seed)
 
 
 def make_criterion(config: Config) -> SetCriterion:
@@ -72,7 +74,7 @@ def read_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
 
 
 def load_detector(path: Path, device: torch.device) -> tuple[Detr, Config, Classes]:
-    """A trained detector in eval mode (the running average of its weights, if it kept one), its configuration and classes."""
+    """A trained detector in eval mode (its weights' running average, if it kept one), its configuration and classes."""
     state = read_checkpoint(path, device)
     config = Config.from_dict(state["config"])
     model = build_detr(config.model).to(device).eval()
@@ -91,5 +93,6 @@ def newest_run() -> Path:
 
 
 def parameter_count(model: nn.Module) -> str:
-    total, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (False, True))
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return f"{total:,} parameters, {trained:,} of them trained"

@@ -46,7 +46,8 @@ def predict(arguments: PredictArguments) -> None:
     transform = Augmentation.for_evaluation(config.data)
     paths = image_files(arguments.source)
     if paths[0].parent.resolve() == arguments.out.resolve():
-        raise ValueError(f"--out {arguments.out} is the folder of the images themselves, and would lose those that are PNG files: name another")
+        raise ValueError(f"--out {arguments.out} is the folder of the images themselves, and would lose those that are "
+                         "PNG files: name another")
     arguments.out.mkdir(parents=True, exist_ok=True)
     alike = Counter(path.stem for path in paths)  # a.jpg and a.png: those keep their endings, a.jpg.png and a.png.png
     print(f"{checkpoint}: {len(classes.ids)} classes; {len(paths)} images; threshold {arguments.threshold}")
@@ -63,7 +64,8 @@ def predict(arguments: PredictArguments) -> None:
         batch = collate([(pixels, {})]).to(device)
         with torch.no_grad():
             outputs = model(batch.normalised(), batch.pad_mask)
-        found = {name: value.cpu() for name, value in postprocess(outputs, torch.tensor([[image.height, image.width]], device=device))[0].items()}
+        size = torch.tensor([[image.height, image.width]], device=device)
+        found = {name: value.cpu() for name, value in postprocess(outputs, size)[0].items()}
         order = found["scores"].argsort(descending=True)
         order = order[found["scores"][order] >= arguments.threshold]
         shown = {name: value[order] for name, value in found.items()}

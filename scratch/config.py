@@ -186,7 +186,8 @@ class Config:
         for name, kind in (("model", ModelConfig), ("loss", LossConfig), ("data", DataConfig), ("train", TrainConfig)):
             unknown = set(values[name]) - {f.name for f in fields(kind)}
             if unknown:
-                raise ValueError(f"config.{name} has unknown fields {sorted(unknown)}: it was written by another version")
+                raise ValueError(f"config.{name} has unknown fields {sorted(unknown)}: it was written by another "
+                                 "version")
             parts[name] = kind(**values[name])
         return Config(**parts)
 

@@ -37,7 +37,8 @@ def assert_same(
     their_value, their_gradients, _ = _run(theirs, inputs, torch.float64, cotangent)
     torch.testing.assert_close(our_value, their_value, rtol=tolerance, atol=tolerance)
     for i, (our, their) in enumerate(zip(our_gradients, their_gradients)):
-        assert (our is None) == (their is None), f"float input {i}: has ours a gradient? {our is not None}; torch's? {their is not None}"
+        assert (our is None) == (their is None), (
+            f"float input {i}: has ours a gradient? {our is not None}; torch's? {their is not None}")
         if our is not None:
             torch.testing.assert_close(our, their, rtol=tolerance, atol=tolerance,
                                        msg=lambda m, i=i: f"gradient of float input {i}: {m}")
@@ -47,7 +48,7 @@ def assert_as_precise_as_torch(
     ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor,
     dtypes: Sequence[torch.dtype] = LOW_PRECISIONS, gradients: bool = True,
 ) -> None:
-    """In each dtype, ours is no further from the float64 truth than twice torch's distance and one unit in the last place.
+    """In each dtype ours is no further from the float64 truth than twice torch's distance and a unit in the last place.
 
     The truth is torch's own float64 result on the inputs as rounded to the dtype. A distance is the largest absolute
     difference over a tensor; the unit in the last place is that of the tensor's largest magnitude.
@@ -59,14 +60,16 @@ def assert_as_precise_as_torch(
         truth, true_gradients, _ = _run(theirs, rounded, torch.float64, cotangent)
         our_value, our_gradients, _ = _run(ours, rounded, dtype, cotangent)
         their_value, their_gradients, _ = _run(theirs, rounded, dtype, cotangent)
-        assert our_value.dtype == their_value.dtype, f"{dtype}: ours returns {our_value.dtype}, torch {their_value.dtype}"
+        assert our_value.dtype == their_value.dtype, (
+            f"{dtype}: ours returns {our_value.dtype}, torch {their_value.dtype}")
         pairs = [("value", our_value, their_value, truth)]
         if gradients:
-            pairs += [(f"gradient of float input {i}", *triple)
-                      for i, triple in enumerate(zip(our_gradients, their_gradients, true_gradients)) if triple[2] is not None]
+            triples = enumerate(zip(our_gradients, their_gradients, true_gradients))
+            pairs += [(f"gradient of float input {i}", *triple) for i, triple in triples if triple[2] is not None]
         for name, our, their, true in pairs:
             our_distance = (our.double() - true).abs().max().item()
             their_distance = (their.double() - true).abs().max().item()
             unit = torch.finfo(dtype).eps * true.abs().max().item()
             assert our_distance <= 2 * their_distance + unit, (
-                f"{dtype}, {name}: ours is {our_distance:.3e} from the truth, torch {their_distance:.3e}, one unit is {unit:.3e}")
+                f"{dtype}, {name}: ours is {our_distance:.3e} from the truth, torch {their_distance:.3e}, "
+                f"one unit is {unit:.3e}")

@@ -1,7 +1,8 @@
-"""golden: weights and images that follow from a rule, so that stored outputs of the official DETR need no stored weights.
+"""golden: weights and images that follow from a rule, so that the official DETR's stored outputs need no weights.
 
 A golden file holds what the official implementation computed (float32, CPU, eval mode) for weights, images and targets
-that anybody can make again: seeded normal draws, scaled so that activations stay alive from the first layer to the last.
+that anybody can make again: seeded normal draws, scaled so that activations stay alive from the first layer to the
+last.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def read(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
 
 
 def weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-    """The official-format state dict: key number i, in sorted order, is drawn from the seed i and scaled by its name."""
+    """The official-format state dict: key number i, in sorted order, is drawn from seed i and scaled by its name."""
     return {key: torch.from_numpy(_weight(key, shapes[key], i)) for i, key in enumerate(sorted(shapes))}
 
 
@@ -52,7 +53,8 @@ def _weight(key: str, shape: list[int], seed: int) -> np.ndarray:
 def batch(sizes: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Already normalised images (B,3,H,W), coarse blocks plus fine noise, and pad_mask (B,H,W), True where padded."""
     height, width = (max(axis) for axis in zip(*sizes))
-    images, pad_mask = torch.zeros(len(sizes), 3, height, width), torch.ones(len(sizes), height, width, dtype=torch.bool)
+    images = torch.zeros(len(sizes), 3, height, width)
+    pad_mask = torch.ones(len(sizes), height, width, dtype=torch.bool)
     for i, (h, w) in enumerate(sizes):
         g = np.random.RandomState(1000 + i)
         coarse = (3 * g.standard_normal((3, h // 32, w // 32))).astype(np.float32)

@@ -23,15 +23,15 @@ def test_one_step_leaves_both_sides_with_the_same_weights():
         assert torch.equal(p, q) and p.requires_grad == q.requires_grad, name
     seconds, _ = ours(), theirs()
     assert set(seconds) == {"step", *PARTS} and seconds["step"] == pytest.approx(sum(seconds[part] for part in PARTS))
-    # A sum, since AdamW's first step is the gradient's sign: where the gradient is 0 but for rounding, it may be either.
+    # A sum, since AdamW's first step is the gradient's sign: where that is 0 but for rounding, it may be either.
     moved = sum((p - before[name]).abs().sum() for name, p in ours.model.named_parameters())
     apart = sum((p - q).abs().sum() for p, q in zip(ours.model.parameters(), theirs.model.parameters()))
     assert 0 < moved and apart < 1e-4 * moved
 
 
 def test_the_figures_of_a_run_are_printed_and_written(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.training_step", "--presets", "tiny", "--repeats", "1", "--batch-size", "2",
-               "--size", "64", "64", "--json", tmp_path / "figures.json"]
+    command = [sys.executable, "-m", "benchmarks.training_step", "--presets", "tiny", "--repeats", "1",
+               "--batch-size", "2", "--size", "64", "64", "--json", tmp_path / "figures.json"]
     output = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     (result,) = json.loads((tmp_path / "figures.json").read_text())["results"]
     assert table(result) in output

@@ -58,7 +58,8 @@ def test_missing_unexpected_and_misshapen_keys_are_counted_and_named(official):
     with pytest.raises(ValueError) as error:
         load_official(Detr(SMALL), official)
     message = str(error.value)
-    assert "6 missing: bbox_embed.layers.0.weight, bbox_embed.layers.0.bias, bbox_embed.layers.1.weight and 3 more" in message
+    assert ("6 missing: bbox_embed.layers.0.weight, bbox_embed.layers.0.bias, bbox_embed.layers.1.weight "
+            "and 3 more") in message
     assert "1 unexpected: extra.weight" in message
     assert "1 misshapen: query_embed.weight is (100, 12), wanted (5, 12)" in message
 

@@ -1,4 +1,4 @@
-"""The flagship, detr_141m, on a CPU and small images: one full training step, a checkpoint, and the next step as if nothing had been."""
+"""The flagship, detr_141m, on a CPU and small images: a full training step, a checkpoint, and the next step from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from scratch.model.detr import build_detr
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
 from scratch.training.distributed import Distributed
-from scratch.training.loop import Run, train_step
+from scratch.training.loop import train_step
+from scratch.training.run import Run
 from tests.training.test_loop import random_batch
 
 
@@ -21,7 +22,8 @@ def make_run(directory: Path, seed: int) -> Run:
     config = replace(preset, model=replace(preset.model, num_classes=3), train=replace(preset.train, max_minutes=None))
     torch.manual_seed(seed)
     model = build_detr(config.model)
-    run = Run(model, SetCriterion(3, HungarianMatcher(), config.loss), config, {}, directory, Distributed(0, 1, torch.device("cpu")))
+    criterion = SetCriterion(3, HungarianMatcher(), config.loss)
+    run = Run(model, criterion, config, {}, directory, Distributed(0, 1, torch.device("cpu")))
     run.batches_per_epoch = 10
     return run
 
@@ -33,10 +35,11 @@ def test_detr_141m_trains_a_step_with_a_gradient_everywhere_and_resumes_bit_for_
         parameter.register_post_accumulate_grad_hook(
             lambda p, name=name: touched.add(name) if p.grad.isfinite().all() and p.grad.any() else None)
     train_step(run, [random_batch(2, seed=1)])
-    # The decoder starts from zeros and its biases do too: what only scales zeros has no gradient in the very first step.
+    # The decoder starts from zeros and its biases do too: what only scales zeros has no gradient in the first step.
     silent = {name for name, _ in run.unwrapped.named_parameters()} - touched
     first = "transformer.decoder.layers.0."
-    assert silent <= {first + "self_attn.in_proj_weight", first + "self_attn.out_proj.weight", first + "norm1.weight"}, silent
+    blind = {first + "self_attn.in_proj_weight", first + "self_attn.out_proj.weight", first + "norm1.weight"}
+    assert silent <= blind, silent
     run.advance(1)
     run.save()
     expected = train_step(run, [random_batch(2, seed=2)])

@@ -1,8 +1,8 @@
 """On the official DETR's weights the detector computes what the official DETR computes, forwards and backwards.
 
-The tolerance is ten times the stored values' own distance from float64: 5e-5 for logits, 4e-6 for boxes, 2e-4 for losses,
-1.1e-3 relative for gradient norms. One norm is left out: the first decoder layer meets only zeros, so the gradient of what
-its queries and keys are made of is rounding noise.
+The tolerance is ten times the stored values' own distance from float64: 5e-5 for logits, 4e-6 for boxes, 2e-4 for
+losses, 1.1e-3 relative for gradient norms. One norm is left out: the first decoder layer meets only zeros, so the
+gradient of what its queries and keys are made of is rounding noise.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def test_every_layer_before_it_answers_the_same(run):
 
 
 def test_detections_in_the_original_image_are_the_same(run):
-    found = postprocess({name: run.outputs[name][:1] for name in ("pred_logits", "pred_boxes")}, torch.tensor([[480, 640]]))[0]
+    first_image = {name: run.outputs[name][:1] for name in ("pred_logits", "pred_boxes")}
+    found = postprocess(first_image, torch.tensor([[480, 640]]))[0]
     assert_near(found["scores"], run.arrays["post_scores"], 5e-5)
     assert torch.equal(found["labels"], torch.from_numpy(run.arrays["post_labels"]))
     assert_near(found["boxes"], run.arrays["post_boxes"], 640 * 4e-6)
@@ -106,7 +107,8 @@ def test_every_gradient_has_the_same_norm(run):
     assert {name for name in ours if ours[name] is None} == {name for name in stored if stored[name] is None}
     learnt = [name for name in ours if ours[name] is not None and name != NOISE]
     assert len(learnt) == len(stored) - sum(norm is None for norm in stored.values()) - 1
-    assert {name: ours[name] for name in learnt} == pytest.approx({name: stored[name] for name in learnt}, rel=1.1e-3, abs=0)
+    expected = {name: stored[name] for name in learnt}
+    assert {name: ours[name] for name in learnt} == pytest.approx(expected, rel=1.1e-3, abs=0)
 
 
 def from_official_names(norms: dict) -> dict:

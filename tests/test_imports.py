@@ -77,9 +77,10 @@ def test_the_table_names_every_room():
 
 
 def test_nothing_but_tests_imports_the_command_line():
-    paths = [path for folder in ("scratch", "reference", "benchmarks", "commands") for path in (REPOSITORY / folder).rglob("*.py")]
-    for path in paths:
-        assert not any(within(name, ("detr_scratch", "tests")) for name in imported(path.read_text(), module_name(path))), path
+    folders = ("scratch", "reference", "benchmarks", "commands")
+    for path in [path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]:
+        names = imported(path.read_text(), module_name(path))
+        assert not any(within(name, ("detr_scratch", "tests")) for name in names), path
 
 
 def test_the_reference_shares_nothing_but_the_configuration():

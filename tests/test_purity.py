@@ -1,7 +1,7 @@
-"""The detector is made of tensor arithmetic: its source calls no composite operator, and none reaches PyTorch's dispatcher.
+"""The detector is tensor arithmetic: its source calls no composite operator, and none reaches PyTorch's dispatcher.
 
-Two checks, because each sees what the other cannot: the source shows `linear`, which the dispatcher sees as a matrix product;
-the dispatcher sees what a harmless name hides. Both are shown to fail where they must.
+Two checks, because each sees what the other cannot: the source shows `linear`, which the dispatcher sees as a matrix
+product; the dispatcher sees what a harmless name hides. Both are shown to fail where they must.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ SOURCES = sorted(SCRATCH.rglob("*.py"))
 
 # ── the source ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Everything that torch.nn.functional offers is composite, under whatever roof it is called again; tanh is plain arithmetic.
-# Then what only torch or Tensor offers. A trailing underscore (in place) is cut before comparing.
+# Everything that torch.nn.functional offers is composite, under whatever roof it is called again; tanh is plain
+# arithmetic. Then what only torch or Tensor offers. A trailing underscore (in place) is cut before comparing.
 FUNCTIONAL = {name for name in dir(F) if callable(getattr(F, name)) and name[0].islower()} - {"tanh"}
 COMPOSITE = FUNCTIONAL | {
-    "convolution", "sigmoid", "expit", "logit", "logsumexp", "logaddexp", "cdist", "pdist", "softplus", "relu6", "rms_norm",
-    "batch_norm_stats", "native_batch_norm", "native_layer_norm", "native_group_norm", "native_dropout", "renorm", "trapezoid",
-    "lstm", "gru", "rnn_tanh", "rnn_relu", "clip_grad_norm", "cross_entropy_loss", "xlogy", "entr", "polar", "segment_reduce"}
+    "convolution", "sigmoid", "expit", "logit", "logsumexp", "logaddexp", "cdist", "pdist", "softplus", "relu6",
+    "rms_norm", "batch_norm_stats", "native_batch_norm", "native_layer_norm", "native_group_norm", "native_dropout",
+    "renorm", "trapezoid", "lstm", "gru", "rnn_tanh", "rnn_relu", "clip_grad_norm", "cross_entropy_loss", "xlogy",
+    "entr", "polar", "segment_reduce"}
 # Tensor.unfold is a view; functional.unfold copies.
 METHODS = {name for name in COMPOSITE if hasattr(Tensor, name)} - {"unfold"}
 # Of the packages with ready-made parts, only the containers and the infrastructure.
@@ -80,13 +81,15 @@ def violations(source: str) -> list[str]:
     # A package under another name would hide what is taken from it: `n = torch.nn` and then `n.Linear`.
     inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in inner and dotted(node) in ("torch", *ALLOWED):
+        outermost = isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in inner
+        if outermost and dotted(node) in ("torch", *ALLOWED):
             found.append(f"{node.lineno}: {dotted(node)} under another name")
         if isinstance(node, ast.Attribute):
             path = dotted(node)
             if path:
                 check(node, path)
-            elif node.attr.rstrip("_") in METHODS and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+            elif (node.attr.rstrip("_") in METHODS
+                  and not (isinstance(node.value, ast.Name) and node.value.id == "self")):
                 found.append(f"{node.lineno}: .{node.attr}")
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             of_torch = node.func.id == "getattr" and (dotted(node.args[0]) or "").split(".")[0] == "torch"
@@ -242,7 +245,8 @@ def test_the_recorder_sees_composites(composite, operator):
 
 def test_the_recorder_sees_attention():
     q = torch.ones(1, 1, 3, 4)
-    assert any("attention" in name for name in composites(record_primitives(lambda: F.scaled_dot_product_attention(q, q, q))))
+    primitives = record_primitives(lambda: F.scaled_dot_product_attention(q, q, q))
+    assert any("attention" in name for name in composites(primitives))
 
 
 def test_the_recorder_sees_a_composite_that_only_the_backward_calls():

@@ -78,4 +78,5 @@ def test_every_loss_is_equal_whatever_the_number_of_objects(sizes):
     expected = ReferenceCriterion(5, LOSS).double()(outputs, truth)
     assert set(losses) == set(expected)
     for name in losses:
-        torch.testing.assert_close(losses[name], expected[name], rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(losses[name], expected[name], rtol=1e-9, atol=1e-9,
+                                   msg=lambda m, name=name: f"{name}: {m}")

@@ -18,16 +18,18 @@ from scratch.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY
 
 # Small enough for seconds; dropout, augmentation, workers, accumulation, the running average and batch norm are all on.
-FLAGS = ["--preset", "tiny", "--device", "cpu", "--shapes-train", "22", "--shapes-val", "3", "--short-side", "64", "--max-size", "96",
-         "--batch-size", "2", "--accumulate", "2", "--max-minutes", "None", "--epochs", "3", "--max-steps", "14", "--hidden-dim", "32",
-         "--dim-feedforward", "48", "--dropout", "0.1", "--workers", "1", "--ema-decay", "0.9", "--checkpoint-every", "2"]
+FLAGS = ["--preset", "tiny", "--device", "cpu", "--shapes-train", "22", "--shapes-val", "3", "--short-side", "64",
+         "--max-size", "96", "--batch-size", "2", "--accumulate", "2", "--max-minutes", "None", "--epochs", "3",
+         "--max-steps", "14", "--hidden-dim", "32", "--dim-feedforward", "48", "--dropout", "0.1", "--workers", "1",
+         "--ema-decay", "0.9", "--checkpoint-every", "2"]
 LAST_STEP = 14
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen:
     command = [sys.executable, str(REPOSITORY / "detr_scratch.py"), "train", "--run-dir", str(folder / "run"), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True)
 
 
 def steps_of(folder: Path) -> list[dict]:
@@ -72,11 +74,12 @@ def assert_same_run(folder: Path, other: Path) -> None:
     watched = ("step", "loss", "loss_ce", "loss_bbox", "loss_giou", "grad_norm", "lr_backbone")
     losses = [[[r[k] for k in watched] for r in steps_of(f) if r["kind"] == "step"] for f in (folder, other)]
     assert losses[0] == losses[1]
-    evaluations = [[(r["step"], r["AP"], r["losses"]["loss"]) for r in steps_of(f) if r["kind"] == "evaluation"] for f in (folder, other)]
+    evaluations = [[(r["step"], r["AP"], r["losses"]["loss"]) for r in steps_of(f) if r["kind"] == "evaluation"]
+                   for f in (folder, other)]
     assert evaluations[0] == evaluations[1]
 
 
-def test_a_run_killed_at_random_steps_and_resumed_equals_the_uninterrupted_one(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_and_resumed_equals_the_uninterrupted_one(uninterrupted: Path, tmp_path: Path) -> None:
     first, second = sorted(random.Random(os.getpid()).sample(range(2, LAST_STEP - 1), 2))
     process = start(tmp_path, *FLAGS)
     wait_for_step(process, tmp_path, first)
@@ -90,7 +93,7 @@ def test_a_run_killed_at_random_steps_and_resumed_equals_the_uninterrupted_one(u
     assert_same_run(tmp_path, uninterrupted)
 
 
-def test_ctrl_c_saves_leaves_cleanly_and_the_resumed_run_equals_the_uninterrupted_one(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_run_left_by_ctrl_c_and_resumed_equals_the_uninterrupted_one(uninterrupted: Path, tmp_path: Path) -> None:
     process = start(tmp_path, *FLAGS)
     wait_for_step(process, tmp_path, 3)
     process.send_signal(signal.SIGINT)

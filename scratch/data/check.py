@@ -4,9 +4,9 @@
     image files ─▶ opened (or decoded) by a pool of threads ─────┼─▶ Report: a table for people, refuse() for training
     files of equal size in two splits ─▶ compared by content ────┘
 
-`decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the splits
-that it uses. `decode=True` (the check-data command) decodes every picture of every split.
-Proven in tests/data/test_check.py. Read: look_at_image (one file) → check_dataset (a set) → Report
+`decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the
+splits that it uses. `decode=True` (the check-data command) decodes every picture of every split. Proven in
+tests/data/test_check.py. Read: look_at_image (one file) → check_dataset (a set) → Report
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _ends_properly(path: Path, format: Optional[str]) -> bool:
 
 
 def _checksums_agree(image: Image.Image) -> bool:
-    """Is no part of a PNG file damaged, by its own checksums? Other formats have none. Afterwards `image` is of no use."""
+    """Is no part of a PNG file damaged, by its own checksums? Other formats have none. `image` is of no use after."""
     try:
         image.verify()
     except Exception:  # damaged files make decoders raise anything

@@ -50,13 +50,13 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
     was looked for, when there is no split at all or when an explicit one or one of `need` is missing.
     """
     explicit: dict[str, tuple[Path, Path]] = {}
-    for split, images, annotations in (("train", config.train_images, config.train_annotations),
-                                       ("val", config.val_images, config.val_annotations)):
-        if (images is None) != (annotations is None):
-            raise ValueError(f"got {split}_images = {images} and {split}_annotations = {annotations}, wanted both or "
+    for split, images, file in (("train", config.train_images, config.train_annotations),
+                                ("val", config.val_images, config.val_annotations)):
+        if (images is None) != (file is None):
+            raise ValueError(f"got {split}_images = {images} and {split}_annotations = {file}, wanted both or "
                              "neither")
-        if images is not None and annotations is not None:
-            explicit[split] = (Path(images), Path(annotations))
+        if images is not None and file is not None:
+            explicit[split] = (Path(images), Path(file))
 
     looked_for = [path for pair in explicit.values() for path in pair]
     candidates = {split: [pair] for split, pair in explicit.items()}

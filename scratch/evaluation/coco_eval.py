@@ -49,13 +49,14 @@ def coco_results(image_id: int, prediction: dict[str, Tensor], category_ids: tup
 class CocoEvaluator:
     """Collects detections over a split and measures them against its ground truth.
 
-    `ground_truth` is a COCO dict, `category_ids[k]` and `names[k]` the category behind label k. `results` is a plain list
-    of COCO entries: assign it to measure results that were gathered from several processes or read from a file.
+    `ground_truth` is a COCO dict, `category_ids[k]` and `names[k]` the category behind label k. `results` is a plain
+    list of COCO entries: assign it to measure results that were gathered from several processes or read from a file.
     """
 
     def __init__(self, ground_truth: dict[str, Any], category_ids: tuple[int, ...], names: tuple[str, ...]) -> None:
         if len(category_ids) != len(names):
-            raise ValueError(f"got {len(category_ids)} category ids and {len(names)} names, wanted one name for each id")
+            raise ValueError(f"got {len(category_ids)} category ids and {len(names)} names, wanted one name for each "
+                             "id")
         self.category_ids = tuple(category_ids)
         # Two categories may share a name, but not a row of figures.
         self.names = tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in zip(category_ids, names))
@@ -91,13 +92,14 @@ class CocoEvaluator:
         and 0.0 where there is something and no detection found it.
         """
         detections = {**self._truth, "annotations": [
-            {**r, "id": i, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for i, r in enumerate(self.results, start=1)]}
+            {**r, "id": i, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0}
+            for i, r in enumerate(self.results, start=1)]}
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(_indexed(self._truth), _indexed(detections), "bbox")
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        precision = evaluation.eval["precision"][..., 0, -1]         # (10 IoUs, 101 recalls, K): all areas, 100 detections
+        precision = evaluation.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K): all areas, 100 detections
         columns = {i: precision[..., k] for k, i in enumerate(evaluation.params.catIds)}
         per_class = {name: {"AP": _measured(columns[i].mean()), "AP50": _measured(columns[i][0].mean())}
                      for i, name in zip(self.category_ids, self.names)}
@@ -118,15 +120,15 @@ def _measured(value: np.floating) -> Optional[float]:
 
 def evaluate(
     model: nn.Module, loader: Iterable, criterion: Optional[Any], evaluator: CocoEvaluator, device: torch.device,
-    autocast: Callable[[], ContextManager] = contextlib.nullcontext, gather: Callable[[list], list] = lambda items: items,
-    progress: bool = True,
+    autocast: Callable[[], ContextManager] = contextlib.nullcontext,
+    gather: Callable[[list], list] = lambda items: items, progress: bool = True,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run `model` over the Batches of `loader`; return its figures and every detection as COCO results.
 
-    The figures are `evaluator.summary()`, `images_per_second`, and `losses`: each entry of the criterion and their weighted
-    total as "loss", as means over the images ({} without a criterion). `gather` joins the lists of all processes, in the
-    order of their ranks; an image that two processes saw is then counted once. The model keeps the mode that it came in.
-    `progress` shows a bar where a person watches (on a terminal).
+    The figures are `evaluator.summary()`, `images_per_second`, and `losses`: each entry of the criterion and their
+    weighted total as "loss", as means over the images ({} without a criterion). `gather` joins the lists of all
+    processes, in the order of their ranks; an image that two processes saw is then counted once. The model keeps the
+    mode that it came in. `progress` shows a bar where a person watches (on a terminal).
     """
     was_training = model.training
     model.eval()
@@ -168,8 +170,8 @@ def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
     def row(name: str, values: Iterable[Optional[float]]) -> str:
         return name + "".join(f"{'–':>8}" if value is None else f"{value:8.3f}" for value in values)
 
-    per_class = sorted(((ap["AP"], name, ap["AP50"]) for name, ap in summary["per_class"].items() if ap["AP"] is not None),
-                       key=lambda entry: (-entry[0], entry[1]))
+    measured = ((ap["AP"], name, ap["AP50"]) for name, ap in summary["per_class"].items() if ap["AP"] is not None)
+    per_class = sorted(measured, key=lambda entry: (-entry[0], entry[1]))
     width = max([6, *(len(name) for _, name, _ in per_class[:most_classes])])
     lines = [" " * width + "     all   IoU.5  IoU.75   small  medium   large",
              row(f"{'AP':{width}}", (summary[name] for name in METRICS[:6])),

@@ -3,9 +3,10 @@
     draw_detections    one picture with its boxes and labels
     prediction_sheet   a PNG of several: the truth on the left, the predictions on the right
 
-Boxes are drawn after the picture has been scaled to the size at which it will be looked at, so that lines and letters are
-equally sharp on a thumbnail and on a photograph of 20 megapixels. A line is a dark one around a coloured one, so that it
-stands out from snow and from night; a label is set where it hides as little as possible of boxes and of other labels.
+Boxes are drawn after the picture has been scaled to the size at which it will be looked at, so that lines and letters
+are equally sharp on a thumbnail and on a photograph of 20 megapixels. A line is a dark one around a coloured one, so
+that it stands out from snow and from night; a label is set where it hides as little as possible of boxes and of other
+labels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
 # Okabe and Ito's colours (jfly.uni-koeln.de/color), which colour-blind eyes can tell apart; beyond seven they repeat.
-PALETTE: tuple[Colour, ...] = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 _INK, _PAPER, _DARK = (38, 38, 38), (255, 255, 255), (0, 0, 0)
 _PANEL, _GAP = (480, 420), 12  # pixels: the largest picture of a sheet, and the space between two
 
@@ -31,22 +33,25 @@ def class_colour(label: int) -> Colour:
     return PALETTE[label % len(PALETTE)]
 
 
-def draw_detections(image: Image.Image, boxes_xyxy: Any, labels_text: Sequence[str], colours: Sequence[Colour]) -> Image.Image:
+def draw_detections(image: Image.Image, boxes_xyxy: Any, labels_text: Sequence[str],
+                    colours: Sequence[Colour]) -> Image.Image:
     """A copy of `image` with a box, a label and a colour for each of the M detections.
 
-    `boxes_xyxy` (M,4) is in pixels of `image` (a tensor or nested lists), and is cut at its border. Labels are placed in
-    order, so that the first has the choice. Raises ValueError when the three lengths differ.
+    `boxes_xyxy` (M,4) is in pixels of `image` (a tensor or nested lists), and is cut at its border. Labels are placed
+    in order, so that the first has the choice. Raises ValueError when the three lengths differ.
     """
     boxes = boxes_xyxy.tolist() if isinstance(boxes_xyxy, Tensor) else list(boxes_xyxy)
     if not len(boxes) == len(labels_text) == len(colours):
-        raise ValueError(f"got {len(boxes)} boxes, {len(labels_text)} labels and {len(colours)} colours, wanted one of each")
+        raise ValueError(f"got {len(boxes)} boxes, {len(labels_text)} labels and {len(colours)} colours, wanted one of "
+                         "each")
     image = image.convert("RGB")
     width, height = image.size
     draw = ImageDraw.Draw(image)
     line = max(2, round((width + height) / 500))
     font = _font(max(11, round((width + height) / 75)))
 
-    within = [(min(max(x, 0), width - 1), min(max(y, 0), height - 1)) for x0, y0, x1, y1 in boxes for x, y in ((x0, y0), (x1, y1))]
+    within = [(min(max(x, 0), width - 1), min(max(y, 0), height - 1))
+              for x0, y0, x1, y1 in boxes for x, y in ((x0, y0), (x1, y1))]
     boxes = [(*low, max(low[0], high[0]), max(low[1], high[1])) for low, high in zip(within[::2], within[1::2])]
     for (x0, y0, x1, y1), colour in zip(boxes, colours):
         draw.rectangle((x0, y0, x1, y1), outline=_DARK, width=line + 2)
@@ -57,7 +62,8 @@ def draw_detections(image: Image.Image, boxes_xyxy: Any, labels_text: Sequence[s
         place = _place(box, _label_size(draw, text, font), image.size, boxes, labels)
         labels.append(place)
         draw.rectangle(place, fill=colour, outline=_DARK)
-        draw.text(((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, font=font, fill=_readable_on(colour), anchor="mm")
+        centre = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
+        draw.text(centre, text, font=font, fill=_readable_on(colour), anchor="mm")
     return image
 
 
@@ -65,9 +71,9 @@ def prediction_sheet(path: Path, images: Sequence[Union[Image.Image, str, Path]]
                      predictions: Sequence[dict[str, Tensor]], names: Sequence[str], threshold: float) -> Path:
     """Write a PNG that shows, for each image, the truth beside the predictions scored at least `threshold`.
 
-    A truth holds `boxes` (M,4) xyxy in pixels and `labels` (M,), a prediction what `postprocess` gives for an image; label k
-    is called `names[k]`. More than three images stand two to a row. Returns `path`; raises ValueError without images, or
-    when truths and predictions are not one for each.
+    A truth holds `boxes` (M,4) xyxy in pixels and `labels` (M,), a prediction what `postprocess` gives for an image;
+    label k is called `names[k]`. More than three images stand two to a row. Returns `path`; raises ValueError without
+    images, or when truths and predictions are not one for each.
     """
     if not len(images) == len(truths) == len(predictions) or not images:
         raise ValueError(f"got {len(images)} images, {len(truths)} truths and {len(predictions)} predictions, "
@@ -80,7 +86,8 @@ def prediction_sheet(path: Path, images: Sequence[Union[Image.Image, str, Path]]
         labels, scores = prediction["labels"][order].tolist(), prediction["scores"][order].tolist()
         panels.append((
             _panel(photograph, truth["boxes"], truth["labels"].tolist(), [names[k] for k in truth["labels"].tolist()]),
-            _panel(photograph, prediction["boxes"][order], labels, [f"{names[k]} {s:.2f}" for k, s in zip(labels, scores)]),
+            _panel(photograph, prediction["boxes"][order], labels,
+                   [f"{names[k]} {s:.2f}" for k, s in zip(labels, scores)]),
             f"truth: {_boxes(len(truth['labels']))}", f"predicted (score ≥ {threshold:g}): {_boxes(len(labels))}"))
 
     columns = 1 if len(panels) <= 3 else 2
@@ -117,7 +124,7 @@ def _panel(image: Image.Image, boxes_xyxy: Tensor, labels: list[int], texts: lis
 
 def _place(box: Rectangle, size: tuple[int, int], image_size: tuple[int, int], boxes: list[Rectangle],
            labels: list[Rectangle]) -> Rectangle:
-    """Where at its box a label of `size` hides the smallest shares of boxes and, worse, of labels; above if all are free."""
+    """Where at its box a label of `size` hides least of boxes and, worse, of labels; above if all places are free."""
     (x0, y0, x1, y1), (w, h) = box, size
     places = []
     for y in (y0 - h, y0, y1, y1 - h):

@@ -4,7 +4,8 @@
     score[q] = softmax(l[q])[label] = 1 / Σ_{k≤K} exp(l[q,k] − l[q,label])
     box[q]   = (cx − w/2, cy − h/2, cx + w/2, cy + h/2) · (W, H, W, H)
 
-    pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2) → scores (Q,), labels (Q,), boxes (Q,4) an image
+    pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2)
+        → scores (Q,), labels (Q,), boxes (Q,4) an image
 
 The model saw a resized, padded image, but its boxes are shares of the unpadded one, so the original's height and
 width alone bring them home. Equals the official `PostProcess`; proven in tests/evaluation/test_postprocess.py.

@@ -1,1 +1,4 @@
-"""model: the network. Read backbone (pixels → features) → transformer (features → answers) → detr."""
+"""model: the network.
+
+Read: backbone (pixels → features) → transformer (features → answers) → detr.
+"""

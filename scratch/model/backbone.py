@@ -2,11 +2,12 @@
 
     images (B,3,H,W) → features (B,C,h,w)        h = ⌈H/32⌉, w = ⌈W/32⌉   (DC5: ⌈H/16⌉, ⌈W/16⌉)
 
-A ResNet (He et al. 2015, arXiv 1512.03385) halves the picture five times and widens it as it goes. Its
-blocks learn only a correction to what they are given, so that a hundred layers of them can be trained:
+A ResNet (He et al. 2015, arXiv 1512.03385) halves the picture five times and widens it as it goes.
+Its blocks learn only a correction to what they are given, so that a hundred layers of them can be
+trained:
 
-    x ─┬─ conv → norm → relu → conv → norm ─ + ─ relu →     "basic": two 3×3
-       └────────── (1×1 conv → norm) ────────┘              "bottleneck": 1×1 narrows, 3×3, 1×1 widens
+    x ─┬─ conv → norm → relu → conv → norm ─ + ─ relu →   "basic": two 3×3
+       └────────── (1×1 conv → norm) ────────┘            "bottleneck": 1×1 narrows, 3×3, 1×1 widens
 
 What ResNet-50 makes of one image of 600×640, and what that costs (one multiply-add = 2 FLOPs):
 

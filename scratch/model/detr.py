@@ -1,25 +1,25 @@
-"""detr: how does one network name a picture's objects, without anchors and without removing duplicates?
+"""detr: how does one network name a picture's objects, without anchors or removal of duplicates?
 
-    images (B,3,H,W) ── backbone ─► (B,C,h,w) ── input_proj ─► (B,D,h,w) ┐
-    pad_mask (B,H,W) ── nearest ──► (B,h,w) ──── sine ───────► (B,D,h,w) ┼─ transformer ─► hs (L,B,Q,D)
-                                                 query_embed (Q,D) ──────┘                  │
-                              logits (L,B,Q,K+1) ◄── class_embed ───────────────────────────┤
-                              boxes  (L,B,Q,4)   ◄── sigmoid ◄── bbox_embed ────────────────┘
+    images (B,3,H,W) ─ backbone ─► (B,C,h,w) ─ input_proj ─► (B,D,h,w) ┐
+    pad_mask (B,H,W) ─ nearest ──► (B,h,w) ─── sine ───────► (B,D,h,w) ┼ transformer ─► hs (L,B,Q,D)
+                                               query_embed (Q,D) ──────┘                 │
+                            logits (L,B,Q,K+1) ◄── class_embed ──────────────────────────┤
+                            boxes  (L,B,Q,4)   ◄── sigmoid ◄── bbox_embed ───────────────┘
 
-A query answers with a class, the last of which is "no object", and a box (cx, cy, w, h) in [0,1] of the
-image without its padding. Which query is to answer for which object, the matcher of `scratch/objective`
-decides; two queries for one object are never both right, so nothing is left to suppress
-(Carion et al. 2020, arXiv 2005.12872, section 3).
+A query answers with a class, the last of which is "no object", and a box (cx, cy, w, h) in [0,1] of
+the image without its padding. Which query is to answer for which object, the matcher of
+`scratch/objective` decides; two queries for one object are never both right, so nothing is left to
+suppress (Carion et al. 2020, arXiv 2005.12872, section 3).
 
-The parameters of detr_r50, 41,524,768, and what they cost for an image of 600×640 (multiply-add = 2):
+The parameters of detr_r50, 41,524,768, and their cost for an image of 600×640 (multiply-add = 2):
 
     backbone     23,454,912   63.0 GFLOPs        query_embed   25,600   none
     input_proj      524,544    0.4 GFLOPs        class_embed   23,644   0.03 GFLOPs
     encoder       7,890,432    6.9 GFLOPs        bbox_embed   132,612   0.16 GFLOPs
     decoder       9,473,024    2.6 GFLOPs
 
-Parameter names are the official ones (`backbone.` for `backbone.0.body.`). Same as torch.nn, proven in
-tests/test_reference.py; same as the official DETR, proven in tests/test_golden.py.
+Parameter names are the official ones (`backbone.` for `backbone.0.body.`). Same as torch.nn, proven
+in tests/test_reference.py; same as the official DETR, proven in tests/test_golden.py.
 Read: MLP → Detr → build_detr
 """
 
@@ -38,6 +38,7 @@ from scratch.ops.activations import relu, sigmoid
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.embedding import Embedding
 from scratch.ops.linear import Linear
+from scratch.ops.precision import without_autocast
 from scratch.ops.sine_encoding import sine_encoding
 
 
@@ -99,7 +100,7 @@ class Detr(nn.Module):
         # The heads, 0.3 % of the work, leave autocast: between 0.5 and 1 bf16 counts in steps of 1/256, which are 2.5
         # pixels of an image 640 wide.
         exact = torch.promote_types(weight.dtype, torch.float32)
-        with torch.autocast(hs.device.type, enabled=False):
+        with without_autocast(hs):
             hs = hs.to(weight.dtype)
             logits = self.class_embed(hs).to(exact)  # (L,B,Q,K+1)
             boxes = sigmoid(self.bbox_embed(hs).to(exact))  # (L,B,Q,4)

@@ -1,25 +1,28 @@
 """transformer: how do Q questions, asked all at once, get their answers from a whole picture?
 
-    src (B,D,h,w) → tokens (B,S,D) ── encoder ──► memory (B,S,D)     S = h·w cells; each reads all others
-    query_embed (Q,D) ── decoder (reads memory) ──► hs (L,B,Q,D)     Q questions; L layers answer each
+    src (B,D,h,w) → tokens (B,S,D) ── encoder ──► memory (B,S,D)   S = h·w cells; each reads all
+    query_embed (Q,D) ── decoder (reads memory) ──► hs (L,B,Q,D)   Q questions; L layers answer each
 
-Every layer adds to its tokens what it has gathered, then normalises ("post-norm", Vaswani et al. 2017):
+Every layer adds to its tokens what it has gathered, then normalises ("post-norm", Vaswani et al.
+2017):
 
-    encoder   x ← norm1(x + self_attn(x + pos, x + pos, x))                     attn(query, key, value)
-              x ← norm2(x + ffn(x))                                ffn(x) = linear2(relu(linear1(x)))
+    encoder   x ← norm1(x + self_attn(x + pos, x + pos, x))                  attn(query, key, value)
+              x ← norm2(x + ffn(x))                             ffn(x) = linear2(relu(linear1(x)))
     decoder   t ← norm1(t + self_attn(t + query, t + query, t))
               t ← norm2(t + multihead_attn(t + query, memory + pos, memory))
               t ← norm3(t + ffn(t))
 
-Where a token stands (pos, query) enters queries and keys in every layer and values never: what is passed
-on is what is there. The decoder's tokens start as zeros, so a query is nothing but its learnt address. The
-queries have no order and no mask: all objects are found in one pass (DETR, section 3.2, appendix A.3).
+Where a token stands (pos, query) enters queries and keys in every layer and values never: what is
+passed on is what is there. The decoder's tokens start as zeros, so a query is nothing but its
+learnt address. The queries have no order and no mask: all objects are found in one pass (DETR,
+section 3.2, appendix A.3).
 
-Cost of an encoder layer at D=256, F=2048, S=380: linear maps 1.00 GFLOPs (∝ S), attention 0.15 (∝ S²).
-With DC5, S is four times that: 3.98 and 2.37. A decoder layer with Q=100 and S=380: 0.44 GFLOPs.
+Cost of an encoder layer at D=256, F=2048, S=380: linear maps 1.00 GFLOPs (∝ S), attention 0.15
+(∝ S²). With DC5, S is four times that: 3.98 and 2.37. A decoder layer with Q=100 and S=380:
+0.44 GFLOPs.
 
-Names and the places of dropout are the official DETR's. Same as the reference in torch.nn; proven, with
-the figures, in tests/model/test_transformer.py.
+Names and the places of dropout are the official DETR's. Same as the reference in torch.nn; proven,
+with the figures, in tests/model/test_transformer.py.
 Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder → Transformer
 """
 

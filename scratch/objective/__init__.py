@@ -1,1 +1,4 @@
-"""objective: which answer is meant for which object, and how wrong is it? matcher (pair) → criterion (blame)."""
+"""objective: which answer is meant for which object, and how wrong is it?
+
+Read: matcher (pair) → criterion (blame).
+"""

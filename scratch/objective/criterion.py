@@ -1,19 +1,20 @@
 """criterion: how wrong is the answer, in one number for each way of being wrong?
 
-    loss_ce    = Σ_q w[c_q] · −log p_q[c_q] / Σ_q w[c_q]      c_q: the matched label, or "no object" (weight 0.1)
+    loss_ce    = Σ_q w[c_q] · −log p_q[c_q] / Σ_q w[c_q]    c_q: q's label, or "no object" (w = 0.1)
     loss_bbox  = Σ_pairs ‖box_q − box_t‖₁ / num_boxes
     loss_giou  = Σ_pairs (1 − GIoU(box_q, box_t)) / num_boxes
     total      = Σ_layers 1·loss_ce + 5·loss_bbox + 2·loss_giou
 
     pred_logits (L,B,Q,K+1), pred_boxes (L,B,Q,4), targets → a dict of scalars
 
-All L decoder layers answer (auxiliary losses, section 3.2), and each is matched anew: another layer may see the cat
-with another query. They are stacked and blamed at once, as if they were L·B images, so that the host waits once a
-batch and not once a layer.
+All L decoder layers answer (auxiliary losses, section 3.2), and each is matched anew: another layer
+may see the cat with another query. They are stacked and blamed at once, as if they were L·B images,
+so that the host waits once a batch and not once a layer.
 
-What a loss is divided by must be the same for every image of an optimizer step, wherever it is computed. Then the
-losses of micro-batches add up to the loss of the large batch, and so do their gradients. Both divisors follow from the
-targets alone, for min(M, Q) queries will be matched whatever the network says: see `Normalisers`.
+What a loss is divided by must be the same for every image of an optimizer step, wherever it is
+computed. Then the losses of micro-batches add up to the loss of the large batch, and so do their
+gradients. Both divisors follow from the targets alone, for min(M, Q) queries will be matched
+whatever the network says: see `Normalisers`.
 
 Same losses as the official DETR's SetCriterion; proven in tests/objective/test_criterion.py.
 """

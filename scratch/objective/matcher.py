@@ -2,14 +2,17 @@
 
     cost[q,t] = −p_q[label_t] · w_class + ‖box_q − box_t‖₁ · w_bbox − GIoU(box_q, box_t) · w_giou
 
-    pred_logits (B,Q,K+1), pred_boxes (B,Q,4), M_i boxes of image i → per image min(M_i, Q) pairs (query, target)
+    pred_logits (B,Q,K+1), pred_boxes (B,Q,4), M_i boxes of image i
+        → per image min(M_i, Q) pairs (query, target)
 
-DETR answers with a set: Q boxes in no order. Before it can be told what is wrong, each true object needs one query
-that is blamed for it; the cheapest assignment is that pairing (section 3.1, equation 1; appendix A.2). One query for
-one object is also why DETR needs no non-maximum suppression: a second box for the same object is simply wrong.
+DETR answers with a set: Q boxes in no order. Before it can be told what is wrong, each true object
+needs one query that is blamed for it; the cheapest assignment is that pairing (section 3.1,
+equation 1; appendix A.2). One query for one object is also why DETR needs no non-maximum
+suppression: a second box for the same object is simply wrong.
 
-The cost uses the probability and not its logarithm, which keeps it on the scale of the box terms (section 3.1).
-Same pairs as the official DETR's HungarianMatcher; proven in tests/objective/test_matcher.py.
+The cost uses the probability and not its logarithm, which keeps it on the scale of the box terms
+(section 3.1). Same pairs as the official DETR's HungarianMatcher; proven in
+tests/objective/test_matcher.py.
 """
 
 from __future__ import annotations

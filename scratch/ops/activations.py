@@ -10,8 +10,9 @@
 Without a bend two linear layers are one: W₂(W₁x) = (W₂W₁)x.
 
 What makes these notes is not the formulas but their edges. e⁸⁹ is infinite in float32 and e¹² in
-float16, so none but softmax_naive gives an exponential a positive argument; the gradients are written
-by hand from what the forward knows; float16 and bfloat16 are computed in float32, then rounded.
+float16, so none but softmax_naive gives an exponential a positive argument; the gradients are
+written by hand from what the forward knows; float16 and bfloat16 are computed in float32, then
+rounded.
 
 Same as torch.relu, nn.functional.gelu, torch.sigmoid, torch.softmax and torch.log_softmax, but for
 two edges: a softmax row of nothing but −∞ (see `softmax`), and the gradient of sigmoid far from 0,

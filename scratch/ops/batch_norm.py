@@ -1,26 +1,30 @@
 """batch_norm: how does every channel keep the same scale, layer after layer?
 
-    x̂ = (x − μ) / √(σ² + ε)      μ, σ² of one channel over all images and pixels of the batch: N = B·H·W numbers
+    x̂ = (x − μ) / √(σ² + ε)      μ, σ² of one channel over all images and pixels: N = B·H·W numbers
     y = x̂ · weight + bias        weight, bias: one for each channel
 
     x (B,C,H,W) → y (B,C,H,W)     weight, bias, μ, σ² (C)
 
-    train:   μ, σ² from this batch; running_mean ← 0.9·running_mean + 0.1·μ, running_var likewise with σ²·N/(N−1)
+    train:   μ, σ² from this batch; running_mean ← 0.9·running_mean + 0.1·μ,
+             running_var likewise with σ²·N/(N−1)
     eval:    μ, σ² are the running ones, so that an image's result does not depend on its neighbours
     frozen:  eval for ever; all four are buffers and nothing learns
 
-        train:  x ─┬─ μ, σ² ─┐            eval, frozen:  x ── · scale ── + shift ── y      scale = weight/√(σ² + ε)
-                   └── x̂ ────┴─ y                        one multiply-add                  shift = bias − μ·scale
+        train:  x ─┬─ μ, σ² ─┐      eval, frozen:  x ── · scale ── + shift ── y   one multiply-add
+                   └── x̂ ────┴─ y                  scale = weight/√(σ² + ε)  shift = bias − μ·scale
 
-DETR freezes it under pretrained weights (Carion et al. 2020, section 4): few images a GPU make poor statistics.
+DETR freezes it under pretrained weights (Carion et al. 2020, section 4): few images a GPU make poor
+statistics.
 
-Backward in training: layer_norm's formula with means over N. The weight is constant on a channel, so two sums a
-channel give all three gradients (g = ∂L/∂y, r = 1/√(σ² + ε)):
+Backward in training: layer_norm's formula with means over N. The weight is constant on a channel,
+so two sums a channel give all three gradients (g = ∂L/∂y, r = 1/√(σ² + ε)):
     ∂bias = Σ g      ∂weight = Σ g·x̂ = r·Σ g·(x−μ)      ∂x = weight·r·(g − ∂bias/N − x̂·∂weight/N)
-Cost: a few FLOPs an element, so memory traffic is what counts: every line of `_BatchNorm` on x is a pass over it.
+Cost: a few FLOPs an element, so memory traffic is what counts: every line of `_BatchNorm` on x is a
+pass over it.
 
-Same as torch.nn.functional.batch_norm and torch.nn.BatchNorm2d, and as the official DETR's FrozenBatchNorm2d; proven
-in tests/ops/test_batch_norm.py. Source: Ioffe & Szegedy 2015, arXiv 1502.03167, algorithms 1 and 2.
+Same as torch.nn.functional.batch_norm and torch.nn.BatchNorm2d, and as the official DETR's
+FrozenBatchNorm2d; proven in tests/ops/test_batch_norm.py. Source: Ioffe & Szegedy 2015, arXiv
+1502.03167, algorithms 1 and 2.
 Read: layer_norm.py → batch_norm_naive (the formula) → batch_norm → BatchNorm2d → FrozenBatchNorm2d
 """
 

@@ -1,7 +1,7 @@
 """boxes: how well do two boxes agree, and which way should one move to agree better?
 
-    IoU(a,b)  = |a ∩ b| / |a ∪ b|                        in [0, 1]; 0 for all disjoint boxes, near or far
-    GIoU(a,b) = IoU − (|hull| − |a ∪ b|) / |hull|        in [−1, 1]; still tells near from far
+    IoU(a,b)  = |a ∩ b| / |a ∪ b|                   in [0, 1]; 0 for all disjoint boxes, near or far
+    GIoU(a,b) = IoU − (|hull| − |a ∪ b|) / |hull|   in [−1, 1]; still tells near from far
 
         ┌────────┐┄┄┄┄┐     a = (0,0,2,2), b = (1,1,3,3)
         │ a   ┌──┼────┤     a ∩ b: 1·1 = 1      a ∪ b: 4 + 4 − 1 = 7
@@ -11,15 +11,16 @@
     A box is xyxy (x0, y0, x1, y1), or cxcywh (centre, size; what the model predicts, in [0,1] of
     the image), or xywh (corner, size; what COCO files hold): (..., 4)
 
-Two rules beyond the formula. Precision: half-precision input is raised to float32, here and in every
-result. At pixel 640 bf16 counts in steps of 4, and the area of a 256×256 box overflows fp16.
+Two rules beyond the formula. Precision: half-precision input is raised to float32, here and in
+every result. At pixel 640 bf16 counts in steps of 4, and the area of a 256×256 box overflows fp16.
 Emptiness: a box with x1 ≤ x0 or y1 ≤ y0 has area 0, inside-out boxes included, and 0/0 counts as 0
 with gradient 0; so points and lines have finite values and gradients where the plain formula gives
 NaN. (Refusing such boxes is the data's business, which can say from which image they come.)
 
 Rezatofighi et al. 2019 (arXiv 1902.09630), algorithm 1. torch.nn has no counterpart; proven against
 the definition and a plain composition of torch in tests/ops/test_boxes.py.
-Read: giou_of_two (the definition, on eight numbers) → paired_generalized_box_iou (many pairs at once)
+Read: giou_of_two (the definition, on eight numbers)
+      → paired_generalized_box_iou (many pairs at once)
       → generalized_box_iou (every a with every b, by broadcasting)
 """
 

@@ -5,19 +5,21 @@
     x (B,C,H,W) → y (B,O,H',W')        w (O, C/G, k, k')   bias (O)
     H' = ⌊(H + 2p − d·(k−1) − 1)/s⌋ + 1, W' likewise; pixels outside the image count as 0
 
-       x, k = 3, s = 1, p = 1              s  stride: the window moves s pixels for one output pixel
-      ┌─────────┐                          p  padding: zeros around the image; p = (k−1)/2 keeps H' = H
-      │[0 0 0]0 │                          d  dilation: the window's pixels lie d apart, so it sees more
-      │[0 a b]c │ → y[0,0] = w₁₁·a +       G  groups: output channels of group g see only the
-      │[0 d e]f │            w₁₂·b + …        C/G input channels of group g
+       x, k = 3, s = 1, p = 1          s  stride: the window moves s pixels for one output pixel
+      ┌─────────┐                      p  padding: zeros around the image; p = (k−1)/2 keeps H' = H
+      │[0 0 0]0 │                      d  dilation: the window's pixels lie d apart, so it sees more
+      │[0 a b]c │ → y[0,0] = w₁₁·a +   G  groups: output channels of group g see only the
+      │[0 d e]f │            w₁₂·b + …    C/G input channels of group g
       └─────────┘
-The same w at every place: what an edge looks like does not depend on where it is. A 3×3 layer of 64 → 64
-channels has 36,864 weights; a linear layer between two such images of 56×56 would need 40 billion.
+The same w at every place: what an edge looks like does not depend on where it is. A 3×3 layer of
+64 → 64 channels has 36,864 weights; a linear layer between two such images of 56×56 would need
+40 billion.
 Cost: 2·B·H'·W'·k·k'·(C/G)·O FLOPs, and twice that again for the two gradients.
 
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
-Read: windows.py (which pixels a window sees) → conv2d_naive (the formula) → conv2d_im2col (one matrix product)
-      → conv2d (chooses the plan) → conv2d_columns.py, conv2d_fast.py (the plans) → Conv2d (owns the weights)
+Read: windows.py (which pixels a window sees) → conv2d_naive (the formula)
+      → conv2d_im2col (one matrix product) → conv2d (chooses the plan)
+      → conv2d_columns.py, conv2d_fast.py (the plans) → Conv2d (owns the weights)
 """
 
 from __future__ import annotations

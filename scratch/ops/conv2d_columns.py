@@ -1,25 +1,29 @@
 """conv2d_columns: how does a convolution become one matrix product?
 
-    columns[(b,i,j), (u,v,c)] = x[b, c, i·s + u·d − p, j·s + v·d − p]       what each window sees, a row each
-    y (N,O) = columns (N,K) @ matrix (K,O)                                  N = B·H'·W'   K = k·k'·C
+    columns[(b,i,j), (u,v,c)] = x[b, c, i·s + u·d − p, j·s + v·d − p]    a row is what a window sees
+    y (N,O) = columns (N,K) @ matrix (K,O)                               N = B·H'·W'   K = k·k'·C
 
-      k = 2, s = 1, C = 1:    a b c    windows     a b d e     matrix  w₀₀     y₀₀ = a·w₀₀ + b·w₀₁ + d·w₁₀ + e·w₁₁
-                              d e f    →           b c e f             w₀₁     y₀₁ = b·w₀₀ + c·w₀₁ + e·w₁₀ + f·w₁₁
-                                                                       w₁₀
-                                                                       w₁₁
-The image is read channels last (B,H,W,C), so that a pixel's C channels are one contiguous row, and a tap of a
-window is one such row. The result is channels last in memory as well (logically B,O,H',W').
+    k = 2, s = 1, C = 1:  a b c  windows  a b d e   matrix w₀₀   y₀₀ = a·w₀₀ + b·w₀₁ + d·w₁₀ + e·w₁₁
+                          d e f     →     b c e f          w₀₁   y₀₁ = b·w₀₀ + c·w₀₁ + e·w₁₀ + f·w₁₁
+                                                           w₁₀
+                                                           w₁₁
+The image is read channels last (B,H,W,C), so that a pixel's C channels are one contiguous row, and
+a tap of a window is one such row. The result is channels last in memory as well (logically
+B,O,H',W').
 
-FLOPs: 2·N·K·O, and the same again for each of ∂x and ∂weight. Memory: the image is copied k·k' times, but for
-a 1×1 kernel, whose columns are the image itself: there the convolution is a linear layer at every pixel.
-Only x and weight are kept for the backward; the columns are built again there.
+FLOPs: 2·N·K·O, and the same again for each of ∂x and ∂weight. Memory: the image is copied k·k'
+times, but for a 1×1 kernel, whose columns are the image itself: there the convolution is a linear
+layer at every pixel. Only x and weight are kept for the backward; the columns are built again
+there.
 
 Backward, with g = ∂L/∂y as (N,O):
-    ∂matrix = columnsᵀ g      ∂columns = g matrixᵀ      ∂x: `_fold` returns each copy to the pixel it came from
+    ∂matrix = columnsᵀ g      ∂columns = g matrixᵀ
+    ∂x: `_fold` returns each copy to the pixel it came from
 
-With G groups the same holds for each group by itself: G products of K = k·k'·C/G and O/G in one batch.
-Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold → Columns.backward.
-Proven in tests/ops/test_conv2d.py.
+With G groups the same holds for each group by itself: G products of K = k·k'·C/G and O/G in one
+batch.
+Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold
+→ Columns.backward. Proven in tests/ops/test_conv2d.py.
 """
 
 from __future__ import annotations

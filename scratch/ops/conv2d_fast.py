@@ -2,25 +2,27 @@
 
     y (N,O) = Σ_u Σ_v  pixels[shift_uv : shift_uv + N] (N,C) @ weight[u,v] (C,O)
 
-Lay the padded images (channels last) end to end as one long list of pixels, w to a row. A pixel's neighbour u rows
-down and v columns right then lies u·w + v places further on, for *every* pixel: so tap (u,v) is one product with
-a contiguous slice of the list, and the convolution is the sum of k·k' products.
+Lay the padded images (channels last) end to end as one long list of pixels, w to a row. A pixel's
+neighbour u rows down and v columns right then lies u·w + v places further on, for *every* pixel: so
+tap (u,v) is one product with a contiguous slice of the list, and the convolution is the sum of k·k'
+products.
 
-       0 0 0 0        k = 3, a 2×3 image: w = 3 + 1. A row's right padding is the next row's left padding.
-       0 a b c    →   list: 0 0 0 0|0 a b c|0 d e f|0 0 0 0 …    tap (0,0) starts at 0, tap (1,2) at 1·4 + 2
-       0 d e f        result: a b c ·|d e f ·|· · · ·|           · = a window that straddles rows: cut away
-       0 0 0 0
+    0 0 0 0    k = 3, a 2×3 image: w = 3 + 1. A row's right padding is the next row's left padding.
+    0 a b c  → list: 0 0 0 0|0 a b c|0 d e f|0 0 0 0 …   tap (0,0) starts at 0, tap (1,2) at 1·4 + 2
+    0 d e f    result: a b c ·|d e f ·|· · · ·|           · = a window that straddles rows: cut away
+    0 0 0 0
 
-Equal to conv2d_columns.py, where the same sum over (u,v,c) is one product: here its outer part, over (u,v), is a
-loop of k·k' steps, which each add to y. What changed: the image is copied once, not k·k' times. The price is the
-windows that straddle, a few columns a row, and k·k' passes over y; with many channels neither counts.
+Equal to conv2d_columns.py, where the same sum over (u,v,c) is one product: here its outer part,
+over (u,v), is a loop of k·k' steps, which each add to y. What changed: the image is copied once,
+not k·k' times. The price is the windows that straddle, a few columns a row, and k·k' passes over y;
+with many channels neither counts.
 
 Backward, with g = ∂L/∂y (zero at the straddling windows), tap by tap, by the same slices:
     ∂weight[u,v] = pixels[shift : shift + N]ᵀ g         ∂pixels[shift : shift + N] += g weight[u,v]ᵀ
 Only x and weight are kept for the backward: the list is built again there.
 
-Read after conv2d_columns.py: Shifted.forward → _row_lengths → _pixels → _phases (stride) → Shifted.backward.
-Proven in tests/ops/test_conv2d.py.
+Read after conv2d_columns.py: Shifted.forward → _row_lengths → _pixels → _phases (stride)
+→ Shifted.backward. Proven in tests/ops/test_conv2d.py.
 """
 
 from __future__ import annotations

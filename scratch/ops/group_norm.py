@@ -1,6 +1,6 @@
 """group_norm: how to normalise an image without looking at the rest of the batch?
 
-    x̂ = (x − μ) / √(σ² + ε)      μ, σ² over all pixels of the c = C/G channels of one group of one image
+    x̂ = (x − μ) / √(σ² + ε)      μ, σ² over all pixels of one group's c = C/G channels of one image
     y = x̂ · weight + bias        weight, bias: one for each channel
 
     x (B,C,H,W) → y (B,C,H,W)     weight, bias (C)
@@ -8,17 +8,19 @@
          C ┌───────────┐          each box is standardised by itself
            │ image 0   │ group 0    batch norm:  a box is one channel of all images
            ├───────────┤            layer norm:  a box is one token
-           │           │ group 1    group norm:  between: G = 1 takes the whole image, G = C each channel alone
-           └───────────┘ H·W
-Batch norm's statistics are poor when a batch is 2 images; a group's do not depend on the batch, and training and
-evaluation compute the same.
+           │           │ group 1    group norm:  between: G = 1 takes the whole image,
+           └───────────┘ H·W                              G = C each channel alone
+Batch norm's statistics are poor when a batch is 2 images; a group's do not depend on the batch, and
+training and evaluation compute the same.
 
-Backward: layer_norm's formula, ∂L/∂x = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)) with ĝ = g·weight and means over a group. The
-weight is constant on a channel, so two means over its pixels give everything: a = mean g and b = mean g·x̂, (B,C):
-    ∂bias = H·W·Σ_B a     ∂weight = H·W·Σ_B b     mean(ĝ) = mean_c(weight·a)     mean(ĝ·x̂) = mean_c(weight·b)
+Backward: layer_norm's formula, ∂L/∂x = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)) with ĝ = g·weight and means
+over a group. The weight is constant on a channel, so two means over its pixels give everything:
+a = mean g and b = mean g·x̂, (B,C):
+    ∂bias = H·W·Σ_B a     ∂weight = H·W·Σ_B b
+    mean(ĝ) = mean_c(weight·a)     mean(ĝ·x̂) = mean_c(weight·b)
 
-Same as torch.nn.functional.group_norm and torch.nn.GroupNorm; proven in tests/ops/test_group_norm.py.
-Source: Wu & He 2018, arXiv 1803.08494, section 3.
+Same as torch.nn.functional.group_norm and torch.nn.GroupNorm; proven in
+tests/ops/test_group_norm.py. Source: Wu & He 2018, arXiv 1803.08494, section 3.
 Read: layer_norm.py → group_norm_naive (the formula) → group_norm → GroupNorm (owns weight and bias)
 """
 

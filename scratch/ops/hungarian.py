@@ -1,23 +1,26 @@
 """hungarian: who takes which, so that the sum of all costs is smallest?
 
-    minimise  Σ_i cost[i][σ(i)]   over all σ that give each of n rows a column of its own,  n ≤ m columns
+    minimise  Σ_i cost[i][σ(i)]   over all σ that give each of n rows its own column,  n ≤ m columns
 
     cost n×m → σ, n columns                 (more rows than columns: turn the matrix on its side)
 
-            query 0   query 1   query 2      Greedy gives the cat query 0 for 1, and the dog is left with 9:
-    cat        1         2         8         10 in all. The optimum gives the dog what it needs and lets the
-    dog        3         9         9         cat step aside: cat → 1, dog → 0, 2 + 3 = 5.
+            query 0   query 1   query 2      Greedy gives the cat query 0 for 1, and the dog is
+    cat        1         2         8         left with 9: 10 in all. The optimum gives the dog
+    dog        3         9         9         what it needs and lets the cat step aside:
+                                             cat → 1, dog → 0, 2 + 3 = 5.
 
-Why a search over n! assignments is not needed: linear-programming duality. Give each row a price u_i and
-each column a price v_j with u_i + v_j ≤ cost[i][j] everywhere and v_j ≤ 0. Any assignment then costs at
-least Σu + Σv, so one whose pairs all have *reduced cost* cost[i][j] − u_i − v_j = 0, and whose unused
-columns have v_j = 0, is optimal: the prices are the proof. The algorithms below keep the prices valid and
-add one assigned row at a time, along a cheapest path in reduced costs (Kuhn 1955; Tomizawa 1971).
+Why a search over n! assignments is not needed: linear-programming duality. Give each row a price
+u_i and each column a price v_j with u_i + v_j ≤ cost[i][j] everywhere and v_j ≤ 0. Any assignment
+then costs at least Σu + Σv, so one whose pairs all have *reduced cost* cost[i][j] − u_i − v_j = 0,
+and whose unused columns have v_j = 0, is optimal: the prices are the proof. The algorithms below
+keep the prices valid and add one assigned row at a time, along a cheapest path in reduced costs
+(Kuhn 1955; Tomizawa 1971).
 
-Same optimum as scipy.optimize.linear_sum_assignment; proven in tests/ops/test_hungarian.py, and timed beside it by
-`python -m benchmarks.hungarian`: 100×20 takes at most 2 ms.
+Same optimum as scipy.optimize.linear_sum_assignment; proven in tests/ops/test_hungarian.py, and
+timed beside it by `python -m benchmarks.hungarian`: 100×20 takes at most 2 ms.
 Read: assign_brute_force (the definition) → assign_by_potentials (the textbook, O(n²m))
-      → assign_fast (bids first, Jonker and Volgenant 1987) → linear_sum_assignment (checks, any shape)
+      → assign_fast (bids first, Jonker and Volgenant 1987)
+      → linear_sum_assignment (checks, any shape)
 """
 
 from __future__ import annotations

@@ -8,17 +8,18 @@
       token 0:  10  12  14        μ = 12, σ = 1.63      →  -1.22   0   1.22
       token 1:  -1   0   1        μ =  0, σ = 0.82      →  -1.22   0   1.22     each row by itself
 
-Numerically, "mean of x² minus squared mean" is the trap: at mean 1e4 and σ = 1 both are 1e8, and float32 keeps no
-digit below 8 there. Subtract first, square after; see `standardise`.
+Numerically, "mean of x² minus squared mean" is the trap: at mean 1e4 and σ = 1 both are 1e8, and
+float32 keeps no digit below 8 there. Subtract first, square after; see `standardise`.
 
-Backward. One row, x̂ᵢ depends on every xⱼ through μ and σ. With r = 1/√(σ² + ε), n features and ĝ = ∂L/∂y · weight:
+Backward. One row, x̂ᵢ depends on every xⱼ through μ and σ. With r = 1/√(σ² + ε), n features and
+ĝ = ∂L/∂y · weight:
     ∂x̂ᵢ/∂xⱼ = r·(δᵢⱼ − 1/n − x̂ᵢ·x̂ⱼ/n)          (∂μ/∂xⱼ = 1/n,  ∂r/∂xⱼ = −r²·x̂ⱼ/n)
-    ∂L/∂x   = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂))     two means a row; what is left cannot shift or scale the row
+    ∂L/∂x   = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂))     two means a row; the rest cannot shift or scale it
     ∂L/∂weight = Σ_rows ∂L/∂y · x̂               ∂L/∂bias = Σ_rows ∂L/∂y
 Cost: some 10 FLOPs an element: memory traffic is what counts.
 
-Same as torch.nn.functional.layer_norm and torch.nn.LayerNorm; proven in tests/ops/test_layer_norm.py.
-Source: Ba, Kiros & Hinton 2016, arXiv 1607.06450, section 3.
+Same as torch.nn.functional.layer_norm and torch.nn.LayerNorm; proven in
+tests/ops/test_layer_norm.py. Source: Ba, Kiros & Hinton 2016, arXiv 1607.06450, section 3.
 Read: layer_norm_naive (the formula) → standardise → layer_norm → LayerNorm (owns weight and bias)
 """
 

@@ -1,7 +1,7 @@
 """pooling: how does an image shrink without weights?
 
     max:  y[b,c,i,j] = max  over u, v   x[b, c, i·s + u − p, j·s + v − p]      outside the image: −∞
-    mean: y[b,c,i,j] = Σ over u, v      x[b, c, i·s + u − p, j·s + v − p] / k²     outside: 0, and counted
+    mean: y[b,c,i,j] = Σ over u, v      x[b, c, i·s + u − p, j·s + v − p] / k²   outside: 0, counted
 
     x (B,C,H,W) → y (B,C,H',W')      H' = ⌊(H + 2p − k)/s⌋ + 1; a remainder at the end is not seen
 
@@ -13,8 +13,8 @@
 A ResNet pools once: maximum, k = 3, s = 2, p = 1, right after the stem (He et al. 2015, table 1).
 Cost: k²·B·C·H'·W' comparisons or additions, and no product: memory traffic is all there is to save.
 
-Same as torch.nn.functional.max_pool2d and avg_pool2d, but for dilation, ceil_mode and the indices, which
-are not offered; and their layers. Proven in tests/ops/test_pooling.py.
+Same as torch.nn.functional.max_pool2d and avg_pool2d, but for dilation, ceil_mode and the indices,
+which are not offered; and their layers. Proven in tests/ops/test_pooling.py.
 Read: max_pool2d_naive (the formula) → _taps (the views) → max_pool2d → avg_pool2d → the layers
 """
 

@@ -1,9 +1,9 @@
 """precision: in which dtype should an operation compute?
 
-    dtype       bits: sign, exponent, mantissa    step after 1    largest number    sums of ones stop at
-    float32     1  8  23                          2⁻²³            3.4e38            2²⁴
-    float16     1  5  10                          2⁻¹⁰            65504             2¹¹
-    bfloat16    1  8   7                          2⁻⁷             3.4e38            2⁸
+    dtype      bits: sign, exponent, mantissa   step after 1   largest number   sums of ones stop at
+    float32    1  8  23                         2⁻²³           3.4e38           2²⁴
+    float16    1  5  10                         2⁻¹⁰           65504            2¹¹
+    bfloat16   1  8   7                         2⁻⁷            3.4e38           2⁸
 
     any shape → the same shape: only the dtype changes
 
@@ -12,11 +12,13 @@ its sums in float32 and rounds once. The rules of these notes follow from that:
 
     1. What sums or exponentiates (softmax, norms, losses, boxes) computes in float32 at least.
     2. The result returns in the dtype of the input, rounded once, as torch returns it ...
-    3. ... but under autocast softmax, layer norm, group norm and the losses return float32. torch does
-       so on a GPU; on a CPU it does so for the losses, and leaves the others in the dtype of their input.
+    3. ... but under autocast softmax, layer norm, group norm and the losses return float32. torch
+       does so on a GPU; on a CPU it does so for the losses, and leaves the others in the dtype of
+       their input.
     4. float64 stays float64 everywhere: it is the truth that the tests compare with.
 
-Proven in tests/ops/test_precision.py. Sources: IEEE 754; Micikevicius et al. 2018, arXiv 1710.03740.
+Proven in tests/ops/test_precision.py. Sources: IEEE 754; Micikevicius et al. 2018, arXiv
+1710.03740.
 Read: at_least_float32 → autocast_applies → float32_under_autocast → without_autocast
 """
 

@@ -1,6 +1,6 @@
 """sine_encoding: attention sees a set of cells; how does a cell say where it stands?
 
-    y = (rows of the image down to this cell) / (rows of the image) · 2π       x alike, along the row
+    y = (rows of the image down to this cell) / (rows of the image) · 2π      x alike, along the row
     e[2i] = sin(y / T^{2i/F})    e[2i+1] = cos(y / T^{2i/F})        T = 10000, i = 0 … F/2 − 1
 
     pad_mask (B,h,w), True = padding → (B,2F,h,w): F numbers for y, then F for x

@@ -1,16 +1,16 @@
 """windows: a kernel slides over an image; where does it stop, and which pixels does it see?
 
-    along one axis, window i at tap u sees pixel   i·s + u·d − p            i = 0 … H'−1,  u = 0 … k−1
+    along one axis, window i at tap u sees pixel   i·s + u·d − p          i = 0 … H'−1,  u = 0 … k−1
     number of windows that fit                     H' = ⌊(H + 2p − d·(k−1) − 1)/s⌋ + 1
 
-    k kernel   s stride   p padding   d dilation (the taps lie d pixels apart)       rows and columns alike
+    k kernel  s stride  p padding  d dilation (the taps lie d pixels apart)   rows and columns alike
 
         H = 6, k = 3, s = 2, p = 1, d = 1:  H' = ⌊(6 + 2 − 2 − 1)/2⌋ + 1 = 3
 
-            · 0 1 2 3 4 5 ·              · = padding
-            └─0─┘                        window 0 sees padding, 0, 1
-                └─1─┘                    window 1 sees 1, 2, 3
-                    └─2─┘                window 2 sees 3, 4, 5: the padding at the end is never reached
+            · 0 1 2 3 4 5 ·           · = padding
+            └─0─┘                     window 0 sees padding, 0, 1
+                └─1─┘                 window 1 sees 1, 2, 3
+                    └─2─┘             window 2 sees 3, 4, 5: the padding at the end is never reached
 
 Convolution and pooling share this arithmetic and differ in what they do with the pixels. The fast
 versions turn it around: they fix the tap and ask which windows see a pixel there, all at once.

@@ -1,1 +1,4 @@
-"""training: how weights learn, and how a run survives: optimizer · schedule (notes) → precision · distributed · checkpoint · ema → loop."""
+"""training: how weights learn, and how a run survives.
+
+Read: optimizer · schedule (notes) → precision · distributed · checkpoint · ema → loop.
+"""

@@ -136,7 +136,8 @@ def _check_whole(path: Path) -> None:
             damaged = archive.testzip()      # reads each entry and compares its checksum, as torch.load does not
         except Exception as error:  # zipfile has another one for each part of a header that can be broken
             raise ValueError(f"{path} is not a whole checkpoint ({error}): it was cut off while it was written or "
-                             f"copied, or is another kind of file; use {PREVIOUS} beside it, or another copy") from error
+                             f"copied, or is another kind of file; use {PREVIOUS} beside it, or another "
+                             "copy") from error
     # Attribute 0x10 means "a folder". A flipped bit can put it on a tensor, and torch.load then leaves it unfilled.
     damaged = damaged or next((entry.filename for entry in archive.infolist() if entry.external_attr & 0x10), None)
     if damaged is not None:

@@ -70,10 +70,10 @@ class Distributed:
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model whose backward pass leaves every rank with the mean of all ranks' gradients.
 
-        Buffers too (DDP's default, whose name changes with its version): as each step begins, rank 0's running statistics
-        replace the other ranks'. A checkpoint holds rank 0's alone, so only this way does a resumed rank find what it would
-        have had; and it costs a few kilobytes. The statistics are thus those of rank 0's images, not of the joint batch
-        (frozen norms have none).
+        Buffers too (DDP's default, whose name changes with its version): as each step begins, rank 0's running
+        statistics replace the other ranks'. A checkpoint holds rank 0's alone, so only this way does a resumed rank
+        find what it would have had; and it costs a few kilobytes. The statistics are thus those of rank 0's images, not
+        of the joint batch (frozen norms have none).
         """
         if self.world_size == 1:
             return model
@@ -103,7 +103,7 @@ class Distributed:
         Every rank gives the same names in the same order.
         """
         stacked = torch.stack([value.detach() for value in values.values()])
-        if self.world_size > 1:  # alone, a number of the host stays there: a trip to the GPU would wait for all its work
+        if self.world_size > 1:  # alone, a number of the host stays there: a trip to the GPU would wait for its work
             stacked = stacked.to(self.device)
             dist.all_reduce(stacked)
         return dict(zip(values, (stacked / self.world_size).tolist()))

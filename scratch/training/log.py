@@ -1,9 +1,9 @@
 """log: what did the run do, step by step, and what does a person see of it meanwhile?
 
-`log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for every one of those; a number
-that is not finite (fp16's gradient norm, in a step that its scaler skips) is null. On a terminal a progress bar shows the newest
-step, elsewhere a line does now and then. A run that resumes first forgets the lines written after its checkpoint, so that
-the file reads as if nothing had happened.
+`log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for every one of those; a
+number that is not finite (fp16's gradient norm, in a step that its scaler skips) is null. On a terminal a progress bar
+shows the newest step, elsewhere a line does now and then. A run that resumes first forgets the lines written after its
+checkpoint, so that the file reads as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RunLog:
             self._forget_after(step, evaluation_due)
             self.file = open(self.path, "a", encoding="utf-8")
             # disable=None: without a terminal there is no bar. smoothing=0: the time left follows from all steps and
-            # evaluations so far; the last few steps alone would promise too little before an evaluation, and too much after.
+            # evaluations so far; the last few alone would promise too little before an evaluation, too much after.
             self.bar = tqdm(total=1.0, mininterval=0.5, maxinterval=0.5, dynamic_ncols=True, smoothing=0, disable=None,
                             bar_format="{bar:4} {elapsed}<{remaining} {desc}")
 
@@ -51,7 +51,8 @@ class RunLog:
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 record = json.loads(line)
-                if record["step"] < step or record["step"] == step and not (evaluation_due and record["kind"] == "evaluation"):
+                repeated = evaluation_due and record["kind"] == "evaluation"
+                if record["step"] < step or record["step"] == step and not repeated:
                     kept.append(line)
             except (json.JSONDecodeError, KeyError):
                 continue  # the line that a killed run was writing
@@ -64,8 +65,10 @@ class RunLog:
         if not self.active:
             return
         self._write({"kind": "step", **record})
-        text = (f"step {record['step']} loss {record['loss']:.1f} ce {record['loss_ce']:.2f} L1 {record['loss_bbox']:.2f} "  # 80 columns
-                f"giou {record['loss_giou']:.2f} {record['images_per_second']:.3g} img/s {record['memory_gib']:.1f} GiB")
+        # At most 80 columns, with the bar.
+        text = (f"step {record['step']} loss {record['loss']:.1f} ce {record['loss_ce']:.2f} "
+                f"L1 {record['loss_bbox']:.2f} giou {record['loss_giou']:.2f} "
+                f"{record['images_per_second']:.3g} img/s {record['memory_gib']:.1f} GiB")
         if self.bar.n == 0:  # a resumed run's earlier steps took none of this bar's time
             self.bar.initial = self.bar.n = progress
         self.bar.set_description_str(text, refresh=False)

@@ -12,9 +12,10 @@
         +.001  +.001  +.001  +.001         .001    .001     η            … or small the gradient is
         +1000  −1000  +1000  −1000        −52.6    1000     0.05·η       undecided: hardly moves
 
-Adam: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1. AdamW: Loshchilov & Hutter 2019 (1711.05101), algorithm 2.
-DETR (section 4): η = 1e-4, backbone 1e-5, λ = 1e-4, gradients clipped at 0.1.
-Same as torch.optim.AdamW and torch.nn.utils.clip_grad_norm_; proven in tests/training/test_optimizer.py.
+Adam: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1. AdamW: Loshchilov & Hutter 2019 (1711.05101),
+algorithm 2. DETR (section 4): η = 1e-4, backbone 1e-5, λ = 1e-4, gradients clipped at 0.1.
+Same as torch.optim.AdamW and torch.nn.utils.clip_grad_norm_; proven in
+tests/training/test_optimizer.py.
 Read: adamw_definition (the formula) → adamw_foreach (all tensors at once) → AdamW (owns m and v)
       → clip_grad_norm_ → parameter_groups (who learns how fast)
 """
@@ -129,7 +130,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     The direction stays: one factor for all (1e-6 as in torch, against 0/0). AdamW would forgive a factor that never
     changes, but not a spike: one huge gradient stays in v, and so shortens that weight's steps, for about
     1/(1−β₂) = 1000 of them. max_norm = 0 only measures.
-    A length that is not finite changes nothing (in torch it spoils every gradient), so that the loop can name the tensor.
+    A length that is not finite changes nothing (in torch it spoils every gradient), so that the
+    loop can name the tensor.
 
     The result is a 0-dim tensor on the gradients' device, and nothing here asks the device
     for its value: the host can queue the optimizer step before the norm is known.

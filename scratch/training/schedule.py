@@ -3,8 +3,8 @@
     η(step, progress) = η_peak · warmup(step) · decay(progress)
 
     warmup(step)    = min(1, (step + 1) / W)           step: optimizer steps done; W = warmup_steps
-    decay(progress) = 0.1 if progress ≥ lr_drop_at, else 1       step, as published: 2/3 at full rate
-                    = ½·(1 + cos(π·progress))                    cosine: Loshchilov & Hutter 2017
+    decay(progress) = 0.1 if progress ≥ lr_drop_at, else 1      step, as published: 2/3 at full rate
+                    = ½·(1 + cos(π·progress))                   cosine: Loshchilov & Hutter 2017
 
      1 ┤  ╭────────────────╮                 1 ┤  ╭──╮
        │ ╱                 │                   │ ╱    ╲
@@ -14,9 +14,10 @@
      0 ┼──┬────────────────┬──────┬          0 ┼──┬───────────╰──┬    progress
           W               2/3     1               W              1
 
-Why warm up: at step 1 AdamW's v̂ is a single square, so every weight steps by η whatever its gradient
-says; better a small η until v has seen more. Why decay: near a minimum, a step of fixed size only jumps
-across it. All groups share one factor, so the backbone stays at a tenth of the transformer's rate.
+Why warm up: at step 1 AdamW's v̂ is a single square, so every weight steps by η whatever its
+gradient says; better a small η until v has seen more. Why decay: near a minimum, a step of fixed
+size only jumps across it. All groups share one factor, so the backbone stays at a tenth of the
+transformer's rate.
 Same as torch's LinearLR, StepLR and CosineAnnealingLR; proven in tests/training/test_schedule.py.
 Read: learning_rate_factor (the formula) → Schedule (writes it into the optimizer)
 """

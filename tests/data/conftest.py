@@ -23,7 +23,8 @@ class CocoSet:
         categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
         return self.splits.setdefault(name, {"images": [], "annotations": [], "categories": categories})
 
-    def image(self, split: str, id: int, picture: Optional[Image.Image] = None, suffix: str = "png", **save: Any) -> Path:
+    def image(self, split: str, id: int, picture: Optional[Image.Image] = None, suffix: str = "png",
+              **save: Any) -> Path:
         """Add an image (of noise, 37×23, if none is given) with one box; returns its file."""
         if picture is None:
             picture = Image.fromarray(np.random.default_rng(id).integers(0, 256, (23, 37, 3), dtype=np.uint8))

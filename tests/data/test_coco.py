@@ -352,4 +352,5 @@ def test_numbers_beyond_what_arrays_hold_are_reported_and_not_raised(coco_set):
     coco_set.image("train", 10**30)
     coco_set.box("train", 1, [10**400, 2, 3, 4])
     annotations = read_annotations(coco_set.write() / "annotations" / "instances_train.json")
-    assert sorted(problem.kind for problem in annotations.problems) == ["NaN box", "malformed entry", "unknown image id"]
+    kinds = sorted(problem.kind for problem in annotations.problems)
+    assert kinds == ["NaN box", "malformed entry", "unknown image id"]

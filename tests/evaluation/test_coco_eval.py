@@ -27,13 +27,15 @@ def truth_of(images: int = 11, boxes: int = 5, seed: int = 1) -> dict[str, Any]:
         for _ in range(boxes):
             x, y, w, h = (torch.rand(4, generator=generator) * torch.tensor([400, 250, 200, 200]) + 5).tolist()
             annotations.append({"id": len(annotations) + 1, "image_id": image, "bbox": [x, y, w, h], "area": w * h,
-                                "category_id": CATEGORY_IDS[len(annotations) % 3], "iscrowd": int(len(annotations) % 9 == 0)})
+                                "category_id": CATEGORY_IDS[len(annotations) % 3],
+                                "iscrowd": int(len(annotations) % 9 == 0)})
     return {"images": [{"id": i, "width": 640, "height": 480, "file_name": f"{i}.png"} for i in range(1, images + 1)],
             "categories": [{"id": i, "name": name} for i, name in zip(CATEGORY_IDS, NAMES)], "annotations": annotations}
 
 
-def predictions_for(truth: dict[str, Any], jitter: float = 0.0, extra: int = 0, crowds: bool = False) -> dict[int, dict]:
-    """For each image its own boxes, moved by `jitter` of their size, then `extra` boxes of no meaning; random scores."""
+def predictions_for(truth: dict[str, Any], jitter: float = 0.0, extra: int = 0,
+                    crowds: bool = False) -> dict[int, dict]:
+    """For each image its own boxes, moved by `jitter` of their size, then `extra` meaningless boxes; random scores."""
     ids = sorted(category["id"] for category in truth["categories"])
     predictions = {}
     for image in truth["images"]:
@@ -108,8 +110,8 @@ def test_a_figure_worked_by_hand():
     truth = {**truth_of(images=1, boxes=0), "annotations": [
         {"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 100, 100]},
         {"id": 2, "image_id": 1, "category_id": 3, "bbox": [300, 300, 100, 100]}]}
-    found = {"boxes": torch.tensor([[500.0, 0, 600, 100], [0, 0, 100, 80.01]]), "labels": torch.zeros(2, dtype=torch.int64),
-             "scores": torch.tensor([0.9, 0.8])}
+    found = {"boxes": torch.tensor([[500.0, 0, 600, 100], [0, 0, 100, 80.01]]),
+             "labels": torch.zeros(2, dtype=torch.int64), "scores": torch.tensor([0.9, 0.8])}
     summary = judged(truth, {1: found}).summary()
     assert summary["AP50"] == pytest.approx(0.5 * 51 / 101, abs=1e-12)
     assert summary["AP"] == pytest.approx(0.7 * 0.5 * 51 / 101, abs=1e-12)
@@ -144,7 +146,8 @@ def test_area_and_iscrowd_may_be_missing_from_the_ground_truth():
     truth = truth_of()
     truth["annotations"] = [{**a, "iscrowd": 0} for a in truth["annotations"]]
     predictions = predictions_for(truth, 0.1)
-    bare = {**truth, "annotations": [{k: v for k, v in a.items() if k not in ("area", "iscrowd")} for a in truth["annotations"]]}
+    bare = {**truth, "annotations": [
+        {k: v for k, v in a.items() if k not in ("area", "iscrowd")} for a in truth["annotations"]]}
     assert judged(bare, predictions).summary() == judged(truth, predictions).summary()
 
 
@@ -217,8 +220,9 @@ def test_an_image_taken_in_twice_counts_once():
 
 def test_an_unknown_image_is_refused():
     evaluator = CocoEvaluator(truth_of(images=2), CATEGORY_IDS, NAMES)
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     with pytest.raises(ValueError, match="image id 99, which is not among the 2 images"):
-        evaluator.update([99], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}])
+        evaluator.update([99], [nothing])
 
 
 def test_names_and_ids_must_pair():
@@ -289,7 +293,8 @@ def test_evaluate_equals_measuring_the_predictions_by_hand(setting: SimpleNamesp
 
 
 def test_losses_are_means_over_images_whatever_the_batches(setting: SimpleNamespace):
-    metrics, _ = evaluate(setting.model, [FakeBatch([1, 2, 3]), FakeBatch([4, 5])], MeanOfIds(), setting.evaluator, setting.device)
+    metrics, _ = evaluate(setting.model, [FakeBatch([1, 2, 3]), FakeBatch([4, 5])], MeanOfIds(), setting.evaluator,
+                          setting.device)
     assert metrics["losses"] == pytest.approx({"loss": 6.0, "loss_id": 3.0})
 
 
@@ -309,8 +314,8 @@ def test_a_model_that_fails_returns_to_its_mode_too(setting: SimpleNamespace):
 
 
 def test_two_processes_that_share_a_padded_split_measure_what_one_does(setting: SimpleNamespace):
-    alone, _ = evaluate(setting.model, [FakeBatch([1, 2, 3, 4, 5])], None, CocoEvaluator(setting.truth, CATEGORY_IDS, NAMES),
-                        setting.device)
+    alone, _ = evaluate(setting.model, [FakeBatch([1, 2, 3, 4, 5])], None,
+                        CocoEvaluator(setting.truth, CATEGORY_IDS, NAMES), setting.device)
     second: list = []  # what the other process hands over: image 1 again, because 5 does not divide by 2
     evaluate(setting.model, [FakeBatch([2, 4, 1])], MeanOfIds(), CocoEvaluator(setting.truth, CATEGORY_IDS, NAMES),
              setting.device, gather=lambda items: second.extend(items) or items)
@@ -353,7 +358,8 @@ ant      0.100   0.200
 
 
 def test_the_table_stays_short_with_many_classes_and_shows_what_could_not_be_measured():
-    summary = dict.fromkeys(METRICS) | {"per_class": {f"class {k:02}": {"AP": k / 100, "AP50": k / 50} for k in range(50)}}
+    per_class = {f"class {k:02}": {"AP": k / 100, "AP50": k / 50} for k in range(50)}
+    summary = dict.fromkeys(METRICS) | {"per_class": per_class}
     table = format_summary(summary, most_classes=7)
     assert len(table.splitlines()) == 13 and "–" in table
     assert table.endswith("… and 43 more classes, each with an AP of at most 0.420")

@@ -66,7 +66,8 @@ def test_half_precision_is_scored_and_scaled_in_float32(dtype: torch.dtype):
 
 def test_one_query_and_one_class_are_enough():
     [detections] = postprocess(outputs(B=1, Q=1, K=1), SIZES[:1])
-    assert {name: tuple(value.shape) for name, value in detections.items()} == {"scores": (1,), "labels": (1,), "boxes": (1, 4)}
+    shapes = {name: tuple(value.shape) for name, value in detections.items()}
+    assert shapes == {"scores": (1,), "labels": (1,), "boxes": (1, 4)}
     assert detections["labels"].dtype == torch.int64
 
 

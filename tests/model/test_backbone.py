@@ -86,8 +86,8 @@ def test_names_are_those_of_torchvision():
     convolutions = {"conv1"} | {f"{block}.conv{c}" for block in blocks for c in (1, 2, 3)}
     norms = {name.replace("conv", "bn") for name in convolutions} | {f"layer{s}.0.downsample.1" for s in (1, 2, 3, 4)}
     convolutions |= {f"layer{s}.0.downsample.0" for s in (1, 2, 3, 4)}
-    assert names == {f"{c}.weight" for c in convolutions} | {f"{n}.{part}" for n in norms
-                                                            for part in ("weight", "bias", "running_mean", "running_var")}
+    parts = ("weight", "bias", "running_mean", "running_var")
+    assert names == {f"{c}.weight" for c in convolutions} | {f"{n}.{part}" for n in norms for part in parts}
 
 
 def test_the_first_stage_of_a_basic_resnet_adds_its_input_as_it_is():
@@ -130,7 +130,8 @@ def test_initial_convolutions_have_the_variance_two_over_fan_out():
 
 def test_group_norm_has_32_groups_and_no_fewer_than_two_channels_in_each():
     with torch.device("meta"):
-        groups = {m.num_channels: m.num_groups for m in ResNet("resnet_tiny", "group").modules() if isinstance(m, GroupNorm)}
+        modules = ResNet("resnet_tiny", "group").modules()
+        groups = {m.num_channels: m.num_groups for m in modules if isinstance(m, GroupNorm)}
     assert groups == {32: 16, 64: 32, 128: 32, 256: 32}
 
 

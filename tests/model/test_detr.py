@@ -115,7 +115,8 @@ def test_two_images_walk_through_detr_r50_in_the_shapes_of_the_design():
     model, seen = build_detr("detr_r50").eval(), {}
     pad_mask = torch.ones(2, 600, 640, dtype=torch.bool)
     pad_mask[0, :480, :640] = pad_mask[1, :600, :400] = False
-    for name, module in (("features", model.backbone), ("memory", model.transformer.encoder), ("hs", model.transformer)):
+    watched = {"features": model.backbone, "memory": model.transformer.encoder, "hs": model.transformer}
+    for name, module in watched.items():
         module.register_forward_hook(
             lambda _, __, y, name=name: seen.update({name: tuple((y[0] if isinstance(y, tuple) else y).shape)}))
     with torch.no_grad():
@@ -164,7 +165,8 @@ def test_under_autocast_the_heads_count_in_float32(dtype):
     with torch.autocast("cpu", dtype=dtype):
         outputs = model(*batch())
     torch.testing.assert_close(outputs["pred_logits"], model.class_embed(seen["hs"].float())[-1], rtol=0, atol=0)
-    torch.testing.assert_close(outputs["pred_boxes"], model.bbox_embed(seen["hs"].float())[-1].sigmoid(), rtol=0, atol=1e-6)
+    boxes = model.bbox_embed(seen["hs"].float())[-1].sigmoid()
+    torch.testing.assert_close(outputs["pred_boxes"], boxes, rtol=0, atol=1e-6)
 
 
 def test_a_float64_model_answers_in_float64():
@@ -203,7 +205,8 @@ def test_features_of_padding_cells_have_no_influence():
     assert hidden.any()
     model.backbone.register_forward_hook(lambda _, __, y: y.masked_fill(hidden, 1e4))
     after = model(images.double(), pad_mask)
-    assert torch.equal(after["pred_logits"], before["pred_logits"]) and torch.equal(after["pred_boxes"], before["pred_boxes"])
+    assert torch.equal(after["pred_logits"], before["pred_logits"])
+    assert torch.equal(after["pred_boxes"], before["pred_boxes"])
 
 
 def test_an_image_that_is_all_padding_gives_finite_answers_and_gradients():
@@ -233,8 +236,10 @@ def test_a_mask_of_five_columns_shrinks_to_two_by_reading_columns_0_and_2():
 
 
 @pytest.mark.parametrize("images, pad_mask, error, message", [
-    (torch.zeros(3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool), ValueError, r"\(3, 32, 32\); wanted \(B,3,H,W\)"),
-    (torch.zeros(1, 1, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool), ValueError, r"\(1, 1, 32, 32\); wanted \(B,3,H,W\)"),
+    (torch.zeros(3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool), ValueError,
+     r"\(3, 32, 32\); wanted \(B,3,H,W\)"),
+    (torch.zeros(1, 1, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool), ValueError,
+     r"\(1, 1, 32, 32\); wanted \(B,3,H,W\)"),
     (torch.zeros(1, 3, 32, 32).byte(), torch.zeros(1, 32, 32, dtype=torch.bool), TypeError, "images are torch.uint8"),
     (torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32), TypeError, "pad_mask is torch.float32; wanted torch.bool"),
     (torch.zeros(2, 3, 32, 64), torch.zeros(2, 64, 32, dtype=torch.bool), ValueError, r"\(2, 64, 32\).*\(2, 32, 64\)"),

@@ -1,4 +1,4 @@
-"""The transformer is the official one: torch.nn's numbers, dropout where the official code drops, no order among tokens."""
+"""The transformer is the official one: torch.nn's numbers, dropout where the official code drops, tokens unordered."""
 
 from __future__ import annotations
 
@@ -136,8 +136,10 @@ def test_a_picture_that_is_all_padding_gives_finite_answers_and_gradients():
 def test_cells_have_no_order_but_their_positions():
     model, x = transformer().eval(), inputs()
     order = torch.randperm(h * w)
-    shuffled = {name: x[name].flatten(-2)[..., order].unflatten(-1, (h, w)) for name in ("src", "pos_embed", "pad_mask")}
-    torch.testing.assert_close(model(**shuffled, query_embed=x["query_embed"])[0], model(**x)[0], rtol=1e-12, atol=1e-12)
+    shuffled = {name: x[name].flatten(-2)[..., order].unflatten(-1, (h, w))
+                for name in ("src", "pos_embed", "pad_mask")}
+    hs, _ = model(**shuffled, query_embed=x["query_embed"])
+    torch.testing.assert_close(hs, model(**x)[0], rtol=1e-12, atol=1e-12)
 
 
 def test_queries_have_no_order():
@@ -151,7 +153,8 @@ def test_the_values_of_the_first_decoder_layer_are_its_bias_alone():
     model, x = Transformer(D, N, 0, 1, F, 0.0).double(), inputs()
     before = model(**x)[0]
     with torch.no_grad():
-        model.decoder.layers[0].self_attn.in_proj_weight[2 * D:] = 7.0  # the decoder starts from zeros: this meets nothing
+        # The decoder starts from zeros: this meets nothing.
+        model.decoder.layers[0].self_attn.in_proj_weight[2 * D:] = 7.0
     assert torch.equal(model(**x)[0], before)
 
 

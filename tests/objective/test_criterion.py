@@ -170,7 +170,7 @@ def test_micro_batches_add_up_to_the_joint_batch_in_value_and_gradient(micro_siz
 
 
 def data_parallel_rank(rank: int, folder: str, sizes: list[int]) -> None:
-    """One of two ranks: rank 0 has the first image, rank 1 the others, in two micro-batches. Saves value and gradient."""
+    """One of two ranks: rank 0 has the first image, rank 1 the rest, in two micro-batches. Saves loss and gradient."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(0)

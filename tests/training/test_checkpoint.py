@@ -135,7 +135,8 @@ def _pickled_code(path: Path) -> None:
     "write", [_text, _empty, _zip, _official_weights, _bare_tensor, _old_torch_format, _pickled_code])
 def test_a_foreign_file_is_refused_with_its_name(tmp_path, write):
     write(tmp_path / "foreign.pt")
-    with pytest.raises(ValueError, match=r"foreign\.pt (cannot be read as a|is not a|is not a whole) checkpoint .*(run|copy)"):
+    refusal = r"foreign\.pt (cannot be read as a|is not a|is not a whole) checkpoint .*(run|copy)"
+    with pytest.raises(ValueError, match=refusal):
         load_checkpoint(tmp_path / "foreign.pt")
 
 

@@ -12,7 +12,8 @@ import pytest
 from scratch.training import log as log_module
 from scratch.training.log import RunLog
 
-RECORD = {"epoch": 9, "loss": 23.456, "loss_ce": 1.7, "loss_bbox": 0.8, "loss_giou": 1.05, "images_per_second": 59.1234, "memory_gib": 0.4}
+RECORD = {"epoch": 9, "loss": 23.456, "loss_ce": 1.7, "loss_bbox": 0.8, "loss_giou": 1.05,
+          "images_per_second": 59.1234, "memory_gib": 0.4}
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -39,12 +40,15 @@ def test_a_resumed_run_forgets_what_its_checkpoint_does_not_know(tmp_path: Path)
     with open(log.path, "a", encoding="utf-8") as file:
         file.write('{"kind": "step", "st')  # what a killed run was writing
     RunLog(tmp_path, step=2).close()
-    assert [(r["kind"], r["step"]) for r in records(tmp_path)] == [("step", 1), ("evaluation", 1), ("step", 2), ("evaluation", 2)]
+    expected = [("step", 1), ("evaluation", 1), ("step", 2), ("evaluation", 2)]
+    assert [(r["kind"], r["step"]) for r in records(tmp_path)] == expected
     RunLog(tmp_path, step=2, evaluation_due=True).close()  # saved before its evaluation, which will come again
     assert [(r["kind"], r["step"]) for r in records(tmp_path)] == [("step", 1), ("evaluation", 1), ("step", 2)]
 
 
-def test_without_a_terminal_a_line_is_printed_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_a_line_is_printed_now_and_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = iter([0.0, *(float(second) for second in range(1, 200))])
     monkeypatch.setattr(log_module.time, "monotonic", lambda: next(clock))
     log = RunLog(tmp_path)
@@ -56,7 +60,9 @@ def test_without_a_terminal_a_line_is_printed_now_and_then(tmp_path: Path, capsy
     assert 1 <= len(lines) <= 3 and errors == "" and all(line.rstrip().endswith("GiB") for line in lines)
 
 
-def test_the_bar_fits_eighty_columns_and_a_resumed_run_owes_its_speed_to_its_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_fits_eighty_columns_and_a_resumed_run_owes_its_speed_to_its_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(log_module.sys.stderr, "isatty", lambda: True, raising=False)
     log = RunLog(tmp_path, step=1000)
     log.step({**RECORD, "step": 1001}, 0.9)
@@ -64,4 +70,5 @@ def test_the_bar_fits_eighty_columns_and_a_resumed_run_owes_its_speed_to_its_own
     log.bar.ncols, log.bar.dynamic_ncols = 80, None
     line = str(log.bar)
     log.close()
-    assert len(line) <= 80 and all(part in line for part in ("loss 23.5", "ce 1.70", "L1 0.80", "giou 1.05", "59.1 img/s", "0.4 GiB"))
+    parts = ("loss 23.5", "ce 1.70", "L1 0.80", "giou 1.05", "59.1 img/s", "0.4 GiB")
+    assert len(line) <= 80 and all(part in line for part in parts)

@@ -1,4 +1,4 @@
-"""The loop: many small batches learn what one large one does, on one process or on two, and nothing broken is learnt."""
+"""The loop: many small batches learn what one large one does, on one process or two, and nothing broken is learnt."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from scratch.objective.matcher import HungarianMatcher
 from scratch.training.checkpoint import load_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.log import RunLog
-from scratch.training.loop import Run, fit, train_step
+from scratch.training.loop import fit, train_step
+from scratch.training.run import Run
 from tests.conftest import REPOSITORY
 
 
 def small_config(**train: object) -> Config:
     """Group norm and no dropout: then no image of a batch has a say in another's output."""
     tiny = PRESETS["tiny"]
-    model = replace(tiny.model, hidden_dim=16, nheads=2, dim_feedforward=24, enc_layers=1, dec_layers=2, num_queries=7, num_classes=3,
-                    norm="group", dropout=0.0)
+    model = replace(tiny.model, hidden_dim=16, nheads=2, dim_feedforward=24, enc_layers=1, dec_layers=2,
+                    num_queries=7, num_classes=3, norm="group", dropout=0.0)
     return replace(tiny, model=model, train=replace(tiny.train, max_minutes=None, max_steps=5, warmup_steps=0, **train))
 
 
@@ -46,7 +47,8 @@ def random_batch(size: int, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     targets = []
     for i in range(size):
-        boxes = torch.cat([torch.rand(i, 2, generator=generator) * 0.4 + 0.3, torch.rand(i, 2, generator=generator) * 0.3 + 0.1], 1)
+        centres = torch.rand(i, 2, generator=generator) * 0.4 + 0.3
+        boxes = torch.cat([centres, torch.rand(i, 2, generator=generator) * 0.3 + 0.1], 1)
         targets.append({"labels": torch.randint(3, (i,), generator=generator), "boxes": boxes, "image_id": i,
                         "orig_size": (64, 96), "size": (64, 96)})  # image i has i boxes: the first has none
     images = torch.randint(0, 256, (size, 3, 64, 96), generator=generator, dtype=torch.uint8)
@@ -206,11 +208,12 @@ def test_a_running_average_that_a_resume_asks_for_begins_at_the_saved_weights(tm
 
 def train_on_bccd(folder: Path, bccd: Path, launcher: list[str], batch_size: int) -> list[dict]:
     """Four steps on photographs of one size, unaugmented; returns the step records."""
-    command = [*launcher, str(REPOSITORY / "detr_scratch.py"), "train", "--preset", "tiny", "--device", "cpu", "--data", str(bccd),
-               "--norm", "group", "--dropout", "0", "--augment", "none", "--short-side", "64", "--limit-train", "16", "--limit-val", "3",
-               "--batch-size", str(batch_size), "--max-minutes", "None", "--max-steps", "4", "--workers", "0", "--warmup-steps", "0",
-               "--run-dir", str(folder)]
-    done = subprocess.run(command, cwd=folder.parent, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    command = [*launcher, str(REPOSITORY / "detr_scratch.py"), "train", "--preset", "tiny", "--device", "cpu",
+               "--data", str(bccd), "--norm", "group", "--dropout", "0", "--augment", "none", "--short-side", "64",
+               "--limit-train", "16", "--limit-val", "3", "--batch-size", str(batch_size), "--max-minutes", "None",
+               "--max-steps", "4", "--workers", "0", "--warmup-steps", "0", "--run-dir", str(folder)]
+    done = subprocess.run(command, cwd=folder.parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                          capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [r for r in records if r["kind"] == "step"]
@@ -223,7 +226,7 @@ def test_two_processes_have_the_losses_of_one_with_the_joint_batch(bccd_dir: Pat
     assert len(one) == len(two) == 4
     for name in ("loss", "loss_ce", "loss_bbox", "loss_giou", "grad_norm"):
         assert two[0][name] == pytest.approx(one[0][name], rel=1e-5), name
-    # AdamW's first steps go by the sign of a gradient, also where that is mere rounding: the float32 weights part a little.
+    # AdamW's first steps go by the sign of a gradient, also where that is mere rounding: float32 weights part a little.
     for a, b in zip(one, two):
         for name in ("loss", "loss_ce", "loss_bbox", "loss_giou"):
             assert b[name] == pytest.approx(a[name], rel=1e-4), (a["step"], name)

@@ -255,7 +255,7 @@ def test_a_model_with_nothing_to_train_is_refused():
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_clipping_leaves_gradients_alone_when_their_length_is_not_finite_so_that_the_culprit_can_be_named(broken: float) -> None:
+def test_clipping_leaves_gradients_of_no_finite_length_alone_so_that_the_culprit_can_be_named(broken: float) -> None:
     weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True)]
     weights[0].grad, weights[1].grad = torch.tensor([3.0, broken, 4.0]), torch.tensor([5.0, 6.0])
     assert not clip_grad_norm_(weights, 0.1).isfinite()
