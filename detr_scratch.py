@@ -16,6 +16,7 @@ Read: train (the story) → judge → main (the command line); the other command
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,10 +30,10 @@ from commands.check_data import CheckDataArguments, check_data
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from commands.info import InfoArguments, info
 from commands.opening import (
-    make_criterion, newest_run, on_disk, open_split, parameter_count, read_checkpoint, resolve_device,
+    generate_shapes, make_criterion, newest_run, open_split, parameter_count, read_checkpoint, resolve_device,
 )
 from commands.predict import PredictArguments, predict
-from scratch.config import PRESETS, Config, DataConfig
+from scratch.config import PRESETS, Config, DataConfig, TrainConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
 from scratch.data.images import read_image
@@ -69,8 +70,10 @@ def train(arguments: TrainArguments) -> None:
     say = partial(print, flush=True) if distributed.is_main else lambda *_: None
 
     # What is there, what is wrong with it, and what it is called.
-    data = on_disk(config.data, distributed)
-    report = check_dataset(data, config.model.num_queries, decode=False, only=("train", data.eval_split))
+    data = config.data
+    generate_shapes(data, distributed)
+    look = partial(check_dataset, data, config.model.num_queries, decode=False, only=("train", data.eval_split))
+    report = distributed.gather([look()] if distributed.is_main else [])[0]  # one rank looks for all
     if report.problems:
         say(report.table())
     report.refuse()
@@ -97,7 +100,10 @@ def train(arguments: TrainArguments) -> None:
     beginning = f"resuming {run_dir} at step {run.step}" if arguments.resume else f"writing to {run_dir}"
     say(f"{config.preset}: {parameter_count(model)} on {distributed.device} in {run.precision.name}; "
         f"{len(train_set):,} training and {len(eval_set):,} {data.eval_split} images, {len(classes.ids)} classes\n"
-        f"{beginning}")
+        f"{beginning}, for {budget(config.train)}")
+    if not arguments.resume and (config.model.norm == "frozen_batch" or config.train.train_backbone != "all"):
+        say(f"note: {config.preset} is meant to start from trained weights; frozen at random ones, a backbone sees "
+            "little. From nothing: --norm batch --train-backbone all --lr-backbone 1e-4")
 
     # Fit, and say what came of it.
     log = RunLog(run_dir, run.step, run.evaluation_due, active=distributed.is_main)
@@ -105,6 +111,7 @@ def train(arguments: TrainArguments) -> None:
         finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log))
     finally:
         log.close()
+        run.model = run.unwrapped
         distributed.close()
     if not finished:
         say(f"stopped at step {run.step} with everything saved; to go on: "
@@ -119,6 +126,14 @@ def train(arguments: TrainArguments) -> None:
         f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step\n"
         f"  python detr_scratch.py predict IMAGE|DIR --checkpoint {run_dir} --out predictions\n"
         f"  python detr_scratch.py eval {run_dir}")
+
+
+def budget(train: TrainConfig) -> str:
+    """What ends the run, in words."""
+    bounds = [f"{train.epochs:,} epochs"]
+    bounds += [f"{train.max_steps:,} steps"] if train.max_steps is not None else []
+    bounds += [f"{train.max_minutes:g} minutes"] if train.max_minutes is not None else []
+    return " or ".join(bounds) + (", whichever comes first" if len(bounds) > 1 else "")
 
 
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
@@ -207,10 +222,11 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     device = resolve_device(given.device or "auto")
     default = TrainArguments(preset_config(given.preset, device))
     arguments: TrainArguments = parse(TrainArguments, default, "train", argv)
-    if given.preset is None:
+    if given.preset is None and os.environ.get("RANK", "0") == "0":
         print(f"preset {arguments.config.preset}: {'there is a GPU' if device.startswith('cuda') else 'no GPU in use'} "
               f"(--preset {'|'.join(PRESETS)} chooses another)")
-    run_dir = arguments.run_dir or new_run(arguments.config.preset, arguments.config.data.data)
+    data = arguments.config.data
+    run_dir = arguments.run_dir or new_run(arguments.config.preset, data.train_images or data.data)
     if (run_dir / "last.pt").exists():
         raise FileExistsError(f"{run_dir} already holds a run: add --resume to go on with it, or name another "
                               "--run-dir")
@@ -259,6 +275,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
         sys.exit(f"error: {str(error).rpartition(f'{chr(10)}{type(error).__name__}: ')[2]}")
+    except torch.OutOfMemoryError as error:
+        sys.exit(f"error: {str(error).splitlines()[0]} Halve --batch-size and double --accumulate: the effective batch "
+                 "stays the same")
     except KeyboardInterrupt:
         sys.exit("stopped")
 

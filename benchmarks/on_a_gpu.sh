@@ -15,14 +15,18 @@ PYTHON=${PYTHON:-python3}
 
 mkdir -p "$OUT"
 if [ -e "$OUT/run/last.pt" ]; then
-    "$PYTHON" detr_scratch.py train --resume --run-dir "$OUT/run" --device "$DEVICE"
+    command=(--resume)
 else
-    # shellcheck disable=SC2086
-    "$PYTHON" detr_scratch.py train --preset detr_141m --data "$DATA" --device "$DEVICE" --max-minutes "$MINUTES" --eval-every 5 \
-        --workers 8 --run-dir "$OUT/run" ${FLAGS:-}
+    # shellcheck disable=SC2206
+    command=(--preset detr_141m --data "$DATA" --max-minutes "$MINUTES" --eval-every 5 --workers 8 ${FLAGS:-})
 fi
+"$PYTHON" detr_scratch.py train "${command[@]}" --run-dir "$OUT/run" --device "$DEVICE" | tee -a "$OUT/train.txt"
+tail -n 3 "$OUT/train.txt" | grep -q "detr_scratch.py eval" || exit 0  # stopped before its end: make the same call again
+
 for split in val test; do
-    "$PYTHON" detr_scratch.py eval "$OUT/run" --eval-split "$split" --device "$DEVICE" | tee "$OUT/eval_$split.txt"
+    if [ -d "$DATA/$split" ] || [ -d "$DATA/${split}2017" ]; then
+        "$PYTHON" detr_scratch.py eval "$OUT/run" --eval-split "$split" --device "$DEVICE" | tee "$OUT/eval_$split.txt"
+    fi
 done
 "$PYTHON" -m scratch.analysis.learning_curve "$OUT/run" --out "$OUT"
 tail -n 1 "$OUT/run/log.jsonl" > "$OUT/last_record.json"

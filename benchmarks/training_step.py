@@ -28,11 +28,10 @@ from typing import Any
 
 import torch
 
+from commands.opening import make_criterion
 from reference import ReferenceCriterion, build_reference
 from scratch.config import PRESETS
 from scratch.model.detr import build_detr, freeze_backbone
-from scratch.objective.criterion import SetCriterion
-from scratch.objective.matcher import HungarianMatcher
 from scratch.training.log import peak_memory_gib
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 
@@ -68,9 +67,7 @@ class TrainingStep:
         model = build_detr(config)
         freeze_backbone(model, config.train.train_backbone)
         if side == "ours":
-            loss = config.loss
-            matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou)
-            self.criterion = SetCriterion(config.model.num_classes, matcher, loss)
+            self.criterion = make_criterion(config)
         else:
             ours, model = model, build_reference(config.model)
             model.load_state_dict(ours.state_dict())

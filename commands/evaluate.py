@@ -7,13 +7,14 @@ from pathlib import Path
 
 import tyro
 
-from commands.opening import load_detector, make_criterion, on_disk, open_split, resolve_device
+from commands.opening import generate_shapes, load_detector, make_criterion, open_split, resolve_device
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.training.distributed import Distributed
+from scratch.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,17 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
     """Print COCO's figures for a checkpoint."""
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     model, config, classes = load_detector(arguments.checkpoint, distributed.device)
-    data = on_disk(arguments.data, distributed)
+    data = arguments.data
+    generate_shapes(data, distributed)
     check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,)).refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
                             device_type=distributed.device.type, rank=distributed.rank,
                             world_size=distributed.world_size)
     evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names)
+    precision = Precision(config.train.precision, distributed.device)  # as the run's own evaluations
     metrics, _ = evaluate(model, loader, make_criterion(config), evaluator, distributed.device,
-                          gather=distributed.gather, progress=distributed.is_main)
+                          precision.autocast, gather=distributed.gather, progress=distributed.is_main)
     if distributed.is_main:
         print(f"{arguments.checkpoint} on the {data.eval_split} split of {data.data}: {len(dataset):,} images, "
               f"{metrics['images_per_second']:.1f} images/s, loss {metrics['losses']['loss']:.3f}\n"

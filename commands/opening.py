@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,7 +10,6 @@ from torch import nn
 
 from scratch.config import Config, DataConfig
 from scratch.data.coco import Classes, CocoDetection, find_splits
-from scratch.data.shapes import shapes_dataset
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import Detr, build_detr
 from scratch.objective.criterion import SetCriterion
@@ -24,31 +22,26 @@ def resolve_device(device: str) -> str:
     """The device that "auto" means here; another one if it is there, else ValueError."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch has several for "there is none"
-        raise ValueError(f"got device {device!r}, which PyTorch cannot use here ({str(error).splitlines()[0]}); "
-                         "wanted auto, cpu, cuda or cuda:N") from error
+    kind, _, number = device.partition(":")
+    # Asked for by name and number: a tensor put there to try would open a context on GPU 0 from every rank.
+    there = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(kind, 0)
+    if number and not number.isdigit() or int(number or 0) >= there:
+        raise ValueError(f"got device {device!r}, which PyTorch cannot use here (it sees "
+                         f"{torch.cuda.device_count()} GPUs); wanted auto, cpu, cuda or cuda:N")
     return device
 
 
-def on_disk(data: DataConfig, distributed: Distributed) -> DataConfig:
-    """`data` with "shapes" replaced by the folder that they were generated in (by one rank, once)."""
-    if data.data != "shapes":
-        return data
+def generate_shapes(data: DataConfig, distributed: Distributed) -> None:
+    """If `data` means the generated shapes: let one rank generate them, once, while the others wait."""
     if distributed.is_main:
-        shapes_dataset(Path("data"), data.shapes_train, data.shapes_val, seed=0)
+        find_splits(data)
     distributed.barrier()
-    return replace(data, data=str(shapes_dataset(Path("data"), data.shapes_train, data.shapes_val, seed=0)))
 
 
 def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int,
                classes: Optional[Classes] = None) -> CocoDetection:
     """One split of a data set, with the classes of a checkpoint or of the training split."""
-    splits = find_splits(data)
-    if split not in splits:
-        raise ValueError(f"{data.data} has no {split} split; it has {', '.join(splits)}")
-    images, annotations = splits[split]
+    images, annotations = find_splits(data, need=(split,))[split]
     limit = data.limit_train if split == "train" else data.limit_val
     return CocoDetection(images, annotations, transform, classes, limit=limit, seed=seed)
 
@@ -60,8 +53,8 @@ def make_criterion(config: Config) -> SetCriterion:
     return SetCriterion(config.model.num_classes, matcher, loss)
 
 
-def read_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder, on the CPU.
 
     Raises FileNotFoundError if there is none.
     """
@@ -70,12 +63,12 @@ def read_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
         if found is None:
             raise FileNotFoundError(f"there is no checkpoint in {path}: name the folder of a run, or a checkpoint file")
         path = found
-    return load_checkpoint(path, map_location=device)
+    return load_checkpoint(path)
 
 
 def load_detector(path: Path, device: torch.device) -> tuple[Detr, Config, Classes]:
     """A trained detector in eval mode (its weights' running average, if it kept one), its configuration and classes."""
-    state = read_checkpoint(path, device)
+    state = read_checkpoint(path)  # on the host: an optimizer's moments have no business on the GPU here
     config = Config.from_dict(state["config"])
     model = build_detr(config.model).to(device).eval()
     model.load_state_dict(state["model"])

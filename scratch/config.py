@@ -97,7 +97,7 @@ class DataConfig:
     limit_train: Optional[int] = None
     """use only the first N training images (in the order of their ids)"""
     limit_val: Optional[int] = None
-    """evaluate only the first N images of the evaluated split (in the order of their ids)"""
+    """evaluate only the first N images of the val or test split (in the order of their ids)"""
     short_side: int = 800
     """pixels of the shorter side at evaluation; the training scales are 0.6 to 1.0 of it (480-800)"""
     max_size: int = 1333

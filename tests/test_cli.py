@@ -84,6 +84,19 @@ def test_predict_writes_a_picture_for_each_image_and_coco_results(trained: tuple
     assert {"image_id", "category_id", "bbox", "score", "file_name", "category_name"} == set(results[0])
 
 
+def test_explicit_paths_take_the_place_of_a_data_folder(trained: tuple[Path, str], tmp_path: Path) -> None:
+    shapes = next((trained[0] / "data").glob("shapes-*"))
+    paths: list[object] = []
+    for split in ("train", "val"):
+        annotations = shapes / "annotations" / f"instances_{split}.json"
+        paths += [f"--{split}-images", shapes / split, f"--{split}-annotations", annotations]
+    output = detr(tmp_path, "train", *QUICK, "--max-steps", "1", *paths)
+    assert "12 training and 4 val images" in output
+    assert not (tmp_path / "data").exists()  # no shapes were generated beside them
+    alone = detr(tmp_path, "train", *QUICK, *paths[:4], code=1)
+    assert "'val'" in alone
+
+
 def test_info_counts_parameters_and_lists_the_primitives(capsys: pytest.CaptureFixture[str]) -> None:
     detr_scratch.main(["info", "--preset", "detr_r50"])
     output = capsys.readouterr().out

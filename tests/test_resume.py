@@ -25,11 +25,12 @@ FLAGS = ["--preset", "tiny", "--device", "cpu", "--shapes-train", "22", "--shape
 LAST_STEP = 14
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen:
+def start(folder: Path, *more: str, own_group: bool = False) -> subprocess.Popen:
     command = [sys.executable, str(REPOSITORY / "detr_scratch.py"), "train", "--run-dir", str(folder / "run"), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True)
+                            text=True,
+                            start_new_session=own_group)
 
 
 def steps_of(folder: Path) -> list[dict]:
@@ -103,6 +104,13 @@ def test_a_run_left_by_ctrl_c_and_resumed_equals_the_uninterrupted_one(uninterru
     assert 3 <= stopped_at < LAST_STEP
     finish(start(tmp_path, "--resume"))
     assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_termination_of_the_whole_process_group_leaves_the_workers_alive_until_all_is_saved(tmp_path: Path) -> None:
+    process = start(tmp_path, *FLAGS, own_group=True)  # as `timeout` and cluster managers end a job
+    wait_for_step(process, tmp_path, 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert "everything saved" in finish(process)
 
 
 def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(uninterrupted: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ them. Proven in tests/data/test_loader.py.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from typing import Any, Iterator
@@ -89,7 +90,8 @@ def make_loader(dataset: Any, batch_size: int, *, workers: int, seed: int, train
 
 
 def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)  # the cores belong to the training process, and its thread pool does not survive a fork
-    # Ctrl-C reaches every process of the terminal, but only the one that trains decides what then happens.
+    # Ctrl-C, `timeout` and cluster managers signal a whole process group, but only the process that trains decides what
+    # then happens: a worker that died under it would take the run along before it could save.
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -32,18 +32,16 @@ METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
            "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 
 
-def coco_results(image_id: int, prediction: dict[str, Tensor], category_ids: tuple[int, ...],
-                 threshold: float = 0.0) -> list[dict[str, Any]]:
+def coco_results(image_id: int, prediction: dict[str, Tensor], category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
     """One image's detections as COCO result entries: xywh pixel boxes, the data's own category ids, unrounded floats.
 
-    `prediction` is what `postprocess` gives for one image; entries scored below `threshold` are left out.
+    `prediction` is what `postprocess` gives for one image.
     """
-    keep = prediction["scores"] >= threshold
-    x0, y0, x1, y1 = prediction["boxes"][keep].float().unbind(-1)
+    x0, y0, x1, y1 = prediction["boxes"].float().unbind(-1)
     boxes_xywh = torch.stack((x0, y0, x1 - x0, y1 - y0), dim=-1)
     return [{"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-            for label, box, score in zip(prediction["labels"][keep].tolist(), boxes_xywh.tolist(),
-                                         prediction["scores"][keep].tolist())]
+            for label, box, score in zip(prediction["labels"].tolist(), boxes_xywh.tolist(),
+                                         prediction["scores"].tolist())]
 
 
 class CocoEvaluator:

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from scratch.config import LossConfig
 from scratch.objective.matcher import HungarianMatcher
-from scratch.ops.boxes import at_least_float32, box_cxcywh_to_xyxy, paired_generalized_box_iou
+from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_generalized_box_iou
 from scratch.ops.cross_entropy import cross_entropy, l1_loss
+from scratch.ops.precision import at_least_float32
 
 Targets = list[dict[str, Any]]
 
@@ -86,7 +87,7 @@ class SetCriterion:
         # The pairs of all layers in one row, P for each layer: a place among L·B·Q queries and one among T targets.
         query = torch.cat([q + i * Q for i, (q, _) in enumerate(pairs)])                        # (L·P)
         target = torch.cat([t + start for (_, t), start in zip(pairs, first)])                  # (L·P)
-        query, target = torch.stack((query, target)).to(logits.device)                          # one copy to the device
+        query, target = torch.stack((query, target)).to(logits.device, non_blocking=True)       # (2,L·P), one copy
         P = len(query) // L
 
         labels = torch.cat([t["labels"] for t in targets])[target]                              # (L·P)
@@ -102,7 +103,7 @@ class SetCriterion:
         giou = paired_generalized_box_iou(box_cxcywh_to_xyxy(found), box_cxcywh_to_xyxy(wanted))  # (L·P)
         best = logits.detach().argmax(-1)                                                       # (L,B,Q)
         claimed = (best != self.num_classes).sum(-1)                                            # (L,B)
-        objects = torch.tensor(sizes).to(logits.device)                                         # (B)
+        objects = torch.tensor(sizes).to(logits.device, non_blocking=True)                      # (B)
         by_layer = {                                                                            # (L) each
             "loss_ce": surprise.sum((1, 2)) / normalisers.class_weight,
             "loss_bbox": distance.sum(-1).view(L, P).sum(-1) / normalisers.num_boxes,

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from scratch.ops.activations import softmax
-from scratch.ops.boxes import at_least_float32, box_cxcywh_to_xyxy, paired_generalized_box_iou
+from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_generalized_box_iou
 from scratch.ops.hungarian import linear_sum_assignment
+from scratch.ops.precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class HungarianMatcher:
         # no other, so the table is (T,Q): nothing is padded, and no image is priced against another's objects.
         sizes = [len(target["labels"]) for target in targets]
         image = [i for i, M in enumerate(sizes) for _ in range(M)]
-        image = torch.tensor(image, dtype=torch.int64).to(boxes.device)                         # (T)
+        image = torch.tensor(image, dtype=torch.int64).to(boxes.device, non_blocking=True)      # (T)
         labels = torch.cat([target["labels"] for target in targets])                            # (T)
         wanted = torch.cat([target["boxes"] for target in targets]).to(boxes.dtype)[:, None]    # (T,1,4)
         offered = boxes[image]                                                                  # (T,Q,4)

@@ -37,7 +37,7 @@ from scratch.ops.activations import softmax
 from scratch.ops.dropout import check_probability, dropout_mask
 from scratch.ops.init import constant_, xavier_uniform_
 from scratch.ops.linear import Linear, linear
-from scratch.ops.precision import at_least_float32, autocast_applies
+from scratch.ops.precision import at_least_float32, autocast_applies, without_autocast
 
 
 def attention_naive(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -97,25 +97,26 @@ class _Attention(Function):
     @once_differentiable
     def backward(ctx, grad_output: Tensor | None, grad_used: Tensor | None):
         q, k, v, P, mask, output = ctx.saved_tensors
-        if grad_output is None:  # a loss on the weights alone
-            grad_output = torch.zeros_like(output)
-        used = P if mask is None else torch.where(mask, P, 0).mul_(ctx.scale)  # (B·N, Q, S)
-        grad_v = torch.bmm(used.transpose(1, 2), grad_output)  # (B·N, S, d)
+        with without_autocast(output):  # the operands have their dtype already
+            if grad_output is None:  # a loss on the weights alone
+                grad_output = torch.zeros_like(output)
+            used = P if mask is None else torch.where(mask, P, 0).mul_(ctx.scale)  # (B·N, Q, S)
+            grad_v = torch.bmm(used.transpose(1, 2), grad_output)  # (B·N, S, d)
 
-        exact = at_least_float32(output).dtype  # G − δ subtracts near equals: not in half precision
-        G = torch.bmm(grad_output, v.transpose(1, 2)).to(exact)  # (B·N, Q, S), from here on changed in place
-        delta = (grad_output.to(exact) * output).sum(-1, keepdim=True)  # (B·N, Q, 1)
-        if grad_used is not None:  # somebody derives through the returned weights too: ∂L/∂P' has a second part
-            G += grad_used
-            delta += (grad_used.to(exact) * used).sum(-1, keepdim=True)
-        if mask is not None:
-            G = torch.where(mask, G, 0).mul_(ctx.scale)  # from ∂L/∂P' to ∂L/∂P
-        grad_scores = G.sub_(delta).mul_(P).to(q.dtype)  # (B·N, Q, S)
+            exact = at_least_float32(output).dtype  # G − δ subtracts near equals: not in half precision
+            G = torch.bmm(grad_output, v.transpose(1, 2)).to(exact)  # (B·N, Q, S), from here on changed in place
+            delta = (grad_output.to(exact) * output).sum(-1, keepdim=True)  # (B·N, Q, 1)
+            if grad_used is not None:  # somebody derives through the returned weights too: ∂L/∂P' has a second part
+                G += grad_used
+                delta += (grad_used.to(exact) * used).sum(-1, keepdim=True)
+            if mask is not None:
+                G = torch.where(mask, G, 0).mul_(ctx.scale)  # from ∂L/∂P' to ∂L/∂P
+            grad_scores = G.sub_(delta).mul_(P).to(q.dtype)  # (B·N, Q, S)
 
-        grad_q = _scaled_product(grad_scores, k, ctx.root)  # (B·N, Q, d)
-        grad_k = _scaled_product(grad_scores.transpose(1, 2), q, ctx.root)  # (B·N, S, d)
-        # The bias was broadcast over queries, or heads and images: its gradient is the sum over them.
-        grad_bias = grad_scores.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[3] else None
+            grad_q = _scaled_product(grad_scores, k, ctx.root)  # (B·N, Q, d)
+            grad_k = _scaled_product(grad_scores.transpose(1, 2), q, ctx.root)  # (B·N, S, d)
+            # The bias was broadcast over queries, or heads and images: its gradient is the sum over them.
+            grad_bias = grad_scores.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[3] else None
         return grad_q, grad_k, grad_v, grad_bias, None
 
 

@@ -13,6 +13,7 @@ torchrun there is one rank, and every method does nothing.
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Distributed:
             raise ValueError(f"got device {device!r}, but PyTorch sees no GPU; use --device cpu, or a PyTorch for CUDA")
         world_size = int(os.environ.get("WORLD_SIZE", 1))
         if world_size == 1:
+            if wanted.type == "cuda" and wanted.index is not None:
+                torch.cuda.set_device(wanted)  # for all that asks for "the" GPU: pinned memory, its random generator
             return cls(rank=0, world_size=1, device=wanted)
 
         missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
@@ -122,5 +125,9 @@ class Distributed:
             dist.barrier()
 
     def close(self) -> None:
+        """Leave the other ranks; let go of the wrapped model first."""
         if self.world_size > 1:
+            # A wrapped model lies in a reference cycle and holds on to the group. Were it collected only when Python ends,
+            # gloo's threads would outlive Python, and now and then abort the process on its way out.
+            gc.collect()
             dist.destroy_process_group()

@@ -49,7 +49,7 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
             losses[name] = losses.get(name, 0.0) + value.detach() * share
     run.precision.unscale_(run.optimizer)
     losses["grad_norm"] = clip_grad_norm_(run.parameters, run.config.train.clip_max_norm)
-    record = run.distributed.mean(losses)  # the step's one copy to the host, beside the matching
+    record = run.distributed.mean(losses)  # one copy to the host for all of them
     run.refuse_non_finite(record, batches)
     run.precision.step(run.optimizer)
     run.optimizer.zero_grad(set_to_none=True)

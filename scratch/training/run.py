@@ -142,12 +142,13 @@ class Run:
             learnt, there = (", ".join(classes["names"][:20]) for classes in (state["classes"], self.classes))
             raise ValueError(f"the run learnt other classes ({learnt}) than the data has now ({there}), or other ids "
                              "of them: resume with the data that it began with, or start another run")
-        ours, theirs = ({name: tuple(t.shape) for name, t in weights.items()}
-                        for weights in (self.unwrapped.state_dict(), state["model"]))
-        other = next((name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)), None)
-        if other:
-            raise ValueError(f"{other} has the shape {theirs.get(other)} in the checkpoint and {ours.get(other)} in "
-                             "this model: resume without flags that change the model, or start another run")
+        saved, now = ({name: value for name, value in config["model"].items() if name not in ("dropout", "aux_loss")}
+                      for config in (state["config"], self.config.to_dict()))
+        changed = [name for name in now if saved.get(name) != now[name]]
+        if changed:
+            begun, wanted = (", ".join(f"{name}={values.get(name)}" for name in changed) for values in (saved, now))
+            raise ValueError(f"the run was begun with {begun}, not {wanted}: resume without flags that change the "
+                             "model, or start another run")
         trained, trained_then = ([(group["name"], len(group["params"])) for group in groups] for groups in (
             self.optimizer.param_groups, state["optimizer"]["param_groups"]))
         if trained != trained_then:

@@ -202,13 +202,6 @@ def test_results_are_coco_entries_with_the_datas_own_ids_and_unrounded_floats():
     assert json.loads(json.dumps(second)) == second
 
 
-def test_the_threshold_keeps_what_is_at_least_as_sure():
-    prediction = {"boxes": torch.zeros(3, 4), "labels": torch.zeros(3, dtype=torch.int64),
-                  "scores": torch.tensor([0.25, 0.5, 0.75])}
-    assert [r["score"] for r in coco_results(1, prediction, (1,), threshold=0.5)] == [0.5, 0.75]
-    assert coco_results(1, prediction, (1,), threshold=0.8) == []
-
-
 def test_an_image_taken_in_twice_counts_once():
     truth = truth_of()
     predictions = predictions_for(truth, 0.1)

@@ -12,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from scratch.config import PRESETS, Config
 from scratch.data.batch import Batch
@@ -175,7 +177,8 @@ def test_a_run_that_is_resumed_with_less_to_do_than_is_done_is_evaluated(tmp_pat
 
 
 @pytest.mark.parametrize("change, words", [
-    (dict(model=replace(small_config().model, hidden_dim=24)), r"input_proj.weight has the shape \(16, "),
+    (dict(model=replace(small_config().model, hidden_dim=24)), "begun with hidden_dim=16, not hidden_dim=24"),
+    (dict(model=replace(small_config().model, nheads=4)), "begun with nheads=2, not nheads=4"),  # of the same shapes
     (dict(train=replace(small_config().train, train_backbone="none")), "--train-backbone"),
 ])
 def test_a_resume_that_would_change_the_weights_is_refused_in_words(change: dict, words: str, tmp_path: Path) -> None:
@@ -206,12 +209,33 @@ def test_a_running_average_that_a_resume_asks_for_begins_at_the_saved_weights(tm
     assert torch.equal(again.ema.shadow["class_embed.weight"], run.unwrapped.class_embed.weight)
 
 
-def train_on_bccd(folder: Path, bccd: Path, launcher: list[str], batch_size: int) -> list[dict]:
-    """Four steps on photographs of one size, unaugmented; returns the step records."""
+def write_images_of_one_size(folder: Path) -> None:
+    """16 training and 3 validation images, 96×64, of up to three grey rectangles each, in COCO format."""
+    rng = np.random.default_rng(11)
+    (folder / "annotations").mkdir(parents=True)
+    for split, count in (("train", 16), ("val", 3)):
+        (folder / split).mkdir()
+        images, annotations = [], []
+        for i in range(1, count + 1):
+            pixels = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            for _ in range(i % 4):
+                x, y, w, h = (int(n) for n in (*rng.integers(0, (60, 36)), *rng.integers(9, 28, 2)))
+                pixels[y:y + h, x:x + w] = 40 * (i % 4)
+                annotations.append({"id": len(annotations) + 1, "image_id": i, "category_id": 1 + w % 2, "iscrowd": 0,
+                                    "bbox": [x, y, w, h], "area": w * h})
+            Image.fromarray(pixels).save(folder / split / f"{i}.png")
+            images.append({"id": i, "file_name": f"{i}.png", "width": 96, "height": 64})
+        categories = [{"id": 1, "name": "even"}, {"id": 2, "name": "odd"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+def train_on(data: Path, folder: Path, launcher: list[str], batch_size: int) -> list[dict]:
+    """Four steps on images of one size, unaugmented; returns the step records."""
     command = [*launcher, str(REPOSITORY / "detr_scratch.py"), "train", "--preset", "tiny", "--device", "cpu",
-               "--data", str(bccd), "--norm", "group", "--dropout", "0", "--augment", "none", "--short-side", "64",
-               "--limit-train", "16", "--limit-val", "3", "--batch-size", str(batch_size), "--max-minutes", "None",
-               "--max-steps", "4", "--workers", "0", "--warmup-steps", "0", "--run-dir", str(folder)]
+               "--data", str(data), "--norm", "group", "--dropout", "0", "--augment", "none", "--short-side", "64",
+               "--batch-size", str(batch_size), "--max-minutes", "None", "--max-steps", "4", "--workers", "0",
+               "--warmup-steps", "0", "--run-dir", str(folder)]
     done = subprocess.run(command, cwd=folder.parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -219,10 +243,11 @@ def train_on_bccd(folder: Path, bccd: Path, launcher: list[str], batch_size: int
     return [r for r in records if r["kind"] == "step"]
 
 
-def test_two_processes_have_the_losses_of_one_with_the_joint_batch(bccd_dir: Path, tmp_path: Path) -> None:
-    one = train_on_bccd(tmp_path / "one", bccd_dir, [sys.executable], batch_size=4)
+def test_two_processes_have_the_losses_of_one_with_the_joint_batch(tmp_path: Path) -> None:
+    write_images_of_one_size(tmp_path / "data")  # of one size: padding differs between one batch of four and two of two
+    one = train_on(tmp_path / "data", tmp_path / "one", [sys.executable], batch_size=4)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = train_on_bccd(tmp_path / "two", bccd_dir, torchrun, batch_size=2)
+    two = train_on(tmp_path / "data", tmp_path / "two", torchrun, batch_size=2)
     assert len(one) == len(two) == 4
     for name in ("loss", "loss_ce", "loss_bbox", "loss_giou", "grad_norm"):
         assert two[0][name] == pytest.approx(one[0][name], rel=1e-5), name
