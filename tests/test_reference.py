@@ -44,8 +44,11 @@ def both(config: ModelConfig):
 def test_the_state_dict_of_each_loads_strictly_into_the_other(preset):
     with torch.device("meta"):
         ours, theirs = build_detr(preset), build_reference(PRESETS[preset].model)
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+    assert {name: t.shape for name, t in ours.state_dict().items()} == {
+        name: t.shape for name, t in theirs.state_dict().items()}
+    for one, other in ((ours, theirs), (theirs, ours)):
+        loaded = one.load_state_dict(other.state_dict(), strict=True)
+        assert not loaded.missing_keys and not loaded.unexpected_keys
 
 
 @pytest.mark.parametrize("training", [True, False])

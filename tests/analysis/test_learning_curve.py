@@ -63,6 +63,7 @@ def test_the_data_beside_a_picture_draws_it_again_pixel_by_pixel(tmp_path, monke
 
 def test_more_runs_than_colours_can_be_drawn(tmp_path):
     draw([read_run(write_run(tmp_path / str(i))) for i in range(7)], tmp_path / "curves.png")
+    assert matplotlib.image.imread(tmp_path / "curves.png").std() > 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["runs/a", "--data", "learning_curve.json"]])

@@ -336,4 +336,5 @@ def test_the_gpus_generator_goes_on_even_when_the_checkpoint_was_loaded_onto_the
 
 
 def test_a_random_state_is_plain_enough_to_be_json_but_for_its_tensors():
-    json.dumps(rng_state(), default=lambda tensor: tensor.tolist())
+    written = json.loads(json.dumps(rng_state(), default=lambda tensor: tensor.tolist()))
+    assert written["torch"] == torch.get_rng_state().tolist()
