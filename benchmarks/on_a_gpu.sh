@@ -20,8 +20,11 @@ else
     # shellcheck disable=SC2206
     command=(--preset detr_141m --data "$DATA" --max-minutes "$MINUTES" --eval-every 5 --workers 8 ${FLAGS:-})
 fi
-"$PYTHON" detr_scratch.py train "${command[@]}" --run-dir "$OUT/run" --device "$DEVICE" | tee -a "$OUT/train.txt"
-tail -n 3 "$OUT/train.txt" | grep -q "detr_scratch.py eval" || exit 0  # stopped before its end: make the same call again
+# No pipe: what reads from it would die of the signal first, and the run of writing to it, before it has saved.
+trap 'stopped=1' INT TERM
+"$PYTHON" detr_scratch.py train "${command[@]}" --run-dir "$OUT/run" --device "$DEVICE"
+[ -z "${stopped:-}" ] || exit 0  # before its end: the same call goes on
+trap - INT TERM
 
 for split in val test; do
     if [ -d "$DATA/$split" ] || [ -d "$DATA/${split}2017" ]; then
