@@ -2,6 +2,7 @@
 
     relu(x) = max(x, 0)         gelu(x) = x · Φ(x),  Φ(x) = P(z ≤ x) for z ~ N(0,1)
     sigmoid(x) = 1/(1 + e⁻ˣ)    softmax(x)_i = e^{x_i} / Σ_j e^{x_j}       all keep the shape
+    inverse_sigmoid(p) = log(max(p, ε) / max(1 − p, ε))
 
           relu   ╱           gelu   ╱           sigmoid   ╭────          x       −3      0       3
                 ╱                  ╱                     ╱               gelu    −0.004  0   2.996
@@ -10,14 +11,15 @@
 Without a bend two linear layers are one: W₂(W₁x) = (W₂W₁)x.
 
 What makes these notes is not the formulas but their edges. e⁸⁹ is infinite in float32 and e¹² in
-float16, so none but softmax_naive gives an exponential a positive argument; the gradients are
-written by hand from what the forward knows; float16 and bfloat16 are computed in float32, then
-rounded.
+float16, so none but softmax_naive gives an exponential a positive argument; the gradients, but for
+inverse_sigmoid's, are written by hand from what the forward knows; float16 and bfloat16 are
+computed in float32, then rounded.
 
 Same as torch.relu, nn.functional.gelu, torch.sigmoid, torch.softmax and torch.log_softmax, but for
 two edges: a softmax row of nothing but −∞ (see `softmax`), and the gradient of sigmoid far from 0,
-which is more exact here. Proven in tests/ops/test_activations.py.
-Read: relu → gelu → sigmoid → softmax_naive → softmax → log_softmax
+which is more exact here. inverse_sigmoid is torch.logit between ε and 1 − ε. Proven in
+tests/ops/test_activations.py.
+Read: relu → gelu → sigmoid → inverse_sigmoid → softmax_naive → softmax → log_softmax
 """
 
 from __future__ import annotations
@@ -117,6 +119,18 @@ class _Sigmoid(Function):
 def sigmoid(x: Tensor) -> Tensor:
     """Return 1/(1 + e⁻ˣ) of any shape: any number becomes one in (0, 1), as a box coordinate must be."""
     return _Sigmoid.apply(x)
+
+
+def inverse_sigmoid(p: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return log(p/(1 − p)) of any shape, the x with sigmoid(x) = p. float32 under autocast.
+
+    A box is refined by a step Δ before the bend, sigmoid(inverse_sigmoid(box) + Δ), so that it stays in (0, 1) (Zhu et
+    al. 2021, arXiv 2010.04159, section 4.2). p and 1 − p each count as eps at least: 0 and 1 give ∓11.51, with a slope
+    of 1 where the plain formula has NaN. Beyond 0 and 1 the value is the same and the slope 0.
+    """
+    p = float32_under_autocast(p)
+    inside = at_least_float32(p).clamp(0, 1)
+    return torch.log(inside.clamp(min=eps) / (1 - inside).clamp(min=eps)).to(p.dtype)
 
 
 # ── softmax, log_softmax ────────────────────────────────────────────────────────────────────────────────────────────

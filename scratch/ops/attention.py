@@ -138,19 +138,19 @@ def scaled_dot_product_attention(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, key_padding_mask: Tensor | None = None,
     dropout_p: float = 0.0, training: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return (output (B,N,Q,d), weights (B,N,Q,S)) of q (B,N,Q,d), k (B,N,S,d), v (B,N,S,d).
+    """Return (output (B,N,Q,v), weights (B,N,Q,S)) of q (B,N,Q,d), k (B,N,S,d), v (B,N,S,v); v is d unless told.
 
     The masks are described at the top of this file; a wrong shape raises ValueError, a wrong dtype TypeError. In
     training, a share `dropout_p` of the weights is dropped; the weights returned are those used, as torch returns them.
     """
-    B, N, Q, d = q.shape
+    B, N, Q, _ = q.shape
     S = k.shape[2]  # as many values as keys; as many keys as queries only in self-attention
     if autocast_applies(q):  # here, because the backward's products run outside autocast and must meet one dtype
         q, k, v = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (q, k, v))
     bias = additive_mask(attn_mask, key_padding_mask, B, N, Q, S, q.dtype)
     q, k, v = (x.reshape(B * N, *x.shape[2:]) for x in (q, k, v))  # (B·N, Q or S, d)
     output, weights = _Attention.apply(q, k, v, bias, check_probability(dropout_p) if training else 0.0)
-    return output.view(B, N, Q, d), weights.view(B, N, Q, S)  # views: B·N apart again
+    return output.view(B, N, Q, -1), weights.view(B, N, Q, S)  # views: B·N apart again
 
 
 def additive_mask(

@@ -52,10 +52,10 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, 
     exact = at_least_float32(logits.to(dtype))  # low precision is rounded once, at the end
     loss = -log_softmax(exact, dim=-1).gather(-1, target[..., None]).squeeze(-1)  # (...)
     if weight is None:
-        return _reduce(loss, reduction).to(dtype)
+        return reduced(loss, reduction).to(dtype)
     weight = weight.to(loss.dtype)[target]  # (...)
     loss = loss * weight
-    return (loss.sum() / weight.sum() if reduction == "mean" else _reduce(loss, reduction)).to(dtype)
+    return (loss.sum() / weight.sum() if reduction == "mean" else reduced(loss, reduction)).to(dtype)
 
 
 def l1_loss(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
@@ -66,10 +66,10 @@ def l1_loss(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
     if a.shape != b.shape:
         raise ValueError(f"got shapes {tuple(a.shape)} and {tuple(b.shape)}, wanted one shape: a silent broadcast "
                          "would compare each with every other")
-    return _reduce((float32_under_autocast(a) - float32_under_autocast(b)).abs(), reduction)
+    return reduced((float32_under_autocast(a) - float32_under_autocast(b)).abs(), reduction)
 
 
-def _reduce(loss: Tensor, reduction: str) -> Tensor:
+def reduced(loss: Tensor, reduction: str) -> Tensor:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"got reduction {reduction!r}, wanted 'mean', 'sum' or 'none'")
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss

@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from scratch.ops.activations import gelu, log_softmax, relu, sigmoid, softmax, softmax_naive
+from scratch.ops.activations import gelu, inverse_sigmoid, log_softmax, relu, sigmoid, softmax, softmax_naive
 from tests.checks import assert_as_precise_as_torch, assert_same
 
-POINTWISE = {"relu": (relu, torch.relu), "gelu": (gelu, F.gelu), "sigmoid": (sigmoid, torch.sigmoid)}
+
+
+def torch_inverse_sigmoid(p, eps=1e-5):
+    p = p.clamp(0, 1)
+    return torch.log(p.clamp(min=eps)) - torch.log((1 - p).clamp(min=eps))
+
+
+POINTWISE = {"relu": (relu, torch.relu), "gelu": (gelu, F.gelu), "sigmoid": (sigmoid, torch.sigmoid),
+             "inverse_sigmoid": (inverse_sigmoid, torch_inverse_sigmoid)}
 PAIRS = {"softmax": (softmax, torch.softmax), "log_softmax": (log_softmax, torch.log_softmax)}
 shapes = st.lists(st.integers(0, 5), max_size=3)
 nan, inf = math.nan, math.inf
@@ -115,6 +123,65 @@ def test_y_times_one_minus_y_would_lose_the_slope():
 @pytest.mark.parametrize("x", [1e4, -1e4])
 def test_the_slope_of_sigmoid_is_zero_not_nan_at_ten_thousand(x):
     assert slope(sigmoid, x, torch.float32) == 0
+
+
+# ── inverse_sigmoid ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(shape=shapes, eps=st.sampled_from([1e-5, 1e-3, 0.1]))
+def test_inverse_sigmoid_equals_torch_on_probabilities(shape, eps):
+    assert_same(lambda p: inverse_sigmoid(p, eps), lambda p: torch_inverse_sigmoid(p, eps), torch.rand(shape))
+
+
+def test_inverse_sigmoid_is_logit_between_eps_and_one_minus_eps():
+    assert_same(inverse_sigmoid, torch.logit, torch.linspace(1.1e-5, 1 - 1.1e-5, 211))
+
+
+def test_inverse_sigmoid_is_as_precise_as_torch_on_probabilities():
+    assert_as_precise_as_torch(inverse_sigmoid, torch_inverse_sigmoid, torch.rand(211) * 0.9 + 0.05)
+
+
+def test_inverse_sigmoid_by_hand():
+    p = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    assert inverse_sigmoid(p).tolist() == pytest.approx([-math.log(3), 0, math.log(3)], abs=1e-15)
+    assert [slope(inverse_sigmoid, x) for x in (0.25, 0.5)] == pytest.approx([16 / 3, 4])
+
+
+def test_inverse_sigmoid_leads_back_from_any_probability_between_eps_and_one_minus_eps():
+    assert_same(lambda p: sigmoid(inverse_sigmoid(p)), lambda p: p, torch.linspace(1.1e-5, 1 - 1.1e-5, 211))
+
+
+def test_inverse_sigmoid_leads_back_from_any_score_between_minus_and_plus_eleven():
+    assert_same(lambda x: inverse_sigmoid(sigmoid(x)), lambda x: x, torch.linspace(-11, 11, 211))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("p, x, steepness", [(0.0, -11.51, 1), (1.0, 11.51, 1), (-3.0, -11.51, 0), (4.0, 11.51, 0)])
+def test_inverse_sigmoid_at_zero_and_one_and_beyond_is_finite_with_a_slope_of_one_or_none(dtype, p, x, steepness):
+    value = inverse_sigmoid(torch.tensor(p, dtype=dtype))
+    assert value.item() == pytest.approx(x, abs=max(0.005, 8 * torch.finfo(dtype).eps))
+    assert slope(inverse_sigmoid, p, dtype) == pytest.approx(steepness)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_the_plain_formula_of_inverse_sigmoid_has_no_slope_at_zero_and_one(p):
+    assert math.isnan(slope(lambda p: torch.log(p / (1 - p)), p))
+
+
+def test_a_box_refined_before_the_bend_stays_within_zero_and_one():
+    box = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    refined = sigmoid(inverse_sigmoid(box) + torch.tensor([-3.0, math.log(3), 3.0]))
+    assert (refined > 0).all() and (refined < 1).all() and refined[1].item() == pytest.approx(0.75)
+
+
+def test_inverse_sigmoid_returns_float32_under_autocast():
+    p = torch.rand(7).bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = inverse_sigmoid(p)
+        assert inverse_sigmoid(p.double()).dtype is torch.float64
+    torch.testing.assert_close(x, torch_inverse_sigmoid(p.float()))
+    x.sum().backward()
+    assert p.grad.dtype is torch.bfloat16
 
 
 # ── softmax, log_softmax ────────────────────────────────────────────────────────────────────────────────────────────

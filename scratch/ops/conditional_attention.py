@@ -1,0 +1,96 @@
+"""conditional_attention: how can a query ask "what is there?" and "near this place?" apart?
+
+    score = (cq·ck + pq·pk) / √(2d)          c: content, p: place; one head, d numbers each
+
+DETR adds the two before the product, so each query carries four questions at once:
+
+    (cq + pq)·(ck + pk) = cq·ck + pq·pk + cq·pk + pq·ck        the last two compare apples with places
+
+Conditional DETR (Meng et al. 2021, arXiv 2108.06152, section 3.2) puts them side by side: the product
+of two concatenations is the sum of two products, and the cross terms are gone.
+
+    content (B,Q,D) ─W─▶ cq ┐                            ┌ ck ◀─W─ memory (B,S,D)
+                            ├ [cq|pq] (B,N,Q,2d) · [ck|pk] ┤
+    place   (B,Q,D) ─W─▶ pq ┘                            └ pk ◀─W─ sines of the cells (B,S,D)
+
+The place half knows where to look from the first step on. A product of sine codes is largest where
+the two places agree:
+
+    p(x)·p(x') = Σᵢ sin(x/Tᵢ) sin(x'/Tᵢ) + cos(x/Tᵢ) cos(x'/Tᵢ) = Σᵢ cos((x − x')/Tᵢ)
+
+so with W the identity a query looks around its own place, and it has to learn only what differs. Here
+W starts as a permutation that deals the waves of both axes out to all heads in turn: head n gets
+number n, n+N, n+2N … of y and of x, so each head sees coarse and fine waves of both.
+
+There is no torch.nn counterpart; held against the sum of two products in
+tests/ops/test_conditional_attention.py.
+Read: conditional_scores_naive (the formula) → deal_waves → ConditionalAttention
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from scratch.ops.attention import scaled_dot_product_attention
+from scratch.ops.linear import Linear
+
+
+def conditional_scores_naive(cq: Tensor, pq: Tensor, ck: Tensor, pk: Tensor) -> Tensor:
+    """The formula for one head: cq, pq (Q,d), ck, pk (S,d) → scores (Q,S)."""
+    return (cq @ ck.T + pq @ pk.T) / math.sqrt(2 * cq.shape[1])
+
+
+def deal_waves(embed_dim: int, num_heads: int) -> Tensor:
+    """The order (D) in which the channels of a sine code are handed to the heads.
+
+    A sine code holds the pairs (sin, cos) of y's D/4 waves, then those of x's. Pair number i of either axis goes to
+    head i mod N, both numbers of a pair to the same head, for only together are they a place. Where the pairs do not
+    divide evenly by the heads they are handed out in rows instead, which is a permutation all the same.
+    """
+    pairs = torch.arange(embed_dim).view(2, embed_dim // 4, 2)  # (axis, wave, sin/cos)
+    if (embed_dim // 4) % num_heads:
+        return pairs.flatten()
+    return pairs.view(2, -1, num_heads, 2).permute(2, 0, 1, 3).flatten()  # (D): head by head
+
+
+class ConditionalAttention(nn.Module):
+    """Queries look at a picture by content and by place; five linear maps, and one for what was seen."""
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"got embed_dim {embed_dim} and num_heads {num_heads}, wanted a multiple of the heads")
+        self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
+        self.q_content = Linear(embed_dim, embed_dim)
+        self.kv_content = Linear(embed_dim, 2 * embed_dim)  # keys and values read the same memory: one product
+        self.q_place, self.k_place = Linear(embed_dim, embed_dim), Linear(embed_dim, embed_dim)
+        self.out_proj = Linear(embed_dim, embed_dim)
+
+    def reset_places(self) -> None:
+        """Let both place maps start as the permutation `deal_waves`, so that nearness counts from the first step."""
+        with torch.no_grad():
+            for layer in (self.q_place, self.k_place):
+                layer.weight.copy_(torch.eye(self.embed_dim)[deal_waves(self.embed_dim, self.num_heads)])
+                layer.bias.zero_()
+
+    def forward(
+        self, content: Tensor, place: Tensor, memory: Tensor, memory_place: Tensor,
+        key_padding_mask: Optional[Tensor] = None, need_weights: bool = False,
+    ) -> tuple[Tensor, Optional[Tensor]]:
+        """content, place (B,Q,D), memory, memory_place (B,S,D) → output (B,Q,D), and on request weights (B,N,Q,S)."""
+        B, Q, D = content.shape
+        ck, v = self.kv_content(memory).split(D, dim=-1)  # (B,S,D) each
+        q = torch.cat((self._heads(self.q_content(content)), self._heads(self.q_place(place))), dim=-1)  # (B,N,Q,2d)
+        k = torch.cat((self._heads(ck), self._heads(self.k_place(memory_place))), dim=-1)  # (B,N,S,2d)
+        output, weights = scaled_dot_product_attention(
+            q, k, self._heads(v), None, key_padding_mask, self.dropout, self.training)  # (B,N,Q,d)
+        output = self.out_proj(output.transpose(1, 2).reshape(B, Q, D))  # (B,Q,D)
+        return output, weights if need_weights else None
+
+    def _heads(self, x: Tensor) -> Tensor:
+        B, S, D = x.shape
+        return x.view(B, S, self.num_heads, D // self.num_heads).transpose(1, 2)  # (B,N,S,d)
