@@ -2,7 +2,7 @@
 
     preset ─▶ model ─▶ data ─▶ fit ─▶ AP
 
-    python detr_scratch.py                           train on generated shapes: detr_141m on a GPU, tiny without one
+    python detr_scratch.py                           train on generated shapes: detr_141m_fast on a GPU, else tiny
     python detr_scratch.py train --data DIR          train on a COCO-format folder
     python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: a run's folder or a checkpoint)
     python detr_scratch.py predict IMAGE|DIR         boxes drawn on pictures, and as COCO JSON
@@ -40,6 +40,7 @@ from scratch.data.images import read_image
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
+from scratch.evaluation.health import QueryHealth, diagnose
 from scratch.evaluation.pictures import prediction_sheet
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.ops.boxes import box_xywh_to_xyxy
@@ -137,18 +138,24 @@ def budget(train: TrainConfig) -> str:
 
 
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
-    """Evaluate the run's weights (or their running average, if it keeps one); draw predictions beside the truth."""
+    """Evaluate the run's weights (or their running average); draw predictions beside the truth; say what looks ill."""
+    health = QueryHealth(run.last_matching)
     evaluator = CocoEvaluator(eval_set.ground_truth(), eval_set.classes.ids, eval_set.classes.names)
     with run.judged_weights():
         run.distributed.share_buffers(run.unwrapped)
         metrics, results = evaluate(run.unwrapped, loader, run.criterion, evaluator, run.device, run.precision.autocast,
-                                    gather=run.distributed.gather, progress=run.distributed.is_main)
+                                    gather=run.distributed.gather, progress=run.distributed.is_main, health=health)
+    run.last_matching = health.matching()
+    metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"]),
+                "clip_max_norm": run.config.train.clip_max_norm}
     if run.distributed.is_main:
         sheet = run.directory / "pictures" / f"step_{run.step:06d}.png"
         draw_sheet(sheet, eval_set, results)
         log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {metrics['AP'] or 0:.3f}  "
                 f"AP50 {metrics['AP50'] or 0:.3f}  AP75 {metrics['AP75'] or 0:.3f}  "
                 f"loss {metrics['losses']['loss']:.2f}  {sheet}")
+        for warning in metrics["warnings"]:
+            log.say(f"warning: {warning}")
     return metrics
 
 
@@ -190,7 +197,7 @@ def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
 
 
 def preset_config(name: Optional[str], device: str = "cpu") -> Config:
-    name = name or ("detr_141m" if device.startswith("cuda") else "tiny")
+    name = name or ("detr_141m_fast" if device.startswith("cuda") else "tiny")
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; wanted one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,6 +1,6 @@
 """training_step: what does one training step cost, ours beside torch.nn?
 
-    python -m benchmarks.training_step                          # tiny and detr_r50 on the CPU
+    python -m benchmarks.training_step                          # tiny_vanilla and detr_r50 on the CPU
     python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512
 
 A step is forward, matching and losses, backward, clipping, AdamW. Both sides hold the same weights and see the same
@@ -38,7 +38,7 @@ from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
 # preset → images, height, width: what the preset sees at home; detr_141m as small as a CPU needs it
-DEFAULTS = {"tiny": (16, 128, 171), "detr_r50": (2, 480, 640), "detr_141m": (2, 256, 256)}
+DEFAULTS = {"tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640), "detr_141m": (2, 256, 256)}
 WARM_UP = 2  # steps of each side that are not counted: AdamW's state is made in the first
 
 
@@ -177,7 +177,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["tiny", "detr_r50"], choices=list(DEFAULTS))
+    parser.add_argument("--presets", nargs="+", default=["tiny_vanilla", "detr_r50"], choices=list(DEFAULTS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bf16", "fp16"])
     parser.add_argument("--batch-size", type=int)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import tyro
 
@@ -29,6 +31,8 @@ class EvalArguments:
     """images of one forward pass"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
+    json: Optional[Path] = None
+    """also write the figures to this file"""
 
 
 def evaluate_checkpoint(arguments: EvalArguments) -> None:
@@ -50,4 +54,6 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
         print(f"{arguments.checkpoint} on the {data.eval_split} split of {data.data}: {len(dataset):,} images, "
               f"{metrics['images_per_second']:.1f} images/s, loss {metrics['losses']['loss']:.3f}\n"
               f"{format_summary(metrics)}")
+        if arguments.json:
+            arguments.json.write_text(json.dumps(metrics) + "\n", encoding="utf-8")
     distributed.close()

@@ -49,7 +49,8 @@ def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int,
 def make_criterion(config: Config) -> SetCriterion:
     """The objective that `config.loss` describes."""
     loss = config.loss
-    matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou)
+    matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou,
+                               config.model.classification == "focal", loss.focal_alpha, loss.focal_gamma)
     return SetCriterion(config.model.num_classes, matcher, loss)
 
 

@@ -65,7 +65,8 @@ def predict(arguments: PredictArguments) -> None:
         with torch.no_grad():
             outputs = model(batch.normalised(), batch.pad_mask)
         size = torch.tensor([[image.height, image.width]], device=device)
-        found = {name: value.cpu() for name, value in postprocess(outputs, size)[0].items()}
+        [found] = postprocess(outputs, size, config.model.classification)
+        found = {name: value.cpu() for name, value in found.items()}
         order = found["scores"].argsort(descending=True)
         order = order[found["scores"][order] >= arguments.threshold]
         shown = {name: value[order] for name, value in found.items()}

@@ -197,6 +197,9 @@ class ReferenceDetr(nn.Module):
     """images (B,3,H,W) and pad_mask (B,H,W) → the official output dict, as `scratch.model.detr.Detr`."""
 
     def __init__(self, config: ModelConfig):
+        if config.queries != "learned" or config.classification != "softmax" or config.groups > 1:
+            raise ValueError(f"got queries={config.queries!r}, classification={config.classification!r}, "
+                             f"groups={config.groups}; the reference is DETR as published: take a vanilla preset")
         super().__init__()
         self.config = config
         self.backbone = ResNet(config.backbone, config.norm, config.dilation)

@@ -7,6 +7,7 @@ product; the dispatcher sees what a harmless name hides. Both are shown to fail 
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from commands.opening import make_criterion
 from scratch.analysis.primitives import PRIMITIVES, by_category, category, composites, record_primitives
-from scratch.config import PRESETS, LossConfig
+from scratch.config import PRESETS
 from scratch.model.detr import build_detr, freeze_backbone
-from scratch.objective.criterion import SetCriterion
-from scratch.objective.matcher import HungarianMatcher
+from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 
 SCRATCH = Path(__file__).resolve().parent.parent / "scratch"
@@ -165,14 +166,15 @@ def test_what_is_allowed_is_not_called_a_violation(innocent):
 
 def training_step(preset: str, **overrides):
     """A forward, matching, loss and backward of a model in training mode, on two small images."""
-    model, criterion = build_detr(preset, **overrides), SetCriterion(91, HungarianMatcher(), LossConfig())
+    model = build_detr(preset, **overrides)
+    criterion = make_criterion(replace(PRESETS[preset], model=model.config))
     freeze_backbone(model, "stages_2_to_4")
     images, pad_mask = torch.randn(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.bool)
     pad_mask[1, 32:] = True
     targets = [{"labels": torch.tensor([3, 17]), "boxes": 0.3 + 0.3 * torch.rand(2, 4), "image_id": 0},
                {"labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4), "image_id": 1}]
     def step() -> None:
-        criterion.total(criterion(model(images, pad_mask), targets)).backward()
+        criterion.total(criterion(model(images, pad_mask, targets), targets)).backward()
     return model, step
 
 
@@ -191,6 +193,13 @@ def test_an_evaluation_of_detr_r50_dispatches_primitives_alone():
         assert composites(record_primitives(lambda: model(images, pad_mask))) == {}
 
 
+@pytest.mark.parametrize("queries", ["learned", "anchor", "proposal"])
+def test_a_training_step_with_all_extras_dispatches_primitives_alone(queries):
+    denoising = 0 if queries == "learned" else 2
+    _, step = training_step("tiny", queries=queries, classification="focal", denoising=denoising, groups=2)
+    assert composites(record_primitives(step)) == {}
+
+
 @pytest.mark.parametrize("norm", ["frozen_batch", "batch", "group"])
 def test_a_training_step_of_tiny_dispatches_primitives_alone_with_any_norm(norm):
     assert composites(record_primitives(training_step("tiny", norm=norm, dropout=0.1)[1])) == {}
@@ -206,9 +215,10 @@ def test_under_autocast_a_training_step_dispatches_primitives_alone(dtype):
     assert composites(counts) == {} and counts["_to_copy"] > record_primitives(step)["_to_copy"]
 
 
-def test_clipping_and_the_optimizer_dispatch_primitives_alone():
-    model, step = training_step("tiny")
-    optimizer = AdamW(parameter_groups(model, PRESETS["tiny"].train))
+@pytest.mark.parametrize(("preset", "kind"), [("tiny_vanilla", AdamW), ("tiny", Muon)])
+def test_clipping_and_the_optimizer_dispatch_primitives_alone(preset, kind):
+    model, step = training_step(preset)
+    optimizer = kind(parameter_groups(model, PRESETS[preset].train))
     step()
     before = model.class_embed.weight.clone()
     def update() -> None:

@@ -40,7 +40,7 @@ def both(config: ModelConfig):
     return ours, theirs
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [name for name in PRESETS if PRESETS[name].model.queries == "learned"])
 def test_the_state_dict_of_each_loads_strictly_into_the_other(preset):
     with torch.device("meta"):
         ours, theirs = build_detr(preset), build_reference(PRESETS[preset].model)

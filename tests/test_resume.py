@@ -17,11 +17,13 @@ import torch
 from scratch.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY
 
-# Small enough for seconds; dropout, augmentation, workers, accumulation, the running average and batch norm are all on.
+# Small enough for seconds; dropout, augmentation, workers, accumulation, the running average, batch norm, noised boxes,
+# groups and Muon are all on.
 FLAGS = ["--preset", "tiny", "--device", "cpu", "--shapes-train", "22", "--shapes-val", "3", "--short-side", "64",
          "--max-size", "96", "--batch-size", "2", "--accumulate", "2", "--max-minutes", "None", "--epochs", "3",
          "--max-steps", "14", "--hidden-dim", "32", "--dim-feedforward", "48", "--dropout", "0.1", "--workers", "1",
-         "--ema-decay", "0.9", "--checkpoint-every", "2"]
+         "--ema-decay", "0.9", "--checkpoint-every", "2", "--eval-every", "1", "--augment", "paper", "--no-square",
+         "--mosaic", "0.3", "--mixup", "0.3", "--denoising", "2", "--groups", "2"]
 LAST_STEP = 14
 
 
@@ -75,9 +77,12 @@ def assert_same_run(folder: Path, other: Path) -> None:
     watched = ("step", "loss", "loss_ce", "loss_bbox", "loss_giou", "grad_norm", "lr_backbone")
     losses = [[[r[k] for k in watched] for r in steps_of(f) if r["kind"] == "step"] for f in (folder, other)]
     assert losses[0] == losses[1]
-    evaluations = [[(r["step"], r["AP"], r["losses"]["loss"]) for r in steps_of(f) if r["kind"] == "evaluation"]
+    timed = ("minutes", "images_per_second")
+    evaluations = [[{k: v for k, v in r.items() if k not in timed} for r in steps_of(f) if r["kind"] == "evaluation"]
                    for f in (folder, other)]
     assert evaluations[0] == evaluations[1]
+    compared = [r["health"]["matching_instability"] is not None for r in evaluations[0]]  # each with the one before it
+    assert compared == [False, *[True] * (len(compared) - 1)] and len(compared) > 1
 
 
 def test_a_run_killed_at_random_and_resumed_equals_the_uninterrupted_one(uninterrupted: Path, tmp_path: Path) -> None:

@@ -25,10 +25,12 @@ from typing import Any, Iterable, Optional
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from scratch.config import DataConfig
 from scratch.data.images import read_image
+from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import Problem, count, refuse
 from scratch.data.shapes import shapes_dataset
 from scratch.data.transforms import Augmentation
@@ -36,6 +38,8 @@ from scratch.ops.boxes import box_xywh_to_xyxy
 
 # Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
 TOLERANCE = 0.01
+# Decoding is the dearest part of a sample. A process keeps the pictures of a split whose pixels need no more than this.
+KEPT_BYTES = 256 * 2**20
 SPLITS = ("train", "val", "test")
 
 
@@ -296,7 +300,7 @@ class CocoDetection:
 
     images        the folder that the file names start from
     annotations   the annotation file
-    transform     draws how an image is shown
+    transform     draws how an image is shown, and with how many others
     classes       as for `read_annotations`: pass the training split's (`.classes`) to every other split
     limit         only the first N images, in the order of their ids
     seed          with epoch and index, all that the transform's randomness depends on: a sample is the same in
@@ -313,24 +317,37 @@ class CocoDetection:
         self.cleaning = count(self.annotations.problems)
         self.annotations.problems.clear()  # a worker has no use for them
         self.classes = self.annotations.classes
+        self._keeps = 3 * int(self.annotations.sizes.prod(1).sum()) <= KEPT_BYTES
+        self._kept: dict[int, Image.Image] = {}
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict[str, Any]]:
-        """The image uint8 (3,h,w) and its target, as Batch describes it. Crowd boxes are left out."""
+        """The image uint8 (3,h,w) and its target, as Batch describes it. Crowd boxes are left out.
+
+        Where several pictures make one sample, `image_id` and `orig_size` are those of the one that was asked for.
+        """
         epoch, index = key
+        rng = random.Random(f"{self.seed} {epoch} {index}")
+        first = self._read(index)
+        pixels, boxes_cxcywh, labels = compose(
+            self.transform, first, lambda: self._read(rng.randrange(len(self))), rng)   # (3,h,w), (M',4), (M',)
+        return pixels, {"labels": labels, "boxes": boxes_cxcywh, "image_id": int(self.annotations.image_ids[index]),
+                        "orig_size": (first[0].height, first[0].width), "size": tuple(pixels.shape[1:])}
+
+    def _read(self, index: int) -> Picture:
+        """The image, its boxes (M,4) xyxy in pixels and their labels (M,), as annotated."""
         a = self.annotations
-        width, height = a.sizes[index].tolist()
         mine = np.arange(a.offsets[index], a.offsets[index + 1])
         mine = mine[~a.crowd[mine]]                                                 # (M,)
-        image = read_image(self.images / str(a.file_names[index]), (width, height))
+        image = self._kept.get(index)
+        if image is None:
+            image = read_image(self.images / str(a.file_names[index]), tuple(a.sizes[index].tolist()))
+            if self._keeps:
+                self._kept[index] = image
         boxes_xyxy = box_xywh_to_xyxy(torch.from_numpy(a.boxes_xywh[mine]))         # (M,4)
-        rng = random.Random(f"{self.seed} {epoch} {index}")
-        pixels, boxes_cxcywh, keep = self.transform(image, boxes_xyxy, rng)         # (3,h,w), (M',4), (M,)
-        return pixels, {"labels": torch.from_numpy(a.labels[mine])[keep], "boxes": boxes_cxcywh,
-                        "image_id": int(a.image_ids[index]), "orig_size": (height, width),
-                        "size": tuple(pixels.shape[1:])}
+        return image, boxes_xyxy, torch.from_numpy(a.labels[mine])
 
     def ground_truth(self) -> dict[str, Any]:
         """The COCO dict that evaluation compares with: these images, clean boxes, crowds too, the data's category ids.

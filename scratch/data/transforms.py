@@ -2,25 +2,29 @@
 
     paper   flip with chance ½, then with chance ½ each
               a) resize the shorter side to one of 480, 512 … 800, the longer side at most 1333
-              b) resize the shorter side to 400, 500 or 600; crop 384-600 by 384-600 pixels; then as a)
-    flip    flip with chance ½, then the shorter side to 800        none   the shorter side to 800
+              b) resize the shorter side to 400, 500 or 600; crop 384-600 by 384-600 pixels; as a)
+            (Carion et al. 2020, section 4 and appendix A.4.)
+    zoom    flip with chance ½; with chance ½ crop ½-1 of the width by ½-1 of the height; then to 800
+    flip    flip with chance ½, then the shorter side to 800    none   the shorter side to 800
 
-    (Carion et al. 2020, section 4 and appendix A.4.) The numbers are for short_side = 800; another one scales them all.
+The numbers are for short_side = 800; another one scales them all.
 
-Whatever is drawn, the outcome is a rectangle of the photograph, a size, and perhaps a mirror: a `View`. So the pixels
-are resampled once, from the original, where a resize, a crop and a second resize would blur them twice; the geometry
-is that of the official code to the pixel, rounding included. Boxes take the same straight line:
+Whatever is drawn, the outcome is a rectangle of the photograph, a size, and perhaps a mirror and a
+turn: a `View`. So the pixels are resampled once, from the original, where a resize, a crop and a
+second resize would blur them twice; the geometry of "paper" is that of the official code to the
+pixel, rounding included. Boxes take the same straight line:
 
-    x' = (clip(x, x₀, x₁) − x₀) / (x₁ − x₀)          mirrored: 1 − x'          a box with nothing left is dropped
+    x' = (clip(x, x₀, x₁) − x₀) / (x₁ − x₀)    mirrored: 1 − x'    with nothing left, dropped
 
-Randomness is a `random.Random` that the caller passes in. Proven in tests/data/test_transforms.py.
-Read: View (one outcome) → resized (the size rule) → Augmentation (what is drawn)
+Randomness is a `random.Random` that the caller passes in. Proven in
+tests/data/test_transforms.py. Read: View (one outcome) → resized (the size rule) → Augmentation
+(what is drawn); then colour.py (other light) and mosaic.py (several photographs at once).
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Optional
 
 import numpy as np
@@ -29,36 +33,66 @@ from PIL import Image
 from torch import Tensor
 
 from scratch.config import DataConfig
+from scratch.data.colour import jittered
 from scratch.ops.boxes import box_xyxy_to_cxcywh
+
+# Of a box that zoom or a mosaic cuts, this share of the area must remain. From a thinner slice nobody could tell the
+# class; the paper's crop keeps every slice, and keeps doing so.
+LEAST_SEEN = 0.2
+
+_T = Image.Transpose
+# (mirrored, quarter turns) → the one Pillow call that does both: the eight symmetries of the square.
+_SYMMETRIES = {(False, 1): _T.ROTATE_90, (False, 2): _T.ROTATE_180, (False, 3): _T.ROTATE_270,
+               (True, 0): _T.FLIP_LEFT_RIGHT, (True, 1): _T.TRANSPOSE, (True, 2): _T.FLIP_TOP_BOTTOM,
+               (True, 3): _T.TRANSVERSE}
 
 
 @dataclass(frozen=True)
 class View:
-    """A rectangle `region` (x₀, y₀, x₁, y₁) of the photograph, in its pixels, shown as `size` (height, width)."""
+    """A rectangle `region` (x₀, y₀, x₁, y₁) of the photograph, in its pixels, shown as `size` (height, width).
+
+    mirrored        left and right change places
+    quarter_turns   then turned anticlockwise, 0-3 times; `size` is that of the turned picture
+    least_seen      a box is dropped if less than this share of its area lies in the region
+    """
 
     region: tuple[float, float, float, float]
     size: tuple[int, int]
     mirrored: bool
+    quarter_turns: int = 0
+    least_seen: float = 0.0
 
     def of_image(self, image: Image.Image) -> Tensor:
         """The pixels, uint8 (3,h,w). Pillow's bilinear filter averages over all pixels that a smaller one covers."""
-        h, w = self.size
+        h, w = self.size[::-1] if self.quarter_turns % 2 else self.size
         shown = image.resize((w, h), Image.Resampling.BILINEAR, box=self.region)
-        if self.mirrored:
-            shown = shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        symmetry = _SYMMETRIES.get((self.mirrored, self.quarter_turns))
+        if symmetry is not None:
+            shown = shown.transpose(symmetry)
         return torch.from_numpy(np.array(shown)).permute(2, 0, 1).contiguous()      # (3,h,w)
 
     def of_boxes(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
         """Pixel boxes (M,4) → what is seen of them, cxcywh in [0,1] (M',4) float32, and which were kept, bool (M,)."""
         origin = torch.tensor(self.region[:2] * 2, dtype=torch.float64)             # x₀ y₀ x₀ y₀
         extent = torch.tensor(self.region[2:] * 2, dtype=torch.float64) - origin
-        seen = ((boxes_xyxy.double() - origin) / extent).clamp(0, 1)                # (M,4)
+        whole = (boxes_xyxy.double() - origin) / extent                             # (M,4)
+        seen = whole.clamp(0, 1)
+        sides = seen[:, 2:] - seen[:, :2]                                           # (M,2)
+        # What rounding leaves of a box that only touches the crop is no box: a millionth of the side and less.
+        keep = (sides > 1e-6).all(-1)                                               # (M,)
+        keep &= sides.prod(-1) >= self.least_seen * (whole[:, 2:] - whole[:, :2]).prod(-1)
         if self.mirrored:
             x0, y0, x1, y1 = seen.unbind(-1)
             seen = torch.stack((1 - x1, y0, 1 - x0, y1), dim=-1)
-        # What rounding leaves of a box that only touches the crop is no box: a millionth of the side and less.
-        keep = (seen[:, 2:] - seen[:, :2] > 1e-6).all(-1)                           # (M,)
+        for _ in range(self.quarter_turns):  # right becomes top, and top becomes left
+            x0, y0, x1, y1 = seen.unbind(-1)
+            seen = torch.stack((y0, 1 - x1, y1, 1 - x0), dim=-1)
         return box_xyxy_to_cxcywh(seen[keep]).float(), keep
+
+    def turned(self, quarter_turns: int) -> "View":
+        """This View, turned anticlockwise by so many quarters; an odd number swaps its height and width."""
+        size = self.size[::-1] if quarter_turns % 2 else self.size
+        return replace(self, size=size, quarter_turns=(self.quarter_turns + quarter_turns) % 4)
 
 
 def resized(height: int, width: int, short_side: int, max_size: Optional[int] = None) -> tuple[int, int]:
@@ -79,34 +113,79 @@ def resized(height: int, width: int, short_side: int, max_size: Optional[int] = 
 class Augmentation:
     """Draws the View of an image; plain numbers only, so that it travels to worker processes.
 
-    kind         "paper", "flip" or "none", as above
-    short_side   pixels of the shorter side at evaluation; the training scales are 0.6 to 1.0 of it
+    kind         "paper", "zoom", "flip" or "none", as above
+    short_side   pixels of the shorter side at evaluation; the paper's training scales are 0.6 to 1.0 of it
     max_size     the longer side's most pixels
+    square       both sides are short_side pixels, whatever the image's shape
+    turns        also 0-3 quarter turns, all equally likely
+    colour       strength of the colour jitter (colour.py)
+    mosaic       the chance of four pictures in one, and
+    mixup        that of one picture over another; both are for `compose` in mosaic.py, which has other pictures at hand
     """
 
-    kind: Literal["paper", "flip", "none"]
+    kind: Literal["paper", "zoom", "flip", "none"]
     short_side: int
     max_size: int
+    square: bool = False
+    turns: bool = False
+    colour: float = 0.0
+    mosaic: float = 0.0
+    mixup: float = 0.0
 
     @staticmethod
     def for_training(config: DataConfig) -> "Augmentation":
-        return Augmentation(config.augment, config.short_side, config.max_size)
+        return Augmentation(config.augment, config.short_side, config.max_size, config.square, config.turns,
+                            config.colour, config.mosaic, config.mixup)
 
     @staticmethod
     def for_evaluation(config: DataConfig) -> "Augmentation":
-        return Augmentation("none", config.short_side, config.max_size)
+        return Augmentation("none", config.short_side, config.max_size, config.square)
 
     def __call__(self, image: Image.Image, boxes_xyxy: Tensor, rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
         """RGB image and pixel boxes (M,4) → uint8 (3,h,w), cxcywh boxes in [0,1] (M',4), and which were kept (M,)."""
-        view = self.draw(image.height, image.width, rng)
-        return (view.of_image(image), *view.of_boxes(boxes_xyxy))
+        return self.show(self.draw(image.height, image.width, rng), image, boxes_xyxy, rng)
+
+    def show(self, view: View, image: Image.Image, boxes_xyxy: Tensor,
+             rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+        """As a call, with a View that is already drawn: only the colours are left to chance."""
+        pixels = view.of_image(image)                                               # (3,h,w)
+        if self.colour:
+            pixels = jittered(pixels, self.colour, rng)
+        return (pixels, *view.of_boxes(boxes_xyxy))
 
     def draw(self, height: int, width: int, rng: random.Random) -> View:
         """Draw the View of an image of this size; the same state of `rng` gives the same View."""
-        mirrored = self.kind != "none" and rng.random() < 0.5
+        view = self._draw_upright(height, width, rng)
+        return view.turned(rng.randrange(4)) if self.turns else view
+
+    def draw_part(self, height: int, width: int, size: tuple[int, int], rng: random.Random) -> View:
+        """Draw a View of an image of this size that fills `size` (h, w), a part of a larger picture.
+
+        It shows the image at 0.5 to 1.5 times its scale at evaluation; where that would take more than there is of the
+        image, at the least scale that does not.
+        """
+        mirrored = self._mirrors(rng)
+        quarter_turns = rng.randrange(4) if self.turns else 0
+        h, w = size[::-1] if quarter_turns % 2 else size
+        whole_h, whole_w = self.evaluation_size(height, width)
+        scale = max(rng.uniform(0.5, 1.5), h / whole_h, w / whole_w)
+        region = _placed(height, width, h / scale * height / whole_h, w / scale * width / whole_w, rng)
+        return View(region, (h, w), mirrored, least_seen=LEAST_SEEN).turned(quarter_turns)
+
+    def _draw_upright(self, height: int, width: int, rng: random.Random) -> View:
+        mirrored = self._mirrors(rng)
+        if self.kind == "paper":
+            return self._draw_as_published(height, width, mirrored, rng)
+        size = self.evaluation_size(height, width)
+        if self.kind == "zoom" and rng.random() < 0.5:
+            # Shown as large as the whole image would be, so that every batch costs the same. That stretches it, at most
+            # twofold, as the patches of SSD are (Liu et al. 2016, arXiv 1512.02325, section 2.2).
+            w, h = rng.uniform(0.5, 1) * width, rng.uniform(0.5, 1) * height
+            return View(_placed(height, width, h, w, rng), size, mirrored, least_seen=LEAST_SEEN)
+        return View((0.0, 0.0, float(width), float(height)), size, mirrored)
+
+    def _draw_as_published(self, height: int, width: int, mirrored: bool, rng: random.Random) -> View:
         region = (0.0, 0.0, float(width), float(height))
-        if self.kind != "paper":
-            return View(region, resized(height, width, self.short_side, self.max_size), mirrored)
         if rng.random() < 0.5:
             # The crop is uniform, so cutting before the mirror draws what cutting after it would.
             h, w = resized(height, width, self._scaled(rng.choice((400, 500, 600))))
@@ -116,10 +195,26 @@ class Augmentation:
             region = (left * width / w, top * height / h, (left + crop_w) * width / w, (top + crop_h) * height / h)
             height, width = crop_h, crop_w
         short_side = self._scaled(rng.choice(range(480, 801, 32)))
-        return View(region, resized(height, width, short_side, self.max_size), mirrored)
+        return View(region, self._shown(height, width, short_side), mirrored)
+
+    def _mirrors(self, rng: random.Random) -> bool:
+        return self.kind != "none" and rng.random() < 0.5
+
+    def evaluation_size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) that an image of this size has at evaluation."""
+        return self._shown(height, width, self.short_side)
+
+    def _shown(self, height: int, width: int, short_side: int) -> tuple[int, int]:
+        return (short_side, short_side) if self.square else resized(height, width, short_side, self.max_size)
 
     def _scaled(self, pixels_at_800: int) -> int:
         return max(1, round(pixels_at_800 * self.short_side / 800))
 
     def _crop_side(self, side: int, rng: random.Random) -> int:
         return rng.randint(min(self._scaled(384), side), min(self._scaled(600), side))
+
+
+def _placed(height: float, width: float, h: float, w: float, rng: random.Random) -> tuple[float, float, float, float]:
+    """A rectangle of h × w somewhere in an image of height × width: (x₀, y₀, x₁, y₁)."""
+    x0, y0 = rng.uniform(0, max(0.0, width - w)), rng.uniform(0, max(0.0, height - h))
+    return x0, y0, min(x0 + w, float(width)), min(y0 + h, float(height))  # Pillow refuses even a rounding error more

@@ -25,6 +25,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from scratch.evaluation.health import QueryHealth
 from scratch.evaluation.postprocess import postprocess
 
 # The twelve figures in the order of COCOeval.stats.
@@ -120,14 +121,17 @@ def evaluate(
     model: nn.Module, loader: Iterable, criterion: Optional[Any], evaluator: CocoEvaluator, device: torch.device,
     autocast: Callable[[], ContextManager] = contextlib.nullcontext,
     gather: Callable[[list], list] = lambda items: items, progress: bool = True,
+    health: Optional[QueryHealth] = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run `model` over the Batches of `loader`; return its figures and every detection as COCO results.
 
-    The figures are `evaluator.summary()`, `images_per_second`, and `losses`: each entry of the criterion and their
-    weighted total as "loss", as means over the images ({} without a criterion). `gather` joins the lists of all
-    processes, in the order of their ranks; an image that two processes saw is then counted once. The model keeps the
-    mode that it came in. `progress` shows a bar where a person watches (on a terminal).
+    The figures are `evaluator.summary()`, `images_per_second`, `losses`: each entry of the criterion and their weighted
+    total as "loss", as means over the images ({} without a criterion), and `health`: what `QueryHealth` tells of the
+    queries. (Give one that knows the matching of the evaluation before, and it will know this one's.) `gather` joins
+    the lists of all processes, in the order of their ranks; an image that two processes saw is then counted once. The
+    model keeps the mode that it came in. `progress` shows a bar where a person watches (on a terminal).
     """
+    health = health or QueryHealth()
     was_training = model.training
     model.eval()
     sums: dict[str, Tensor] = {}
@@ -140,27 +144,33 @@ def evaluate(
                     outputs = model(batch.normalised(), batch.pad_mask)
                 B = len(batch.targets)
                 images += B
+                matching = []
                 if criterion is not None:
-                    losses = criterion(outputs, batch.targets)
+                    matching = criterion.matching(outputs, batch.targets)
+                    losses = criterion(outputs, batch.targets, matching=matching)
                     for name, value in {"loss": criterion.total(losses), **losses}.items():
                         sums[name] = sums.get(name, 0) + B * value.float()
+                health.update(batch.targets, outputs["pred_boxes"], matching)
                 last_layer = {name: outputs[name].cpu() for name in ("pred_logits", "pred_boxes")}
                 orig_sizes = torch.tensor([target["orig_size"] for target in batch.targets])       # (B,2)
-                evaluator.update([target["image_id"] for target in batch.targets], postprocess(last_layer, orig_sizes))
+                found = postprocess(last_layer, orig_sizes, model.config.classification)
+                evaluator.update([target["image_id"] for target in batch.targets], found)
     finally:
         model.train(was_training)
     seconds = time.perf_counter() - start
 
-    ranks = gather([(evaluator.results, {name: float(value) for name, value in sums.items()}, images, seconds)])
+    mean_parts = {name: float(value) for name, value in sums.items()}
+    ranks = gather([(evaluator.results, mean_parts, images, seconds, health.seen)])
     evaluator.results, seen = [], set()
-    for results, _, _, _ in ranks:  # a sampler that pads gives an image to two ranks: the first one's results count
+    for results, *_ in ranks:  # a sampler that pads gives an image to two ranks: the first one's results count
         evaluator.results += [r for r in results if r["image_id"] not in seen]
         seen |= {r["image_id"] for r in results}
-    images = sum(count for _, _, count, _ in ranks)
-    names = dict.fromkeys(name for _, rank_sums, _, _ in ranks for name in rank_sums)
-    means = {name: sum(rank_sums.get(name, 0.0) for _, rank_sums, _, _ in ranks) / images for name in names}
-    return {**evaluator.summary(), "losses": means,
-            "images_per_second": images / max(seconds for _, _, _, seconds in ranks)}, evaluator.results
+    health.seen = [part for *_, parts in ranks for part in parts]
+    images = sum(count for _, _, count, _, _ in ranks)
+    names = dict.fromkeys(name for _, rank_sums, *_ in ranks for name in rank_sums)
+    means = {name: sum(rank_sums.get(name, 0.0) for _, rank_sums, *_ in ranks) / images for name in names}
+    return {**evaluator.summary(), "losses": means, "health": health.summary(),
+            "images_per_second": images / max(seconds for _, _, _, seconds, _ in ranks)}, evaluator.results
 
 
 def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:

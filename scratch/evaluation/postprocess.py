@@ -7,6 +7,9 @@
     pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2)
         → scores (Q,), labels (Q,), boxes (Q,4) an image
 
+Under focal classification each class has a sigmoid of its own, and there is no "no object":
+pred_logits (B,Q,K), score[q] = σ(max_k l[q,k]).
+
 The model saw a resized, padded image, but its boxes are shares of the unpadded one, so the original's height and
 width alone bring them home. Equals the official `PostProcess`; proven in tests/evaluation/test_postprocess.py.
 """
@@ -20,7 +23,8 @@ from scratch.ops.boxes import box_cxcywh_to_xyxy
 
 
 @torch.no_grad()
-def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor) -> list[dict[str, Tensor]]:
+def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor,
+                classification: str = "softmax") -> list[dict[str, Tensor]]:
     """Turn the model's output dict into detections in the originals' pixels, one dict an image.
 
     `orig_sizes` (B,2) holds each original's (height, width). A dict holds `scores` (Q,) float32 in [0,1], `labels` (Q,)
@@ -33,10 +37,14 @@ def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor) -> list[dict[str
         raise ValueError(f"got orig_sizes of shape {tuple(orig_sizes.shape)}, wanted ({B}, 2): "
                          f"one (height, width) for each image of the batch")
 
-    best, labels = logits[..., :-1].max(dim=-1)                                     # (B,Q), (B,Q)
-    # Only the best class's probability is wanted, so one sum does for a whole softmax. An exponent can be positive
-    # for "no object" alone; where its exp overflows, 1/∞ = 0 is what float32 softmax rounds to as well.
-    scores = 1 / (logits - best[..., None]).exp().sum(dim=-1)                       # (B,Q)
+    if classification == "focal":
+        best, labels = logits.max(dim=-1)                                           # (B,Q), (B,Q)
+        scores = 1 / (1 + (-best).exp())                                            # (B,Q)
+    else:
+        best, labels = logits[..., :-1].max(dim=-1)
+        # Only the best class's probability is wanted, so one sum does for a whole softmax. An exponent can be positive
+        # for "no object" alone; where its exp overflows, 1/∞ = 0 is what float32 softmax rounds to as well.
+        scores = 1 / (logits - best[..., None]).exp().sum(dim=-1)
 
     height, width = orig_sizes.to(boxes_cxcywh).unbind(dim=1)
     scale = torch.stack((width, height, width, height), dim=1)                      # (B,4)

@@ -26,34 +26,27 @@ Read: MLP → Detr → build_detr
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
 from scratch.config import PRESETS, Config, ModelConfig
+from scratch.model.anchor_decoder import spread_anchors
 from scratch.model.backbone import ResNet
-from scratch.model.transformer import Transformer
-from scratch.ops.activations import relu, sigmoid
+from scratch.model.denoising import NoisedObjects, noised_objects
+from scratch.model.mlp import MLP
+from scratch.model.proposals import ProposalHead, Proposals
+from scratch.model.queries import Queries, separate_rooms
+from scratch.model.transformer import AnchorTransformer, Transformer
+from scratch.ops.activations import inverse_sigmoid, sigmoid
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.embedding import Embedding
+from scratch.ops.focal_loss import prior_bias
+from scratch.ops.init import constant_
 from scratch.ops.linear import Linear
 from scratch.ops.precision import without_autocast
-from scratch.ops.sine_encoding import sine_encoding
-
-
-class MLP(nn.Module):
-    """x (…,input_dim) → (…,output_dim) through `num_layers` linear layers with relu between them."""
-
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
-        super().__init__()
-        widths = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
-        self.layers = nn.ModuleList([Linear(n, m) for n, m in zip(widths, widths[1:])])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = relu(layer(x))
-        return self.layers[-1](x)
+from scratch.ops.sine_encoding import cell_centres, sine_encoding, sine_of
 
 
 class Detr(nn.Module):
@@ -76,42 +69,126 @@ class Detr(nn.Module):
             raise ValueError(f"hidden_dim is {D} with {config.nheads} heads; it must be a multiple of nheads, "
                              "and of 4 for the sines and cosines of two axes")
         for name, least in (("enc_layers", 0), ("dec_layers", 1), ("dim_feedforward", 1), ("num_queries", 1),
-                            ("num_classes", 1)):
+                            ("num_classes", 1), ("denoising", 0), ("groups", 1)):
             if getattr(config, name) < least:
                 raise ValueError(f"{name} is {getattr(config, name)}; it must be at least {least}")
         self.config = config
         self.backbone = ResNet(config.backbone, config.norm, config.dilation)
         self.input_proj = Conv2d(self.backbone.num_channels, D, 1)
-        self.transformer = Transformer(D, config.nheads, config.enc_layers, config.dec_layers,
-                                       config.dim_feedforward, config.dropout)
-        self.query_embed = Embedding(config.num_queries, D)
-        self.class_embed = Linear(D, config.num_classes + 1)
+        if config.denoising and config.queries == "learned":
+            raise ValueError(f'denoising is {config.denoising} with queries "learned"; only an anchor can be started '
+                             'at a noised box: take queries="anchor" or "proposal", or denoising=0')
+        if config.queries == "proposal" and config.classification != "focal":
+            raise ValueError(f'queries are "proposal" with classification "{config.classification}"; a cell is judged '
+                             'by sigmoids alone: take classification="focal"')
+        sizes = (D, config.nheads, config.enc_layers, config.dec_layers, config.dim_feedforward, config.dropout)
+        if config.queries == "learned":
+            self.transformer = Transformer(*sizes)
+            self.query_embed = Embedding(config.groups * config.num_queries, D)
+        else:
+            self.transformer = AnchorTransformer(*sizes)
+        if config.queries == "anchor" or config.denoising:
+            self.label_embed = Embedding(config.num_classes + 1, D)
+        if config.queries == "anchor":
+            self.refpoint_embed = Embedding(config.groups * config.num_queries, 4)
+            with torch.no_grad():
+                self.refpoint_embed.weight.copy_(inverse_sigmoid(spread_anchors(config.groups * config.num_queries)))
+        if config.queries == "proposal":
+            self.proposal_head = ProposalHead(D, config.num_classes)
+            self.group_embed = Embedding(config.groups, D)
+            with torch.no_grad():
+                self.group_embed.weight.mul_(0.1)  # groups differ, but what the cells saw is louder
+        self.class_embed = Linear(D, config.num_classes + (config.classification == "softmax"))
+        if config.classification == "focal":
+            constant_(self.class_embed.bias, prior_bias())
         self.bbox_embed = MLP(D, D, 4, 3)
+        if config.queries != "learned":  # the first answer is the anchor itself
+            constant_(self.bbox_embed.layers[-1].weight, 0.0)
+            constant_(self.bbox_embed.layers[-1].bias, 0.0)
 
-    def forward(self, images: Tensor, pad_mask: Tensor, need_weights: bool = False) -> dict[str, Any]:
+    def forward(self, images: Tensor, pad_mask: Tensor, targets: Optional[list[dict[str, Any]]] = None,
+                need_weights: bool = False) -> dict[str, Any]:
         check_input(images, pad_mask)
-        weight = self.query_embed.weight
         features = self.backbone(images)  # (B,C,h,w)
         pad_mask = shrink_mask(pad_mask, *features.shape[2:])  # (B,h,w)
-        pos_embed = sine_encoding(pad_mask, self.config.hidden_dim // 2, dtype=weight.dtype)  # (B,D,h,w)
         src = self.input_proj(features)  # (B,D,h,w)
-        hs, attention = self.transformer(src, pad_mask, weight, pos_embed, need_weights)  # (L,B,Q,D)
+        groups = self.config.groups if self.training else 1
+        noised = None
+        if self.training and self.config.denoising and targets and any(len(target["labels"]) for target in targets):
+            noised = noised_objects(targets, self.config.denoising, self.config.num_classes)
+        rooms = [self.config.num_queries] * groups + ([noised.room] * noised.copies if noised else [])
+        attn_mask = separate_rooms(rooms, src.device)
+        proposals = None
+        if self.config.queries == "learned":
+            hs, boxes, attention = self._answer_learned(src, pad_mask, groups, attn_mask, need_weights)
+        else:
+            hs, boxes, attention, proposals = self._answer_anchors(src, pad_mask, groups, noised, attn_mask,
+                                                                   need_weights)  # (L,B,T,D), (L,B,T,4)
 
         # The heads, 0.3 % of the work, leave autocast: between 0.5 and 1 bf16 counts in steps of 1/256, which are 2.5
         # pixels of an image 640 wide.
-        exact = torch.promote_types(weight.dtype, torch.float32)
         with without_autocast(hs):
-            hs = hs.to(weight.dtype)
-            logits = self.class_embed(hs).to(exact)  # (L,B,Q,K+1)
-            boxes = sigmoid(self.bbox_embed(hs).to(exact))  # (L,B,Q,4)
-
-        *aux, last = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes)]
-        outputs: dict[str, Any] = last
-        if self.config.aux_loss:
-            outputs["aux_outputs"] = aux
+            logits = self.class_embed(hs.to(self.class_embed.weight.dtype)).to(boxes.dtype)  # (L,B,T,K+1) or (L,B,T,K)
+        outputs, *others = [self._as_outputs(*room) for room in zip(logits.split(rooms, 2), boxes.split(rooms, 2))]
+        if groups > 1:
+            outputs["group_outputs"] = others[:groups - 1]
+        if noised is not None:
+            T = groups * self.config.num_queries
+            outputs["denoising"] = {**self._as_outputs(logits[:, :, T:], boxes[:, :, T:]),
+                                    "filler": noised.filler, "copies": noised.copies}
+        if proposals is not None and self.training:
+            outputs["proposals"] = {"pred_logits": proposals.logits, "pred_boxes": proposals.boxes,
+                                    "centres": proposals.centres, "pad_mask": proposals.pad_mask}
         if need_weights:
             outputs["attention"] = attention
         return outputs
+
+    def _as_outputs(self, logits: Tensor, boxes: Tensor) -> dict[str, Any]:
+        """(L,B,Q,·) and (L,B,Q,4) → the official dict."""
+        *aux, last = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes)]
+        return {**last, "aux_outputs": aux} if self.config.aux_loss else last
+
+    def _answer_learned(self, src: Tensor, pad_mask: Tensor, groups: int, attn_mask: Optional[Tensor],
+                        need_weights: bool) -> tuple[Tensor, Tensor, Optional[dict[str, Any]]]:
+        weight = self.query_embed.weight
+        pos_embed = sine_encoding(pad_mask, self.config.hidden_dim // 2, dtype=weight.dtype)  # (B,D,h,w)
+        queries = Queries(weight[:groups * self.config.num_queries], attn_mask=attn_mask)
+        hs, attention = self.transformer(src, pad_mask, queries, pos_embed, need_weights)  # (L,B,T,D)
+        return hs, self._boxes(hs), attention
+
+    def _answer_anchors(self, src: Tensor, pad_mask: Tensor, groups: int, noised: Optional[NoisedObjects],
+                        attn_mask: Optional[Tensor], need_weights: bool,
+                        ) -> tuple[Tensor, Tensor, Optional[dict[str, Any]], Optional[Proposals]]:
+        B, D, Q = len(src), self.config.hidden_dim, self.config.num_queries
+        centres = cell_centres(pad_mask, self.class_embed.weight.dtype)  # (B,S,2)
+        places = sine_of(centres, D // 2)  # (B,S,D)
+        memory, encoder = self.transformer.encode(src, pad_mask, places, need_weights)  # (B,S,D)
+        proposals = None
+        if self.config.queries == "anchor":
+            anchors = sigmoid(self.refpoint_embed.weight[:groups * Q]).expand(B, -1, -1)  # (B,G·Q,4)
+            content = self.label_embed.weight[-1].expand(B, groups * Q, D)  # "unknown"
+        else:
+            proposals = self.proposal_head(memory, centres, pad_mask.flatten(1))
+            anchors, seen = proposals.best(Q)  # (B,Q,4), (B,Q,D): the same for all groups, that differ by a vector
+            anchors = anchors.repeat(1, groups, 1)  # (B,G·Q,4)
+            group = self.group_embed.weight[:groups, None].expand(-1, Q, -1).flatten(0, 1)  # (G·Q,D)
+            content = seen.repeat(1, groups, 1) + group
+        filler = None
+        if noised is not None:
+            filler = torch.cat((noised.filler.new_zeros(anchors.shape[:2]), noised.filler), dim=1)  # (B,T)
+            anchors = torch.cat((anchors, noised.boxes.to(anchors.dtype)), dim=1)  # (B,T,4)
+            content = torch.cat((content, self.label_embed(noised.labels).to(content.dtype)), dim=1)  # (B,T,D)
+        hs, boxes, attention = self.transformer.decode(Queries(anchors, content, attn_mask, filler), memory, places,
+                                                       pad_mask, self._boxes, encoder, need_weights)
+        return hs, boxes, attention, proposals
+
+    def _boxes(self, hs: Tensor, anchors: Optional[Tensor] = None) -> Tensor:
+        """hs (…,D) → boxes (…,4), from the middle of nowhere or from anchors (…,4); float32 under autocast."""
+        weight = self.class_embed.weight
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        with without_autocast(hs):
+            offset = self.bbox_embed(hs.to(weight.dtype)).to(exact)  # (…,4)
+            return sigmoid(offset if anchors is None else offset + inverse_sigmoid(anchors.to(exact)))
 
 
 def check_input(images: Tensor, pad_mask: Tensor) -> None:

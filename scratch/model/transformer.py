@@ -28,11 +28,13 @@ Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
 
+from scratch.model.anchor_decoder import AnchorDecoder, AnchorDecoderLayer
+from scratch.model.queries import Queries
 from scratch.ops.activations import relu
 from scratch.ops.attention import MultiheadAttention
 from scratch.ops.dropout import Dropout
@@ -77,14 +79,15 @@ class TransformerDecoderLayer(nn.Module):
         self.dropout1, self.dropout2, self.dropout3 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
 
     def forward(self, tgt: Tensor, query_pos: Tensor, memory: Tensor, memory_keys: Tensor, pad_mask: Tensor,
-                need_weights: bool = False) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
-        """tgt, query_pos (B,Q,D), memory, memory_keys (B,S,D), pad_mask (B,S) → tgt (B,Q,D).
+                need_weights: bool = False, attn_mask: Optional[Tensor] = None,
+                ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+        """tgt, query_pos (B,Q,D), memory, memory_keys (B,S,D), pad_mask (B,S), attn_mask (Q,Q) → tgt (B,Q,D).
 
         With it come the attention among the queries (B,N,Q,Q) and to the memory (B,N,Q,S), or twice None.
         """
         # Without this step queries could not know of each other, and several would claim the same object.
         q = k = tgt + query_pos
-        gathered, self_weights = self.self_attn(q, k, tgt, need_weights=need_weights)
+        gathered, self_weights = self.self_attn(q, k, tgt, attn_mask=attn_mask, need_weights=need_weights)
         tgt = self.norm1(tgt + self.dropout1(gathered))
         gathered, cross_weights = self.multihead_attn(
             tgt + query_pos, memory_keys, memory, key_padding_mask=pad_mask, need_weights=need_weights)
@@ -116,14 +119,16 @@ class TransformerDecoder(nn.Module):
         super().__init__()
         self.layers, self.norm = nn.ModuleList(layers), norm
 
-    def forward(self, query_pos: Tensor, memory: Tensor, pos: Tensor, pad_mask: Tensor,
+    def forward(self, queries: Queries, memory: Tensor, pos: Tensor, pad_mask: Tensor,
                 need_weights: bool = False) -> tuple[Tensor, list, list]:
-        """query_pos (B,Q,D), memory, pos (B,S,D), pad_mask (B,S) → hs (L,B,Q,D), and the layers' attentions or None."""
+        """queries of addresses (Q,D), memory, pos (B,S,D), pad_mask (B,S) → hs (L,B,Q,D), the layers' attentions."""
         memory_keys = memory + pos  # once for all layers
+        query_pos = queries.place.expand(len(memory), -1, -1)  # (B,Q,D): the same questions to every picture
         # Zeros, not noise: the first self-attention then mixes equal values, so it is an idle layer (official, too).
         tgt, hs, self_attention, cross_attention = torch.zeros_like(query_pos), [], [], []
         for layer in self.layers:
-            tgt, self_weights, cross_weights = layer(tgt, query_pos, memory, memory_keys, pad_mask, need_weights)
+            tgt, self_weights, cross_weights = layer(tgt, query_pos, memory, memory_keys, pad_mask, need_weights,
+                                                     queries.attn_mask)
             hs.append(self.norm(tgt))  # (B,Q,D); what goes on to the next layer is not normed twice
             self_attention.append(self_weights)
             cross_attention.append(cross_weights)
@@ -131,10 +136,10 @@ class TransformerDecoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """src (B,D,h,w), pad_mask (B,h,w), query_embed (Q,D), pos_embed (B,D,h,w) → hs (L,B,Q,D), every layer's answers.
+    """src (B,D,h,w), pad_mask (B,h,w), queries of addresses (Q,D), pos_embed (B,D,h,w) → hs (L,B,Q,D).
 
-    hs comes with None or, if `need_weights`, with who looked where: "encoder" a list of (B,N,S,S), "decoder_self"
-    (L,B,N,Q,Q), "decoder_cross" (L,B,N,Q,S), and "size", the (h,w) that S stands for.
+    hs, every layer's answers, comes with None or, if `need_weights`, with who looked where: "encoder" a list of
+    (B,N,S,S), "decoder_self" (L,B,N,Q,Q), "decoder_cross" (L,B,N,Q,S), and "size", the (h,w) that S stands for.
     """
 
     def __init__(self, d_model: int = 256, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
@@ -144,20 +149,54 @@ class Transformer(nn.Module):
         self.encoder = TransformerEncoder([TransformerEncoderLayer(*sizes) for _ in range(num_encoder_layers)])
         layers = [TransformerDecoderLayer(*sizes) for _ in range(num_decoder_layers)]
         self.decoder = TransformerDecoder(layers, LayerNorm(d_model))
-        for parameter in self.parameters():
-            if parameter.dim() > 1:  # matrices; biases and norms stay as their layers made them
-                xavier_uniform_(parameter)
+        start_matrices(self)
 
-    def forward(self, src: Tensor, pad_mask: Tensor, query_embed: Tensor, pos_embed: Tensor,
+    def forward(self, src: Tensor, pad_mask: Tensor, queries: Queries, pos_embed: Tensor,
                 need_weights: bool = False) -> tuple[Tensor, Optional[dict[str, Any]]]:
         B, D, h, w = src.shape
         src = src.flatten(2).transpose(1, 2)  # (B,S,D)
         pos = pos_embed.flatten(2).transpose(1, 2)  # (B,S,D)
         pad_mask = pad_mask.flatten(1)  # (B,S)
-        query_pos = query_embed.expand(B, -1, -1)  # (B,Q,D): the same questions to every picture
         memory, encoder = self.encoder(src, pad_mask, pos, need_weights)  # (B,S,D)
-        hs, decoder_self, decoder_cross = self.decoder(query_pos, memory, pos, pad_mask, need_weights)  # (L,B,Q,D)
-        if not need_weights:
-            return hs, None
-        return hs, {"encoder": encoder, "decoder_self": torch.stack(decoder_self),
-                    "decoder_cross": torch.stack(decoder_cross), "size": (h, w)}
+        hs, decoder_self, decoder_cross = self.decoder(queries, memory, pos, pad_mask, need_weights)  # (L,B,Q,D)
+        return hs, gathered_attention(encoder, decoder_self, decoder_cross, (h, w)) if need_weights else None
+
+
+class AnchorTransformer(nn.Module):
+    """As `Transformer`, for queries that are boxes; in two halves, for the encoder may propose them to the decoder.
+
+    encode   src (B,D,h,w), pad_mask (B,h,w), the cells' places (B,S,D) → memory (B,S,D)
+    decode   queries with anchors (B,T,4) and content (B,T,D), memory, places → hs (L,B,T,D), boxes (L,B,T,4)
+    """
+
+    def __init__(self, d_model: int = 256, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
+                 dim_feedforward: int = 2048, dropout: float = 0.1):
+        super().__init__()
+        sizes = (d_model, nhead, dim_feedforward, dropout)
+        self.encoder = TransformerEncoder([TransformerEncoderLayer(*sizes) for _ in range(num_encoder_layers)])
+        self.decoder = AnchorDecoder([AnchorDecoderLayer(*sizes) for _ in range(num_decoder_layers)], d_model)
+        start_matrices(self)
+        self.decoder.reset_places()
+
+    def encode(self, src: Tensor, pad_mask: Tensor, places: Tensor, need_weights: bool = False) -> tuple[Tensor, list]:
+        return self.encoder(src.flatten(2).transpose(1, 2), pad_mask.flatten(1), places, need_weights)
+
+    def decode(self, queries: Queries, memory: Tensor, places: Tensor, pad_mask: Tensor,
+               refine: Callable[[Tensor, Tensor], Tensor], encoder: list,
+               need_weights: bool = False) -> tuple[Tensor, Tensor, Optional[dict[str, Any]]]:
+        hs, boxes, decoder_self, decoder_cross = self.decoder(queries, memory, places, pad_mask.flatten(1), refine,
+                                                              need_weights)
+        size = tuple(pad_mask.shape[1:])
+        return hs, boxes, gathered_attention(encoder, decoder_self, decoder_cross, size) if need_weights else None
+
+
+def start_matrices(module: nn.Module) -> None:
+    """Xavier for every matrix; biases and norms stay as their layers made them."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            xavier_uniform_(parameter)
+
+
+def gathered_attention(encoder: list, decoder_self: list, decoder_cross: list, size: tuple[int, int]) -> dict[str, Any]:
+    return {"encoder": encoder, "decoder_self": torch.stack(decoder_self), "decoder_cross": torch.stack(decoder_cross),
+            "size": size}

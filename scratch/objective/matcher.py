@@ -1,6 +1,7 @@
 """matcher: which query answers for which object?
 
     cost[q,t] = −p_q[label_t] · w_class + ‖box_q − box_t‖₁ · w_bbox − GIoU(box_q, box_t) · w_giou
+                 (focal: what "yes" costs more than "no" stands for −p: ops/focal_loss)
 
     pred_logits (B,Q,K+1), pred_boxes (B,Q,4), M_i boxes of image i
         → per image min(M_i, Q) pairs (query, target)
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from scratch.ops.activations import softmax
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_generalized_box_iou
+from scratch.ops.focal_loss import focal_matching_cost
 from scratch.ops.hungarian import linear_sum_assignment
 from scratch.ops.precision import at_least_float32
 
@@ -34,7 +36,7 @@ class HungarianMatcher:
     """The cheapest one-to-one pairing of queries and targets, image by image; no gradient passes through it.
 
     matcher(outputs, targets) takes
-        outputs    "pred_logits" (B,Q,K+1) of any float type, "pred_boxes" (B,Q,4) cxcywh
+        outputs    "pred_logits" (B,Q,K+1), or (B,Q,K) if `focal`, of any float type, "pred_boxes" (B,Q,4) cxcywh
         targets    B dicts: "labels" (M_i,) int64 in 0..K-1, "boxes" (M_i,4) cxcywh; "image_id", for error messages
     and returns, for each image, (query indices, target indices): two int64 CPU tensors of min(M_i, Q) entries, ordered
     by query. All is computed in float32 (float64 for float64 outputs), and brought to the host in a single copy.
@@ -47,6 +49,9 @@ class HungarianMatcher:
     cost_class: float = 1.0
     cost_bbox: float = 5.0
     cost_giou: float = 2.0
+    focal: bool = False
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
 
     def __post_init__(self) -> None:
         if not (self.cost_class or self.cost_bbox or self.cost_giou):
@@ -55,7 +60,8 @@ class HungarianMatcher:
     @torch.no_grad()
     def __call__(self, outputs: dict[str, Tensor], targets: list[dict[str, Any]]) -> list[tuple[Tensor, Tensor]]:
         logits, boxes = at_least_float32(outputs["pred_logits"]), at_least_float32(outputs["pred_boxes"])
-        B, Q, K = logits.shape[0], logits.shape[1], logits.shape[2] - 1
+        B, Q, K = logits.shape
+        K -= not self.focal  # one sigmoid for each class; or a softmax that holds "no object" as well
         if len(targets) != B:
             raise ValueError(f"got {len(targets)} targets for {B} images; wanted one dict for each image")
 
@@ -70,13 +76,19 @@ class HungarianMatcher:
 
         # A label of K would silently mean "no object", and one beyond it ends a CUDA process; both are refused below.
         known = (labels >= 0) & (labels < K)                                                    # (T)
-        probability = softmax(logits, dim=-1)[image, :, labels.clamp(0, K - 1)]                 # (T,Q)
+        if self.focal:
+            price = focal_matching_cost(logits, self.focal_alpha, self.focal_gamma)             # (B,Q,K)
+        else:
+            price = -softmax(logits, dim=-1)                                                    # (B,Q,K+1)
+        price = price[image, :, labels.clamp(0, K - 1)]                                         # (T,Q)
         distance = (offered - wanted).abs().sum(-1)                                             # (T,Q)
         giou = paired_generalized_box_iou(box_cxcywh_to_xyxy(offered), box_cxcywh_to_xyxy(wanted))  # (T,Q)
-        cost = -self.cost_class * probability + self.cost_bbox * distance - self.cost_giou * giou
+        cost = self.cost_class * price + self.cost_bbox * distance - self.cost_giou * giou
 
-        # −log p ≤ (largest − smallest logit) + log(K+1), so where B·Q times the gap is finite, loss_ce is.
-        gap = (logits.amax(-1) - logits.amin(-1)) * (B * Q)                                     # (B,Q)
+        # −log p ≤ (largest − smallest logit) + log(K+1), so where B·Q times the gap is finite, loss_ce is. A sigmoid's
+        # −log p ≤ |logit| + log 2 is a gap between the logit and 0.
+        low, high = logits.amin(-1), logits.amax(-1)                                            # (B,Q)
+        gap = (high.clamp(min=0) - low.clamp(max=0)) * (B * Q * K) if self.focal else (high - low) * (B * Q)
 
         # Waiting for the device is the matcher's real price, so what the host must know travels together.
         sound = torch.stack([known.all(), *(x.isfinite().all() for x in (gap, boxes, cost))]).all()

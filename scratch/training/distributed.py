@@ -127,7 +127,7 @@ class Distributed:
     def close(self) -> None:
         """Leave the other ranks; let go of the wrapped model first."""
         if self.world_size > 1:
-            # A wrapped model lies in a reference cycle and holds on to the group. Were it collected only when Python ends,
+            # A wrapped model lies in a reference cycle and holds on to the group. Were it collected only at the end,
             # gloo's threads would outlive Python, and now and then abort the process on its way out.
             gc.collect()
             dist.destroy_process_group()

@@ -40,12 +40,12 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
         batch = batch.to(run.device)
         with nullcontext() if i == len(batches) else run.distributed.no_sync(run.model):  # ranks meet once a step
             with run.precision.autocast():
-                outputs = run.model(batch.normalised(), batch.pad_mask)
+                outputs = run.model(batch.normalised(), batch.pad_mask, batch.targets)
             parts = run.criterion(outputs, batch.targets, normalisers)
             parts["loss"] = run.criterion.total(parts)
             run.precision.backward(parts["loss"])
         for name, value in parts.items():
-            share = 1.0 if name.startswith("loss") else 1 / len(batches)  # losses add up; errors are averages
+            share = 1.0 if "loss" in name else 1 / len(batches)  # losses add up; errors are averages
             losses[name] = losses.get(name, 0.0) + value.detach() * share
     run.precision.unscale_(run.optimizer)
     losses["grad_norm"] = clip_grad_norm_(run.parameters, run.config.train.clip_max_norm)

@@ -107,18 +107,22 @@ class AdamW(torch.optim.Optimizer):
     def step(self) -> None:
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            if not weights:
-                continue  # the foreach calls refuse empty lists
-            states = [self.state[weight] for weight in weights]
-            for weight, state in zip(weights, states):
-                if not state:  # the first gradient of this weight: its memory begins at zero
-                    state.update(step=0, exp_avg=torch.zeros_like(weight), exp_avg_sq=torch.zeros_like(weight))
-                state["step"] += 1
-            adamw_foreach(
-                weights, [weight.grad for weight in weights],
-                [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states],
-                [state["step"] for state in states],
-                group["lr"], group["betas"], group["eps"], group["weight_decay"])
+            if weights:  # the foreach calls refuse empty lists
+                step_adamw(self.state, group, weights)
+
+
+def step_adamw(all_states: dict[Tensor, dict[str, Any]], group: dict[str, Any], weights: list[Tensor]) -> None:
+    """AdamW's step of the weights of one group, all of which have a gradient; their memory is in `all_states`."""
+    states = [all_states[weight] for weight in weights]
+    for weight, state in zip(weights, states):
+        if not state:  # the first gradient of this weight: its memory begins at zero
+            state.update(step=0, exp_avg=torch.zeros_like(weight), exp_avg_sq=torch.zeros_like(weight))
+        state["step"] += 1
+    adamw_foreach(
+        weights, [weight.grad for weight in weights],
+        [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states],
+        [state["step"] for state in states],
+        group["lr"], group["betas"], group["eps"], group["weight_decay"])
 
 
 @torch.no_grad()
@@ -158,6 +162,15 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     backbone = [p for name, p in learning if name.startswith("backbone.")]
     rest = [p for name, p in learning if not name.startswith("backbone.")]
+    if train.optimizer == "muon":
+        maps = {id(p) for name, p in learning if is_map(name, p)}
+        split = {"backbone": backbone, "transformer": rest}
+        groups = [{"name": name, "params": [p for p in split[name] if id(p) not in maps], "lr": lr,
+                   "weight_decay": train.weight_decay}
+                  for name, lr in (("backbone", train.lr_backbone), ("transformer", train.lr))]
+        groups += [{"name": f"{name}_matrices", "params": [p for p in split[name] if id(p) in maps], "matrices": True,
+                    "weight_decay": train.weight_decay, "lr": train.lr_matrices} for name in split]
+        return [group for group in groups if group["params"]]
     groups = [
         {"name": "backbone", "params": backbone, "lr": train.lr_backbone, "weight_decay": train.weight_decay},
         {"name": "transformer", "params": rest, "lr": train.lr, "weight_decay": train.weight_decay},
@@ -165,3 +178,9 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     if not learning:
         raise ValueError("got a model without a single trainable weight (requires_grad), wanted at least one to train")
     return [group for group in groups if group["params"]]
+
+
+def is_map(name: str, weight: Tensor) -> bool:
+    """Whether a weight is a map between features: a matrix or a convolution that is no embedding and no last layer."""
+    outer = ("query_embed.", "refpoint_embed.", "label_embed.", "class_embed.", "bbox_embed.layers.2.")
+    return weight.dim() >= 2 and not name.startswith(outer)

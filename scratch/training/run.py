@@ -1,7 +1,7 @@
 """run: what must be remembered of a run, so that it can go on as if it had never stopped?
 
     weights · optimizer's moments · loss scale · running average · random generators ·
-    place in the data · clock · best AP
+    place in the data · clock · best AP · last matching
 
 `Run` holds all of it beside the run's budget and the configuration; what it saves and loads is all that a resumed run
 needs to go on bit for bit on a CPU: tests/test_resume.py kills one and compares.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from scratch.config import Config
 from scratch.training.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from scratch.training.distributed import Distributed
 from scratch.training.ema import ExponentialMovingAverage
+from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, parameter_groups
 from scratch.training.precision import Precision
 from scratch.training.schedule import Schedule
@@ -42,7 +43,8 @@ class Run:
         self.directory, self.distributed, self.device = Path(directory), distributed, distributed.device
         self.unwrapped = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = AdamW(parameter_groups(model, config.train))
+        optimizer = Muon if config.train.optimizer == "muon" else AdamW
+        self.optimizer = optimizer(parameter_groups(model, config.train))
         self.schedule = Schedule(self.optimizer, config.train)
         self.precision = Precision(config.train.precision, self.device)
         self.ema = ExponentialMovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
@@ -51,6 +53,7 @@ class Run:
         self.batches_per_epoch = 0
         self.best_ap = -1.0
         self.last_metrics: dict[str, Any] = {}
+        self.last_matching: Optional[dict[str, torch.Tensor]] = None  # the last evaluation's, for the next to compare
         self.evaluation_due = False
         self.minutes, self._tick = 0.0, time.perf_counter()
 
@@ -111,6 +114,7 @@ class Run:
             "config": self.config.to_dict(), "classes": self.classes,
             "step": self.step, "epoch": self.epoch, "batch": self.batch,
             "minutes": self.minutes, "best_ap": self.best_ap, "last_metrics": self.last_metrics,
+            "last_matching": self.last_matching,
             "evaluation_due": self.evaluation_due, "world_size": self.distributed.world_size,
             "model": self.unwrapped.state_dict(), "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(), "ema": self.ema.state_dict() if self.ema else None,
@@ -132,6 +136,7 @@ class Run:
             self.ema = ExponentialMovingAverage(self.unwrapped, self.config.train.ema_decay)
         for name in ("step", "epoch", "batch", "minutes", "best_ap", "last_metrics", "evaluation_due"):
             setattr(self, name, state[name])
+        self.last_matching = state.get("last_matching")  # an older checkpoint has none
         if state["world_size"] == self.distributed.world_size:
             set_rng_state(state["rng"][self.distributed.rank])
         self._tick = time.perf_counter()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from scratch.data.transforms import Augmentation, View, resized
+from scratch.config import DataConfig
+from scratch.data.transforms import LEAST_SEEN, Augmentation, View, resized
 
 PAPER = Augmentation("paper", 800, 1333)
 NO_BOXES = torch.zeros(0, 4)
@@ -55,6 +57,13 @@ def test_evaluation_shows_the_whole_image_as_the_paper_says():
     assert view == View((0, 0, 640, 480), (800, 1066), False)
 
 
+def test_evaluation_augments_nothing_whatever_training_does():
+    config = DataConfig(augment="zoom", turns=True, colour=0.3, mosaic=0.7, mixup=0.2, short_side=101, max_size=173)
+    assert Augmentation.for_training(config) == Augmentation("zoom", 101, 173, False, True, 0.3, 0.7, 0.2)
+    assert Augmentation.for_evaluation(config) == Augmentation("none", 101, 173)
+    assert Augmentation.for_evaluation(replace(config, square=True)) == Augmentation("none", 101, 173, square=True)
+
+
 def _views(augmentation: Augmentation, height: int, width: int, draws: int = 600) -> list[View]:
     return [augmentation.draw(height, width, random.Random(seed)) for seed in range(draws)]
 
@@ -91,6 +100,126 @@ def test_flip_mirrors_half_and_does_nothing_else():
     assert 0.4 < np.mean([view.mirrored for view in views]) < 0.6
 
 
+@pytest.mark.parametrize("kind, seed, view, next_draw", [
+    ("paper", 2, View((0, 0, 640, 480), (77, 102), False), 0.09158478740507359),
+    ("paper", 7, View((230, 30, 550, 355), (124, 123), True), 0.057998924774706806),
+    ("flip", 1, View((0, 0, 640, 480), (128, 170), True), 0.8474337369372327),
+    ("none", 1, View((0, 0, 640, 480), (128, 170), False), 0.13436424411240122)])
+def test_what_is_drawn_without_turns_is_what_always_was(kind, seed, view, next_draw):
+    rng = random.Random(seed)
+    assert Augmentation(kind, 128, 213).draw(480, 640, rng) == view and rng.random() == next_draw
+
+
+# -- zoom ----------------------------------------------------------------------------------------------------------
+
+ZOOM = Augmentation("zoom", 128, 213)
+
+
+def test_zoom_crops_one_half_and_mirrors_another():
+    views = _views(ZOOM, 480, 640)
+    assert 0.43 < np.mean([view.region != (0, 0, 640, 480) for view in views]) < 0.57
+    assert 0.43 < np.mean([view.mirrored for view in views]) < 0.57
+
+
+def test_zoom_crops_half_to_all_of_each_side_independently_and_anywhere():
+    corners = np.array([view.region for view in _views(ZOOM, 479, 641) if view.region != (0, 0, 641, 479)])
+    x0, y0, x1, y1 = corners.T / [[641], [479], [641], [479]]
+    for low, high in ((x0, x1), (y0, y1)):
+        assert low.min() >= 0 and high.max() <= 1 and low.max() > 0.35 and high.min() < 0.65
+        assert 0.5 <= (high - low).min() < 0.53 and 0.97 < (high - low).max() <= 1
+    assert abs(np.corrcoef(x1 - x0, y1 - y0)[0, 1]) < 0.15
+
+
+def test_zoom_shows_every_view_at_the_size_of_evaluation():
+    assert {view.size for view in _views(ZOOM, 480, 640)} == {resized(480, 640, 128, 213)}
+
+
+# -- turns ---------------------------------------------------------------------------------------------------------
+
+SYMMETRIES = [(mirrored, turns) for mirrored in (False, True) for turns in range(4)]
+
+
+@pytest.mark.parametrize("mirrored, turns", SYMMETRIES)
+def test_each_symmetry_of_the_square_moves_pixels_as_numpy_does(mirrored, turns):
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 11, 3), dtype=np.uint8)
+    view = View((0, 0, 11, 7), (7, 11), mirrored).turned(turns)
+    shown = view.of_image(Image.fromarray(pixels)).permute(1, 2, 0).numpy()
+    assert shown.shape[:2] == view.size
+    np.testing.assert_array_equal(shown, np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
+
+
+@pytest.mark.parametrize("mirrored, turns", SYMMETRIES)
+def test_each_symmetry_of_the_square_moves_boxes_with_their_pixels(mirrored, turns):
+    pixels = np.zeros((7, 11, 3), dtype=np.uint8)
+    pixels[1:3, 2:7] = 255
+    view = View((0, 0, 11, 7), (7, 11), mirrored).turned(turns)
+    rows, columns = view.of_image(Image.fromarray(pixels))[0].nonzero().unbind(1)
+    (y0, x0), (y1, x1) = (rows.min(), columns.min()), (rows.max() + 1, columns.max() + 1)
+    expected = torch.tensor([[(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]]) / torch.tensor(view.size[::-1] * 2)
+    torch.testing.assert_close(view.of_boxes(torch.tensor([[2, 1, 7, 3]]))[0], expected)
+
+
+def test_two_turns_are_made_one_after_the_other():
+    view = View((0, 0, 11, 7), (7, 11), True)
+    assert view.turned(3).turned(2) == view.turned(1) and view.turned(1).turned(3) == view
+
+
+@pytest.mark.parametrize("kind", ["paper", "zoom", "flip"])
+def test_all_eight_symmetries_are_equally_likely(kind):
+    views = _views(Augmentation(kind, 128, 213, turns=True), 480, 640, 1600)
+    counts = [sum((view.mirrored, view.quarter_turns) == symmetry for view in views) for symmetry in SYMMETRIES]
+    assert sum(counts) == 1600 and 160 < min(counts) and max(counts) < 240
+
+
+def test_an_odd_number_of_turns_swaps_height_and_width():
+    views = _views(Augmentation("flip", 128, 213, turns=True), 480, 640)
+    assert {(view.quarter_turns % 2, view.size) for view in views} == {(0, (128, 170)), (1, (170, 128))}
+
+
+# -- part of a larger picture --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(61, 83), (128, 170), (113, 29)])
+def test_a_part_is_filled_without_stretching_from_within_the_image(size):
+    for seed in range(200):
+        view = Augmentation("zoom", 128, 213, turns=True).draw_part(480, 640, size, random.Random(seed))
+        x0, y0, x1, y1 = view.region
+        h, w = size[::-1] if view.quarter_turns % 2 else size
+        assert view.size == size and (x1 - x0) / (y1 - y0) == pytest.approx(w / h, rel=0.01)  # 170 stands for 170.7
+        assert 0 <= x0 < x1 <= 640 and 0 <= y0 < y1 <= 480
+
+
+def _scales(size):
+    views = (ZOOM.draw_part(480, 640, size, random.Random(seed)) for seed in range(400))
+    return [size[0] / (view.region[3] - view.region[1]) / (128 / 480) for view in views]
+
+
+def test_a_part_is_shown_at_half_to_one_and_a_half_of_the_scale_of_evaluation():
+    scales = _scales((61, 83))
+    assert 0.5 <= min(scales) < 0.51 and 1.49 < max(scales) <= 1.5 and np.mean(scales) == pytest.approx(1, abs=0.05)
+
+
+def test_a_part_that_is_larger_than_the_image_at_that_scale_enlarges_it():
+    scales = _scales((61, 149))
+    assert min(scales) == pytest.approx(149 / 170, rel=0.01) and np.mean(np.array(scales) < 149 / 170 + 0.01) > 0.3
+
+
+# -- what is shown of an image -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen, kept", [(0.19, False), (0.21, True)])
+def test_a_box_is_dropped_where_less_than_a_fifth_of_it_is_left(seen, kept):
+    boxes = torch.tensor([[50 - 20 * seen, 10, 50 + 20 * (1 - seen), 30]])  # 20×20 across the right side, x = 50
+    assert View((0, 0, 50, 60), (60, 50), False, least_seen=LEAST_SEEN).of_boxes(boxes)[1].tolist() == [kept]
+    assert View((0, 0, 50, 60), (60, 50), False).of_boxes(boxes)[1].tolist() == [True]
+
+
+def test_what_zoom_and_parts_cut_to_less_than_a_fifth_they_drop_and_the_paper_keeps():
+    cropped = [view for view in _views(ZOOM, 480, 640) if view.region != (0, 0, 640, 480)]
+    assert {view.least_seen for view in cropped} == {ZOOM.draw_part(480, 640, (61, 83), random.Random(0)).least_seen}
+    assert cropped[0].least_seen == 0.2 and {view.least_seen for view in _views(PAPER, 480, 640)} == {0}
+
+
 def test_boxes_worked_by_hand():
     # The right half of a 100×60 image, mirrored: x' = 1 − (x − 50)/50.
     view = View((50, 0, 100, 60), (120, 100), True)
@@ -101,13 +230,21 @@ def test_boxes_worked_by_hand():
     torch.testing.assert_close(seen, torch.tensor([[0.6, 0.5, 0.4, 0.5], [0.95, 0.25, 0.1, 0.5]]))
 
 
+def test_a_quarter_turn_worked_by_hand():
+    # Anticlockwise, what was at the right is at the top: x' = y, y' = 1 − x.
+    seen, _ = View((0, 0, 100, 60), (60, 100), False).turned(1).of_boxes(torch.tensor([[80.0, 6, 90, 30]]))
+    # x [0.8,0.9], y [0.1,0.5] → x' [0.1,0.5], y' [0.1,0.2]
+    torch.testing.assert_close(seen, torch.tensor([[0.3, 0.15, 0.4, 0.1]]))
+
+
 def test_an_image_without_boxes_stays_without_boxes():
     _, boxes, keep = PAPER(Image.new("RGB", (53, 41)), NO_BOXES, random.Random(3))
     assert boxes.shape == (0, 4) and keep.shape == (0,)
 
 
 @pytest.mark.parametrize("augmentation", [
-    Augmentation("paper", 200, 333), Augmentation("flip", 101, 173), Augmentation("none", 211, 307)])
+    Augmentation("paper", 200, 333), Augmentation("flip", 101, 173), Augmentation("none", 211, 307),
+    Augmentation("paper", 200, 333, turns=True), Augmentation("zoom", 131, 211, turns=True)])
 def test_a_box_bounds_its_bright_rectangle_after_any_augmentation(augmentation):
     met = 0
     for seed in range(150):
@@ -121,7 +258,7 @@ def test_a_box_bounds_its_bright_rectangle_after_any_augmentation(augmentation):
         _, h, w = image.shape
         bright = image[0] > 127
         if not keep.item():
-            assert not bright.any()
+            assert not bright.any() or augmentation.kind == "zoom"  # it drops thin slices
             continue
         cx, cy, bw, bh = (boxes[0] * torch.tensor([w, h, w, h])).tolist()
         if min(bw, bh) < 2:
@@ -159,3 +296,20 @@ def test_the_same_generator_state_draws_the_same_view_and_no_global_state_is_use
 
 def test_an_augmentation_travels_to_another_process():
     assert pickle.loads(pickle.dumps(PAPER)) == PAPER
+
+
+@pytest.mark.parametrize("kind", ["paper", "zoom", "flip", "none"])
+def test_square_shows_every_picture_with_equal_sides(kind):
+    augmentation = Augmentation(kind, 128, 213, square=True)
+    for height, width in ((480, 640), (640, 480), (300, 300)):
+        for seed in range(8):
+            h, w = augmentation.draw(height, width, random.Random(seed)).size
+            assert h == w <= 128
+
+
+def test_square_boxes_are_shares_of_the_stretched_picture():
+    boxes = torch.tensor([[64.0, 48.0, 320.0, 240.0]])
+    image = Image.new("RGB", (640, 480))
+    pixels, cxcywh, _ = Augmentation("none", 128, 213, square=True)(image, boxes, random.Random(0))
+    assert pixels.shape == (3, 128, 128)
+    torch.testing.assert_close(cxcywh, torch.tensor([[0.3, 0.3, 0.4, 0.4]]))

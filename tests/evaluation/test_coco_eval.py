@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from scratch.evaluation.coco_eval import METRICS, CocoEvaluator, coco_results, evaluate, format_summary
+from scratch.evaluation.health import QueryHealth
 
 CATEGORY_IDS, NAMES = (3, 7, 90), ("ant", "bee", "cat")
 
@@ -231,7 +232,7 @@ class FakeBatch:
 
     def __init__(self, image_ids: list[int]) -> None:
         self.images, self.pad_mask = torch.tensor(image_ids), None
-        self.targets = [{"image_id": i, "orig_size": (480, 640)} for i in image_ids]
+        self.targets = [{"image_id": i, "orig_size": (480, 640), "labels": torch.zeros(2)} for i in image_ids]
 
     def to(self, device: torch.device) -> "FakeBatch":
         return self
@@ -242,6 +243,8 @@ class FakeBatch:
 
 class Oracle(nn.Module):
     """Answers each image with the 5 boxes that it is given."""
+
+    config = SimpleNamespace(classification="softmax")
 
     def __init__(self, predictions: dict[int, dict]) -> None:
         super().__init__()
@@ -258,9 +261,16 @@ class Oracle(nn.Module):
 
 
 class MeanOfIds(nn.Module):
-    """A criterion whose only loss is the mean image id of the batch; the total counts it twice."""
+    """A criterion whose only loss is the mean image id of the batch; the total counts it twice.
 
-    def forward(self, outputs: dict, targets: list[dict]) -> dict[str, torch.Tensor]:
+    In both of its two layers the objects of image i are matched to the queries i mod 5 and i + 1 mod 5.
+    """
+
+    def matching(self, outputs: dict, targets: list[dict]) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
+        return 2 * [[((t["image_id"] + torch.arange(2)) % 5, torch.arange(2)) for t in targets]]
+
+    def forward(self, outputs: dict, targets: list[dict], matching: list) -> dict[str, torch.Tensor]:
+        assert len(matching) == 2 and all(len(layer) == len(targets) for layer in matching)
         return {"loss_id": torch.tensor([float(t["image_id"]) for t in targets]).mean()}
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -319,13 +329,59 @@ def test_two_processes_that_share_a_padded_split_measure_what_one_does(setting: 
     assert both["losses"]["loss_id"] == pytest.approx((1 + 3 + 5 + 2 + 4 + 1) / 6)
 
 
+def test_the_health_of_two_processes_that_share_a_padded_split_is_that_of_one(setting: SimpleNamespace):
+    def run(batches: list[FakeBatch], **options: Any) -> dict[str, Any]:
+        return evaluate(setting.model, batches, MeanOfIds(), CocoEvaluator(setting.truth, CATEGORY_IDS, NAMES),
+                        setting.device, **options)[0]["health"]
+
+    alone, second = run([FakeBatch([1, 2, 3, 4, 5])]), []
+    run([FakeBatch([2, 4, 1])], gather=lambda items: second.extend(items) or items)
+    both = run([FakeBatch([1, 3]), FakeBatch([5])], gather=lambda items: items + second)
+    assert both.pop("box_spread") == pytest.approx(alone.pop("box_spread"), abs=1e-6)  # in float32, batch by batch
+    assert both == alone and alone["matched_queries"] == [1.0, 1.0]
+
+
+def test_an_evaluation_is_compared_with_the_matching_of_the_one_before(setting: SimpleNamespace):
+    class Shifted(MeanOfIds):
+        def matching(self, outputs: dict, targets: list[dict]) -> list:
+            return [[((q + (t["image_id"] == 3)) % 5, o) for t, (q, o) in zip(targets, layer)]
+                    for layer in super().matching(outputs, targets)]
+
+    before = QueryHealth()
+    first, _ = evaluate(setting.model, [FakeBatch([1, 2, 3, 4, 5])], MeanOfIds(), setting.evaluator, setting.device,
+                        health=before)
+    second, _ = evaluate(setting.model, [FakeBatch([1, 2, 3, 4, 5])], Shifted(), setting.evaluator, setting.device,
+                         health=QueryHealth(before.matching()))
+    assert first["health"]["matching_instability"] is None
+    assert second["health"]["matching_instability"] == 1 / 5  # the two objects of image 3, of ten
+
+
+def test_without_a_criterion_the_boxes_tell_of_health_and_the_matching_does_not(setting: SimpleNamespace):
+    metrics, _ = evaluate(setting.model, [FakeBatch([1, 2])], None, setting.evaluator, setting.device)
+    assert metrics["health"]["box_spread"] > 0.5 and metrics["health"]["box_response"] > 0.01
+    assert metrics["health"]["matched_queries"] is None
+
+
+def test_each_batch_is_matched_once(setting: SimpleNamespace):
+    class Counting(MeanOfIds):
+        calls = 0
+
+        def matching(self, outputs: dict, targets: list[dict]) -> list:
+            self.calls += 1
+            return super().matching(outputs, targets)
+
+    criterion = Counting()
+    evaluate(setting.model, [FakeBatch([1, 2]), FakeBatch([3])], criterion, setting.evaluator, setting.device)
+    assert criterion.calls == 2
+
+
 def test_the_forward_pass_runs_under_autocast_and_the_criterion_outside(setting: SimpleNamespace):
     seen = []
 
     class Watching(MeanOfIds):
-        def forward(self, outputs: dict, targets: list[dict]) -> dict[str, torch.Tensor]:
+        def forward(self, outputs: dict, targets: list[dict], matching: list) -> dict[str, torch.Tensor]:
             seen.append(("criterion", torch.is_autocast_enabled("cpu")))
-            return super().forward(outputs, targets)
+            return super().forward(outputs, targets, matching)
 
     setting.model.register_forward_pre_hook(lambda *_: seen.append(("model", torch.is_autocast_enabled("cpu"))))
     evaluate(setting.model, [FakeBatch([1])], Watching(), setting.evaluator, setting.device,

@@ -40,12 +40,14 @@ def count(module, trainable: bool = False) -> int:
 
 
 @pytest.mark.parametrize("preset, parameters, trainable", [
-    ("tiny", 2_504_192, 2_504_192),
+    ("tiny", 2_214_864, 2_214_864),
+    ("tiny_vanilla", 1_959_664, 1_959_664),
     ("detr_r50", 41_524_768, 41_302_368),
     ("detr_r50_dc5", 41_524_768, 41_302_368),
     ("detr_r101", 60_464_672, 60_242_272),
     ("detr_r101_dc5", 60_464_672, 60_242_272),
     ("detr_141m", 141_402_016, 141_402_016),
+    ("detr_141m_fast", 144_743_936, 144_743_936),
 ])
 def test_presets_have_their_published_number_of_parameters(preset, parameters, trainable):
     with torch.device("meta"):
@@ -55,7 +57,8 @@ def test_presets_have_their_published_number_of_parameters(preset, parameters, t
 
 
 def test_every_preset_is_counted():
-    assert set(PRESETS) == {"tiny", "detr_r50", "detr_r50_dc5", "detr_r101", "detr_r101_dc5", "detr_141m"}
+    assert set(PRESETS) == {"tiny", "tiny_vanilla", "detr_r50", "detr_r50_dc5", "detr_r101", "detr_r101_dc5",
+                            "detr_141m", "detr_141m_fast"}
 
 
 def test_detr_141m_with_frozen_batch_norm_has_141_250_592_parameters():
@@ -268,7 +271,7 @@ def test_a_model_that_cannot_be_built_is_refused_with_a_reason(overrides, messag
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'detr_r51'; known are tiny, detr_r50"):
+    with pytest.raises(ValueError, match="'detr_r51'; known are tiny, tiny_vanilla, detr_r50"):
         build_detr("detr_r51")
 
 

@@ -32,10 +32,11 @@ from tests.conftest import REPOSITORY
 
 def small_config(**train: object) -> Config:
     """Group norm and no dropout: then no image of a batch has a say in another's output."""
-    tiny = PRESETS["tiny"]
+    tiny = PRESETS["tiny_vanilla"]
     model = replace(tiny.model, hidden_dim=16, nheads=2, dim_feedforward=24, enc_layers=1, dec_layers=2,
                     num_queries=7, num_classes=3, norm="group", dropout=0.0)
-    return replace(tiny, model=model, train=replace(tiny.train, max_minutes=None, max_steps=5, warmup_steps=0, **train))
+    return replace(tiny, model=model, train=replace(tiny.train, max_minutes=None, max_steps=5, warmup_steps=0,
+                                                          **{"eval_every": 1, **train}))
 
 
 def make_run(config: Config, directory: Path) -> Run:
@@ -198,6 +199,22 @@ def test_a_resume_on_data_of_other_classes_is_refused_even_if_they_are_as_many(t
     run.classes = {"ids": [1, 2], "names": ["dog", "cat"]}
     with pytest.raises(ValueError, match=r"\(cat, dog\).*\(dog, cat\)"):
         run.resume(tmp_path / "last.pt")
+
+
+def test_a_resumed_run_knows_the_matching_of_its_last_evaluation(tmp_path: Path) -> None:
+    run, again = make_run(small_config(), tmp_path), make_run(small_config(), tmp_path)
+    run.last_matching = {"queries": torch.tensor([4, 0, 6], dtype=torch.int32)}
+    run.save()
+    again.resume(tmp_path / "last.pt")
+    assert torch.equal(again.last_matching["queries"], run.last_matching["queries"])
+
+
+def test_a_checkpoint_from_before_matchings_were_kept_can_be_resumed(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    state = run.state_dict()
+    del state["last_matching"]
+    run.load_state_dict(state)
+    assert run.last_matching is None
 
 
 def test_a_running_average_that_a_resume_asks_for_begins_at_the_saved_weights(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""muon: a weight matrix is a map, not a bag of numbers; how far may the map move in one step?
+
+    b ← μ·b + g          u = g + μ·b                 momentum (Nesterov's), b, g, u (m,n)
+    O = U Vᵀ             where u = U Σ Vᵀ            every direction counts the same
+    W ← W − η·λ·W − η·√max(1, m/n)·O
+
+      singular values of u      ▇ ▆ ▁ ▁ ▁ ▁   a few directions have nearly all of the gradient
+      AdamW's step              ▇ ▅ ▂ ▁ ▁ ▁   evens out the numbers of u, hardly the directions
+      of O                      ▆ ▆ ▆ ▆ ▆ ▆   rare features are learnt as fast as common ones
+
+O is the steepest descent among all steps that stretch no input by more than 1 (the spectral norm),
+as the sign is among those that move no number by more than 1; Adam is near the latter. A convolution
+(O,I,k,k) is a matrix of O rows. Vectors, embeddings and the heads' last layers are no maps between
+hidden features, and stay with AdamW.
+
+The singular vectors need no SVD. An odd polynomial p(X) = aX + b(XXᵀ)X + c(XXᵀ)²X acts on each
+singular value alone, σ → aσ + bσ³ + cσ⁵, so five rounds of one that pushes all of (0, 1] towards 1
+give O, with matrix products only. These a, b, c trade the exact 1 for speed: the values end between
+0.7 and 1.2, which trains as well (Newton-Schulz: Higham 2008, chapter 8).
+
+Jordan et al. 2024, "Muon: an optimizer for hidden layers"; Bernstein & Newhouse 2024, arXiv
+2409.20325. Proven in tests/training/test_muon.py.
+Read: orthogonalised_definition (the SVD) → orthogonalised (the polynomial) → Muon
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scratch.training.optimizer import AdamW, step_adamw
+
+A, B, C = 3.4445, -4.7750, 2.0315
+ROUNDS = 5
+
+
+def orthogonalised_definition(u: Tensor) -> Tensor:
+    """U Vᵀ of u = U Σ Vᵀ, (…,m,n) → (…,m,n)."""
+    left, _, right = torch.linalg.svd(u, full_matrices=False)
+    return left @ right
+
+
+def orthogonalised(u: Tensor) -> Tensor:
+    """Nearly the same, by matrix products alone: (…,m,n) → (…,m,n)."""
+    wide = u if u.shape[-2] <= u.shape[-1] else u.mT  # the products are of the smaller side: min² · max each
+    x = wide / (wide.square().sum((-2, -1), keepdim=True).sqrt() + 1e-7)  # no singular value above 1
+    for _ in range(ROUNDS):
+        gram = x @ x.mT
+        x = A * x + (B * gram + C * (gram @ gram)) @ x
+    return x if wide is u else x.mT
+
+
+class Muon(torch.optim.Optimizer):
+    """Groups with "matrices": True take Muon's step, all others AdamW's; `lr` of the former is η above.
+
+    Matrices of one shape are stepped together, one batched product for all of them. Raises ValueError as AdamW does.
+    """
+
+    def __init__(self, params: Any, momentum: float = 0.95, **adamw: Any) -> None:
+        groups = [{"matrices": False, "momentum": momentum, **group} for group in params]
+        super().__init__(groups, AdamW([torch.zeros(1)], **adamw).defaults)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            if group["matrices"]:
+                self._step_matrices(group, weights)
+            else:
+                step_adamw(self.state, group, weights)
+
+    def _step_matrices(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        gradients = [weight.grad for weight in weights]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        updates = torch._foreach_mul(momenta, group["momentum"])
+        torch._foreach_add_(updates, gradients)
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for weight, update in zip(weights, updates):
+            m, n = weight.shape[0], weight[0].numel()
+            # Projections stacked under one another (of queries, keys and values) are maps of their own.
+            parts = m // n if m in (2 * n, 3 * n) and weight.dim() == 2 else 1
+            for part, its_update in zip(weight.chunk(parts), update.chunk(parts)):
+                by_shape.setdefault((m // parts, n), []).append((part, its_update))
+        for (m, n), members in by_shape.items():
+            steps = orthogonalised(torch.stack([update.reshape(m, n) for _, update in members]))  # (members, m, n)
+            for (part, _), step in zip(members, steps):
+                part.add_(step.view(part.shape), alpha=-group["lr"] * max(1.0, m / n) ** 0.5)

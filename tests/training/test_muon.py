@@ -1,0 +1,130 @@
+"""Muon: the polynomial does what the SVD defines, and the step is that of the formula."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from scratch.config import TrainConfig
+from scratch.model.detr import build_detr
+from scratch.training.muon import ROUNDS, Muon, orthogonalised, orthogonalised_definition
+from scratch.training.optimizer import AdamW, is_map, parameter_groups
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(7, 13), (13, 7), (11, 11), (3, 5, 7)])
+def test_singular_values_end_between_seven_tenths_and_one_and_a_fifth(shape):
+    values = torch.linalg.svdvals(orthogonalised(draw(*shape)))
+    assert 0.67 < values.min() and values.max() < 1.21
+
+
+@pytest.mark.parametrize("shape", [(7, 13), (13, 7)])
+def test_the_polynomial_keeps_the_singular_vectors(shape):
+    u = draw(*shape)
+    exact, fast = orthogonalised_definition(u), orthogonalised(u)
+    # In the basis of u's singular vectors both are diagonal.
+    left, _, right = torch.linalg.svd(u, full_matrices=False)
+    diagonal = left.mT @ fast @ right.mT
+    torch.testing.assert_close(diagonal, torch.diag(diagonal.diagonal()), rtol=0, atol=1e-9)
+    torch.testing.assert_close(left.mT @ exact @ right.mT, torch.eye(7, dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+def test_the_scale_of_a_gradient_does_not_matter():
+    u = draw(5, 7)
+    torch.testing.assert_close(orthogonalised(1e-3 * u), orthogonalised(u), rtol=1e-3, atol=1e-3)
+
+
+def test_a_gradient_of_zero_is_no_step():
+    assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
+
+
+def stepped(weight: torch.Tensor, gradients: list[torch.Tensor], **group) -> torch.Tensor:
+    parameter = torch.nn.Parameter(weight.clone())
+    optimizer = Muon([{"params": [parameter], "matrices": True, "lr": 0.1, "weight_decay": 0.0, **group}])
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    return parameter.detach()
+
+
+def test_two_steps_of_a_convolution_are_those_of_the_formula():
+    weight, first, second = draw(5, 3, 2, 2), draw(5, 3, 2, 2), draw(5, 3, 2, 2)
+    expected, momentum = weight.clone(), torch.zeros_like(weight)
+    for gradient in (first, second):
+        momentum = 0.95 * momentum + gradient
+        u = (gradient + 0.95 * momentum).view(5, 12)
+        expected = expected * (1 - 0.1 * 0.3) - 0.1 * orthogonalised(u).view_as(weight)  # 5 < 12: √max(1, m/n) = 1
+    torch.testing.assert_close(stepped(weight, [first, second], weight_decay=0.3), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_tall_matrix_steps_further_by_the_root_of_its_sides_ratio():
+    weight, gradient = draw(11, 2), draw(11, 2)
+    step = weight - stepped(weight, [gradient])
+    torch.testing.assert_close(step, 0.1 * math.sqrt(5.5) * orthogonalised(1.95 * gradient), rtol=1e-10, atol=1e-10)
+
+
+def test_projections_under_one_another_are_maps_of_their_own():
+    weight, gradient = draw(15, 5), draw(15, 5)
+    together = stepped(weight, [gradient])
+    apart = torch.cat([stepped(w, [g]) for w, g in zip(weight.split(5), gradient.split(5))])
+    torch.testing.assert_close(together, apart, rtol=1e-10, atol=1e-10)
+
+
+def test_the_other_groups_take_the_steps_of_adamw():
+    weights, gradients = [draw(7), draw(3, 5)], [draw(7), draw(3, 5)]
+    results = []
+    for kind in (Muon, AdamW):
+        parameters = [torch.nn.Parameter(w.clone()) for w in weights]
+        optimizer = kind([{"params": parameters, "lr": 1e-2, "weight_decay": 0.1}])
+        for _ in range(3):
+            for parameter, gradient in zip(parameters, gradients):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+        results.append([p.detach() for p in parameters])
+    for ours, theirs in zip(*results):
+        assert torch.equal(ours, theirs)
+
+
+def test_embeddings_and_last_layers_are_left_to_adamw():
+    model = build_detr("tiny", queries="anchor", num_classes=3)
+    groups = {group["name"]: group["params"] for group in parameter_groups(model, TrainConfig(optimizer="muon"))}
+    stepped_by_muon = {id(p) for name, ps in groups.items() if name.endswith("_matrices") for p in ps}
+    names = [name for name, p in model.named_parameters() if id(p) in stepped_by_muon]
+    assert "backbone.conv1.weight" in names and "bbox_embed.layers.1.weight" in names
+    outer = {"refpoint_embed.weight", "label_embed.weight", "class_embed.weight", "bbox_embed.layers.2.weight"}
+    assert not outer & {*names}
+    assert not any(name.endswith("bias") for name in names)
+
+
+def test_every_trainable_weight_is_in_exactly_one_group():
+    model = build_detr("tiny", num_classes=3)
+    groups = parameter_groups(model, TrainConfig(optimizer="muon"))
+    ids = [id(p) for group in groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+    assert [group["name"] for group in groups] == ["backbone", "transformer", "backbone_matrices",
+                                                   "transformer_matrices"]
+
+
+def test_a_vector_is_no_map():
+    assert not is_map("transformer.encoder.layers.0.norm1.weight", torch.ones(5))
+
+
+def test_state_survives_saving_and_loading():
+    weight, gradient = draw(5, 7), draw(5, 7)
+    parameters = [torch.nn.Parameter(weight.clone()) for _ in range(2)]
+    optimizers = [Muon([{"params": [p], "matrices": True, "lr": 0.1, "weight_decay": 0.0}]) for p in parameters]
+    parameters[0].grad = gradient.clone()
+    optimizers[0].step()
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    parameters[1].data.copy_(parameters[0].data)
+    for p, optimizer in zip(parameters, optimizers):
+        p.grad = -2 * gradient
+        optimizer.step()
+    assert torch.equal(*parameters)
+    assert ROUNDS == 5
