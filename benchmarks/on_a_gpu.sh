@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in one go: detr_141m trained in mixed precision on a COCO-format folder, with its curve, speed and memory;
+# What only a GPU can show, in one go: detr_141m_fast trained in mixed precision on a COCO-format folder, with its curve, speed and memory;
 # then the training step of ours beside torch.nn.
 #
-#   bash benchmarks/on_a_gpu.sh DATA OUT        MINUTES=20 bounds the training; DEVICE=cpu and small FLAGS try the script out
+#   bash benchmarks/on_a_gpu.sh DATA OUT        MINUTES=20 bounds the training; PRESET=detr_141m is vanilla; DEVICE=cpu and small FLAGS try the script out
 #
 # A call that is stopped (Ctrl-C, or a time limit that sends SIGTERM) goes on where it was when it is made again.
 set -euo pipefail
@@ -18,7 +18,7 @@ if [ -e "$OUT/run/last.pt" ]; then
     command=(--resume)
 else
     # shellcheck disable=SC2206
-    command=(--preset detr_141m --data "$DATA" --max-minutes "$MINUTES" --eval-every 5 --workers 8 ${FLAGS:-})
+    command=(--preset "${PRESET:-detr_141m_fast}" --data "$DATA" --max-minutes "$MINUTES" --eval-every 5 --workers 8 ${FLAGS:-})
 fi
 # No pipe: what reads from it would die of the signal first, and the run of writing to it, before it has saved.
 trap 'stopped=1' INT TERM

@@ -61,6 +61,8 @@ class ModelConfig:
     the encoder proposes for the picture at hand (scratch/model/proposals)"""
     classification: Literal["softmax", "focal"] = "softmax"
     """classes and "no object" share one softmax, or each class has a sigmoid of its own (scratch/ops/focal_loss)"""
+    fine_memory: bool = False
+    """the decoder reads a grid twice as fine as the encoder's, needs anchors (scratch/model/fine_memory)"""
     denoising: int = 0
     """noised copies of every true box that the decoder repairs in training, needs anchors (scratch/model/denoising)"""
     groups: int = 1
@@ -264,10 +266,12 @@ _141M_VANILLA = Config(
 def _fast(name: str, vanilla: Config, model: dict[str, int], **train: float) -> Config:
     """The same network with all that lets it learn in minutes: see the table of the ablation in the README."""
     return replace(
-        vanilla, preset=name, model=replace(vanilla.model, queries="proposal", classification="focal", **model),
-        # From nothing, the backbone has to learn what tells classes apart, and it learns what the loss pulls at: at a
-        # weight of 1 a focal loss is a few per cent of the gradient, and the boxes have the rest.
-        loss=replace(vanilla.loss, set_cost_class=2.0, ce_loss_coef=12.0),
+        vanilla, preset=name, model=replace(vanilla.model, queries="proposal", classification="focal", fine_memory=True,
+                                               **model),
+        # From nothing, the backbone has to learn what tells classes apart, and it learns what the loss pulls at. A
+        # focal loss's slope is small: at a weight of 1 the boxes have nearly all of the gradient.
+        loss=replace(vanilla.loss, set_cost_class=2.0, ce_loss_coef=12.0, bbox_loss_coef=12.0,
+                     giou_loss_coef=5.0),
         train=replace(vanilla.train, optimizer="muon", clip_max_norm=0.0, **train))
 
 

@@ -196,7 +196,8 @@ def test_an_evaluation_of_detr_r50_dispatches_primitives_alone():
 @pytest.mark.parametrize("queries", ["learned", "anchor", "proposal"])
 def test_a_training_step_with_all_extras_dispatches_primitives_alone(queries):
     denoising = 0 if queries == "learned" else 2
-    _, step = training_step("tiny", queries=queries, classification="focal", denoising=denoising, groups=2)
+    _, step = training_step("tiny", queries=queries, classification="focal", denoising=denoising, groups=2,
+                            fine_memory=queries != "learned")
     assert composites(record_primitives(step)) == {}
 
 

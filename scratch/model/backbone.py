@@ -157,16 +157,25 @@ class ResNet(nn.Module):
             stages.append(nn.ModuleList(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.num_channels = in_channels
+        # The last stage whose cells are finer than the features': half their stride.
+        self.finer = 1 if dilation else 2
+        self.finer_channels = width * 2**self.finer * block.expansion
 
         for module in self.modules():
             if isinstance(module, Conv2d):  # keeps a gradient's variance through conv and relu
                 kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.stages(images)[-1]
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The features of all four stages; number `finer`, of `finer_channels`, has half the stride of the last."""
         x = images.contiguous(memory_format=torch.channels_last)  # a pixel's channels side by side
         x = relu(self.bn1(self.conv1(x)))  # (B,64,H/2,W/2)
         x = self.maxpool(x)  # (B,64,H/4,W/4)
+        stages = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = block(x)  # 256 at 1/4 → 512 at 1/8 → 1024 at 1/16 → 2048 at 1/32 (DC5: 1/16)
-        return x
+            stages.append(x)
+        return stages

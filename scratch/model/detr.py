@@ -1,4 +1,4 @@
-"""detr: how does one network name a picture's objects, without anchors or removal of duplicates?
+"""detr: how does one network name a picture's objects, without removal of duplicates?
 
     images (B,3,H,W) ─ backbone ─► (B,C,h,w) ─ input_proj ─► (B,D,h,w) ┐
     pad_mask (B,H,W) ─ nearest ──► (B,h,w) ─── sine ───────► (B,D,h,w) ┼ transformer ─► hs (L,B,Q,D)
@@ -18,9 +18,10 @@ The parameters of detr_r50, 41,524,768, and their cost for an image of 600×640 
     encoder       7,890,432    6.9 GFLOPs        bbox_embed   132,612   0.16 GFLOPs
     decoder       9,473,024    2.6 GFLOPs
 
+So it is as published. Queries that are boxes, a class head of sigmoids, and what more is asked in
+training are fields of the configuration, each with a note: anchor_decoder, queries, denoising …
 Parameter names are the official ones (`backbone.` for `backbone.0.body.`). Same as torch.nn, proven
 in tests/test_reference.py; same as the official DETR, proven in tests/test_golden.py.
-Read: MLP → Detr → build_detr
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from scratch.config import PRESETS, Config, ModelConfig
 from scratch.model.anchor_decoder import spread_anchors
 from scratch.model.backbone import ResNet
 from scratch.model.denoising import NoisedObjects, noised_objects
+from scratch.model.fine_memory import FineMemory
 from scratch.model.mlp import MLP
 from scratch.model.proposals import ProposalHead, Proposals
 from scratch.model.queries import Queries, separate_rooms
-from scratch.model.transformer import AnchorTransformer, Transformer
+from scratch.model.transformer import AnchorTransformer, Transformer, gathered_attention
 from scratch.ops.activations import inverse_sigmoid, sigmoid
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.embedding import Embedding
@@ -52,10 +54,15 @@ from scratch.ops.sine_encoding import cell_centres, sine_encoding, sine_of
 class Detr(nn.Module):
     """images float (B,3,H,W), normalised, and pad_mask bool (B,H,W), True = padding → the official output dict.
 
-    pred_logits   (B,Q,K+1)   of the last decoder layer; column K is "no object"
+    pred_logits   (B,Q,K+1)   of the last decoder layer; column K is "no object", and missing with focal classification
     pred_boxes    (B,Q,4)     cx, cy, w, h in [0,1] of the unpadded image
     aux_outputs   a list of the same two for the decoder layers before it (left out where config.aux_loss is False)
     attention     with need_weights=True: see `Transformer`
+
+    In training there may be more for the criterion. `targets` (labels and boxes of each image) are what it denoises.
+    group_outputs the same four of each further group of queries
+    denoising     the same of the noised boxes (B,P,·), with "filler" (B,P) and "copies"
+    proposals     pred_logits (B,S,K) and pred_boxes (B,S,4) of the encoder's cells, "centres" (B,S,2), "pad_mask" (B,S)
 
     Logits and boxes are float32 (float64 in a float64 model) under any autocast.
 
@@ -81,6 +88,9 @@ class Detr(nn.Module):
         if config.queries == "proposal" and config.classification != "focal":
             raise ValueError(f'queries are "proposal" with classification "{config.classification}"; a cell is judged '
                              'by sigmoids alone: take classification="focal"')
+        if config.fine_memory and config.queries == "learned":
+            raise ValueError('fine_memory is on with queries "learned"; it is the anchors\' memory: take '
+                             'queries="anchor" or "proposal", or leave it off')
         sizes = (D, config.nheads, config.enc_layers, config.dec_layers, config.dim_feedforward, config.dropout)
         if config.queries == "learned":
             self.transformer = Transformer(*sizes)
@@ -93,6 +103,8 @@ class Detr(nn.Module):
             self.refpoint_embed = Embedding(config.groups * config.num_queries, 4)
             with torch.no_grad():
                 self.refpoint_embed.weight.copy_(inverse_sigmoid(spread_anchors(config.groups * config.num_queries)))
+        if config.fine_memory:
+            self.fine_memory = FineMemory(self.backbone.finer_channels, D)
         if config.queries == "proposal":
             self.proposal_head = ProposalHead(D, config.num_classes)
             self.group_embed = Embedding(config.groups, D)
@@ -109,31 +121,27 @@ class Detr(nn.Module):
     def forward(self, images: Tensor, pad_mask: Tensor, targets: Optional[list[dict[str, Any]]] = None,
                 need_weights: bool = False) -> dict[str, Any]:
         check_input(images, pad_mask)
-        features = self.backbone(images)  # (B,C,h,w)
-        pad_mask = shrink_mask(pad_mask, *features.shape[2:])  # (B,h,w)
-        src = self.input_proj(features)  # (B,D,h,w)
-        groups = self.config.groups if self.training else 1
-        noised = None
-        if self.training and self.config.denoising and targets and any(len(target["labels"]) for target in targets):
-            noised = noised_objects(targets, self.config.denoising, self.config.num_classes)
+        stages = self.backbone.stages(images)  # the last is (B,C,h,w)
+        # In training the decoder may be asked more than later: more groups of queries, and noised true boxes.
+        groups, noised = 1, None
+        if self.training:
+            groups = self.config.groups
+            if self.config.denoising and targets and any(len(target["labels"]) for target in targets):
+                noised = noised_objects(targets, self.config.denoising, self.config.num_classes)
         rooms = [self.config.num_queries] * groups + ([noised.room] * noised.copies if noised else [])
-        attn_mask = separate_rooms(rooms, src.device)
-        proposals = None
-        if self.config.queries == "learned":
-            hs, boxes, attention = self._answer_learned(src, pad_mask, groups, attn_mask, need_weights)
-        else:
-            hs, boxes, attention, proposals = self._answer_anchors(src, pad_mask, groups, noised, attn_mask,
-                                                                   need_weights)  # (L,B,T,D), (L,B,T,4)
+        answer = self._answer_learned if self.config.queries == "learned" else self._answer_anchors
+        hs, boxes, attention, proposals = answer(stages, pad_mask, rooms, noised, need_weights)  # (L,B,T,D), (L,B,T,4)
 
         # The heads, 0.3 % of the work, leave autocast: between 0.5 and 1 bf16 counts in steps of 1/256, which are 2.5
         # pixels of an image 640 wide.
         with without_autocast(hs):
             logits = self.class_embed(hs.to(self.class_embed.weight.dtype)).to(boxes.dtype)  # (L,B,T,K+1) or (L,B,T,K)
-        outputs, *others = [self._as_outputs(*room) for room in zip(logits.split(rooms, 2), boxes.split(rooms, 2))]
+        T = groups * self.config.num_queries
+        by_room = [self._as_outputs(*room) for room in zip(logits.split(rooms, dim=2), boxes.split(rooms, dim=2))]
+        outputs = by_room[0]
         if groups > 1:
-            outputs["group_outputs"] = others[:groups - 1]
+            outputs["group_outputs"] = by_room[1:groups]
         if noised is not None:
-            T = groups * self.config.num_queries
             outputs["denoising"] = {**self._as_outputs(logits[:, :, T:], boxes[:, :, T:]),
                                     "filler": noised.filler, "copies": noised.copies}
         if proposals is not None and self.training:
@@ -148,38 +156,53 @@ class Detr(nn.Module):
         *aux, last = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes)]
         return {**last, "aux_outputs": aux} if self.config.aux_loss else last
 
-    def _answer_learned(self, src: Tensor, pad_mask: Tensor, groups: int, attn_mask: Optional[Tensor],
-                        need_weights: bool) -> tuple[Tensor, Tensor, Optional[dict[str, Any]]]:
-        weight = self.query_embed.weight
-        pos_embed = sine_encoding(pad_mask, self.config.hidden_dim // 2, dtype=weight.dtype)  # (B,D,h,w)
-        queries = Queries(weight[:groups * self.config.num_queries], attn_mask=attn_mask)
-        hs, attention = self.transformer(src, pad_mask, queries, pos_embed, need_weights)  # (L,B,T,D)
-        return hs, self._boxes(hs), attention
+    def _answer_learned(self, stages: list[Tensor], pad_mask: Tensor, rooms: list[int], noised: None,
+                        need_weights: bool) -> tuple[Tensor, Tensor, Optional[dict[str, Any]], None]:
+        src, weight = self.input_proj(stages[-1]), self.query_embed.weight  # (B,D,h,w)
+        cell_mask = shrink_mask(pad_mask, *src.shape[2:])  # (B,h,w)
+        pos_embed = sine_encoding(cell_mask, self.config.hidden_dim // 2, dtype=weight.dtype)  # (B,D,h,w)
+        queries = Queries(weight[:sum(rooms)], attn_mask=separate_rooms(rooms, src.device))
+        hs, attention = self.transformer(src, cell_mask, queries, pos_embed, need_weights)  # (L,B,T,D)
+        return hs, self._boxes(hs), attention, None
 
-    def _answer_anchors(self, src: Tensor, pad_mask: Tensor, groups: int, noised: Optional[NoisedObjects],
-                        attn_mask: Optional[Tensor], need_weights: bool,
-                        ) -> tuple[Tensor, Tensor, Optional[dict[str, Any]], Optional[Proposals]]:
-        B, D, Q = len(src), self.config.hidden_dim, self.config.num_queries
-        centres = cell_centres(pad_mask, self.class_embed.weight.dtype)  # (B,S,2)
+    def _answer_anchors(self, stages: list[Tensor], pad_mask: Tensor, rooms: list[int], noised: Optional[NoisedObjects],
+                        need_weights: bool) -> tuple[Tensor, Tensor, Optional[dict[str, Any]], Optional[Proposals]]:
+        src = self.input_proj(stages[-1])  # (B,D,h,w)
+        B, D, h, w = src.shape
+        Q, dtype = self.config.num_queries, self.class_embed.weight.dtype
+        G = len(rooms) - (noised.copies if noised else 0)
+        cell_mask = shrink_mask(pad_mask, h, w)  # (B,h,w)
+        centres = cell_centres(cell_mask, dtype)  # (B,S,2)
         places = sine_of(centres, D // 2)  # (B,S,D)
-        memory, encoder = self.transformer.encode(src, pad_mask, places, need_weights)  # (B,S,D)
+        memory, encoder = self.transformer.encode(src, cell_mask, places, need_weights)  # (B,S,D)
+
         proposals = None
         if self.config.queries == "anchor":
-            anchors = sigmoid(self.refpoint_embed.weight[:groups * Q]).expand(B, -1, -1)  # (B,G·Q,4)
-            content = self.label_embed.weight[-1].expand(B, groups * Q, D)  # "unknown"
+            anchors = sigmoid(self.refpoint_embed.weight[:G * Q]).expand(B, -1, -1)  # (B,G·Q,4)
+            content = self.label_embed.weight[-1].expand(B, G * Q, D)  # "unknown"
         else:
-            proposals = self.proposal_head(memory, centres, pad_mask.flatten(1))
+            proposals = self.proposal_head(memory, centres, cell_mask.flatten(1))
             anchors, seen = proposals.best(Q)  # (B,Q,4), (B,Q,D): the same for all groups, that differ by a vector
-            anchors = anchors.repeat(1, groups, 1)  # (B,G·Q,4)
-            group = self.group_embed.weight[:groups, None].expand(-1, Q, -1).flatten(0, 1)  # (G·Q,D)
-            content = seen.repeat(1, groups, 1) + group
+            anchors = anchors.repeat(1, G, 1)  # (B,G·Q,4)
+            group = self.group_embed.weight[:G, None].expand(-1, Q, -1).flatten(0, 1)  # (G·Q,D)
+            content = seen.repeat(1, G, 1) + group  # (B,G·Q,D)
         filler = None
         if noised is not None:
             filler = torch.cat((noised.filler.new_zeros(anchors.shape[:2]), noised.filler), dim=1)  # (B,T)
             anchors = torch.cat((anchors, noised.boxes.to(anchors.dtype)), dim=1)  # (B,T,4)
             content = torch.cat((content, self.label_embed(noised.labels).to(content.dtype)), dim=1)  # (B,T,D)
-        hs, boxes, attention = self.transformer.decode(Queries(anchors, content, attn_mask, filler), memory, places,
-                                                       pad_mask, self._boxes, encoder, need_weights)
+
+        if self.config.fine_memory:
+            stage = stages[self.backbone.finer]
+            memory = self.fine_memory(memory, (h, w), stage)  # (B,S',D)
+            cell_mask = shrink_mask(pad_mask, *stage.shape[2:])  # (B,H',W')
+            places = sine_of(cell_centres(cell_mask, dtype), D // 2)  # (B,S',D)
+        queries = Queries(anchors, content, separate_rooms(rooms, src.device), filler)
+        hs, boxes, to_queries, to_memory = self.transformer.decode(queries, memory, places, cell_mask, self._boxes,
+                                                                   need_weights)
+        if not need_weights:
+            return hs, boxes, None, proposals
+        attention = gathered_attention(encoder, to_queries, to_memory, (h, w), tuple(cell_mask.shape[1:]))
         return hs, boxes, attention, proposals
 
     def _boxes(self, hs: Tensor, anchors: Optional[Tensor] = None) -> Tensor:

@@ -23,7 +23,8 @@ Cost of an encoder layer at D=256, F=2048, S=380: linear maps 1.00 GFLOPs (∝ S
 
 Names and the places of dropout are the official DETR's. Same as the reference in torch.nn; proven,
 with the figures, in tests/model/test_transformer.py.
-Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder → Transformer
+Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder → Transformer; then
+anchor_decoder.py → AnchorTransformer
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ class Transformer(nn.Module):
     """src (B,D,h,w), pad_mask (B,h,w), queries of addresses (Q,D), pos_embed (B,D,h,w) → hs (L,B,Q,D).
 
     hs, every layer's answers, comes with None or, if `need_weights`, with who looked where: "encoder" a list of
-    (B,N,S,S), "decoder_self" (L,B,N,Q,Q), "decoder_cross" (L,B,N,Q,S), and "size", the (h,w) that S stands for.
+    (B,N,S,S), "decoder_self" (L,B,N,Q,Q), "decoder_cross" (L,B,N,Q,S), and "size", the (h,w) that S stands for;
+    "cross_size", that of decoder_cross, differs from it where the decoder reads a finer memory.
     """
 
     def __init__(self, d_model: int = 256, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
@@ -159,14 +161,16 @@ class Transformer(nn.Module):
         pad_mask = pad_mask.flatten(1)  # (B,S)
         memory, encoder = self.encoder(src, pad_mask, pos, need_weights)  # (B,S,D)
         hs, decoder_self, decoder_cross = self.decoder(queries, memory, pos, pad_mask, need_weights)  # (L,B,Q,D)
-        return hs, gathered_attention(encoder, decoder_self, decoder_cross, (h, w)) if need_weights else None
+        attention = gathered_attention(encoder, decoder_self, decoder_cross, (h, w), (h, w)) if need_weights else None
+        return hs, attention
 
 
 class AnchorTransformer(nn.Module):
     """As `Transformer`, for queries that are boxes; in two halves, for the encoder may propose them to the decoder.
 
     encode   src (B,D,h,w), pad_mask (B,h,w), the cells' places (B,S,D) → memory (B,S,D)
-    decode   queries with anchors (B,T,4) and content (B,T,D), memory, places → hs (L,B,T,D), boxes (L,B,T,4)
+    decode   queries with anchors (B,T,4) and content (B,T,D), memory (B,S',D), its places and pad_mask (B,H',W')
+             → hs (L,B,T,D), boxes (L,B,T,4), and the layers' attentions, to the queries and to the memory
     """
 
     def __init__(self, d_model: int = 256, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
@@ -182,12 +186,9 @@ class AnchorTransformer(nn.Module):
         return self.encoder(src.flatten(2).transpose(1, 2), pad_mask.flatten(1), places, need_weights)
 
     def decode(self, queries: Queries, memory: Tensor, places: Tensor, pad_mask: Tensor,
-               refine: Callable[[Tensor, Tensor], Tensor], encoder: list,
-               need_weights: bool = False) -> tuple[Tensor, Tensor, Optional[dict[str, Any]]]:
-        hs, boxes, decoder_self, decoder_cross = self.decoder(queries, memory, places, pad_mask.flatten(1), refine,
-                                                              need_weights)
-        size = tuple(pad_mask.shape[1:])
-        return hs, boxes, gathered_attention(encoder, decoder_self, decoder_cross, size) if need_weights else None
+               refine: Callable[[Tensor, Tensor], Tensor],
+               need_weights: bool = False) -> tuple[Tensor, Tensor, list, list]:
+        return self.decoder(queries, memory, places, pad_mask.flatten(1), refine, need_weights)
 
 
 def start_matrices(module: nn.Module) -> None:
@@ -197,6 +198,8 @@ def start_matrices(module: nn.Module) -> None:
             xavier_uniform_(parameter)
 
 
-def gathered_attention(encoder: list, decoder_self: list, decoder_cross: list, size: tuple[int, int]) -> dict[str, Any]:
+def gathered_attention(encoder: list, decoder_self: list, decoder_cross: list, size: tuple[int, int],
+                       cross_size: tuple[int, int]) -> dict[str, Any]:
+    """Who looked where, under the names of `Transformer`."""
     return {"encoder": encoder, "decoder_self": torch.stack(decoder_self), "decoder_cross": torch.stack(decoder_cross),
-            "size": size}
+            "size": size, "cross_size": cross_size}
