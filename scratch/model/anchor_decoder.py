@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from scratch.model.mlp import MLP
 from scratch.model.queries import Queries
-from scratch.ops.activations import inverse_sigmoid, relu, sigmoid
+from scratch.ops.activations import relu, sigmoid
 from scratch.ops.attention import MultiheadAttention
 from scratch.ops.conditional_attention import ConditionalAttention
 from scratch.ops.dropout import Dropout

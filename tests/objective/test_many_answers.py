@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from scratch.config import LossConfig
