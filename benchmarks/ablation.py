@@ -1,0 +1,521 @@
+"""ablation: what did each idea buy, in equal time and in equal steps?
+
+    python -m benchmarks.ablation --data shapes|DIR --out FOLDER --minutes 4 --steps 800
+    python -m benchmarks.ablation --out FOLDER --redraw
+
+Each variant is the one before and one idea more, from DETR as published to all ideas at once; the
+last is the preset `tiny` as it is. Backbone, sizes, batch and augmentation are always the preset's.
+A variant, a seed and a budget make one ordinary run of `detr_scratch.py train` in FOLDER/runs, with
+the cosine schedule over its own budget:
+
+    equal minutes   what a person at a clock gets: slow steps count, and evaluations too
+    equal steps     what an idea teaches, whatever it costs
+
+Stopped or killed, the same command goes on where it was. After each run ablation.json (all curves),
+ablation.md (the table) and ablation.png are made of what is finished; seeds are the outer loop, so
+a table of one seed each is there early. Where the data has a test split, best.pt, which was chosen
+on val, is judged on it.
+
+Both budgets are evaluated as often, about eight times in --steps steps (--flags="--eval-every N"
+changes it). With --jobs 2 two runs share the machine, one thread each: equal steps stay what they
+are, but the minutes then depend on what ran beside them, and must be read with care.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from threading import Lock
+from typing import Any, Iterable, NamedTuple, Optional, Sequence, TextIO
+
+import numpy as np
+import tyro
+from matplotlib import pyplot as plt
+
+from commands.opening import open_split
+from scratch.analysis.learning_curve import COLOURS, read_run
+from scratch.config import PRESETS, Config
+from scratch.data.coco import find_splits
+from scratch.data.loader import ResumableBatchSampler
+from scratch.data.transforms import Augmentation
+from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+
+COMMAND_LINE = Path(__file__).resolve().parent.parent / "detr_scratch.py"
+BUDGETS = ("minutes", "steps")
+POINTS = 8  # evaluations of a run of --steps steps
+PATIENCE = 10  # seconds; the workers that load a killed run's images notice in 5 that they are alone
+REACHED = 0.5  # the AP50 whose first evaluation is looked for
+
+
+# -- the variants --------------------------------------------------------------------------------------------------
+
+
+class Variant(NamedTuple):
+    """One row: its flags of `detr_scratch.py train --preset tiny`, those that the row before has not, and why."""
+
+    flags: list[str]
+    change: list[str]
+    sentence: str
+
+
+def settings(config: Config, *names: str) -> dict[str, Any]:
+    """The named fields of a configuration, whichever of its parts they are in."""
+    parts = (config.model, config.loss, config.data, config.train)
+    return {name: getattr(part, name) for name in names for part in parts if hasattr(part, name)}
+
+
+def as_flags(values: dict[str, Any]) -> list[str]:
+    """The command line's words for these fields; a switch is --name or --no-name."""
+    words: list[str] = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return words
+
+
+_TINY = PRESETS["tiny"]
+# What each idea changes of the row above it. Denoising and groups help in training alone: later they cost nothing.
+IDEAS: dict[str, tuple[dict[str, Any], str]] = {
+    "anchors": ({"queries": "anchor"}, "a query is a box, which each decoder layer moves closer to its object"),
+    "focal": (settings(_TINY, "classification"), "each class has a sigmoid of its own; easy answers hardly count"),
+    "denoising": ({"denoising": 3}, "the decoder also repairs noised copies of the true boxes (in training alone)"),
+    "groups": ({"groups": 3}, "several groups of queries, each matched on its own (in training alone)"),
+    "proposals": (settings(_TINY, "queries"), "the encoder proposes the anchors for the picture at hand"),
+    "fine-memory": (settings(_TINY, "fine_memory"), "the decoder reads a grid twice as fine as the encoder's"),
+    "loss-weights": (settings(_TINY, "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
+                     "classes and boxes weigh more, against a focal loss of small slope"),
+    "muon": (settings(_TINY, "optimizer", "lr", "lr_backbone", "clip_max_norm"),
+             "matrices step by whole directions, at the preset's rates and clipping"),
+}
+
+
+def _chain() -> dict[str, Variant]:
+    changed = dict.fromkeys(name for change, _ in IDEAS.values() for name in change)
+    setting = settings(PRESETS["tiny_vanilla"], *changed)
+    flags = as_flags(setting)
+    chain = {"vanilla": Variant(flags, flags, "DETR as published, small: learnt queries, one softmax, AdamW")}
+    for name, (change, sentence) in IDEAS.items():
+        setting = setting | change
+        chain[name] = Variant(as_flags(setting), as_flags(change), sentence)
+    chain["tiny"] = Variant([], [], "the preset as it is, with what it keeps of all this")
+    return chain
+
+
+VARIANTS = _chain()
+# What --flags must leave alone: the command line's own part, and what makes the rows what they are.
+RESERVED = {"preset", "data", "device", "run_dir", "resume", "seed", "epochs", "max_steps", "max_minutes", "eval_split",
+            *(name for change, _ in IDEAS.values() for name in change)}
+
+
+def label(variant: str) -> str:
+    return f"+ {variant.replace('-', ' ')}" if variant in IDEAS else variant
+
+
+# -- the runs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run: what it is called, the flags that it begins with, the configuration that they make."""
+
+    variant: str
+    budget: str
+    seed: int
+    flags: tuple[str, ...]
+    config: Config
+    run_dir: Path
+
+    def __str__(self) -> str:
+        return f"{self.run_dir.parent.name}, {label(self.variant)}, seed {self.seed}"
+
+    def is_trained(self) -> bool:
+        """The budget is spent and the last weights are judged, as the run's own checkpoint says."""
+        last = latest_checkpoint(self.run_dir)
+        if last is None:
+            return False
+        state, train = load_checkpoint(last), self.config.train
+        share = state["step"] / train.max_steps if train.max_steps else state["minutes"] / train.max_minutes
+        return share >= 1 and not state["evaluation_due"]
+
+    def result(self) -> Optional[dict[str, Any]]:
+        """What is kept of the run; None if it is not finished."""
+        path = self.run_dir / "result.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def refuse_another(self) -> None:
+        """Raise ValueError if the run was begun with another configuration (by other flags, or an earlier preset)."""
+        plan = self.run_dir / "plan.json"
+        if not plan.exists():
+            return
+        begun = Config.from_dict(json.loads(plan.read_text(encoding="utf-8"))).to_dict()
+        changed = [f"{name} = {begun[part][name]}, not {value}"
+                   for part, values in self.config.to_dict().items() if part != "preset"
+                   for name, value in values.items() if begun[part][name] != value]
+        if changed:
+            raise ValueError(f"{self.run_dir} was begun with {'; '.join(changed)}. All runs of a folder must be alike: "
+                             "name another --out, or remove that run")
+
+    def begin(self) -> None:
+        """Make the run's folder, and note in it the configuration."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        (self.run_dir / "plan.json").write_text(json.dumps(self.config.to_dict()) + "\n", encoding="utf-8")
+
+
+def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
+    """All runs that the command asks for, in the order in which they begin."""
+    extra = shlex.split(arguments.flags)
+    reserved = [word for word in extra if word.startswith("--")
+                and word[2:].split("=")[0].replace("-", "_") in RESERVED]
+    if reserved:
+        raise ValueError(f"got --flags with {', '.join(reserved)}, which this benchmark sets itself; wanted flags that "
+                         "are the same for every run: leave these out")
+    data = ["--data", arguments.data]
+    shared = [*data, "--eval-every", str(epochs_between(configuration(data + extra), arguments.steps)), *extra]
+    # So many epochs that a small data set does not end a run before its budget does.
+    ends = {"minutes": ["--epochs", "1000000", "--max-minutes", f"{arguments.minutes:g}", "--max-steps", "None"],
+            "steps": ["--epochs", "1000000", "--max-minutes", "None", "--max-steps", str(arguments.steps)]}
+    trials = []
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
+            for budget in BUDGETS if arguments.budget == "both" else (arguments.budget,):
+                flags = [*shared, *ends[budget], *VARIANTS[variant].flags, "--seed", str(seed)]
+                folder = f"{budget}-{getattr(arguments, budget):g}"
+                trials.append(Trial(variant, budget, seed, tuple(flags), configuration(flags),
+                                    arguments.out / "runs" / folder / f"{variant}-seed{seed}"))
+    return trials
+
+
+def configuration(flags: Sequence[str]) -> Config:
+    """The preset tiny, changed by flags of `detr_scratch.py train`; an unknown flag ends the program with a message."""
+    return tyro.cli(Config, default=_TINY, args=flags, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def epochs_between(config: Config, steps: int) -> int:
+    """How many epochs make about an eighth of `steps` optimizer steps; generates the shapes if they are not there."""
+    images = len(open_split(config.data, "train", Augmentation.for_evaluation(config.data), config.train.seed))
+    batches = len(ResumableBatchSampler(images, config.train.batch_size, seed=0, train=True))
+    steps_per_epoch = -(-batches // config.train.accumulate)
+    return max(1, round(steps / POINTS / steps_per_epoch))
+
+
+class Children:
+    """Runs of the command line in processes of their own, none of which begins after `stop`."""
+
+    def __init__(self, threads: Optional[int]) -> None:
+        self.environment = dict(os.environ, **{"OMP_NUM_THREADS": str(threads)} if threads else {})
+        self._running: set[subprocess.Popen] = set()
+        self._lock, self._stopping = Lock(), False
+
+    def run(self, arguments: Sequence[str], output: Path) -> bool:
+        """Add what `detr_scratch.py` prints to `output`; True if it ended well.
+
+        Raises RuntimeError if a process of an earlier command, itself killed, is still writing there.
+        """
+        with open(output, "a", encoding="utf-8") as file:
+            claim(file)
+            with self._lock:
+                if self._stopping:
+                    return False
+                process = subprocess.Popen([sys.executable, str(COMMAND_LINE), *arguments], env=self.environment,
+                                           stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+                self._running.add(process)
+            try:
+                return process.wait() == 0
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+
+    def stop(self, terminate: bool) -> None:
+        """Begin no more. Ctrl-C reaches the running ones by itself; `terminate` asks them to save and stop."""
+        with self._lock:
+            self._stopping = True
+            for process in self._running if terminate else ():
+                process.terminate()
+
+
+def claim(file: TextIO) -> None:
+    """Lock a file; a process that has it as its output keeps the lock, even if the one that started it is killed."""
+    import fcntl  # not on Windows
+
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{file.name} is still written to by a run whose command was killed: wait until it "
+                                   "has ended, or end it, and give the command again") from None
+            time.sleep(0.2)
+
+
+def run_trial(trial: Trial, children: Children, device: str, jobs: int) -> Optional[dict[str, Any]]:
+    """Begin or go on with a run, and judge it; None if it was stopped. RuntimeError if it failed."""
+    run_dir, output = trial.run_dir, trial.run_dir / "output.txt"
+    where = ["--device", device, "--run-dir", str(run_dir)]
+    trial.begin()
+    went_well = True
+    if not trial.is_trained():
+        begun = latest_checkpoint(run_dir) is not None
+        went_well = children.run(["train", *(["--resume"] if begun else ["--preset", "tiny", *trial.flags]), *where],
+                                 output)
+        if went_well and not trial.is_trained():
+            return None
+    tested = "test" in find_splits(trial.config.data)
+    if went_well and tested:
+        went_well = children.run(["eval", str(run_dir), "--eval-split", "test", "--device", device,
+                                  "--json", str(run_dir / "test.json")], output)
+    if not went_well:
+        last = output.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        raise RuntimeError(f"{trial} failed: {last or 'stopped'} (all of it is in {output})")
+    test = json.loads((run_dir / "test.json").read_text(encoding="utf-8")) if tested else None
+    result = as_result(trial, test, jobs)
+    (run_dir / "previous.pt").unlink(missing_ok=True)  # nothing will be saved any more, so last.pt is safe
+    (run_dir / "result.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+    return result
+
+
+def as_result(trial: Trial, test: Optional[dict[str, Any]], jobs: int) -> dict[str, Any]:
+    """What is kept of a finished run; its command calls the data DATA and the folder of all results OUT."""
+    run = read_run(trial.run_dir)
+    flags = list(trial.flags)
+    if trial.config.data.data != "shapes":
+        flags[flags.index("--data") + 1] = "DATA"
+    run_dir = "/".join(("OUT", *trial.run_dir.parts[-3:]))
+    return {
+        "variant": trial.variant, "budget": trial.budget, "seed": trial.seed, "jobs": jobs,
+        "command": shlex.join(["python", "detr_scratch.py", "train", "--preset", "tiny", *flags, "--run-dir", run_dir]),
+        "steps": run["steps"], "seconds": 60 * run["train"]["minutes"][-1],
+        "AP": run["evaluation"]["AP"][-1], "AP50": run["evaluation"]["AP50"][-1],
+        "evaluation": {name: run["evaluation"][name] for name in ("step", "minutes", "AP", "AP50", "AP75")},
+        "test": {name: test[name] for name in ("AP", "AP50", "AP75")} if test else None,
+    }
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which unlike Ctrl-C may have come to this process alone."""
+
+
+def run_all(trials: list[Trial], arguments: argparse.Namespace) -> list[str]:
+    """Run what is not finished, `jobs` at a time, writing the outputs after each; returns what failed."""
+    def terminate(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    for trial in trials:
+        trial.refuse_another()
+    children = Children(1 if arguments.jobs > 1 else None)
+    results = {trial: result for trial in trials if (result := trial.result()) is not None}
+    failures: list[str] = []
+
+    def note() -> None:
+        write(summary(arguments, [results[trial] for trial in trials if trial in results]), arguments.out)
+
+    note()
+    before = signal.signal(signal.SIGTERM, terminate)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        try:
+            waiting = {pool.submit(run_trial, trial, children, arguments.device, arguments.jobs): trial
+                       for trial in trials if trial not in results}
+            for future in as_completed(waiting):
+                trial = waiting[future]
+                try:
+                    result = future.result()
+                except (RuntimeError, ValueError, OSError) as error:  # the others may do better
+                    failures.append(str(error))
+                    print(f"error: {error}", flush=True)
+                    continue
+                if result is None:
+                    raise KeyboardInterrupt  # a person stopped the run itself
+                results[trial] = result
+                print(f"{len(results)} of {len(trials)}: {trial}: {result['steps']:,} steps, "
+                      f"AP50 {'–' if result['AP50'] is None else format(result['AP50'], '.3f')}", flush=True)
+                note()
+        except BaseException as error:
+            children.stop(isinstance(error, _Terminated))
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return failures
+
+
+# -- what came of them ---------------------------------------------------------------------------------------------
+
+
+def summary(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of ablation.json: the question and the finished runs."""
+    return {"data": Path(arguments.data).name, "minutes": arguments.minutes, "steps": arguments.steps,
+            "flags": arguments.flags, "seeds": arguments.seeds,
+            "variants": {name: VARIANTS[name]._asdict() for name in arguments.variants}, "runs": runs}
+
+
+def write(results: dict[str, Any], folder: Path) -> None:
+    """ablation.json, and what is made of it."""
+    (folder / "ablation.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
+    (folder / "ablation.md").write_text(report(results), encoding="utf-8")
+    draw(results, folder / "ablation.png")
+
+
+def runs_of(results: dict[str, Any], variant: str, budget: str) -> list[dict[str, Any]]:
+    return [run for run in results["runs"] if (run["variant"], run["budget"]) == (variant, budget)]
+
+
+def report(results: dict[str, Any]) -> str:
+    """The Markdown of ablation.md: the measured tables, and what each variant is."""
+    minutes, steps, variants = f"{results['minutes']:g} min", f"{results['steps']:,} steps", results["variants"]
+    seeds = len(results["seeds"])
+    lines = ["# What did each idea buy?", "",
+             f"Data: {results['data']}; seeds {', '.join(map(str, results['seeds']))}"
+             + (f"; for every run `{results['flags']}`" if results["flags"] else "") + ". "
+             "The mean over the seeds ± half their range; (n of m): of n seeds only; –: not measured.",
+             *_notes(results), "",
+             f"On the val split, at the last evaluation; steps to AP50 {REACHED}: the first evaluation that found it.",
+             ""]
+    head = ["variant", f"AP, {minutes}", f"AP50, {minutes}", f"steps in {minutes}", f"AP, {steps}", f"AP50, {steps}",
+            f"steps to AP50 {REACHED}"]
+    rows = []
+    for name in variants:
+        timed, stepped = (runs_of(results, name, budget) for budget in BUDGETS)
+        timed_ap, timed_ap50, stepped_ap, stepped_ap50 = (
+            spread([run[figure] for run in runs], seeds)
+            for runs in (timed, stepped) for figure in ("AP", "AP50"))
+        rows.append([label(name), timed_ap, timed_ap50, spread([run["steps"] for run in timed], seeds, ",.0f"),
+                     stepped_ap, stepped_ap50, steps_to(stepped, seeds)])
+    lines += _markdown(head, rows)
+    if any(run["test"] for run in results["runs"]):
+        lines += ["", "On the test split, with the weights that were best on val:", ""]
+        head = ["variant", *(f"{figure}, {budget}" for budget in (minutes, steps) for figure in ("AP", "AP50"))]
+        lines += _markdown(head, [[label(name), *(
+            spread([run["test"][figure] for run in runs_of(results, name, budget) if run["test"]], seeds)
+            for budget in BUDGETS for figure in ("AP", "AP50"))] for name in variants])
+    lines += ["", "Each variant is the one above and one idea more, but for `tiny`, which is the preset alone. All are "
+              "`detr_scratch.py train --preset tiny` with the flags down to their row:", ""]
+    lines += _markdown(["variant", "what is new", "new flags"],
+                       [[label(name), variant["sentence"], f"`{shlex.join(variant['change'])}`"
+                         if variant["change"] else "none"] for name, variant in variants.items()])
+    return "\n".join([*lines, "", "![AP50 against minutes and against steps](ablation.png)", ""])
+
+
+def _notes(results: dict[str, Any]) -> list[str]:
+    """What a reader of the minutes has to know."""
+    crowded = max((run["jobs"] for run in results["runs"] if run["budget"] == "minutes"), default=1)
+    return [f"Up to {crowded} runs shared the machine, one thread each: read the minutes with care."
+            ] if crowded > 1 else []
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def spread(values: Iterable[Optional[float]], seeds: int, form: str = ".3f") -> str:
+    """ "mean ± half range" of what was measured; how many, if that is not all `seeds`; "–" if it is none."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return "–"
+    text = format(mean(there), form)
+    text += f" ± {(max(there) - min(there)) / 2:{form}}" if len(there) > 1 else ""
+    return text + (f" ({len(there)} of {seeds})" if len(there) < seeds else "")
+
+
+def steps_to(runs: list[dict[str, Any]], seeds: int) -> str:
+    """When AP50 first was `REACHED`, or "> N" where no evaluation within N steps found it so."""
+    first = [next((step for step, ap50 in zip(run["evaluation"]["step"], run["evaluation"]["AP50"])
+                   if ap50 is not None and ap50 >= REACHED), None) for run in runs]
+    missed = first.count(None)
+    if not missed:
+        return spread(first, seeds, ",.0f")
+    return f"> {max(run['steps'] for run in runs):,}" + (f" ({missed} of {seeds})" if missed < seeds else "")
+
+
+def band(curves: list[tuple[Sequence[float], Sequence[Optional[float]]]]) -> tuple[np.ndarray, ...]:
+    """Curves (x, y) of several seeds → the places of all their points, and mean, least and most there.
+
+    Between its evaluations a run is taken to be on the straight line; before the first and after the last one, where
+    those of the seeds lie a step apart, to be as there.
+    """
+    known = [[(x, y) for x, y in zip(*curve) if y is not None] for curve in curves]
+    known = [points for points in known if points]
+    if not known:
+        return tuple(np.empty((4, 0)))
+    at = np.array(sorted({x for points in known for x, _ in points}))
+    values = np.stack([np.interp(at, *zip(*points)) for points in known])
+    return at, values.mean(0), values.min(0), values.max(0)
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """AP50 against the minutes of the one budget and the steps of the other, a line and a band for each variant."""
+    figure, panels = plt.subplots(1, 2, figsize=(14, 5.5), sharey=True, layout="constrained")
+    # Whatever is left out, a variant keeps its own.
+    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "black"), strict=True))
+    handles = {}
+    for axes, budget, key in zip(panels, BUDGETS, ("minutes", "step")):
+        for name in results["variants"]:
+            runs = runs_of(results, name, budget)
+            at, middle, least, most = band([(run["evaluation"][key], run["evaluation"]["AP50"]) for run in runs])
+            if not len(at):
+                continue
+            plain = name in IDEAS
+            handles[name], = axes.plot(at, middle, color=ink[name], linestyle=":" if name == "vanilla" else "-",
+                                       linewidth=1.6 if plain else 2.6, marker="o", markersize=3, label=label(name))
+            if len(runs) > 1:
+                axes.fill_between(at, least, most, color=ink[name], alpha=0.12, linewidth=0)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="grey")
+        axes.set(title=f"Equal {budget}: {results[budget]:g}", xlabel=budget, xlim=(0, None), ylim=(0, 1))
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel="AP50 on val (line: mean of the seeds, band: their range)")
+    figure.legend(handles=[handles[name] for name in results["variants"] if name in handles], frameon=False,
+                  loc="outside right center")
+    figure.savefig(path, dpi=110, facecolor="white")
+    plt.close(figure)
+
+
+def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="shapes", help='"shapes" or a COCO-format folder')
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs and for what came of them")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--minutes", type=float, default=4.0, help="of training, evaluations included, for each run")
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--budget", choices=(*BUDGETS, "both"), default="both")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT",
+                        help=", ".join(VARIANTS))
+    parser.add_argument("--flags", default="", help='of detr_scratch.py train, for every run: --flags="--workers 0"')
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, one thread each if more than one")
+    parser.add_argument("--redraw", action="store_true", help="only make table and chart again from ablation.json")
+    arguments = parser.parse_args(argv)
+    arguments.variants = [name for name in VARIANTS if name in arguments.variants]
+    arguments.seeds = list(dict.fromkeys(arguments.seeds))
+    return arguments
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    arguments = parse(argv)
+    try:
+        if arguments.redraw:
+            write(json.loads((arguments.out / "ablation.json").read_text(encoding="utf-8")), arguments.out)
+            failures = []
+        else:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            failures = run_all(plan_trials(arguments), arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")
+    if failures:
+        sys.exit(f"error: {len(failures)} runs failed, the same command tries them again:\n" + "\n".join(failures))
+    print((arguments.out / "ablation.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
