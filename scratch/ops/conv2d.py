@@ -19,7 +19,7 @@ Cost: 2·B·H'·W'·k·k'·(C/G)·O FLOPs, and twice that again for the two grad
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
 Read: windows.py (which pixels a window sees) → conv2d_naive (the formula)
       → conv2d_im2col (one matrix product) → conv2d (chooses the plan)
-      → conv2d_columns.py, conv2d_fast.py (the plans) → Conv2d (owns the weights)
+      → conv2d_columns.py, conv2d_fast.py, conv2d_rows.py (the plans) → Conv2d (owns the weights)
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from scratch.ops.conv2d_columns import Columns
 from scratch.ops.conv2d_fast import Shifted
+from scratch.ops.conv2d_rows import Rows
 from scratch.ops.init import kaiming_uniform_, uniform_
 from scratch.ops.precision import autocast_applies
 from scratch.ops.windows import Pair, Windows, output_size, pair
@@ -94,9 +95,9 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     hand so that nothing but x and weight is kept for them. The choice goes by shape:
 
         1×1 kernel                          Columns    its columns are the image itself, nothing is copied at s = 1
-        few channels (stem: C = 3, k = 7)   Columns    49 products with an inner length of 3 would starve
-        several groups                      Columns    one batched product over the groups
+        several groups, few and dilated     Columns    one batched product over the groups
         bf16, fp16                          Columns    one rounding for each sum instead of k²
+        few channels (stem: C = 3, k = 7)   Rows       49 products with an inner length of 3 would starve
         all else (3×3 in a ResNet)          Shifted    k² products on one padded copy
 
     The result is channels last in memory (`torch.channels_last`); an image that already is needs no copy for it. It is
@@ -111,7 +112,10 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     windows = _windows(x, weight, bias, stride, padding, dilation, groups)
     pointwise, narrow = windows.kernel == (1, 1), x.shape[1] < _FEW_CHANNELS
     low_precision = x.dtype in (torch.float16, torch.bfloat16)  # after autocast has had its say
-    plan = Columns if pointwise or narrow or groups > 1 or low_precision else Shifted
+    if pointwise or groups > 1 or low_precision or (narrow and windows.dilation != (1, 1)):
+        plan = Columns
+    else:
+        plan = Rows if narrow else Shifted
     return plan.apply(x, weight, bias, windows)
 
 

@@ -46,9 +46,11 @@ def orthogonalised(u: Tensor) -> Tensor:
     """Nearly the same, by matrix products alone: (…,m,n) → (…,m,n)."""
     wide = u if u.shape[-2] <= u.shape[-1] else u.mT  # the products are of the smaller side: min² · max each
     x = wide / (wide.square().sum((-2, -1), keepdim=True).sqrt() + 1e-7)  # no singular value above 1
-    for _ in range(ROUNDS):
-        gram = x @ x.mT
-        x = A * x + (B * gram + C * (gram @ gram)) @ x
+    batch = x.view(-1, *x.shape[-2:])
+    for _ in range(ROUNDS):  # baddbmm(s, a, b) is s + a @ b in one pass
+        gram = batch @ batch.mT
+        batch = torch.baddbmm(batch, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), batch, beta=A)
+    x = batch.view(x.shape)
     return x if wide is u else x.mT
 
 

@@ -81,10 +81,13 @@ def test_relu_keeps_its_output_and_nothing_else():
     assert [t.data_ptr() for t in kept] == [y.data_ptr()]
 
 
-def test_relu_does_not_turn_an_infinite_gradient_of_a_dead_unit_into_nan():
-    x = torch.tensor([-1.0, 1.0], requires_grad=True)
-    relu(x).backward(torch.tensor([inf, 1.0]))
-    assert x.grad.tolist() == [0, 1]
+def test_an_infinite_gradient_does_not_vanish_in_a_dead_unit_as_it_does_in_torch():
+    gradients = torch.tensor([inf, 1.0])
+    x, expected = (torch.tensor([-1.0, 1.0], requires_grad=True) for _ in range(2))
+    relu(x).backward(gradients)
+    torch.relu(expected).backward(gradients)
+    assert x.grad[0].isnan() and x.grad[1] == 1
+    assert expected.grad.tolist() == [0, 1]
 
 
 def test_two_linear_layers_without_a_bend_are_one():

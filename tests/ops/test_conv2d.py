@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col, conv2d_naive
 from scratch.ops.conv2d_columns import Columns, _columns
 from scratch.ops.conv2d_fast import Shifted, _phases, _reach, _row_lengths
+from scratch.ops.conv2d_rows import Rows
 from tests.checks import assert_as_precise_as_torch, assert_same
 
 
@@ -64,9 +65,11 @@ def test_the_fast_convolution_equals_torch(case) -> None:
 
 
 @settings(max_examples=100)
-@given(convolutions(st.integers(1, 5), grouped=False, largest=7), st.sampled_from([Columns, Shifted]))
-def test_either_plan_is_right_for_any_shape(case, plan) -> None:
+@given(convolutions(st.integers(1, 5), grouped=False, largest=7), st.sampled_from([Columns, Shifted, Rows]))
+def test_every_plan_is_right_for_any_shape(case, plan) -> None:
     inputs, options = case
+    if plan is Rows:
+        options["dilation"] = 1  # the only one that it is for
 
     def planned(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return plan.apply(x, weight, bias, _windows(x, weight, bias, **options))
@@ -86,6 +89,18 @@ def test_the_convolutions_of_a_resnet_equal_torch(name: str) -> None:
     options = dict(stride=stride, padding=padding, dilation=dilation)
     inputs = random_inputs(2, C, 23, (kernel, kernel), (13, 11))
     assert_same(bound(conv2d, **options), bound(F.conv2d, **options), *inputs)
+
+
+@pytest.mark.parametrize("name, plan", [("stem", Rows), ("3x3", Shifted), ("3x3 stride 2", Shifted),
+                                        ("3x3 dilated", Shifted), ("1x1", Columns), ("1x1 stride 2", Columns)])
+def test_the_plan_goes_by_shape(name: str, plan: type) -> None:
+    kernel, stride, padding, dilation, C = RESNET[name]
+    x, weight = (t.requires_grad_() for t in random_inputs(1, C, 5, (kernel, kernel), (9, 9), bias=False))
+    chosen = conv2d(x, weight, None, stride, padding, dilation).grad_fn.name()
+    low = conv2d(x.bfloat16(), weight.bfloat16(), None, stride, padding, dilation).grad_fn.name()
+    dilated = conv2d(x[:, :2], weight[:, :2], None, stride, 9, 2).grad_fn.name()
+    assert [chosen, low] == [f"{plan.__name__}Backward", "ColumnsBackward"]
+    assert dilated == "ColumnsBackward"
 
 
 @pytest.mark.parametrize("name", RESNET)

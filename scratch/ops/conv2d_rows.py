@@ -1,0 +1,138 @@
+"""conv2d_rows: three channels make columns slow to copy and taps too thin to multiply; what lies between?
+
+    runs[(b,r,j), (a,v,c)] = x[b, c, r·s + a − p, j·s + v − p]     a < s: the rows that one step down passes
+    y (N,O) = Σ_i  runs[i·W' : i·W' + N] (N,K) @ band[i] (K,O)     K = s·k'·C, i < ⌈k/s⌉
+
+A window's rows are runs of k'·C numbers that lie side by side in a channels-last image: cut out the
+runs, but do not pile up a window's k of them. Window (r,j) wants the runs of row r·s, r·s + 1, …, and
+its neighbour below those of row (r+1)·s, …: all but the first s are the same. So lay s rows of runs
+side by side as one row of a list; the next s rows of the same window then lie W' further on.
+
+    k = 7, s = 2, windows in j and four bands of filter rows     row r    ▄▄ rows 2r, 2r+1     × band 0
+                                                                 row r+1  ▄▄ rows 2r+2, 2r+3   × band 1
+    a filter's 7 rows + 1 of zeros = 4 bands of 2                row r+2  ▄▄ rows 2r+4, 2r+5   × band 2
+                                                                 row r+3  ▄▄ row 2r+6, nothing × band 3
+
+Equal to conv2d_columns.py and conv2d_fast.py, where the sum over (u,v,c) is one product, or a loop
+over (u,v): here it is a loop over pairs of u, with the rest inside the product. What changed: for
+the stem (k = 7, s = 2, C = 3) the image is copied 49/4 times by columns, in pieces of 21 numbers;
+by taps once, but then 49 products have an inner length of 3; by runs 14/4 times, and four products
+have one of 42.
+
+Backward, with g = ∂L/∂y (zero at the windows that straddle two images), band by band:
+    ∂band[i] = runs[i·W' : i·W' + N]ᵀ g         ∂runs[i·W' : i·W' + N] += g band[i]ᵀ
+and ∂x adds up the runs' gradients where they overlap, tap by tap of a row. Only x and weight are kept.
+
+Read after conv2d_fast.py: _lists → _runs → _bands → Rows. Proven in tests/ops/test_conv2d.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from scratch.ops.precision import without_autocast
+from scratch.ops.windows import Pair, Windows
+
+
+class Rows(torch.autograd.Function):
+    """⌈k/s⌉ products over one list of runs: for float32 and float64, one group, few channels, no dilation."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.windows = windows
+        B, O, (height, width) = x.shape[0], weight.shape[0], windows.size
+        n, rows = _lists(windows)
+        runs, bands = _runs(x, windows), _bands(weight, windows)
+        y = x.new_zeros(B * rows * width, O) if bias is None else bias.repeat(B * rows * width, 1)
+        N = len(y) - (n - 1) * width  # the last rows of the last image have no row below
+        for i in range(n):
+            y[:N].addmm_(runs[i * width:i * width + N], bands[i])  # (N,O) += (N,K) @ (K,O)
+        return y.view(B, rows, width, O)[:, :height].contiguous().permute(0, 3, 1, 2)  # (B,O,H',W')
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        windows: Windows = ctx.windows
+        (B, O), (height, width) = grad.shape[:2], windows.size
+        n, rows = _lists(windows)
+        g = grad.new_zeros(B, rows, width, O)
+        g[:, :height] = grad.permute(0, 2, 3, 1)
+        g = g.view(-1, O)
+        N = len(g) - (n - 1) * width
+        g = g[:N]
+        grad_x = grad_weight = grad_bias = None
+        with without_autocast(x):  # whoever calls backward() under autocast must not lower these products
+            if ctx.needs_input_grad[0]:
+                bands = _bands(weight, windows)
+                grad_runs = x.new_zeros(B * rows * width, bands.shape[1])
+                for i in range(n):
+                    grad_runs[i * width:i * width + N].addmm_(g, bands[i].T)
+                grad_x = _fold(grad_runs, x, windows)
+            if ctx.needs_input_grad[1]:
+                runs = _runs(x, windows)
+                grad_bands = torch.stack([runs[i * width:i * width + N].T @ g for i in range(n)])  # (n,K,O)
+                grad_weight = _unbanded(grad_bands, weight)
+            if ctx.needs_input_grad[2]:
+                grad_bias = grad.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None
+
+
+def _lists(windows: Windows) -> Pair:
+    """(n, rows): bands of a filter, and rows that an image takes in the list: one for each window and n − 1 below."""
+    n = -(-windows.kernel[0] // windows.stride[0])  # ⌈k/s⌉
+    return n, windows.size[0] + n - 1
+
+
+def _framed(windows: Windows, x: Tensor) -> tuple[Pair, Pair]:
+    """The size of the framed image, which is all that the runs see, and how much of x lies within it."""
+    (_, kW), (sH, sW), (pH, pW), _, _, (_, width) = windows
+    framed = (_lists(windows)[1] * sH, sW * (width - 1) + kW)
+    return framed, (max(0, min(x.shape[2], framed[0] - pH)), max(0, min(x.shape[3], framed[1] - pW)))
+
+
+def _runs(x: Tensor, windows: Windows) -> Tensor:
+    """Image (B,C,H,W) → (B·rows·W', s·k'·C): what the windows of a column see of `s` rows.
+
+    `as_strided` only names the runs, as in conv2d_columns; the reshape copies them, k'·C numbers at a time.
+    """
+    (_, kW), (sH, sW), (pH, pW), _, _, (_, width) = windows
+    (B, C), (_, rows) = x.shape[:2], _lists(windows)
+    (tall, wide), (h, w) = _framed(windows, x)
+    image = x.new_zeros(B, tall, wide, C)
+    image[:, pH:pH + h, pW:pW + w] = x.permute(0, 2, 3, 1)[:, :h, :w]
+    b, row, pixel, _ = image.stride()
+    runs = image.as_strided((B, rows, width, sH, kW * C), (b, sH * row, sW * pixel, row, 1))
+    return runs.reshape(B * rows * width, sH * kW * C)
+
+
+def _fold(grad_runs: Tensor, x: Tensor, windows: Windows) -> Tensor:
+    """The gradient of `_runs`: (B·rows·W', s·k'·C) → (B,C,H,W). A pixel was copied for each tap v of a row that saw it."""
+    (_, kW), (sH, sW), (pH, pW), _, _, (_, width) = windows
+    (B, C), (_, rows) = x.shape[:2], _lists(windows)
+    (tall, wide), (h, w) = _framed(windows, x)
+    image = x.new_zeros(B, rows, sH, wide, C)
+    taps = grad_runs.view(B, rows, width, sH, kW, C)
+    for v in range(kW):
+        image[:, :, :, v:v + sW * (width - 1) + 1:sW] += taps[:, :, :, :, v].transpose(2, 3)
+    grad_x = x.new_zeros(B, *x.shape[2:], C)  # what no window saw keeps a gradient of zero
+    grad_x[:, :h, :w] = image.view(B, tall, wide, C)[:, pH:pH + h, pW:pW + w]
+    return grad_x.permute(0, 3, 1, 2)
+
+
+def _bands(weight: Tensor, windows: Windows) -> Tensor:
+    """Filters (O,C,k,k') → (⌈k/s⌉, s·k'·C, O): s rows of all filters at a time, with zeros after the last."""
+    O, C, kH, kW = weight.shape
+    (n, _), sH = _lists(windows), windows.stride[0]
+    bands = weight.new_zeros(n * sH, kW * C, O)
+    bands[:kH] = weight.permute(2, 3, 1, 0).reshape(kH, kW * C, O)
+    return bands.view(n, sH * kW * C, O)
+
+
+def _unbanded(bands: Tensor, weight: Tensor) -> Tensor:
+    """Back from (⌈k/s⌉, s·k'·C, O) to (O,C,k,k'), without the rows of zeros."""
+    O, C, kH, kW = weight.shape
+    return bands.view(-1, kW, C, O)[:kH].permute(3, 2, 0, 1)
