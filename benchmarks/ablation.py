@@ -86,16 +86,16 @@ def as_flags(values: dict[str, Any]) -> list[str]:
 _TINY = PRESETS["tiny"]
 # What each idea changes of the row above it. Denoising and groups help in training alone: later they cost nothing.
 IDEAS: dict[str, tuple[dict[str, Any], str]] = {
+    "muon": (settings(_TINY, "optimizer", "lr", "lr_backbone", "clip_max_norm"),
+             "matrices step by whole directions, at the preset's rates and clipping"),
     "anchors": ({"queries": "anchor"}, "a query is a box, which each decoder layer moves closer to its object"),
     "focal": (settings(_TINY, "classification"), "each class has a sigmoid of its own; easy answers hardly count"),
+    "loss-weights": (settings(_TINY, "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
+                     "classes and boxes weigh more, against the small slope of a focal loss"),
     "denoising": ({"denoising": 3}, "the decoder also repairs noised copies of the true boxes (in training alone)"),
     "groups": ({"groups": 3}, "several groups of queries, each matched on its own (in training alone)"),
     "proposals": (settings(_TINY, "queries"), "the encoder proposes the anchors for the picture at hand"),
     "fine-memory": (settings(_TINY, "fine_memory"), "the decoder reads a grid twice as fine as the encoder's"),
-    "loss-weights": (settings(_TINY, "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
-                     "classes and boxes weigh more, against a focal loss of small slope"),
-    "muon": (settings(_TINY, "optimizer", "lr", "lr_backbone", "clip_max_norm"),
-             "matrices step by whole directions, at the preset's rates and clipping"),
 }
 
 
