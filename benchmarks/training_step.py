@@ -1,13 +1,16 @@
 """training_step: what does one training step cost, ours beside torch.nn?
 
-    python -m benchmarks.training_step                          # tiny_vanilla and detr_r50 on the CPU
+    python -m benchmarks.training_step                          # tiny, tiny_vanilla and detr_r50 on the CPU
     python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512
 
 A step is forward, matching and losses, backward, clipping, AdamW. Both sides hold the same weights and see the same
 batch, in one process and in turn (who goes first alternates), so that whatever else the machine does hits both: what
 counts is the ratio of the medians. torch.nn's side is as fast as its user can make it: channels-last, fused attention,
 SciPy, fused AdamW; float32 products have the same precision on both (TF32 is off). That one step leaves both with the
-same weights is shown in tests/test_benchmarks.py.
+same weights is shown in tests/test_benchmarks.py. reference/ holds DETR as published, so that `tiny`, which is not, has
+ours alone.
+
+"objective" is matching and losses forward; "its share" counts their backward too, as far as the detector's outputs.
 
 The peak memory is that of a process of its own: the highest resident set, less what it was before the model was built,
 on a CPU; the allocator's peak on a GPU. Both count weights, gradients, AdamW's state and activations.
@@ -33,12 +36,13 @@ from reference import ReferenceCriterion, build_reference
 from scratch.config import PRESETS
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.log import peak_memory_gib
+from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 
 SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
 # preset → images, height, width: what the preset sees at home; detr_141m as small as a CPU needs it
-DEFAULTS = {"tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640), "detr_141m": (2, 256, 256)}
+DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640), "detr_141m": (2, 256, 256)}
 WARM_UP = 2  # steps of each side that are not counted: AdamW's state is made in the first
 
 
@@ -78,10 +82,12 @@ class TrainingStep:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         groups = parameter_groups(model, config.train)
         if side == "ours":
-            self.optimizer, self.clip = AdamW(groups), clip_grad_norm_
+            self.optimizer = (Muon if config.train.optimizer == "muon" else AdamW)(groups)
+            self.clip = clip_grad_norm_
         else:
             groups = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups]
             self.optimizer, self.clip = torch.optim.AdamW(groups, fused=True), torch.nn.utils.clip_grad_norm_
+        self.denoising = config.model.denoising
         self.max_norm, self.device = config.train.clip_max_norm, device
         self.images, self.pad_mask, self.targets = random_batch(config.model.num_classes, *shape, device)
         low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
@@ -92,43 +98,73 @@ class TrainingStep:
             torch.cuda.synchronize()
         return time.perf_counter()
 
+    def forward(self) -> dict[str, Any]:
+        with self.autocast:
+            # Only queries that are made of the targets need them, and the reference has none.
+            return self.model(self.images, self.pad_mask, *([self.targets] if self.denoising else []))
+
+    def objective(self) -> float:
+        """Seconds that matching and losses take, with their backward, but without the detector's."""
+        outputs = as_leaves(self.forward())
+        start = self.now()
+        self.criterion.total(self.criterion(outputs, self.targets)).backward()
+        return self.now() - start
+
     def __call__(self) -> dict[str, float]:
         marks = [self.now()]
-        with self.autocast:
-            outputs = self.model(self.images, self.pad_mask)
+        outputs = self.forward()
         marks.append(self.now())
         loss = self.criterion.total(self.criterion(outputs, self.targets))
         marks.append(self.now())
         loss.backward()
         marks.append(self.now())
-        self.clip(self.parameters, self.max_norm)
+        if self.max_norm:
+            self.clip(self.parameters, self.max_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         marks.append(self.now())
         return dict(zip(PARTS, (b - a for a, b in zip(marks, marks[1:])))) | {"step": marks[-1] - marks[0]}
 
 
+def as_leaves(outputs: Any) -> Any:
+    """The detector's outputs as if they were weights: a backward ends there."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.detach().requires_grad_() if outputs.requires_grad else outputs
+    if isinstance(outputs, dict):
+        return {name: as_leaves(value) for name, value in outputs.items()}
+    return [as_leaves(value) for value in outputs] if isinstance(outputs, (list, tuple)) else outputs
+
+
+def sides_of(preset: str) -> tuple[str, ...]:
+    model = PRESETS[preset].model
+    return SIDES if model.queries == "learned" and model.classification == "softmax" else ("ours",)
+
+
 def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str,
             repeats: int) -> dict[str, Any]:
     """Medians of `repeats` steps of each side, in turn, and each side's peak memory."""
-    steps = {side: TrainingStep(side, preset, shape, device, precision) for side in SIDES}
-    times: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    sides = sides_of(preset)
+    steps = {side: TrainingStep(side, preset, shape, device, precision) for side in sides}
+    times: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for repeat in range(WARM_UP + repeats):
-        for side in SIDES if repeat % 2 else reversed(SIDES):
+        for side in sides if repeat % 2 else reversed(sides):
             seconds = steps[side]()
             if repeat >= WARM_UP:
                 times[side].append(seconds)
+    objective = statistics.median(steps["ours"].objective() for _ in range(repeats))
     del steps
     if device.type == "cuda":
         torch.cuda.empty_cache()  # room for the processes that measure memory
     result: dict[str, Any] = {"preset": preset, "images": list(shape), "device": str(device), "precision": precision,
                               "repeats": repeats}
-    for side in SIDES:
+    for side in sides:
         result[side] = {name: statistics.median(t[name] for t in times[side]) for name in ("step", *PARTS)}
         result[side] |= {"fastest": min(t["step"] for t in times[side]), "slowest": max(t["step"] for t in times[side]),
                          "peak_memory_gib": peak_memory_of(side, preset, shape, device, precision)}
-    result["ratio"] = {name: result["ours"][name] / result["reference"][name]
-                       for name in ("step", *PARTS, "peak_memory_gib")}
+    result["objective_share"] = objective / result["ours"]["step"]
+    if "reference" in sides:
+        result["ratio"] = {name: result["ours"][name] / result["reference"][name]
+                           for name in ("step", *PARTS, "peak_memory_gib")}
     return result
 
 
@@ -165,19 +201,22 @@ def resident_peak_gib(forget: bool = False) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """What a person reads of one `measure`."""
-    ours, reference, ratio = result["ours"], result["reference"], result["ratio"]
+    columns = {"ours": result["ours"]}
+    if "reference" in result:
+        columns |= {"torch.nn": result["reference"], "ratio": result["ratio"]}
     batch_size, height, width = result["images"]
     lines = [f"{result['preset']}: {batch_size}×3×{height}×{width}, {result['precision']}, {result['device']}, "
-             f"medians of {result['repeats']}", f"  {'':14}{'ours':>10}{'torch.nn':>10}{'ratio':>8}"]
+             f"medians of {result['repeats']}", f"  {'':14}" + "".join(f"{name:>10}" for name in columns)]
     labels = {"step": "step (s)"} | {part: f"  {part}" for part in PARTS} | {"peak_memory_gib": "memory (GiB)"}
     for name, label in labels.items():
-        lines.append(f"  {label:14}{ours[name]:10.3f}{reference[name]:10.3f}{ratio[name]:8.2f}")
+        lines.append(f"  {label:14}" + "".join(f"{column[name]:10.3f}" for column in columns.values()))
+    lines.append(f"  matching and losses with their backward: {100 * result['objective_share']:.1f} % of our step")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["tiny_vanilla", "detr_r50"], choices=list(DEFAULTS))
+    parser.add_argument("--presets", nargs="+", default=["tiny", "tiny_vanilla", "detr_r50"], choices=list(DEFAULTS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bf16", "fp16"])
     parser.add_argument("--batch-size", type=int)

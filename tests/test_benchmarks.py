@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.training_step import PARTS, TrainingStep, resident_peak_gib, table
+from benchmarks.training_step import PARTS, TrainingStep, as_leaves, measure, resident_peak_gib, table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -18,6 +18,9 @@ CPU = torch.device("cpu")
 
 def test_one_step_leaves_both_sides_with_the_same_weights():
     ours, theirs = (TrainingStep(side, "tiny_vanilla", (2, 64, 96), CPU, "float32") for side in ("ours", "reference"))
+    for step in (ours, theirs):  # in float32 a relu may round to either side of its kink, and its slope with it
+        step.model.double()
+        step.images = step.images.double()
     before = {name: p.detach().clone() for name, p in ours.model.named_parameters()}
     for (name, p), q in zip(ours.model.named_parameters(), theirs.model.parameters(), strict=True):
         assert torch.equal(p, q) and p.requires_grad == q.requires_grad, name
@@ -26,7 +29,7 @@ def test_one_step_leaves_both_sides_with_the_same_weights():
     # A sum, since AdamW's first step is the gradient's sign: where that is 0 but for rounding, it may be either.
     moved = sum((p - before[name]).abs().sum() for name, p in ours.model.named_parameters())
     apart = sum((p - q).abs().sum() for p, q in zip(ours.model.parameters(), theirs.model.parameters()))
-    assert 0 < moved and apart < 1e-4 * moved
+    assert 0 < moved and apart < 1e-6 * moved
 
 
 def test_the_figures_of_a_run_are_printed_and_written(tmp_path):
@@ -38,6 +41,23 @@ def test_the_figures_of_a_run_are_printed_and_written(tmp_path):
     # Weights, gradients and AdamW's two moments are four times the 1,959,664 parameters; activations come on top.
     for side in ("ours", "reference"):
         assert 4 * 4 * 1_959_664 / 2**30 < result[side]["peak_memory_gib"] < 1
+
+
+def test_a_model_that_the_reference_has_not_is_measured_alone():
+    result = measure("tiny", (2, 64, 64), CPU, "float32", repeats=1)
+    assert "reference" not in result and "ratio" not in result
+    printed = table(result)
+    assert "torch.nn" not in printed and f"{100 * result['objective_share']:.1f} % of our step" in printed
+
+
+def test_the_objective_alone_ends_at_the_outputs():
+    step = TrainingStep("ours", "tiny", (2, 64, 64), CPU, "float32")
+    assert 0 < step.objective() < 60
+    assert all(p.grad is None for p in step.parameters)
+    outputs = as_leaves(step.forward())
+    step.criterion.total(step.criterion(outputs, step.targets)).backward()
+    for part in (outputs, outputs["aux_outputs"][0], outputs["proposals"]):
+        assert part["pred_boxes"].grad.abs().sum() > 0 and part["pred_logits"].grad.abs().sum() > 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget a process's peak")
