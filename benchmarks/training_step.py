@@ -42,7 +42,8 @@ from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
 # preset → images, height, width: what the preset sees at home; detr_141m as small as a CPU needs it
-DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640), "detr_141m": (2, 256, 256)}
+DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640),
+            "detr_141m": (2, 256, 256)}
 WARM_UP = 2  # steps of each side that are not counted: AdamW's state is made in the first
 
 

@@ -13,7 +13,7 @@ the decoder only has to settle who answers for what, and to place the edges (Def
 al. 2020, arXiv 2010.04159, section 4.2, two-stage; Efficient DETR, Yao et al. 2021, arXiv 2104.01318).
 
 The second gift is larger than the first. The question "what is here?" is put to every cell, with an
-answer that needs no matching: the cells nearest to an object's centre answer for it
+answer that needs no matching: the cells inside an object's box answer for it
 (scratch/objective/criterion.py). So the backbone is told in every step, from the first on, what
 stands where, by a path without attention in it.
 

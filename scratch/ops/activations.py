@@ -42,8 +42,8 @@ class _Relu(Function):
     would send a gradient of 1 through x = 0.
 
     The slope multiplies. torch chooses: where(y > 0, grad, 0), so that 0 · ∞ is 0 there and NaN here. An infinite
-    gradient is an overflow further up, and need not be hidden; and a processor that guesses where each number goes, and
-    guesses wrong for every other one, took 20 times as long for it (a stem's 1.3 million, one CPU core).
+    gradient is an overflow further up, and need not be hidden; and a CPU guesses the branch of each number, wrongly for
+    every other one, and takes many times as long for it as for a product.
     """
 
     @staticmethod

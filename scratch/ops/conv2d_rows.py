@@ -45,11 +45,13 @@ class Rows(torch.autograd.Function):
         ctx.windows = windows
         B, O, (height, width) = x.shape[0], weight.shape[0], windows.size
         n, rows = _lists(windows)
-        runs, bands = _runs(x, windows), _bands(weight, windows)
-        y = x.new_zeros(B * rows * width, O) if bias is None else bias.repeat(B * rows * width, 1)
-        N = len(y) - (n - 1) * width  # the last rows of the last image have no row below
+        runs, bands = _runs(x, windows), _bands(weight, windows)  # (B·rows·W',K), (n,K,O)
+        # Sums start at the bias: no pass to add it later.
+        y = x.new_zeros(B * rows * width, O) if bias is None else bias.repeat(B * rows * width, 1)  # (B·rows·W',O)
+        N = len(y) - (n - 1) * width  # the last n − 1 rows of the last image have too few below them
         for i in range(n):
             y[:N].addmm_(runs[i * width:i * width + N], bands[i])  # (N,O) += (N,K) @ (K,O)
+        # A window of an image's last n − 1 rows straddles the next image: cut away.
         return y.view(B, rows, width, O)[:, :height].contiguous().permute(0, 3, 1, 2)  # (B,O,H',W')
 
     @staticmethod
@@ -59,25 +61,25 @@ class Rows(torch.autograd.Function):
         windows: Windows = ctx.windows
         (B, O), (height, width) = grad.shape[:2], windows.size
         n, rows = _lists(windows)
-        g = grad.new_zeros(B, rows, width, O)
-        g[:, :height] = grad.permute(0, 2, 3, 1)
-        g = g.view(-1, O)
-        N = len(g) - (n - 1) * width
-        g = g[:N]
+        g = grad.new_zeros(B, rows, width, O)  # zero at what was cut away
+        g[:, :height] = grad.permute(0, 2, 3, 1)  # (B,H',W',O), into its place
+        N = B * rows * width - (n - 1) * width
+        g = g.view(-1, O)[:N]  # (N,O)
         grad_x = grad_weight = grad_bias = None
         with without_autocast(x):  # whoever calls backward() under autocast must not lower these products
-            if ctx.needs_input_grad[0]:
-                bands = _bands(weight, windows)
-                grad_runs = x.new_zeros(B * rows * width, bands.shape[1])
+            # y[n] += runs[n + i·W']·band[i]: the gradient of one factor is g times the other
+            if ctx.needs_input_grad[0]:  # not for the stem: nobody asks for the gradient of a picture
+                bands = _bands(weight, windows)  # (n,K,O)
+                grad_runs = x.new_zeros(B * rows * width, bands.shape[1])  # (B·rows·W',K)
                 for i in range(n):
-                    grad_runs[i * width:i * width + N].addmm_(g, bands[i].T)
-                grad_x = _fold(grad_runs, x, windows)
+                    grad_runs[i * width:i * width + N].addmm_(g, bands[i].T)  # (N,K) += (N,O) @ (O,K)
+                grad_x = _fold(grad_runs, x, windows)  # (B,C,H,W)
             if ctx.needs_input_grad[1]:
-                runs = _runs(x, windows)
+                runs = _runs(x, windows)  # (B·rows·W',K), built again: K numbers a window need not be kept
                 grad_bands = torch.stack([runs[i * width:i * width + N].T @ g for i in range(n)])  # (n,K,O)
-                grad_weight = _unbanded(grad_bands, weight)
+                grad_weight = _unbanded(grad_bands, weight)  # (O,C,k,k')
             if ctx.needs_input_grad[2]:
-                grad_bias = grad.sum((0, 2, 3))
+                grad_bias = grad.sum((0, 2, 3))  # (O): the bias stands in every pixel of every image
         return grad_x, grad_weight, grad_bias, None
 
 
@@ -88,9 +90,13 @@ def _lists(windows: Windows) -> Pair:
 
 
 def _framed(windows: Windows, x: Tensor) -> tuple[Pair, Pair]:
-    """The size of the framed image, which is all that the runs see, and how much of x lies within it."""
+    """The size of the framed image, which is all that the runs see, and how much of x lies within it.
+
+    Its rows are whole steps of s, which may be more than padding and image have (those are zeros) or fewer: what a
+    remainder of the stride leaves unseen is not copied at all.
+    """
     (_, kW), (sH, sW), (pH, pW), _, _, (_, width) = windows
-    framed = (_lists(windows)[1] * sH, sW * (width - 1) + kW)
+    framed = (_lists(windows)[1] * sH, sW * (width - 1) + kW)  # rows, columns
     return framed, (max(0, min(x.shape[2], framed[0] - pH)), max(0, min(x.shape[3], framed[1] - pW)))
 
 
@@ -103,21 +109,26 @@ def _runs(x: Tensor, windows: Windows) -> Tensor:
     (B, C), (_, rows) = x.shape[:2], _lists(windows)
     (tall, wide), (h, w) = _framed(windows, x)
     image = x.new_zeros(B, tall, wide, C)
-    image[:, pH:pH + h, pW:pW + w] = x.permute(0, 2, 3, 1)[:, :h, :w]
-    b, row, pixel, _ = image.stride()
+    image[:, pH:pH + h, pW:pW + w] = x.permute(0, 2, 3, 1)[:, :h, :w]  # channels last, in a frame of zeros
+    b, row, pixel, _ = image.stride()  # steps in memory from an image, row, pixel to the next
+    # One row of the list down is s image rows, one window to the right s pixels; a run goes number by number.
     runs = image.as_strided((B, rows, width, sH, kW * C), (b, sH * row, sW * pixel, row, 1))
     return runs.reshape(B * rows * width, sH * kW * C)
 
 
 def _fold(grad_runs: Tensor, x: Tensor, windows: Windows) -> Tensor:
-    """The gradient of `_runs`: (B·rows·W', s·k'·C) → (B,C,H,W). A pixel was copied for each tap v of a row that saw it."""
+    """The gradient of `_runs`: (B·rows·W', s·k'·C) → (B,C,H,W).
+
+    A pixel was copied for each tap v that saw it; each copy returns its share. Within one tap windows are a whole
+    stride apart and see no pixel twice, so that each tap is one addition of a strided slice, as in conv2d_columns.
+    """
     (_, kW), (sH, sW), (pH, pW), _, _, (_, width) = windows
     (B, C), (_, rows) = x.shape[:2], _lists(windows)
     (tall, wide), (h, w) = _framed(windows, x)
-    image = x.new_zeros(B, rows, sH, wide, C)
+    image = x.new_zeros(B, rows, sH, wide, C)  # the frame, its rows s by s
     taps = grad_runs.view(B, rows, width, sH, kW, C)
     for v in range(kW):
-        image[:, :, :, v:v + sW * (width - 1) + 1:sW] += taps[:, :, :, :, v].transpose(2, 3)
+        image[:, :, :, v:v + sW * (width - 1) + 1:sW] += taps[:, :, :, :, v].transpose(2, 3)  # (B,rows,s,W',C)
     grad_x = x.new_zeros(B, *x.shape[2:], C)  # what no window saw keeps a gradient of zero
     grad_x[:, :h, :w] = image.view(B, tall, wide, C)[:, pH:pH + h, pW:pW + w]
     return grad_x.permute(0, 3, 1, 2)
@@ -127,7 +138,7 @@ def _bands(weight: Tensor, windows: Windows) -> Tensor:
     """Filters (O,C,k,k') → (⌈k/s⌉, s·k'·C, O): s rows of all filters at a time, with zeros after the last."""
     O, C, kH, kW = weight.shape
     (n, _), sH = _lists(windows), windows.stride[0]
-    bands = weight.new_zeros(n * sH, kW * C, O)
+    bands = weight.new_zeros(n * sH, kW * C, O)  # k rows of filters, and zeros up to n·s
     bands[:kH] = weight.permute(2, 3, 1, 0).reshape(kH, kW * C, O)
     return bands.view(n, sH * kW * C, O)
 
