@@ -91,6 +91,11 @@ class LossConfig:
     """weight of "yes" against 1 − it of "no" (focal alone)"""
     focal_gamma: float = 2.0
     """how fast answers that are nearly right stop counting (focal alone)"""
+    quality: float = 0.0
+    """the score to learn is the box's IoU to this power, not 1 (focal alone; scratch/ops/quality_focal_loss)"""
+
+    def __post_init__(self) -> None:
+        _at_least(0, self, "quality")
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,11 @@ from torch import Tensor
 
 from scratch.config import LossConfig
 from scratch.objective.matcher import HungarianMatcher
-from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_generalized_box_iou
+from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou, paired_generalized_box_iou
 from scratch.ops.cross_entropy import cross_entropy, l1_loss
 from scratch.ops.focal_loss import sigmoid_focal_loss
 from scratch.ops.precision import at_least_float32
+from scratch.ops.quality_focal_loss import quality_focal_loss
 
 Targets = list[dict[str, Any]]
 Matching = list[list[tuple[Tensor, Tensor]]]  # of each layer, of each image: (query indices, target indices)
@@ -154,8 +155,14 @@ class SetCriterion:
         classes = classes.view(L, B, Q)
 
         distance = l1_loss(found, wanted, reduction="none").sum(-1)                             # (L·P)
-        gap = 1 - paired_generalized_box_iou(box_cxcywh_to_xyxy(found), box_cxcywh_to_xyxy(wanted))  # (L·P)
-        surprise = self._surprise(logits, classes)                                              # (L,B,Q)
+        corners, true_corners = box_cxcywh_to_xyxy(found), box_cxcywh_to_xyxy(wanted)           # (L·P,4)
+        gap = 1 - paired_generalized_box_iou(corners, true_corners)                             # (L·P)
+        quality = None
+        if self.matcher.focal and self.loss.quality:
+            fit = paired_box_iou(corners, true_corners).detach()                                # (L·P)
+            quality = torch.ones_like(logits[..., 0])                                           # (L,B,Q)
+            quality.view(-1)[query] = fit ** self.loss.quality
+        surprise = self._surprise(logits, classes, quality)                                     # (L,B,Q)
         divisor = normalisers.num_boxes if self.matcher.focal else normalisers.class_weight
         if weight is not None:
             surprise = surprise * weight
@@ -174,12 +181,18 @@ class SetCriterion:
             "class_error": 100 - 100 * right.to(logits.dtype) / max(P, 1),
         }
 
-    def _surprise(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """The classification loss of each query: logits (L,B,Q,·), classes (L,B,Q), K for "no object" → (L,B,Q)."""
+    def _surprise(self, logits: Tensor, classes: Tensor, quality: Optional[Tensor]) -> Tensor:
+        """The classification loss of each query: logits (L,B,Q,·), classes (L,B,Q), K for "no object" → (L,B,Q).
+
+        quality (L,B,Q) is what a yes is to be; None: 1.
+        """
         if self.matcher.focal:
             K = self.num_classes
             yes = (classes[..., None] == torch.arange(K, device=classes.device)).to(logits.dtype)  # (L,B,Q,K)
-            return sigmoid_focal_loss(logits, yes, self.loss.focal_alpha, self.loss.focal_gamma).sum(-1)
+            if quality is None:
+                return sigmoid_focal_loss(logits, yes, self.loss.focal_alpha, self.loss.focal_gamma).sum(-1)
+            wanted = yes * quality[..., None]                                                   # (L,B,Q,K)
+            return quality_focal_loss(logits, wanted, self.loss.focal_alpha, self.loss.focal_gamma).sum(-1)
         class_weight = logits.new_ones(self.num_classes + 1)
         class_weight[-1] = self.loss.eos_coef
         return cross_entropy(logits, classes, class_weight, reduction="none")

@@ -70,6 +70,11 @@ def giou_of_two(a: Sequence[float], b: Sequence[float]) -> float:
     return iou - ((hull - union) / hull if hull > 0 else 0.0)
 
 
+def paired_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """IoU of each box of `a` with its partner in `b`: (...,4), (...,4) → (...); leading dimensions broadcast."""
+    return _ratio(*_shared_and_union(at_least_float32(a_xyxy), at_least_float32(b_xyxy)))
+
+
 def paired_generalized_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """GIoU of each box of `a` with its partner in `b`: (...,4), (...,4) → (...); leading dimensions broadcast.
 

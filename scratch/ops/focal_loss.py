@@ -59,12 +59,26 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gam
 
     Under autocast the result is float32. Logits and targets of two shapes, or another reduction, raise ValueError.
     """
-    if logits.shape != targets.shape:
-        raise ValueError(f"got logits {tuple(logits.shape)} and targets {tuple(targets.shape)}, wanted one shape: give "
-                         "each class its own target, 1 for yes and 0 for no, instead of the index of a class")
+    same_shape(logits, targets)
     dtype = float32_under_autocast(logits).dtype
     exact = at_least_float32(logits.to(dtype))  # low precision is rounded once, at the end
     return reduced(_focal(exact, targets.to(exact.dtype), alpha, gamma), reduction).to(dtype)
+
+
+def same_shape(logits: Tensor, targets: Tensor) -> None:
+    """Raise ValueError unless every class of `logits` (..., K) has a target of its own."""
+    if logits.shape != targets.shape:
+        raise ValueError(f"got logits {tuple(logits.shape)} and targets {tuple(targets.shape)}, wanted one shape: give "
+                         "each class its own target, 1 for yes and 0 for no, instead of the index of a class")
+
+
+def surprise(z: Tensor, t: Union[Tensor, float]) -> Tensor:
+    """The cross-entropy −t·log p − (1 − t)·log(1 − p) of p = σ(z), finite for any finite z: (..., K) → (..., K)."""
+    # = max(z,0) − t·z + log(1 + e^−|z|), and max(z,0) = (|z| + z)/2. In this order the large terms cancel before the
+    # small one is added: −log p at z = 20 is 2.06e-9, not 0. And the slope at z = 0 is ½ − t, as it must be: autograd
+    # sends through a clamp at its edge the whole gradient, and here half of it is due.
+    size = z.abs()
+    return size / 2 + (0.5 - t) * z + torch.log1p(torch.exp(-size))
 
 
 def _focal(z: Tensor, t: Union[Tensor, float], alpha: float, gamma: float) -> Tensor:
@@ -72,15 +86,10 @@ def _focal(z: Tensor, t: Union[Tensor, float], alpha: float, gamma: float) -> Te
 
     A backward written by hand was hardly faster, so the arithmetic is left to autograd.
     """
-    size = z.abs()
-    # −t·log p − (1 − t)·log(1 − p) = max(z,0) − t·z + log(1 + e^−|z|), and max(z,0) = (|z| + z)/2. In this order the
-    # large terms cancel before the small one is added: −log p at z = 20 is 2.06e-9, not 0. And the slope at z = 0 is
-    # ½ − t, as it must be: autograd sends through a clamp at its edge the whole gradient, and here half of it is due.
-    surprise = size / 2 + (0.5 - t) * z + torch.log1p(torch.exp(-size))
     # 1 − p_t = (1 − t)·p + t·(1 − p), with σ(−z) for 1 − p: in float32 1 − σ(20) is 0. lerp is exact at both ends.
     doubt = torch.lerp(sigmoid(z), sigmoid(-z), t)
     # Where that rounds to 0 the slope of 0^γ is ∞ for γ < 1, and 0 · ∞ is NaN: the smallest normal number stands in.
-    loss = surprise * doubt.clamp(min=torch.finfo(z.dtype).tiny) ** gamma
+    loss = surprise(z, t) * doubt.clamp(min=torch.finfo(z.dtype).tiny) ** gamma
     return loss if alpha < 0 else loss * (alpha * t + (1 - alpha) * (1 - t))
 
 

@@ -58,6 +58,31 @@ def test_focal_losses_are_those_of_a_plain_implementation(seed):
     torch.testing.assert_close(losses["loss_bbox"], l1 / 6, **EXACT)
 
 
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_a_quality_makes_the_score_to_learn_the_iou_of_the_box(power):
+    outputs, targets = answers(3, 5), random_targets([2, 0, 4])
+    by_quality = SetCriterion(K, HungarianMatcher(focal=True), LossConfig(quality=power))
+    losses = by_quality(outputs, targets)
+    wanted = torch.zeros(3, 5, K, dtype=torch.float64)
+    for i, target in enumerate(targets):
+        for q, t in plain_pairs(outputs["pred_logits"][i], outputs["pred_boxes"][i], target):
+            a, b = (box_cxcywh_to_xyxy(boxes) for boxes in (outputs["pred_boxes"][i, q], target["boxes"][t]))
+            shared = (torch.minimum(a, b)[2:] - torch.maximum(a, b)[:2]).clamp(min=0).prod()
+            union = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared
+            wanted[i, q, target["labels"][t]] = (shared / union).item() ** power
+    p = outputs["pred_logits"].sigmoid()
+    surprise = F.binary_cross_entropy(p, wanted, reduction="none") * (wanted - p) ** 2
+    expected = (surprise * torch.where(wanted > 0, 0.25, 0.75)).sum() / 6
+    torch.testing.assert_close(losses["loss_ce"], expected, **EXACT)
+    torch.testing.assert_close(losses["loss_bbox"], criterion()(outputs, targets)["loss_bbox"], **EXACT)
+
+
+def test_no_gradient_goes_from_the_score_into_the_box():
+    outputs, targets = answers(3, 5), random_targets([2, 0, 4])
+    SetCriterion(K, HungarianMatcher(focal=True), LossConfig(quality=1.0))(outputs, targets)["loss_ce"].backward()
+    assert outputs["pred_logits"].grad.abs().sum() > 0 and outputs["pred_boxes"].grad is None
+
+
 def test_a_query_that_is_sure_of_a_class_claims_an_object():
     logits = torch.full((1, 3, K), -2.0, dtype=torch.float64)
     logits[0, 0, 1] = 0.1  # more than even odds
