@@ -96,6 +96,7 @@ IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "groups": ({"groups": 3}, "several groups of queries, each matched on its own (in training alone)"),
     "proposals": (settings(_TINY, "queries"), "the encoder proposes the anchors for the picture at hand"),
     "fine-memory": (settings(_TINY, "fine_memory"), "the decoder reads a grid twice as fine as the encoder's"),
+    "quality": (settings(_TINY, "quality"), "a score is to say how well the box fits, too"),
 }
 
 
@@ -455,7 +456,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """AP50 against the minutes of the one budget and the steps of the other, a line and a band for each variant."""
     figure, panels = plt.subplots(1, 2, figsize=(14, 5.5), sharey=True, layout="constrained")
     # Whatever is left out, a variant keeps its own.
-    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "black"), strict=True))
+    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "#BCBD22", "black"), strict=True))
     handles = {}
     for axes, budget, key in zip(panels, BUDGETS, ("minutes", "step")):
         for name in results["variants"]:

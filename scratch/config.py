@@ -276,7 +276,7 @@ def _fast(name: str, vanilla: Config, model: dict[str, int], **train: float) -> 
         # From nothing, the backbone has to learn what tells classes apart, and it learns what the loss pulls at. A
         # focal loss's slope is small: at a weight of 1 the boxes have nearly all of the gradient.
         loss=replace(vanilla.loss, set_cost_class=2.0, ce_loss_coef=12.0, bbox_loss_coef=12.0,
-                     giou_loss_coef=5.0),
+                     giou_loss_coef=5.0, quality=0.5),
         train=replace(vanilla.train, optimizer="muon", clip_max_norm=0.0, **train))
 
 
