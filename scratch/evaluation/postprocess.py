@@ -22,6 +22,9 @@ from torch import Tensor
 from scratch.ops.boxes import box_cxcywh_to_xyxy
 
 
+DETECTIONS = 100  # an image, as COCO counts them
+
+
 @torch.no_grad()
 def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor,
                 classification: str = "softmax") -> list[dict[str, Tensor]]:
@@ -32,14 +35,15 @@ def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor,
     Raises ValueError when `orig_sizes` does not hold one (height, width) for each image.
     """
     logits, boxes_cxcywh = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
-    B, Q, _ = logits.shape
+    B, Q, K = logits.shape
     if tuple(orig_sizes.shape) != (B, 2):
         raise ValueError(f"got orig_sizes of shape {tuple(orig_sizes.shape)}, wanted ({B}, 2): "
                          f"one (height, width) for each image of the batch")
 
     if classification == "focal":
-        best, labels = logits.max(dim=-1)                                           # (B,Q), (B,Q)
-        scores = 1 / (1 + (-best).exp())                                            # (B,Q)
+        best, place = logits.flatten(1).topk(min(logits[0].numel(), max(Q, DETECTIONS)))  # (B,N), (B,N)
+        scores, labels = 1 / (1 + (-best).exp()), place % K                         # (B,N)
+        boxes_cxcywh = boxes_cxcywh.gather(1, (place // K)[..., None].expand(-1, -1, 4))  # (B,N,4)
     else:
         best, labels = logits[..., :-1].max(dim=-1)
         # Only the best class's probability is wanted, so one sum does for a whole softmax. An exponent can be positive

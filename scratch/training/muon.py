@@ -55,13 +55,14 @@ def orthogonalised(u: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with "matrices": True take Muon's step, all others AdamW's; `lr` of the former is η above.
+    """Groups with "maps" take Muon's step, all others AdamW's; `lr` of the former is η above.
 
-    Matrices of one shape are stepped together, one batched product for all of them. Raises ValueError as AdamW does.
+    "maps" says of each weight of its group how many maps it holds, stacked under one another. Maps of one shape are
+    stepped together, one batched product for all of them. Raises ValueError as AdamW does.
     """
 
     def __init__(self, params: Any, momentum: float = 0.95, **adamw: Any) -> None:
-        groups = [{"matrices": False, "momentum": momentum, **group} for group in params]
+        groups = [{"maps": [], "momentum": momentum, **group} for group in params]
         super().__init__(groups, AdamW([torch.zeros(1)], **adamw).defaults)
 
     @torch.no_grad()
@@ -70,12 +71,13 @@ class Muon(torch.optim.Optimizer):
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
                 continue
-            if group["matrices"]:
-                self._step_matrices(group, weights)
+            if group["maps"]:
+                self._step_maps(group, weights)
             else:
                 step_adamw(self.state, group, weights)
 
-    def _step_matrices(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+    def _step_maps(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        counts = dict(zip(group["params"], group["maps"]))
         gradients = [weight.grad for weight in weights]
         for weight in weights:
             if not self.state[weight]:
@@ -89,11 +91,8 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for weight, update in zip(weights, updates):
-            m, n = weight.shape[0], weight[0].numel()
-            # Projections stacked under one another (of queries, keys and values) are maps of their own.
-            parts = m // n if m in (2 * n, 3 * n) and weight.dim() == 2 else 1
-            for part, its_update in zip(weight.chunk(parts), update.chunk(parts)):
-                by_shape.setdefault((m // parts, n), []).append((part, its_update))
+            for part, its_update in zip(weight.chunk(counts[weight]), update.chunk(counts[weight])):
+                by_shape.setdefault((part.shape[0], part[0].numel()), []).append((part, its_update))
         for (m, n), members in by_shape.items():
             steps = orthogonalised(torch.stack([update.reshape(m, n) for _, update in members]))  # (members, m, n)
             for (part, _), step in zip(members, steps):

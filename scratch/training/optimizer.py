@@ -162,25 +162,34 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     backbone = [p for name, p in learning if name.startswith("backbone.")]
     rest = [p for name, p in learning if not name.startswith("backbone.")]
+    if not learning:
+        raise ValueError("got a model without a single trainable weight (requires_grad), wanted at least one to train")
     if train.optimizer == "muon":
-        maps = {id(p) for name, p in learning if is_map(name, p)}
+        maps = {id(p): maps_in(name, p) for name, p in learning}
         split = {"backbone": backbone, "transformer": rest}
-        groups = [{"name": name, "params": [p for p in split[name] if id(p) not in maps], "lr": lr,
+        groups = [{"name": name, "params": [p for p in split[name] if not maps[id(p)]], "lr": lr,
                    "weight_decay": train.weight_decay}
                   for name, lr in (("backbone", train.lr_backbone), ("transformer", train.lr))]
-        groups += [{"name": f"{name}_matrices", "params": [p for p in split[name] if id(p) in maps], "matrices": True,
-                    "weight_decay": train.weight_decay, "lr": train.lr_matrices} for name in split]
+        for name, weights in split.items():
+            matrices = [p for p in weights if maps[id(p)]]
+            groups.append({"name": f"{name}_matrices", "params": matrices, "maps": [maps[id(p)] for p in matrices],
+                           "lr": train.lr_matrices, "weight_decay": train.weight_decay})
         return [group for group in groups if group["params"]]
     groups = [
         {"name": "backbone", "params": backbone, "lr": train.lr_backbone, "weight_decay": train.weight_decay},
         {"name": "transformer", "params": rest, "lr": train.lr, "weight_decay": train.weight_decay},
     ]
-    if not learning:
-        raise ValueError("got a model without a single trainable weight (requires_grad), wanted at least one to train")
     return [group for group in groups if group["params"]]
 
 
-def is_map(name: str, weight: Tensor) -> bool:
-    """Whether a weight is a map between features: a matrix or a convolution that is no embedding and no last layer."""
-    outer = ("query_embed.", "refpoint_embed.", "label_embed.", "class_embed.", "bbox_embed.layers.2.")
-    return weight.dim() >= 2 and not name.startswith(outer)
+def maps_in(name: str, weight: Tensor) -> int:
+    """How many maps between features a weight holds: 0 for vectors, embeddings and the last layer of any head.
+
+    A matrix or a convolution holds one; three projections stacked under one another (queries, keys, values), or two
+    (keys and values), are maps of their own. The shape does not tell: a feed-forward may be three times as tall as wide.
+    """
+    embeddings = ("query_embed.", "refpoint_embed.", "label_embed.", "group_embed.")
+    last_layers = ("class_embed.weight", "bbox_embed.layers.2.weight", "ref_anchor_head.layers.1.weight")
+    if weight.dim() < 2 or name.startswith(embeddings) or name.endswith(last_layers):
+        return 0
+    return 3 if name.endswith("in_proj_weight") else 2 if name.endswith("kv_content.weight") else 1

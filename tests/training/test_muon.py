@@ -11,7 +11,7 @@ import torch
 from scratch.config import TrainConfig
 from scratch.model.detr import build_detr
 from scratch.training.muon import ROUNDS, Muon, orthogonalised, orthogonalised_definition
-from scratch.training.optimizer import AdamW, is_map, parameter_groups
+from scratch.training.optimizer import AdamW, maps_in, parameter_groups
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_a_gradient_of_zero_is_no_step():
 
 def stepped(weight: torch.Tensor, gradients: list[torch.Tensor], **group) -> torch.Tensor:
     parameter = torch.nn.Parameter(weight.clone())
-    optimizer = Muon([{"params": [parameter], "matrices": True, "lr": 0.1, "weight_decay": 0.0, **group}])
+    optimizer = Muon([{"params": [parameter], "maps": [1], "lr": 0.1, "weight_decay": 0.0, **group}])
     for gradient in gradients:
         parameter.grad = gradient.clone()
         optimizer.step()
@@ -71,9 +71,10 @@ def test_a_tall_matrix_steps_further_by_the_root_of_its_sides_ratio():
 
 def test_projections_under_one_another_are_maps_of_their_own():
     weight, gradient = draw(15, 5), draw(15, 5)
-    together = stepped(weight, [gradient])
+    together = stepped(weight, [gradient], maps=[3])
     apart = torch.cat([stepped(w, [g]) for w, g in zip(weight.split(5), gradient.split(5))])
     torch.testing.assert_close(together, apart, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(stepped(weight, [gradient]), apart)  # as one tall map
 
 
 def test_the_other_groups_take_the_steps_of_adamw():
@@ -91,15 +92,21 @@ def test_the_other_groups_take_the_steps_of_adamw():
         assert torch.equal(ours, theirs)
 
 
-def test_embeddings_and_last_layers_are_left_to_adamw():
-    model = build_detr("tiny", queries="anchor", num_classes=3)
-    groups = {group["name"]: group["params"] for group in parameter_groups(model, TrainConfig(optimizer="muon"))}
-    stepped_by_muon = {id(p) for name, ps in groups.items() if name.endswith("_matrices") for p in ps}
-    names = [name for name, p in model.named_parameters() if id(p) in stepped_by_muon]
-    assert "backbone.conv1.weight" in names and "bbox_embed.layers.1.weight" in names
-    outer = {"refpoint_embed.weight", "label_embed.weight", "class_embed.weight", "bbox_embed.layers.2.weight"}
-    assert not outer & {*names}
-    assert not any(name.endswith("bias") for name in names)
+@pytest.mark.parametrize("queries", ["learned", "anchor", "proposal"])
+def test_embeddings_and_last_layers_are_left_to_adamw(queries):
+    model = build_detr("tiny", queries=queries, num_classes=3, denoising=2 * (queries != "learned"), groups=2,
+                       dim_feedforward=3 * 128, fine_memory=queries != "learned")
+    groups = {group["name"]: group for group in parameter_groups(model, TrainConfig(optimizer="muon"))}
+    maps = {id(p): count for name, group in groups.items() if name.endswith("_matrices")
+            for p, count in zip(group["params"], group["maps"], strict=True)}
+    found = {name: maps.get(id(p), 0) for name, p in model.named_parameters()}
+    assert found["backbone.conv1.weight"] == found["bbox_embed.layers.1.weight"] == 1
+    assert found["transformer.encoder.layers.0.linear1.weight"] == 1  # three times as tall as wide, and one map
+    assert found["transformer.encoder.layers.0.self_attn.in_proj_weight"] == 3
+    assert queries == "learned" or found["transformer.decoder.layers.0.cross_attn.kv_content.weight"] == 2
+    for name in found:
+        if name.endswith(("bias", "_embed.weight", "bbox_embed.layers.2.weight", "ref_anchor_head.layers.1.weight")):
+            assert found[name] == 0, name
 
 
 def test_every_trainable_weight_is_in_exactly_one_group():
@@ -112,13 +119,13 @@ def test_every_trainable_weight_is_in_exactly_one_group():
 
 
 def test_a_vector_is_no_map():
-    assert not is_map("transformer.encoder.layers.0.norm1.weight", torch.ones(5))
+    assert maps_in("transformer.encoder.layers.0.norm1.weight", torch.ones(5)) == 0
 
 
 def test_state_survives_saving_and_loading():
     weight, gradient = draw(5, 7), draw(5, 7)
     parameters = [torch.nn.Parameter(weight.clone()) for _ in range(2)]
-    optimizers = [Muon([{"params": [p], "matrices": True, "lr": 0.1, "weight_decay": 0.0}]) for p in parameters]
+    optimizers = [Muon([{"params": [p], "maps": [1], "lr": 0.1, "weight_decay": 0.0}]) for p in parameters]
     parameters[0].grad = gradient.clone()
     optimizers[0].step()
     optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
