@@ -118,7 +118,7 @@ class AnchorDecoder(nn.Module):
             def look(content: Tensor, centre: Tensor = centre, sides: Tensor = sides) -> Tensor:
                 wanted = sigmoid(self.ref_anchor_head(content)) / sides.clamp(min=1e-2)  # (B,T,2): for x, for y
                 turned_up = wanted[..., None].expand(*wanted.shape, D // 2).flatten(-2)  # (B,T,D)
-                return centre * (1 + self.query_scale(content)) * turned_up
+                return (centre * (1 + self.query_scale(content)) * turned_up).to(content.dtype)
 
             content, self_weights, cross_weights = layer(content, place, look, queries, memory, memory_place, pad_mask,
                                                          need_weights)

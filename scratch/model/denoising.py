@@ -66,11 +66,14 @@ def noised_boxes(boxes_cxcywh: Tensor, noise: float = BOX_NOISE) -> Tensor:
 def noised_objects(targets: list[dict[str, Any]], copies: int, num_classes: int) -> NoisedObjects:
     """Draw the noised copies of all targets (dicts of `labels` (M_i,) and `boxes` (M_i,4) cxcywh)."""
     sizes = [len(target["labels"]) for target in targets]
-    B, M = len(targets), max(sizes)
+    # Without any object there is one filler: what a step computes must not depend on it, for another process may have
+    # objects, and the two add up their losses and gradients name by name.
+    B, M = len(targets), max(1, *sizes)
     labels = torch.cat([target["labels"] for target in targets])  # (T)
     boxes = torch.cat([target["boxes"] for target in targets])  # (T,4)
     wrong = torch.rand(copies, len(labels), device=labels.device) < LABEL_NOISE  # (R,T)
-    given = torch.where(wrong, torch.randint_like(wrong, num_classes, dtype=labels.dtype), labels)  # (R,T)
+    known = labels.clamp(0, num_classes - 1)  # the matcher refuses others, with the images that have them
+    given = torch.where(wrong, torch.randint_like(wrong, num_classes, dtype=labels.dtype), known)  # (R,T)
     moved = noised_boxes(boxes.expand(copies, -1, -1))  # (R,T,4)
     # Object t of image i stands in column t of each copy.
     row = torch.tensor([i for i, size in enumerate(sizes) for _ in range(size)], dtype=torch.int64)

@@ -38,7 +38,7 @@ from scratch.model.backbone import ResNet
 from scratch.model.denoising import NoisedObjects, noised_objects
 from scratch.model.fine_memory import FineMemory
 from scratch.model.mlp import MLP
-from scratch.model.proposals import ProposalHead, Proposals
+from scratch.model.proposals import SILENT, ProposalHead, Proposals
 from scratch.model.queries import Queries, separate_rooms
 from scratch.model.transformer import AnchorTransformer, Transformer, gathered_attention
 from scratch.ops.activations import inverse_sigmoid, sigmoid
@@ -126,7 +126,7 @@ class Detr(nn.Module):
         groups, noised = 1, None
         if self.training:
             groups = self.config.groups
-            if self.config.denoising and targets and any(len(target["labels"]) for target in targets):
+            if self.config.denoising and targets:
                 noised = noised_objects(targets, self.config.denoising, self.config.num_classes)
         rooms = [self.config.num_queries] * groups + ([noised.room] * noised.copies if noised else [])
         answer = self._answer_learned if self.config.queries == "learned" else self._answer_anchors
@@ -137,6 +137,10 @@ class Detr(nn.Module):
         with without_autocast(hs):
             logits = self.class_embed(hs.to(self.class_embed.weight.dtype)).to(boxes.dtype)  # (L,B,T,K+1) or (L,B,T,K)
         T = groups * self.config.num_queries
+        if proposals is not None:
+            silent = proposals.missing(self.config.num_queries).repeat(1, groups)  # (B,G·Q)
+            silent = torch.cat((silent, silent.new_zeros(len(silent), logits.shape[2] - T)), dim=1)  # (B,T)
+            logits = logits.masked_fill(silent[..., None], SILENT)
         by_room = [self._as_outputs(*room) for room in zip(logits.split(rooms, dim=2), boxes.split(rooms, dim=2))]
         outputs = by_room[0]
         if groups > 1:
@@ -186,9 +190,10 @@ class Detr(nn.Module):
             anchors = anchors.repeat(1, G, 1)  # (B,G·Q,4)
             group = self.group_embed.weight[:G, None].expand(-1, Q, -1).flatten(0, 1)  # (G·Q,D)
             content = seen.repeat(1, G, 1) + group  # (B,G·Q,D)
-        filler = None
+        filler = proposals.missing(Q).repeat(1, G) if proposals is not None else None  # (B,G·Q)
         if noised is not None:
-            filler = torch.cat((noised.filler.new_zeros(anchors.shape[:2]), noised.filler), dim=1)  # (B,T)
+            filler = noised.filler.new_zeros(anchors.shape[:2]) if filler is None else filler
+            filler = torch.cat((filler, noised.filler), dim=1)  # (B,T)
             anchors = torch.cat((anchors, noised.boxes.to(anchors.dtype)), dim=1)  # (B,T,4)
             content = torch.cat((content, self.label_embed(noised.labels).to(content.dtype)), dim=1)  # (B,T,D)
 

@@ -36,6 +36,7 @@ from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
 from scratch.ops.precision import without_autocast
 
+SILENT = -20.0  # the logit of a query without a cell: p = 2e-9
 SIDE = 0.2  # what a cell takes an object's sides to be before it has learnt better, as a share of the image
 
 
@@ -51,14 +52,20 @@ class Proposals(NamedTuple):
     def best(self, count: int) -> tuple[Tensor, Tensor]:
         """The anchors (B,count,4) and contents (B,count,D) of the surest cells, as constants.
 
-        An image of fewer cells is gone through again from the surest one: the number of queries does not depend on it.
+        The number of queries does not depend on the image. Where one has fewer cells, its surest cell stands in, and
+        `missing` says so: nobody hears such a query, and it answers nothing.
         """
         score = self.logits.detach().amax(-1).masked_fill(self.pad_mask, -torch.inf)  # (B,S)
-        there = min(count, score.shape[1])
-        cell = score.topk(there, dim=1).indices  # (B,min(count,S))
-        cell = cell[:, torch.arange(count, device=cell.device) % there, None]  # (B,count,1)
+        cell = score.topk(min(count, score.shape[1]), dim=1).indices  # (B,min(count,S))
+        cell = torch.cat((cell, cell[:, :1].expand(-1, count - cell.shape[1])), dim=1)  # (B,count)
+        cell = torch.where(self.missing(count), cell[:, :1], cell)[..., None]  # (B,count,1)
         return (self.boxes.detach().gather(1, cell.expand(-1, -1, 4)),
                 self.tokens.detach().gather(1, cell.expand(-1, -1, self.tokens.shape[2])))
+
+    def missing(self, count: int) -> Tensor:
+        """(B,count) bool, True where an image has no cell left: the places after its last."""
+        cells = (~self.pad_mask).sum(1, keepdim=True).clamp(min=1)  # (B,1)
+        return torch.arange(count, device=cells.device) >= cells
 
 
 class ProposalHead(nn.Module):

@@ -9,6 +9,7 @@ needs to go on bit for bit on a CPU: tests/test_resume.py kills one and compares
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -184,10 +185,12 @@ class Run:
         """Stop before an optimizer step that would poison the weights. (A loss scaler skips such a step by itself.)"""
         if torch.isfinite(torch.tensor(record["grad_norm"])) or self.precision.name == "fp16":
             return
+        lost = [name for name, value in record.items() if "loss" in name and not math.isfinite(value)]
+        though = f"nor are {', '.join(lost)}" if lost else f"though the loss is ({record['loss']:.4g})"
         images = [target["image_id"] for batch in batches for target in batch.targets]
         for name, parameter in self.unwrapped.named_parameters():
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 raise FloatingPointError(
-                    f"step {self.step}: the gradient of {name} over the images {images} is not finite, though the loss "
-                    f"is ({record['loss']:.4g}). The weights are unharmed and the last checkpoint is good; resume with "
-                    "a lower learning rate or in float32.")
+                    f"step {self.step}: the gradient of {name} over the images {images} is not finite, {though}. The "
+                    "weights are unharmed and the last checkpoint is good; resume with a lower learning rate or in "
+                    "float32.")

@@ -5,11 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from scratch.config import LossConfig
 from scratch.model.denoising import BOX_NOISE, LABEL_NOISE, NoisedObjects, noised_boxes, noised_objects
+from scratch.objective.criterion import SetCriterion
+from scratch.objective.matcher import HungarianMatcher
 from scratch.ops.boxes import box_cxcywh_to_xyxy
 from tests.model.test_queries import detector, pictures
 
 K = 3
+KINDS = pytest.mark.parametrize("kind", [dict(queries="anchor"), dict(queries="proposal", classification="focal")],
+                                ids=lambda kind: kind["queries"])
 
 
 def targets(*sizes: int) -> list[dict]:
@@ -83,8 +88,9 @@ def answers(model, truth) -> dict:
     return model(*pictures(), truth)
 
 
-def test_matched_queries_hear_nothing_of_the_truth():
-    model = detector(queries="anchor", denoising=3)
+@KINDS
+def test_matched_queries_hear_nothing_of_the_truth(kind):
+    model = detector(**kind, denoising=3)
     truth = targets(3, 2)
     before, after = answers(model, truth), answers(model, moved(truth))
     assert not torch.allclose(after["denoising"]["pred_logits"], before["denoising"]["pred_logits"])
@@ -92,9 +98,10 @@ def test_matched_queries_hear_nothing_of_the_truth():
         assert torch.equal(after[name], before[name])
 
 
-def test_without_the_mask_the_labels_would_leak():
+@KINDS
+def test_without_the_mask_the_labels_would_leak(kind):
     # The test above can fail: with all queries in one room, the truth changes what the matched ones answer.
-    model = detector(queries="anchor", denoising=3)
+    model = detector(**kind, denoising=3)
     model.transformer.decoder.layers[0].self_attn.forward = without_mask(model.transformer.decoder.layers[0].self_attn)
     truth = targets(3, 2)
     before, after = answers(model, truth), answers(model, moved(truth))
@@ -113,11 +120,12 @@ def given(monkeypatch: pytest.MonkeyPatch, noised: NoisedObjects) -> None:
     monkeypatch.setattr("scratch.model.detr.noised_objects", lambda *_: noised)
 
 
-def test_the_copies_of_an_object_do_not_hear_each_other(monkeypatch: pytest.MonkeyPatch):
+@KINDS
+def test_the_copies_of_an_object_do_not_hear_each_other(kind, monkeypatch: pytest.MonkeyPatch):
     noised = noised_objects(targets(3, 3), copies=2, num_classes=K)
     noised.boxes.requires_grad_()
     given(monkeypatch, noised)
-    model = detector(queries="anchor", denoising=2)
+    model = detector(**kind, denoising=2)
     model(*pictures(), targets(3, 3))["denoising"]["pred_boxes"][:, :3].sum().backward()  # of the first copy
     assert noised.boxes.grad[:, :3].abs().min() > 0 and noised.boxes.grad[:, 3:].abs().max() == 0
 
@@ -141,8 +149,25 @@ def test_without_targets_and_in_evaluation_there_is_no_denoising():
     assert "denoising" not in model.eval()(*pictures(), targets(1, 2))
 
 
-def test_a_batch_without_any_object_has_nothing_to_denoise():
-    assert "denoising" not in detector(queries="anchor", denoising=3)(*pictures(), targets(0, 0))
+@KINDS
+def test_a_batch_without_any_object_computes_as_many_losses_and_gradients_as_any_other(kind):
+    # Data parallelism adds them up name by name: another process may have objects.
+    criterion = SetCriterion(K, HungarianMatcher(focal=True), LossConfig())
+    seen = []
+    for sizes in ((0, 0), (1, 2)):
+        model = detector(**{**kind, "classification": "focal"}, denoising=3)
+        truth = targets(*sizes)
+        losses = criterion(model(*pictures(), truth), truth)
+        criterion.total(losses).backward()
+        seen.append((list(losses), [name for name, p in model.named_parameters() if p.grad is not None]))
+        assert sizes[0] or all(value == 0 for name, value in losses.items() if name.startswith("dn_"))
+    assert seen[0] == seen[1]
+    assert seen[0][1] == [name for name, _ in model.named_parameters()]
+
+
+def test_a_label_that_the_model_does_not_know_is_left_to_the_matcher_to_refuse():
+    truth = [{"labels": torch.tensor([K + 1]), "boxes": torch.full((1, 4), 0.5)}]
+    assert noised_objects(truth, copies=5, num_classes=K).labels.max() < K
 
 
 def test_denoising_learned_queries_is_refused():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from scratch.model.proposals import SIDE, ProposalHead, Proposals
+from scratch.model.proposals import SIDE, SILENT, ProposalHead, Proposals
 from tests.model.test_queries import detector, pictures
 
 B, S, D, K = 2, 7, 12, 3
@@ -34,10 +36,14 @@ def test_padding_is_chosen_last():
     assert {tuple(a.tolist()) for a in anchors[0]} == {tuple(a.tolist()) for a in offered.boxes[0, :2]}
 
 
-def test_a_picture_of_fewer_cells_than_queries_is_gone_through_again():
-    anchors, content = proposals().best(10)
+def test_where_an_image_has_fewer_cells_than_queries_the_rest_is_missing():
+    pad_mask = torch.zeros(B, S, dtype=torch.bool)
+    pad_mask[0, 2:] = True
+    offered = proposals(pad_mask=pad_mask)
+    anchors, content = offered.best(10)
     assert anchors.shape == (B, 10, 4) and content.shape == (B, 10, D)
-    assert torch.equal(anchors[:, 7:], anchors[:, :3])
+    assert offered.missing(10).tolist() == [[False] * 2 + [True] * 8, [False] * 7 + [True] * 3]
+    assert torch.equal(anchors[0, 2:], anchors[0, :1].expand(8, 4))  # not padding
 
 
 def test_before_any_learning_a_cell_proposes_itself_with_a_fifth_of_the_sides():
@@ -76,6 +82,24 @@ def test_a_query_of_one_picture_depends_on_that_picture_alone():
     images, pad_mask = pictures(3)
     together = model(images, pad_mask)["pred_boxes"]
     torch.testing.assert_close(model(images[1:2], pad_mask[1:2])["pred_boxes"], together[1:2], rtol=1e-9, atol=1e-9)
+
+
+def test_queries_without_a_cell_answer_nothing_in_training_and_later():
+    model = detector(queries="proposal", classification="focal", num_queries=7, groups=2)
+    images, pad_mask = pictures(2)
+    images[0, :, :, 64:], pad_mask[0, :, 64:] = 0, True  # 4 cells of 32 pixels beside 6
+    outputs = model(images, pad_mask)
+    for answers in (outputs, outputs["aux_outputs"][0], outputs["group_outputs"][0], model.eval()(images, pad_mask)):
+        silent = (answers["pred_logits"] == SILENT).all(-1)
+        assert silent.tolist() == [[False] * 4 + [True] * 3, [False] * 6 + [True]]
+
+
+def test_queries_without_a_cell_are_heard_by_none():
+    model = detector(queries="proposal", classification="focal", num_queries=9).eval()
+    outputs = model(*pictures())
+    model.config = replace(model.config, num_queries=6)  # all of the 6 cells, and no more
+    for name in ("pred_logits", "pred_boxes"):
+        torch.testing.assert_close(outputs[name][:, :6], model(*pictures())[name], rtol=1e-9, atol=1e-9)
 
 
 def test_inference_answers_in_the_official_form_alone():

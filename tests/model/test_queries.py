@@ -13,7 +13,8 @@ from scratch.model.queries import separate_rooms
 
 SMALL = ModelConfig(backbone="resnet_tiny", norm="group", hidden_dim=24, nheads=3, dim_feedforward=17, enc_layers=1,
                     dec_layers=2, num_queries=5, dropout=0.0, num_classes=3)
-KINDS = pytest.mark.parametrize("kind", ["learned", "anchor"])
+KINDS = pytest.mark.parametrize("kind", [dict(queries="learned"), dict(queries="anchor"),
+                                         dict(queries="proposal", classification="focal")], ids=lambda k: k["queries"])
 
 
 def detector(**fields) -> Detr:
@@ -40,15 +41,17 @@ def test_a_single_room_needs_no_mask():
 
 
 def embedding(model: Detr) -> torch.nn.Parameter:
-    return (model.refpoint_embed if model.config.queries == "anchor" else model.query_embed).weight
+    """What tells the queries of a group from those of another, group by group."""
+    names = {"learned": "query_embed", "anchor": "refpoint_embed", "proposal": "group_embed"}
+    return getattr(model, names[model.config.queries]).weight
 
 
 @KINDS
-def test_the_queries_of_one_group_do_not_change_the_answers_of_another(kind: str):
-    model = detector(queries=kind, groups=3)
+def test_the_queries_of_one_group_do_not_change_the_answers_of_another(kind: dict):
+    model = detector(**kind, groups=3)
     before = model(*pictures())
     with torch.no_grad():
-        embedding(model)[5:10] += 1.0  # the second group
+        embedding(model).view(3, -1)[1] += 1.0  # the second group
     after = model(*pictures())
     for name in ("pred_logits", "pred_boxes"):
         assert torch.equal(after[name], before[name])
@@ -57,16 +60,16 @@ def test_the_queries_of_one_group_do_not_change_the_answers_of_another(kind: str
 
 
 @KINDS
-def test_a_loss_on_one_group_sends_no_gradient_to_the_queries_of_another(kind: str):
-    model = detector(queries=kind, groups=3)
+def test_a_loss_on_one_group_sends_no_gradient_to_the_queries_of_another(kind: dict):
+    model = detector(**kind, groups=3)
     model(*pictures())["group_outputs"][0]["pred_logits"].sum().backward()
     by_group = embedding(model).grad.view(3, -1).abs().sum(1)
     assert by_group[0] == by_group[2] == 0 < by_group[1]
 
 
 @KINDS
-def test_inference_asks_the_first_group_alone(kind: str):
-    model = detector(queries=kind, groups=3)
+def test_inference_asks_the_first_group_alone(kind: dict):
+    model = detector(**kind, groups=3)
     trained = model(*pictures())
     judged = model.eval()(*pictures())
     assert "group_outputs" not in judged and judged["pred_boxes"].shape == (2, 5, 4)
@@ -75,8 +78,8 @@ def test_inference_asks_the_first_group_alone(kind: str):
 
 
 @KINDS
-def test_every_group_answers_with_all_decoder_layers(kind: str):
-    outputs = detector(queries=kind, groups=3)(*pictures())
+def test_every_group_answers_with_all_decoder_layers(kind: dict):
+    outputs = detector(**kind, groups=3)(*pictures())
     assert [len(group["aux_outputs"]) for group in (outputs, *outputs["group_outputs"])] == [1, 1, 1]
     assert all(group["pred_boxes"].shape == (2, 5, 4) for group in outputs["group_outputs"])
 
