@@ -7,8 +7,10 @@
     pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2)
         → scores (Q,), labels (Q,), boxes (Q,4) an image
 
-Under focal classification each class has a sigmoid of its own, and there is no "no object":
-pred_logits (B,Q,K), score[q] = σ(max_k l[q,k]).
+Under focal classification each class has a sigmoid of its own, and there is no "no object". Then each
+class of each query is an answer, score[q,k] = σ(l[q,k]), and the best of all Q·K count, as many as COCO
+looks at: where a query doubts between star and cross, AP hears both (Zhu et al. 2020, arXiv 2010.04159,
+in its code). pred_logits (B,Q,K) → scores (N,), labels (N,), boxes (N,4), N = min(Q·K, max(Q, 100)).
 
 The model saw a resized, padded image, but its boxes are shares of the unpadded one, so the original's height and
 width alone bring them home. Equals the official `PostProcess`; proven in tests/evaluation/test_postprocess.py.
@@ -31,7 +33,8 @@ def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor,
     """Turn the model's output dict into detections in the originals' pixels, one dict an image.
 
     `orig_sizes` (B,2) holds each original's (height, width). A dict holds `scores` (Q,) float32 in [0,1], `labels` (Q,)
-    int64 contiguous 0..K−1 and `boxes` (Q,4) float32 xyxy in pixels; nothing is sorted, dropped or clipped.
+    int64 contiguous 0..K−1 and `boxes` (Q,4) float32 xyxy in pixels; nothing is sorted, dropped or clipped. Under focal
+    classification there are N of each, the surest first.
     Raises ValueError when `orig_sizes` does not hold one (height, width) for each image.
     """
     logits, boxes_cxcywh = outputs["pred_logits"].float(), outputs["pred_boxes"].float()

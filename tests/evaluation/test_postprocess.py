@@ -74,3 +74,37 @@ def test_one_query_and_one_class_are_enough():
 def test_sizes_that_do_not_fit_the_batch_are_refused():
     with pytest.raises(ValueError, match=r"got orig_sizes of shape \(1, 2\), wanted \(2, 2\)"):
         postprocess(outputs(), SIZES[:1])
+
+
+# -- focal classification ------------------------------------------------------------------------------------------
+
+
+def focal_outputs(B: int, Q: int, K: int) -> dict[str, torch.Tensor]:
+    return {"pred_logits": 3 * torch.randn(B, Q, K), "pred_boxes": torch.rand(B, Q, 4)}
+
+
+def test_under_focal_classification_every_class_of_every_query_is_an_answer():
+    out = focal_outputs(2, 7, 5)
+    for b, found in enumerate(postprocess(out, SIZES, "focal")):
+        answers = {(round(s, 5), k, tuple(box)) for s, k, box in zip(
+            found["scores"].tolist(), found["labels"].tolist(), found["boxes"].tolist())}
+        height, width = SIZES[b].tolist()
+        expected = set()
+        for q in range(7):
+            cx, cy, w, h = out["pred_boxes"][b, q]
+            box = torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)) * torch.tensor(
+                [width, height, width, height])
+            expected |= {(round(out["pred_logits"][b, q, k].sigmoid().item(), 5), k, tuple(box.tolist()))
+                         for k in range(5)}
+        assert len(expected) == 35 and {a[:2] for a in answers} == {e[:2] for e in expected}
+        boxes = {a[:2]: a[2] for a in answers}
+        assert all(boxes[e[:2]] == pytest.approx(e[2], abs=1e-3) for e in expected)
+
+
+@pytest.mark.parametrize("Q, K, N", [(40, 5, 100), (7, 5, 35), (300, 2, 300)])
+def test_the_best_hundred_are_kept_or_as_many_as_there_are_queries(Q, K, N):
+    out = focal_outputs(2, Q, K)
+    for logits, found in zip(out["pred_logits"], postprocess(out, SIZES, "focal")):
+        best = logits.flatten().sigmoid().sort(descending=True).values[:N]
+        torch.testing.assert_close(found["scores"], best)
+        assert [len(found[name]) for name in ("scores", "labels", "boxes")] == [N, N, N]
