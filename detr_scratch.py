@@ -146,7 +146,7 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
         metrics, results = evaluate(run.unwrapped, loader, run.criterion, evaluator, run.device, run.precision.autocast,
                                     gather=run.distributed.gather, progress=run.distributed.is_main, health=health)
     run.last_matching = health.matching()
-    metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"]),
+    metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"], run.progress()),
                 "clip_max_norm": run.config.train.clip_max_norm}
     if run.distributed.is_main:
         sheet = run.directory / "pictures" / f"step_{run.step:06d}.png"

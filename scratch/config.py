@@ -255,7 +255,7 @@ _TINY_VANILLA = Config(
     model=ModelConfig(backbone="resnet_tiny", dilation=True, norm="batch", hidden_dim=128, nheads=4,
                       dim_feedforward=512, enc_layers=2, dec_layers=3, num_queries=40, dropout=0.0),
     data=DataConfig(short_side=144, square=True, augment="flip"),
-    train=TrainConfig(epochs=1000, max_minutes=8.5, batch_size=16, lr=5e-4, lr_backbone=5e-4, train_backbone="all",
+    train=TrainConfig(epochs=1000, max_minutes=8.8, batch_size=16, lr=5e-4, lr_backbone=5e-4, train_backbone="all",
                       schedule="cosine", warmup_steps=50, precision="float32", eval_every=2),
 )
 

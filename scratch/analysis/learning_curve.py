@@ -54,7 +54,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         "steps": steps[-1]["step"],
         "clip_max_norm": next((r["clip_max_norm"] for r in reversed(evaluations) if "clip_max_norm" in r), None),
         "train": {"minutes": [g[-1]["minutes"] for g in groups], "step": [g[-1]["step"] for g in groups],
-                  "loss": [sum(r["loss"] for r in g) / len(g) for g in groups],
+                  "loss": [sum(r.get("loss_queries", r["loss"]) for r in g) / len(g) for g in groups],
                   # The median: one spike of a thousand would hide what the other steps do.
                   "grad_norm": [_median(r.get("grad_norm") for r in g) for g in groups]},
         "evaluation": {"minutes": [r["minutes"] for r in evaluations], "step": [r["step"] for r in evaluations],
@@ -88,7 +88,7 @@ def draw(curves: list[dict[str, Any]], path: Path, x: Literal["minutes", "steps"
                 without[axes].append(run["name"])
 
     precision.set(title="Average precision of each evaluation", ylim=(0, 1))
-    loss.set(title="Weighted loss over all decoder layers", ylim=(0, None))
+    loss.set(title="Weighted loss of the queries in all decoder layers", ylim=(0, None))
     gradient.set(title="Length of the gradient before it is clipped", yscale="log")
     boxes.set(title="Boxes of the last decoder layer", yscale="log", ylim=(0.8 * _LEAST_SHOWN, 1.2))
     matching.set(title="Objects matched to another query than before", ylim=(0, 1))

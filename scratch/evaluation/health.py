@@ -155,11 +155,13 @@ def _instability(previous: Optional[Matching], current: Optional[Matching]) -> O
     return float((then != today).mean()) if len(then) else None
 
 
-def diagnose(health: dict[str, Any], ap50: Optional[float]) -> list[str]:
+def diagnose(health: dict[str, Any], ap50: Optional[float], progress: float = 0.0) -> list[str]:
     """What is wrong with the queries, in plain sentences: the number, what it means, what to try. [] if nothing is.
 
     Nothing is said of a detector that finds something (AP50 of `FINDS_SOMETHING`), of a split without objects, and in
-    the first evaluation of a run: learnt queries begin all alike.
+    the first evaluation of a run: learnt queries begin all alike. Proposed queries (model/proposals) begin at other
+    cells for each picture, so that the signs hardly tell a stuck one; but after half of the run (`progress`, 0 to 1)
+    a detector of any kind that finds nothing is named.
     """
     if health["matching_instability"] is None or ap50 is None or ap50 >= FINDS_SOMETHING:
         return []
@@ -175,4 +177,9 @@ def diagnose(health: dict[str, Any], ap50: Optional[float]) -> list[str]:
             f"the queries do not look: from picture to picture their boxes move by {response:.3f} of the image (box "
             f"response, wanted {LEAST_RESPONSE} or more), so each answers with one place, whatever it sees. Usual "
             "early in a run; if it lasts, train for longer, try another --lr, or begin with trained weights")
+    if not warnings and progress >= 0.5:
+        warnings.append(
+            f"nothing is found: {100 * progress:.0f} % of the run are over and AP50 is {ap50:.3f} (wanted "
+            f"{FINDS_SOMETHING} or more). Look at the pictures: boxes without classes want a larger --ce-loss-coef, "
+            "classes without boxes a larger --bbox-loss-coef; neither, another --lr or a longer run")
     return warnings

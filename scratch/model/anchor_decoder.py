@@ -19,7 +19,8 @@ looks at a small place; a flat one looks at a flat one (DAB-DETR's modulated att
 
 A layer's anchor is a constant to it (detached): else the last layer's loss would pull on the first
 layer's box through every refinement between, while that box has a loss of its own (Deformable DETR,
-appendix A.4). The first anchors are weights, and learn from the first layer's loss.
+appendix A.4). The first anchors are weights, and learn from the first layer's loss, and from those
+after it by what the first layer saw from there.
 
 DAB-DETR: Liu et al. 2022, arXiv 2201.12329; the split of content and place is
 scratch/ops/conditional_attention.py. Proven in tests/model/test_anchor_decoder.py.

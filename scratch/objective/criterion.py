@@ -9,7 +9,7 @@
 
 All L decoder layers answer (auxiliary losses, section 3.2), and each is matched anew: another layer
 may see the cat with another query. They are stacked and blamed at once, as if they were L·B images,
-so that the host waits once a batch and not once a layer. Groups of queries (model/queries) are so
+so that the host waits for the matching once a batch and not once a layer. Groups of queries (model/queries) are so
 many layers more; noised boxes (model/denoising) and the encoder's cells (model/proposals) are blamed
 by the same few lines, but need no matching: whose answer is whose is known from where they stand.
 
@@ -72,7 +72,8 @@ class SetCriterion:
     cardinality_error  |queries that claim an object − objects|, averaged over the images
     The two are there to be read; they have no gradient, and are averages of this batch whatever the normalisers.
 
-    Raises FloatingPointError and ValueError as the matcher does, before a loss could be anything but a finite number.
+    Raises FloatingPointError and ValueError as the matcher does, before a loss of the matched queries could be anything
+    but a finite number. Noised boxes and cells are not looked at there: theirs may be, and the training run says so.
     """
 
     def __init__(self, num_classes: int, matcher: HungarianMatcher, loss: LossConfig) -> None:
@@ -197,10 +198,13 @@ class SetCriterion:
         class_weight[-1] = self.loss.eos_coef
         return cross_entropy(logits, classes, class_weight, reduction="none")
 
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum over all layers, however many `losses` holds: the number that is minimised."""
+    def total(self, losses: dict[str, Tensor], of: tuple[str, ...] = ("", "dn_", "cell_")) -> Tensor:
+        """The weighted sum over all layers, however many `losses` holds: the number that is minimised.
+
+        of   whose losses count: the queries' (""), the noised boxes', the cells'; the first alone can be evaluated
+        """
         return sum(weight * value for base, weight in self.weight_dict.items()
-                   for name, value in losses.items() if name.startswith((base, f"dn_{base}", f"cell_{base}")))
+                   for name, value in losses.items() if name.startswith(tuple(prefix + base for prefix in of)))
 
     def normalisers(self, micro_batches: list[Targets], num_queries: int, across_ranks: bool = True) -> Normalisers:
         """The divisors of one optimizer step, from the targets of all its micro-batches on this rank.

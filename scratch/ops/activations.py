@@ -16,9 +16,9 @@ inverse_sigmoid's, are written by hand from what the forward knows; float16 and 
 computed in float32, then rounded.
 
 Same as torch.relu, nn.functional.gelu, torch.sigmoid, torch.softmax and torch.log_softmax, but for
-two edges: a softmax row of nothing but −∞ (see `softmax`), and the gradient of sigmoid far from 0,
-which is more exact here. inverse_sigmoid is torch.logit between ε and 1 − ε. Proven in
-tests/ops/test_activations.py.
+three edges: an infinite gradient at a dead relu (see `_Relu`), a softmax row of nothing but −∞ (see
+`softmax`), and the gradient of sigmoid far from 0, which is more exact here. inverse_sigmoid is
+torch.logit between ε and 1 − ε. Proven in tests/ops/test_activations.py.
 Read: relu → gelu → sigmoid → inverse_sigmoid → softmax_naive → softmax → log_softmax
 """
 

@@ -6,7 +6,7 @@ DETR adds the two before the product, so each query carries four questions at on
 
     (cq + pq)·(ck + pk) = cq·ck + pq·pk + cq·pk + pq·ck        the last two compare apples with places
 
-Conditional DETR (Meng et al. 2021, arXiv 2108.06152, section 3.2) puts them side by side: the product
+Conditional DETR (Meng et al. 2021, arXiv 2108.06152, section 3.3) puts them side by side: the product
 of two concatenations is the sum of two products, and the cross terms are gone.
 
     content (B,Q,D) ─W─▶ cq ┐                            ┌ ck ◀─W─ memory (B,S,D)
@@ -20,7 +20,7 @@ the two places agree:
 
 so with W the identity a query looks around its own place, and it has to learn only what differs. Here
 W starts as a permutation that deals the waves of both axes out to all heads in turn: head n gets
-number n, n+N, n+2N … of y and of x, so each head sees coarse and fine waves of both.
+number n, n+N, n+2N … of x and of y, so each head sees coarse and fine waves of both.
 
 There is no torch.nn counterpart; held against the sum of two products in
 tests/ops/test_conditional_attention.py.
@@ -47,7 +47,7 @@ def conditional_scores_naive(cq: Tensor, pq: Tensor, ck: Tensor, pk: Tensor) -> 
 def deal_waves(embed_dim: int, num_heads: int) -> Tensor:
     """The order (D) in which the channels of a sine code are handed to the heads.
 
-    A sine code holds the pairs (sin, cos) of y's D/4 waves, then those of x's. Pair number i of either axis goes to
+    A sine code holds the pairs (sin, cos) of x's D/4 waves, then those of y's. Pair number i of either axis goes to
     head i mod N, both numbers of a pair to the same head, for only together are they a place. Where the pairs do not
     divide evenly by the heads they are handed out in rows instead, which is a permutation all the same.
     """

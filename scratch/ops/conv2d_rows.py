@@ -1,28 +1,25 @@
-"""conv2d_rows: three channels make columns slow to copy and taps too thin to multiply; what lies between?
+"""conv2d_rows: columns of three channels are slow to copy, taps too thin; what lies between?
 
-    runs[(b,r,j), (a,v,c)] = x[b, c, r·s + a − p, j·s + v − p]     a < s: the rows that one step down passes
-    y (N,O) = Σ_i  runs[i·W' : i·W' + N] (N,K) @ band[i] (K,O)     K = s·k'·C, i < ⌈k/s⌉
+    runs[(b,r,j), (a,v,c)] = x[b, c, r·s + a − p, j·s + v − p]    a < s: rows passed in a step
+    y (N,O) = Σ_i  runs[i·W' : i·W' + N] (N,K) @ band[i] (K,O)    K = s·k'·C, i < ⌈k/s⌉
 
 A window's rows are runs of k'·C numbers that lie side by side in a channels-last image: cut out the
-runs, but do not pile up a window's k of them. Window (r,j) wants the runs of row r·s, r·s + 1, …, and
-its neighbour below those of row (r+1)·s, …: all but the first s are the same. So lay s rows of runs
-side by side as one row of a list; the next s rows of the same window then lie W' further on.
+runs, but do not pile up a window's k of them. Window (r,j) wants the runs of rows r·s, r·s + 1, …,
+and its neighbour below those of rows (r+1)·s, …: all but the first s are the same. So lay s rows of
+runs side by side as one row of a list; the next s rows of the same window lie W' further on.
 
-    k = 7, s = 2, windows in j and four bands of filter rows     row r    ▄▄ rows 2r, 2r+1     × band 0
-                                                                 row r+1  ▄▄ rows 2r+2, 2r+3   × band 1
-    a filter's 7 rows + 1 of zeros = 4 bands of 2                row r+2  ▄▄ rows 2r+4, 2r+5   × band 2
-                                                                 row r+3  ▄▄ row 2r+6, nothing × band 3
-
+    k = 7, s = 2: a filter's 7 rows + 1 of zeros       row r    ▄▄ rows 2r, 2r+1      × band 0
+    are 4 bands of 2                                   row r+1  ▄▄ rows 2r+2, 2r+3    × band 1
+                                                       row r+2  ▄▄ rows 2r+4, 2r+5    × band 2
+                                                       row r+3  ▄▄ row 2r+6, nothing  × band 3
 Equal to conv2d_columns.py and conv2d_fast.py, where the sum over (u,v,c) is one product, or a loop
-over (u,v): here it is a loop over pairs of u, with the rest inside the product. What changed: for
-the stem (k = 7, s = 2, C = 3) the image is copied 49/4 times by columns, in pieces of 21 numbers;
-by taps once, but then 49 products have an inner length of 3; by runs 14/4 times, and four products
-have one of 42.
+over (u,v): here it is a loop over s rows u at a time. For the stem (k = 7, s = 2, C = 3) columns copy
+the image 49/4 times; taps copy it once, but 49 products have an inner length of 3; runs copy it 14/4
+times, and 4 products have one of 42.
 
 Backward, with g = ∂L/∂y (zero at the windows that straddle two images), band by band:
     ∂band[i] = runs[i·W' : i·W' + N]ᵀ g         ∂runs[i·W' : i·W' + N] += g band[i]ᵀ
-and ∂x adds up the runs' gradients where they overlap, tap by tap of a row. Only x and weight are kept.
-
+and ∂x adds up the runs' gradients where they overlap. Only x and weight are kept.
 Read after conv2d_fast.py: _lists → _runs → _bands → Rows. Proven in tests/ops/test_conv2d.py.
 """
 

@@ -89,7 +89,7 @@ def cell_centres(pad_mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
 def sine_of(numbers: Tensor, num_pos_feats: int, temperature: float = 20.0, scale: float = 2 * math.pi) -> Tensor:
     """numbers (…,n) in [0,1] → (…,n·num_pos_feats): the formula's code of each number, one after the other.
 
-    The temperature is 20 where DETR's is 10,000 (DAB-DETR, section 4.4): a number in [0,1] times 2π turns once at most,
+    The temperature is 20 where DETR's is 10,000 (DAB-DETR, section 4.5): a number in [0,1] times 2π turns once at most,
     so all but the first few of DETR's waves would stand still.
     """
     pair = torch.arange(num_pos_feats // 2, dtype=numbers.dtype, device=numbers.device)

@@ -186,7 +186,7 @@ def maps_in(name: str, weight: Tensor) -> int:
     """How many maps between features a weight holds: 0 for vectors, embeddings and the last layer of any head.
 
     A matrix or a convolution holds one; three projections stacked under one another (queries, keys, values), or two
-    (keys and values), are maps of their own. The shape does not tell: a feed-forward may be three times as tall as wide.
+    (keys and values), are maps of their own. The shape does not tell: a feed-forward may be as tall as three.
     """
     embeddings = ("query_embed.", "refpoint_embed.", "label_embed.", "group_embed.")
     last_layers = ("class_embed.weight", "bbox_embed.layers.2.weight", "ref_anchor_head.layers.1.weight")

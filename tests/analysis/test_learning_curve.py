@@ -30,7 +30,8 @@ def write_run(folder: Path, steps: int = 3, end: str = "", healthy: bool = True)
     for step in range(1, steps + 1):
         lines.append({"kind": "step", "step": step, "minutes": step / 10, "loss": float(steps - step)})
         if healthy:
-            lines[-1]["grad_norm"] = 2.0 ** step if step % 3 else None
+            lines[-1] |= {"grad_norm": 2.0 ** step if step % 3 else None,
+                          "loss": steps - step + 3.0, "loss_queries": float(steps - step)}  # 3 are the cells'
         if step % 2 == 0:
             lines.append({"kind": "evaluation", "step": step, "minutes": step / 10, "AP": None if step == 2 else 0.25,
                           "AP50": 0.5, "AP75": 0.125, "losses": {"loss": 7.0, "loss_ce": 1.0}})

@@ -291,6 +291,12 @@ def test_a_detector_is_not_accused_without_cause(health: dict[str, Any], ap50: O
     assert diagnose(health, ap50) == []
 
 
+@pytest.mark.parametrize("progress, ap50, said", [(0.5, 0.049, 1), (0.5, 0.05, 0), (0.49, 0.0, 0), (1.0, None, 0)])
+def test_a_detector_of_any_kind_that_finds_nothing_after_half_of_the_run_is_named(progress, ap50, said):
+    warnings = diagnose(signs(), ap50, progress)
+    assert len(warnings) == said and all("nothing is found: " in text and "0.049" in text for text in warnings)
+
+
 def test_random_boxes_of_half_the_images_size_are_no_collapse():
     boxes = torch.cat((0.25 + 0.5 * torch.rand(211, 41, 2), torch.full((211, 41, 2), 0.5)), dim=-1)
     health = QueryHealth()

@@ -73,7 +73,7 @@ def test_the_dealt_waves_are_a_permutation(embed_dim: int, heads: int):
 
 def test_each_head_gets_pairs_of_both_axes():
     order = deal_waves(24, 3).view(3, 8)  # three heads of eight numbers; each axis has six waves
-    assert order[0].tolist() == [0, 1, 6, 7, 12, 13, 18, 19]  # waves 0 and 3 of y, then of x
+    assert order[0].tolist() == [0, 1, 6, 7, 12, 13, 18, 19]  # waves 0 and 3 of x, then of y
     assert order[1].tolist() == [2, 3, 8, 9, 14, 15, 20, 21]
 
 

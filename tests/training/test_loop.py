@@ -72,6 +72,18 @@ def test_accumulating_small_batches_equals_the_large_batch(tmp_path: Path) -> No
             assert small_record[name] == pytest.approx(large_record[name], rel=2e-5), (step, name)
 
 
+def test_the_loss_of_the_queries_alone_is_recorded_for_what_an_evaluation_has(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    plain = train_step(run, [random_batch(2)])
+    assert plain["loss_queries"] == pytest.approx(plain["loss"])
+    weights = run.criterion.weight_dict
+    parts = {f"{prefix}loss_{name}{layer}": torch.tensor(value)
+             for prefix, value in (("", 1.0), ("dn_", 7.0), ("cell_", 50.0))
+             for name in ("ce", "bbox", "giou") for layer in ("", "_0")}
+    assert run.criterion.total(parts, of=("",)) == pytest.approx(2 * sum(weights.values()))
+    assert run.criterion.total(parts) == pytest.approx(116 * sum(weights.values()))
+
+
 def test_the_running_average_is_what_is_judged_and_the_weights_come_back(tmp_path: Path) -> None:
     run = make_run(small_config(ema_decay=0.5), tmp_path)
     train_step(run, [random_batch(2)])
