@@ -14,16 +14,14 @@
              └┄┄┼┄┘   │        that the cells of the picture carry, and each layer has only the
                 └─────┘        rest of the way to go.
 
-w_ref, h_ref = σ(MLP(c)) divided by the anchor's own sides: a small anchor turns its waves up, and so
-looks at a small place; a flat one looks at a flat one (DAB-DETR's modulated attention, section 4.4).
+w_ref, h_ref = σ(MLP(c)) over the anchor's sides: a small anchor turns its waves up, and so looks at
+a small place, a flat one at a flat one (DAB-DETR, Liu et al. 2022, arXiv 2201.12329, section 4.4).
 
 A layer's anchor is a constant to it (detached): else the last layer's loss would pull on the first
 layer's box through every refinement between, while that box has a loss of its own (Deformable DETR,
-appendix A.4). The first anchors are weights, and learn from the first layer's loss, and from those
-after it by what the first layer saw from there.
-
-DAB-DETR: Liu et al. 2022, arXiv 2201.12329; the split of content and place is
-scratch/ops/conditional_attention.py. Proven in tests/model/test_anchor_decoder.py.
+appendix A.4). The first anchors learn from the first layer's loss, and by what was seen from them.
+The split of content and place is scratch/ops/conditional_attention.py.
+Proven in tests/model/test_anchor_decoder.py.
 Read: spread_anchors → AnchorDecoderLayer → AnchorDecoder
 """
 

@@ -9,19 +9,19 @@
 Early in training the Hungarian matching is nearly random: the query that was told "cat, up left" in
 one step is told "nothing" in the next. Yet a decoder layer's real work, moving a box that is almost
 right to where it belongs, needs no matching to be learnt. So it is given true boxes, shifted and
-stretched, and asked for the originals: whose answer is whose is known, no matching comes in (DN-DETR,
-Li et al. 2022, arXiv 2203.01305, section 4).
+stretched, and asked for the originals: whose answer is whose is known, no matching comes in
+(DN-DETR, Li et al. 2022, arXiv 2203.01305, section 4).
 
-    (cx, cy) + λ·u·(w, h)/2     (w, h)·(1 + λ·u)     u ~ U(−1, 1), λ = 0.4: the centre stays in the box
+    (cx, cy) + λ·u·(w, h)/2     (w, h)·(1 + λ·u)     u ~ U(−1, 1), λ = 0.4: the centre stays inside
     label: with chance 0.2 any class at random, so that it cannot just be copied
 
 The noised queries know the answers. If a matched query could hear one in self-attention, it would
 learn to listen instead of to look, and know nothing at inference, when nobody whispers; and if the
 copies of one object heard each other, they could average the noise away. Hence the rooms.
 
-An anchor query's content is the embedding of a label; a matched query's is that of "unknown", row K.
-Proven in tests/model/test_denoising.py.
-Read: noised_boxes → Denoising.queries
+An anchor query's content is the embedding of a label; a matched query's is that of "unknown", row
+K. Proven in tests/model/test_denoising.py.
+Read: noised_boxes → noised_objects
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@
 
 An object of 30 pixels covers two cells of 16: their tokens say what it is, and its edges to the
 nearest cell at best. The stage before saw the edges on a grid twice as fine, and does not know what
-they belong to. The sum of the two knows both (the top-down path of feature pyramids, Lin et al. 2017,
-arXiv 1612.03144, section 3). The encoder's attention, whose cost grows with the square of the cells,
-stays on the coarse grid; only the decoder reads the fine one, at a cost that grows with the cells.
-And the class loss reaches the early stages by a shorter path.
+they belong to. The sum of the two knows both (the top-down path of feature pyramids, Lin et al.
+2017, arXiv 1612.03144, section 3). The encoder's attention, whose cost grows with the square of the
+cells, stays on the coarse grid; only the decoder reads the fine one, at a cost that grows with the
+cells. And the class loss reaches the early stages by a shorter path.
 
 Proven in tests/model/test_fine_memory.py.
+Read: enlarged → FineMemory
 """
 
 from __future__ import annotations

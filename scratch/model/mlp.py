@@ -1,4 +1,4 @@
-"""mlp: a few linear layers with relu between them, as the box head and the anchors' small networks are."""
+"""mlp: linear layers with relu between them: the box head, and the anchors' small networks."""
 
 from __future__ import annotations
 

@@ -6,19 +6,20 @@
 
     box of cell s = σ(σ⁻¹(x_s, y_s, 0.2, 0.2) + MLP(memory_s))           (x, y): the cell's centre
 
-An anchor that is a weight must serve every picture, so it starts somewhere else than the object, and
-the decoder's layers are spent on the way. But each token of the encoder stands at a known place, and
-can be asked itself: what is here, and how large? The Q cells that are surest become the queries, and
-the decoder only has to settle who answers for what, and to place the edges (Deformable DETR, Zhu et
-al. 2020, arXiv 2010.04159, section 4.2, two-stage; Efficient DETR, Yao et al. 2021, arXiv 2104.01318).
+An anchor that is a weight must serve every picture, so it starts somewhere else than the object,
+and the decoder's layers are spent on the way. But each token of the encoder stands at a known
+place, and can be asked itself: what is here, and how large? The Q cells that are surest become the
+queries, and the decoder only has to settle who answers for what, and to place the edges (Deformable
+DETR, Zhu et al. 2020, arXiv 2010.04159, section 4.2, two-stage; Efficient DETR, Yao et al. 2021,
+arXiv 2104.01318).
 
 The second gift is larger than the first. The question "what is here?" is put to every cell, with an
 answer that needs no matching: the cells inside an object's box answer for it
 (scratch/objective/criterion.py). So the backbone is told in every step, from the first on, what
 stands where, by a path without attention in it.
 
-The anchors and contents are handed on as constants: the cells learn from their own loss.
-Proven in tests/model/test_proposals.py.
+The anchors and contents are handed on as constants: the cells learn from their own loss. Proven in
+tests/model/test_proposals.py. Read: ProposalHead → Proposals.best → Proposals.missing
 """
 
 from __future__ import annotations

@@ -7,15 +7,16 @@
 
            hears   g1 g2 n1
     asks g1         ·  ▒  ▒
-         g2         ▒  ·  ▒        mask[i,j] = room[i] ≠ room[j]       (T,T) bool, True = not allowed
+         g2         ▒  ·  ▒        mask[i,j] = room[i] ≠ room[j]     (T,T) bool, True = not allowed
          n1         ▒  ▒  ·
 
-Why groups (Group DETR, Chen et al. 2022, arXiv 2207.13085): one-to-one matching tells one query in Q
-about each object, and which one it is changes from step to step, so good news is rare. K groups are
-K detectors that share every weight but their queries; each is matched on its own, so each object
-teaches K queries a step. One long row of K·Q queries with a K-to-1 matching would not do: the K
-winners for one object would hear each other in self-attention, and learn to answer in chorus, where
-inference needs one voice. At inference group 1 is asked alone, so the others cost nothing there.
+Why groups (Group DETR, Chen et al. 2022, arXiv 2207.13085): one-to-one matching tells one query in
+Q about each object, and which one it is changes from step to step, so good news is rare. K groups
+are K detectors that share every weight but their queries; each is matched on its own, so each
+object teaches K queries a step. One long row of K·Q queries with a K-to-1 matching would not do:
+the K winners for one object would hear each other in self-attention, and learn to answer in chorus,
+where inference needs one voice. At inference group 1 is asked alone, so the others cost nothing
+there.
 
 Proven in tests/model/test_queries.py.
 Read: Queries → separate_rooms

@@ -9,9 +9,10 @@
 
 All L decoder layers answer (auxiliary losses, section 3.2), and each is matched anew: another layer
 may see the cat with another query. They are stacked and blamed at once, as if they were L·B images,
-so that the host waits for the matching once a batch and not once a layer. Groups of queries (model/queries) are so
-many layers more; noised boxes (model/denoising) and the encoder's cells (model/proposals) are blamed
-by the same few lines, but need no matching: whose answer is whose is known from where they stand.
+so that the host waits for the matching once a batch and not once a layer. Groups of queries
+(model/queries) are so many layers more; noised boxes (model/denoising) and the encoder's cells
+(model/proposals) are blamed by the same few lines, but need no matching: whose answer is whose is
+known from where they stand.
 
 What a loss is divided by must be the same for every image of an optimizer step, wherever it is
 computed. Then the losses of micro-batches add up to the loss of the large batch, and so do their

@@ -4,10 +4,10 @@
 
 DETR adds the two before the product, so each query carries four questions at once:
 
-    (cq + pq)·(ck + pk) = cq·ck + pq·pk + cq·pk + pq·ck        the last two compare apples with places
+    (cq + pq)·(ck + pk) = cq·ck + pq·pk + cq·pk + pq·ck    the last two compare apples with places
 
-Conditional DETR (Meng et al. 2021, arXiv 2108.06152, section 3.3) puts them side by side: the product
-of two concatenations is the sum of two products, and the cross terms are gone.
+Conditional DETR (Meng et al. 2021, arXiv 2108.06152, section 3.3) puts them side by side: the
+product of two concatenations is the sum of two products, and the cross terms are gone.
 
     content (B,Q,D) ─W─▶ cq ┐                            ┌ ck ◀─W─ memory (B,S,D)
                             ├ [cq|pq] (B,N,Q,2d) · [ck|pk] ┤
@@ -18,13 +18,11 @@ the two places agree:
 
     p(x)·p(x') = Σᵢ sin(x/Tᵢ) sin(x'/Tᵢ) + cos(x/Tᵢ) cos(x'/Tᵢ) = Σᵢ cos((x − x')/Tᵢ)
 
-so with W the identity a query looks around its own place, and it has to learn only what differs. Here
+so with W the identity a query looks around its own place, and has to learn only what differs. Here
 W starts as a permutation that deals the waves of both axes out to all heads in turn: head n gets
 number n, n+N, n+2N … of x and of y, so each head sees coarse and fine waves of both.
-
-There is no torch.nn counterpart; held against the sum of two products in
-tests/ops/test_conditional_attention.py.
-Read: conditional_scores_naive (the formula) → deal_waves → ConditionalAttention
+There is no torch.nn counterpart; held against the sum of two products in tests/ops/
+test_conditional_attention.py. Read: conditional_scores_naive → deal_waves → ConditionalAttention
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ runs side by side as one row of a list; the next s rows of the same window lie W
                                                        row r+2  ▄▄ rows 2r+4, 2r+5    × band 2
                                                        row r+3  ▄▄ row 2r+6, nothing  × band 3
 Equal to conv2d_columns.py and conv2d_fast.py, where the sum over (u,v,c) is one product, or a loop
-over (u,v): here it is a loop over s rows u at a time. For the stem (k = 7, s = 2, C = 3) columns copy
-the image 49/4 times; taps copy it once, but 49 products have an inner length of 3; runs copy it 14/4
-times, and 4 products have one of 42.
+over (u,v): here it is a loop over s rows u at a time. For the stem (k = 7, s = 2, C = 3) columns
+copy the image 49/4 times; taps copy it once, but 49 products have an inner length of 3; runs copy
+it 14/4 times, and 4 products have one of 42.
 
 Backward, with g = ∂L/∂y (zero at the windows that straddle two images), band by band:
     ∂band[i] = runs[i·W' : i·W' + N]ᵀ g         ∂runs[i·W' : i·W' + N] += g band[i]ᵀ

@@ -6,8 +6,8 @@
 
     logits z (..., K), targets t (..., K) in [0,1] → (..., K), or a scalar
 
-AP sorts all answers by their score and walks down the list; at IoU 0.75 a box that fits by 0.6 counts
-as false wherever it stands. A score that only knows the class puts it where it likes:
+AP sorts all answers by their score and walks down the list; at IoU 0.75 a box that fits by 0.6 is
+false wherever it stands. A score that only knows the class puts it where it likes:
 
     answer         class score   IoU     sorted by class      by class and fit
     a cat, loose      0.97       0.6     loose · exact        exact · loose

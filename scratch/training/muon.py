@@ -9,9 +9,9 @@
       of O                      ▆ ▆ ▆ ▆ ▆ ▆   rare features are learnt as fast as common ones
 
 O is the steepest descent among all steps that stretch no input by more than 1 (the spectral norm),
-as the sign is among those that move no number by more than 1; Adam is near the latter. A convolution
-(O,I,k,k) is a matrix of O rows. Vectors, embeddings and the heads' last layers are no maps between
-hidden features, and stay with AdamW.
+as the sign is among those that move no number by more than 1; Adam is near the latter. A
+convolution (O,I,k,k) is a matrix of O rows. Vectors, embeddings and the heads' last layers are no
+maps between hidden features, and stay with AdamW.
 
 The singular vectors need no SVD. An odd polynomial p(X) = aX + b(XXᵀ)X + c(XXᵀ)²X acts on each
 singular value alone, σ → aσ + bσ³ + cσ⁵, so five rounds of one that pushes all of (0, 1] towards 1
