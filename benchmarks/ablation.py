@@ -4,7 +4,7 @@
     python -m benchmarks.ablation --out FOLDER --redraw
 
 Each variant is the one before and one idea more, from DETR as published to all ideas at once; the
-last is the preset `tiny` as it is. Backbone, sizes, batch and augmentation are always the preset's.
+last is the preset `tiny` as it is. Backbone, sizes and batch are always the preset's.
 A variant, a seed and a budget make one ordinary run of `detr_scratch.py train` in FOLDER/runs, with
 the cosine schedule over its own budget:
 
@@ -97,6 +97,7 @@ IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "proposals": (settings(_TINY, "queries"), "the encoder proposes the anchors for the picture at hand"),
     "fine-memory": (settings(_TINY, "fine_memory"), "the decoder reads a grid twice as fine as the encoder's"),
     "quality": (settings(_TINY, "quality"), "a score is to say how well the box fits, too"),
+    "mosaic": (settings(_TINY, "mosaic"), "four pictures meet in one, now and then"),
 }
 
 
@@ -456,7 +457,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """AP50 against the minutes of the one budget and the steps of the other, a line and a band for each variant."""
     figure, panels = plt.subplots(1, 2, figsize=(14, 5.5), sharey=True, layout="constrained")
     # Whatever is left out, a variant keeps its own.
-    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "#BCBD22", "black"), strict=True))
+    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "#BCBD22", "#17BECF", "black"), strict=True))
     handles = {}
     for axes, budget, key in zip(panels, BUDGETS, ("minutes", "step")):
         for name in results["variants"]:

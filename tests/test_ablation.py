@@ -50,7 +50,7 @@ def differing(one: Config, other: Config) -> set[str]:
 NAMED = {"anchors": {"queries"}, "focal": {"classification"}, "denoising": {"denoising"}, "groups": {"groups"},
          "proposals": {"queries"}, "fine-memory": {"fine_memory"},
          "loss-weights": {"set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"},
-         "quality": {"quality"},
+         "quality": {"quality"}, "mosaic": {"mosaic"},
          "muon": {"optimizer", "lr", "lr_backbone", "clip_max_norm"}}
 
 
@@ -71,7 +71,7 @@ def test_the_chain_begins_with_detr_as_published_and_ends_with_the_preset(tmp_pa
 
 
 def test_what_the_last_idea_leads_to_is_the_preset_but_for_the_extras_of_training(tmp_path: Path) -> None:
-    assert differing(config_of("quality", tmp_path), PRESETS["tiny"]) <= {"denoising", "groups"}
+    assert differing(config_of("mosaic", tmp_path), PRESETS["tiny"]) <= {"denoising", "groups"}
 
 
 def test_the_new_flags_of_the_rows_down_to_one_are_that_rows_flags(tmp_path: Path) -> None:
