@@ -82,8 +82,8 @@ def conv2d_im2col(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride:
     return y if bias is None else y + bias.view(O, 1, 1)  # broadcast over images and pixels
 
 
-# Below this, one product with an inner length of k²·C is faster than k² products with one of C. A matter of speed only:
-# both plans are right for any number of channels.
+# Below this, a few products over runs of pixels are faster than k² products with an inner length of C. A matter of
+# speed alone: the plans are right for any number of channels.
 _FEW_CHANNELS = 16
 
 

@@ -37,7 +37,7 @@ from scratch.ops.windows import Windows
 
 
 class Columns(torch.autograd.Function):
-    """One matrix product for each group: for 1×1 kernels, few channels, several groups, and half precision.
+    """One matrix product for each group: for 1×1 kernels, several groups, half precision, few channels if dilated.
 
     In half precision a product adds up in float32 and rounds once. The shifted plan would round after each of
     its k² taps, so half precision always comes here.
