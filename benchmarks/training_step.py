@@ -3,12 +3,12 @@
     python -m benchmarks.training_step                          # tiny, tiny_vanilla and detr_r50 on the CPU
     python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512
 
-A step is forward, matching and losses, backward, clipping and the optimizer (AdamW; `tiny` has Muon, and no clipping).
-Both sides hold the same weights and see the same batch, in one process and in turn (who goes first alternates), so that
-whatever else the machine does hits both: what counts is the ratio of the medians. torch.nn's side is as fast as its
-user can make it: channels-last, fused attention, SciPy, fused AdamW; float32 products have the same precision on both
-(TF32 is off). That one step leaves both with the same weights is shown in tests/test_benchmarks.py. reference/ holds DETR as
-published, so that `tiny`, which is not, has ours alone.
+A step is forward, matching and losses, backward, clipping and the optimizer (AdamW; `tiny` has Muon, and no
+clipping). Both sides hold the same weights and see the same batch, in one process and in turn (who goes first
+alternates), so that whatever else the machine does hits both: what counts is the ratio of the medians. torch.nn's
+side is as fast as its user can make it: channels-last, fused attention, SciPy, fused AdamW; float32 products have the
+same precision on both (TF32 is off). That one step leaves both with the same weights is shown in
+tests/test_benchmarks.py. reference/ holds DETR as published, so that `tiny`, which is not, has ours alone.
 
 "objective" is matching and losses forward; "its share" counts their backward too, as far as the detector's outputs.
 
