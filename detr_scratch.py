@@ -16,6 +16,7 @@ Read: train (the story) → judge → main (the command line); the other command
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -62,6 +63,12 @@ class TrainArguments:
     """auto, cpu, cuda or cuda:N"""
     resume: bool = False
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
+    profile: bool = False
+    """say where the time of a step goes, and trace a few: RUN/profile"""
+    tensorboard: bool = True
+    """also write what TensorBoard shows: tensorboard --logdir runs"""
+    histograms_every: int = 0
+    """steps between two histograms of all weights and gradients in TensorBoard; 0: none"""
 
 
 def train(arguments: TrainArguments) -> None:
@@ -107,9 +114,14 @@ def train(arguments: TrainArguments) -> None:
             "little. From nothing: --norm batch --train-backbone all --lr-backbone 1e-4")
 
     # Fit, and say what came of it.
-    log = RunLog(run_dir, run.step, run.evaluation_due, active=distributed.is_main)
+    log = RunLog(run_dir, run.step, run.evaluation_due, distributed.is_main, arguments.tensorboard)
+    log.board.config(config)
+    log.board.watch(run, arguments.histograms_every)
     try:
-        finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log))
+        finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log),
+                       arguments.profile)
+        if finished:
+            log.board.result(config, {"best AP": run.best_ap, "AP50": run.last_metrics["AP50"] or 0.0}, run.step)
     finally:
         log.close()
         run.model = run.unwrapped
@@ -124,7 +136,7 @@ def train(arguments: TrainArguments) -> None:
         f"{format_summary(run.last_metrics)}\n"
         f"(the best evaluation had AP {run.best_ap:.3f}, and its weights are in best.pt)\n\nLook next at\n"
         f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation\n"
-        f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step\n"
+        f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step (tensorboard --logdir runs shows them)\n"
         f"  python detr_scratch.py predict IMAGE|DIR --checkpoint {run_dir} --out predictions\n"
         f"  python detr_scratch.py eval {run_dir}")
 
@@ -147,16 +159,27 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
                                     gather=run.distributed.gather, progress=run.distributed.is_main, health=health)
     run.last_matching = health.matching()
     metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"], run.progress()),
-                "clip_max_norm": run.config.train.clip_max_norm}
+                "split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm}
     if run.distributed.is_main:
         sheet = run.directory / "pictures" / f"step_{run.step:06d}.png"
         draw_sheet(sheet, eval_set, results)
+        log.board.picture("predictions", sheet, run.step)
+        if (metrics["AP"] or 0.0) > run.best_ap:  # beside the weights that will be best.pt
+            detections = {"split": metrics["split"], "step": run.step, "results": results}
+            write_json(run.directory / "best_detections.json", detections)
         log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {metrics['AP'] or 0:.3f}  "
                 f"AP50 {metrics['AP50'] or 0:.3f}  AP75 {metrics['AP75'] or 0:.3f}  "
                 f"loss {metrics['losses']['loss']:.2f}  {sheet}")
         for warning in metrics["warnings"]:
             log.say(f"warning: {warning}")
     return metrics
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a whole file or none."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def draw_sheet(path: Path, dataset: CocoDetection, results: list[dict[str, Any]], count: int = 8,

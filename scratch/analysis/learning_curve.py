@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from bisect import bisect_left
 from pathlib import Path
 from statistics import median
 from typing import Any, Iterable, Literal, Optional, Sequence
@@ -45,6 +46,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     records = [json.loads(line) for line in whole_lines]
     steps = [r for r in records if r["kind"] == "step"]
     evaluations = [r for r in records if r["kind"] == "evaluation"]
+    alerts = [r for r in records if r["kind"] == "warning"]
     if not steps:
         raise ValueError(f"{log} holds no training step yet: wait until the run has begun")
     size = _group_size(len(steps))
@@ -62,6 +64,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
                        **{name: [r[name] for r in evaluations] for name in ("AP", "AP50", "AP75")},
                        **{name: [r.get("health", {}).get(name) for r in evaluations] for name in SIGNS},
                        "warnings": [r.get("warnings", []) for r in evaluations]},
+        "alerts": {name: [r[name] for r in alerts] for name in ("minutes", "step", "guard")},
     }
 
 
@@ -132,6 +135,11 @@ def _draw_run(panels: Iterable[Axes], run: dict[str, Any], colour: str, places: 
         precision.plot(*zip(*warned), **WARNING, label="a warning", zorder=3, clip_on=False)
     _line(loss, at_step, trained["loss"], color=colour, alpha=0.6)
     _line(loss, at_evaluation, judged["loss"], **dashed)
+    alerts = run.get("alerts", {"guard": []})  # data of an earlier version has none
+    if alerts["guard"]:
+        at = alerts["minutes" if at_step is trained["minutes"] else "step"]
+        heights = [trained["loss"][min(bisect_left(at_step, place), len(at_step) - 1)] for place in at]
+        loss.plot(at, heights, **WARNING, label="a warning: " + ", ".join(dict.fromkeys(alerts["guard"])), zorder=3)
     _line(gradient, at_step, trained.get("grad_norm"), color=colour)
     if run.get("clip_max_norm"):
         gradient.axhline(run["clip_max_norm"], color=colour, linestyle=":")

@@ -46,6 +46,12 @@ class Batch:
         """The batch in page-locked memory; DataLoader calls this when it was asked to pin."""
         return self._map(Tensor.pin_memory)
 
+    def split(self, parts: int) -> "list[Batch]":
+        """The same images in `parts` Batches of (nearly) equal size, or one each if they are fewer; views, no copies."""
+        size = -(-len(self.targets) // parts)
+        return [Batch(self.images[i:i + size], self.pad_mask[i:i + size], self.targets[i:i + size])
+                for i in range(0, len(self.targets), size)]
+
     def normalised(self) -> Tensor:
         """float32 (B,3,H,W): (x/255 − mean) / std on the images' device, and exactly 0 on the padding."""
         mean, std = _statistics(self.images.device)

@@ -1,7 +1,8 @@
 """log: what did the run do, step by step, and what does a person see of it meanwhile?
 
-`log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for every one of those; a
-number that is not finite (fp16's gradient norm, in a step that its scaler skips) is null. On a terminal a progress bar
+`log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for every one of those, a
+"warning" where a guard (guards.py) speaks; a number that is not finite (fp16's gradient norm, in a step that its scaler
+skips) is null. TensorBoard gets the same (tensorboard.py). On a terminal a progress bar
 shows the newest step, elsewhere a line does now and then. A run that resumes first forgets the lines written after its
 checkpoint, so that the file reads as if nothing had happened.
 """
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from scratch.training.tensorboard import TensorBoard
 
 _SECONDS_BETWEEN_LINES = 20  # where no terminal shows the bar
 
@@ -28,10 +30,13 @@ class RunLog:
 
     directory        where log.jsonl is written, or goes on after `step`
     evaluation_due   the evaluation of `step` is still to come (again, perhaps), so a record of it is forgotten too
+    tensorboard      write TensorBoard's file as well
     """
 
-    def __init__(self, directory: Path, step: int = 0, evaluation_due: bool = False, active: bool = True) -> None:
+    def __init__(self, directory: Path, step: int = 0, evaluation_due: bool = False, active: bool = True,
+                 tensorboard: bool = False) -> None:
         self.path = Path(directory) / "log.jsonl"
+        self.board = TensorBoard(directory, step, active and tensorboard)
         self.active, self.first_step = active, step
         self.bar: tqdm | None = None
         self._said = time.monotonic()
@@ -64,6 +69,7 @@ class RunLog:
         if not self.active:
             return
         self._write({"kind": "step", **record})
+        self.board.step(record)
         # At most 80 columns, with the bar.
         text = (f"step {record['step']} loss {record['loss']:.1f} ce {record['loss_ce']:.2f} "
                 f"L1 {record['loss_bbox']:.2f} giou {record['loss_giou']:.2f} "
@@ -80,6 +86,15 @@ class RunLog:
         """Write one evaluation's record."""
         if self.active:
             self._write({"kind": "evaluation", **record})
+            self.board.evaluation(record)
+
+    def warning(self, record: dict[str, Any], guard: str, text: str) -> None:
+        """Write and say what a guard saw in the step of `record`."""
+        if self.active:
+            self._write({"kind": "warning", **{name: record[name] for name in ("step", "epoch", "minutes")},
+                         "guard": guard, "text": text})
+            self.board.text(f"warning/{guard}", text, record["step"])
+            self.say(f"warning: step {record['step']}, {guard}: {text}")
 
     def say(self, text: str) -> None:
         """Print a line without tearing the bar."""
@@ -92,6 +107,7 @@ class RunLog:
         if self.active:
             self.bar.close()
             self.file.close()
+            self.board.close()
 
     def _write(self, record: dict[str, Any]) -> None:
         self.file.write(json.dumps(_finite(record), allow_nan=False) + "\n")

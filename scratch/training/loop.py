@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any, Callable, Iterable, Iterator
 
 import torch
 
 from scratch.training.distributed import Distributed
+from scratch.training.guards import Guards, first_non_finite
 from scratch.training.log import RunLog, peak_memory_gib
+from scratch.training.memory import step_that_fits
 from scratch.training.optimizer import clip_grad_norm_
+from scratch.training.profile import Profile
 from scratch.training.run import Run
 
 
@@ -51,6 +54,7 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     run.precision.unscale_(run.optimizer)
     losses["grad_norm"] = clip_grad_norm_(run.parameters, run.config.train.clip_max_norm)
     record = run.distributed.mean(losses)  # one copy to the host for all of them
+    record |= run.precision.scale()
     run.refuse_non_finite(record, batches)
     run.precision.step(run.optimizer)
     run.optimizer.zero_grad(set_to_none=True)
@@ -59,13 +63,16 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     return record
 
 
-def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Callable[[Run], dict[str, Any]]) -> bool:
+def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Callable[[Run], dict[str, Any]],
+        profiled: bool = False) -> bool:
     """Train until the run's budget is spent, evaluating on the way; returns False if a person stopped it.
 
     loader     yields Batches of one epoch, in the order of `sampler`, which can start anywhere:
                `.set_position(epoch, batch)`
     evaluate   judges the run's model and returns metrics, "AP" among them
+    profiled   watch some of the first steps, and say where their time went (profile.py)
     """
+    guards, profile = Guards(run), Profile(run, profiled)
     run.batches_per_epoch = len(sampler)
     run.evaluation_due = run.evaluation_due or run.finished() and not run.last_metrics  # resumed, and given less to do
     with _Interrupt() as interrupt:
@@ -80,15 +87,21 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
             waiting = time.perf_counter()
             for batches in _groups(loader, run.config.train.accumulate):
                 started = time.perf_counter()
-                record = train_step(run, batches)
+                with profile.step(), _said_where(run, batches):
+                    record = step_that_fits(train_step, run, batches, log.say)
                 interrupt.agree(run.distributed)
                 run.advance(len(batches))
-                images = sum(len(batch.targets) for batch in batches) * run.distributed.world_size
+                images = [target["image_id"] for batch in batches for target in batch.targets]
                 now = time.perf_counter()
-                log.step({"step": run.step, "epoch": run.epoch, "minutes": run.minutes, **run.learning_rates(),
-                          **record, "images_per_second": images / (now - waiting),
-                          "data_wait_seconds": started - waiting,
-                          "memory_gib": peak_memory_gib(run.device)}, run.progress())
+                record = {"step": run.step, "epoch": run.epoch, "minutes": run.minutes, **run.learning_rates(),
+                          **record, "images_per_second": len(images) * run.distributed.world_size / (now - waiting),
+                          "data_wait_seconds": started - waiting, "step_seconds": now - waiting,
+                          "memory_gib": peak_memory_gib(run.device)}
+                log.step(record, run.progress())
+                for alert in guards.look(run, record, images):
+                    log.warning(record, *alert)
+                if report := profile.note(record):
+                    log.say(report)
                 waiting = now
                 if run.finished() or interrupt.agreed:
                     break
@@ -96,7 +109,17 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
                     run.save()
             run.close_epoch()
             run.save()
+    profile.close()
     return run.complete()
+
+
+@contextmanager
+def _said_where(run: Run, batches: list[Any]) -> Iterator[None]:
+    """To the word that something is not finite, add where it began."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(" ".join(filter(None, (str(error), first_non_finite(run, batches))))) from error
 
 
 def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -54,6 +54,10 @@ class Precision:
         self.scaler.step(optimizer)
         self.scaler.update()
 
+    def scale(self) -> dict[str, float]:
+        """fp16's S for the log, as {"loss_scale": S}; {} where nothing is scaled."""
+        return {"loss_scale": self.scaler.get_scale()} if self.scaler.is_enabled() else {}
+
     def state_dict(self) -> dict[str, Any]:
         """The scale and its growth counter; empty where nothing is scaled."""
         return self.scaler.state_dict()

@@ -52,6 +52,7 @@ class Run:
         self.model = distributed.wrap(model).train()
         self.step = self.epoch = self.batch = 0  # batch: those of the current epoch that are done
         self.batches_per_epoch = 0
+        self.parts = 1  # of a batch, one after the other, where the whole does not fit into memory (memory.py)
         self.best_ap = -1.0
         self.last_metrics: dict[str, Any] = {}
         self.last_matching: Optional[dict[str, torch.Tensor]] = None  # the last evaluation's, for the next to compare
@@ -114,7 +115,7 @@ class Run:
         return {
             "config": self.config.to_dict(), "classes": self.classes,
             "step": self.step, "epoch": self.epoch, "batch": self.batch,
-            "minutes": self.minutes, "best_ap": self.best_ap, "last_metrics": self.last_metrics,
+            "parts": self.parts, "minutes": self.minutes, "best_ap": self.best_ap, "last_metrics": self.last_metrics,
             "last_matching": self.last_matching,
             "evaluation_due": self.evaluation_due, "world_size": self.distributed.world_size,
             "model": self.unwrapped.state_dict(), "optimizer": self.optimizer.state_dict(),
@@ -137,7 +138,7 @@ class Run:
             self.ema = ExponentialMovingAverage(self.unwrapped, self.config.train.ema_decay)
         for name in ("step", "epoch", "batch", "minutes", "best_ap", "last_metrics", "evaluation_due"):
             setattr(self, name, state[name])
-        self.last_matching = state.get("last_matching")  # an older checkpoint has none
+        self.last_matching, self.parts = state.get("last_matching"), state.get("parts", 1)  # an older one has none
         if state["world_size"] == self.distributed.world_size:
             set_rng_state(state["rng"][self.distributed.rank])
         self._tick = time.perf_counter()
@@ -188,7 +189,7 @@ class Run:
         lost = [name for name, value in record.items() if "loss" in name and not math.isfinite(value)]
         though = f"nor are {', '.join(lost)}" if lost else f"though the loss is ({record['loss']:.4g})"
         images = [target["image_id"] for batch in batches for target in batch.targets]
-        for name, parameter in self.unwrapped.named_parameters():
+        for name, parameter in reversed(list(self.unwrapped.named_parameters())):  # as the backward pass went
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 raise FloatingPointError(
                     f"step {self.step}: the gradient of {name} over the images {images} is not finite, {though}. The "

@@ -23,7 +23,8 @@ HEALTH = {"num_queries": 5, "box_spread": 0.5, "box_response": 0.25, "matching_i
 def write_run(folder: Path, steps: int = 3, end: str = "", healthy: bool = True) -> Path:
     """A log of `steps` steps of 6 seconds, whose loss falls by 1 each, with an evaluation after each second step.
 
-    Every third gradient norm is missing, and step 4 has a warning. `healthy=False`: as before health was recorded.
+    Every third gradient norm is missing, a guard spoke in step 3, and the evaluation of step 4 has a warning.
+    `healthy=False`: as before all that was recorded.
     """
     folder.mkdir(parents=True)
     lines = []
@@ -37,6 +38,8 @@ def write_run(folder: Path, steps: int = 3, end: str = "", healthy: bool = True)
                           "AP50": 0.5, "AP75": 0.125, "losses": {"loss": 7.0, "loss_ce": 1.0}})
             if healthy:
                 lines[-1] |= {"health": HEALTH, "clip_max_norm": 4.0, "warnings": ["query collapse"] * (step == 4)}
+        if healthy and step == 3:
+            lines.append({"kind": "warning", "step": 3, "minutes": 0.3, "guard": "loss spike", "text": "it is high"})
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + end)
     return folder
 
@@ -68,7 +71,8 @@ def test_a_run_is_read_as_its_steps_and_evaluations(tmp_path):
                   "grad_norm": [2.0, 4.0, None, 16.0, 32.0]},
         "evaluation": {"minutes": [0.2, 0.4], "step": [2, 4], "loss": [7.0, 7.0],
                        "AP": [None, 0.25], "AP50": [0.5, 0.5], "AP75": [0.125, 0.125],
-                       **{sign: [HEALTH[sign]] * 2 for sign in SIGNS}, "warnings": [[], ["query collapse"]]}}
+                       **{sign: [HEALTH[sign]] * 2 for sign in SIGNS}, "warnings": [[], ["query collapse"]]},
+        "alerts": {"minutes": [0.3], "step": [3], "guard": ["loss spike"]}}
 
 
 def test_of_a_run_without_health_the_rest_is_read(tmp_path):
@@ -140,6 +144,14 @@ def test_a_warning_is_a_red_cross_on_the_ap50_curve(tmp_path, figure_of):
     (cross,) = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     assert cross.get_color() == "red" and cross.get_xydata().tolist() == [[0.4, 0.5]]
     assert "a warning" in words(figure)[0]
+
+
+def test_what_a_guard_said_is_a_red_cross_on_the_training_loss(tmp_path, figure_of):
+    figure = figure_of([read_run(write_run(tmp_path / "a", steps=5))])
+    (cross,) = [line for line in figure.axes[1].lines if line.get_marker() == "x"]
+    assert cross.get_xydata().tolist() == [[0.3, 2.0]] and "a warning: loss spike" in words(figure)[1]
+    figure = figure_of([read_run(write_run(tmp_path / "b", steps=5))], x="steps")
+    assert [line.get_xydata().tolist() for line in figure.axes[1].lines if line.get_marker() == "x"] == [[[3, 2.0]]]
 
 
 def test_a_run_without_a_warning_has_no_cross(tmp_path, figure_of):

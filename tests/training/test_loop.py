@@ -17,11 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
+from commands.opening import make_criterion
 from scratch.config import PRESETS, Config
 from scratch.data.batch import Batch
 from scratch.model.detr import build_detr, freeze_backbone
-from scratch.objective.criterion import SetCriterion
-from scratch.objective.matcher import HungarianMatcher
 from scratch.training.checkpoint import load_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.log import RunLog
@@ -35,15 +34,14 @@ def small_config(**train: object) -> Config:
     tiny = PRESETS["tiny_vanilla"]
     model = replace(tiny.model, hidden_dim=16, nheads=2, dim_feedforward=24, enc_layers=1, dec_layers=2,
                     num_queries=7, num_classes=3, norm="group", dropout=0.0)
-    return replace(tiny, model=model, train=replace(tiny.train, max_minutes=None, max_steps=5, warmup_steps=0,
-                                                          **{"eval_every": 1, **train}))
+    return replace(tiny, model=model, train=replace(tiny.train, max_minutes=None, warmup_steps=0,
+                                                      **{"max_steps": 5, "eval_every": 1, **train}))
 
 
 def make_run(config: Config, directory: Path) -> Run:
     torch.manual_seed(3)
     model = build_detr(config.model)
-    criterion = SetCriterion(config.model.num_classes, HungarianMatcher(), config.loss)
-    return Run(model, criterion, config, {}, directory, Distributed(0, 1, torch.device("cpu")))
+    return Run(model, make_criterion(config), config, {}, directory, Distributed(0, 1, torch.device("cpu")))
 
 
 def random_batch(size: int, seed: int = 0) -> Batch:

@@ -1,0 +1,162 @@
+"""tensorboard: what does a person see of a run in a browser, while it learns?
+
+    tensorboard --logdir runs        then open the page that it names
+
+    Scalars    every step: the losses (in all, and classes, L1 and GIoU of each decoder layer), the learning rates, the
+               gradient's length, the speed, the wait for data, the memory; every evaluation: AP and its kin, the same
+               losses, class and cardinality errors, the health signs
+    Images     predictions beside the truth, at every evaluation
+    Text       the configuration, and each warning where it was given
+    Histograms of weights and gradients, on request (--histograms-every)
+    HParams    the settings that differ from the preset, beside what came of them, so that runs can be compared
+
+TensorBoard's own event file lies in the run's folder. A run that goes on after a crash takes back what it had written
+after its checkpoint (`purge_step`), as its log.jsonl does. Without the package nothing is written, and that is said.
+Read back with TensorBoard's own reader in tests/training/test_tensorboard.py.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from PIL import Image
+
+from scratch.config import PRESETS, Config
+
+MOST_VALUES = 100_000  # of a tensor in a histogram: every n-th, where there are more
+
+# A record's names → TensorBoard's "group/name": the curves of a group share a row of the page.
+_LAYER = re.compile(r"(?P<kind>(?:dn_|cell_)?(?:loss_(?:ce|bbox|giou)|class_error|cardinality_error))(?:_(?P<layer>\d+))?$")
+_NAMES = {"loss": "loss/total", "loss_queries": "loss/queries", "grad_norm": "gradient/norm before clipping",
+          "images_per_second": "speed/images per second", "data_wait_seconds": "speed/seconds waiting for data",
+          "step_seconds": "speed/seconds a step", "memory_gib": "memory/GiB at most", "loss_scale": "gradient/loss scale"}
+
+
+def tag(name: str, split: str) -> Optional[str]:
+    """The curve that a number of a record belongs to; None if it is no curve (the step itself, say).
+
+    split   "train" for a step's record, and what was evaluated ("val") for an evaluation's
+    """
+    if name in _NAMES:
+        group, _, rest = _NAMES[name].partition("/")
+        return f"{group}/{split} {rest}" if group == "loss" else f"{group}/{rest}"
+    if name.startswith("lr_"):
+        return f"learning rate/{name[3:]}"
+    match = _LAYER.match(name)
+    if match:
+        layer = "last layer" if match["layer"] is None else f"layer {int(match['layer']) + 1}"
+        return f"{match['kind']}/{split} {layer}"
+    return f"precision/{name}" if name.startswith(("AP", "AR")) else None
+
+
+class TensorBoard:
+    """Writes a run's records where TensorBoard finds them; does nothing where it is off or not installed.
+
+    step   that of the checkpoint a run goes on from: what was written after it is taken back
+    """
+
+    def __init__(self, directory: Path, step: int, on: bool) -> None:
+        self.writer: Any = None
+        if on:
+            try:
+                from torch.utils.tensorboard import SummaryWriter  # here, for it takes a second: not every command writes
+            except ImportError:
+                print("note: TensorBoard's file is not written, for the package is missing (pip install tensorboard)")
+            else:
+                self.writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None, flush_secs=20)
+
+    def config(self, config: Config) -> None:
+        if self.writer:
+            parts = {part: getattr(config, part) for part in ("model", "loss", "data", "train")}
+            rows = [f"| {part}.{field.name} | {getattr(values, field.name)} |" for part, values in parts.items()
+                    for field in fields(values)]
+            self.writer.add_text("configuration", "\n".join(["| setting | value |", "| --- | --- |", *rows]), 0)
+
+    def step(self, record: dict[str, Any]) -> None:
+        self._scalars(record, "train", record["step"])
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        if not self.writer:
+            return
+        split = record["split"]
+        self._scalars({name: value for name, value in record.items() if name != "images_per_second"}, split,
+                      record["step"])
+        self._scalars(record["losses"], split, record["step"])
+        for name, figures in record["per_class"].items():
+            if figures["AP"] is not None:
+                self.writer.add_scalar(f"AP by class/{name}", figures["AP"], record["step"])
+        for name, value in record["health"].items():
+            values = dict(enumerate(value, 1)) if isinstance(value, list) else {"": value}
+            for layer, number in values.items():
+                if number is not None and name != "num_queries":
+                    where = f"{name} layer {layer}" if layer else name
+                    self.writer.add_scalar(f"health/{where}", number, record["step"])
+        self.writer.flush()
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """A picture file as an image of the page."""
+        if self.writer:
+            with Image.open(path) as image:
+                self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def text(self, name: str, text: str, step: int) -> None:
+        if self.writer:
+            self.writer.add_text(name, text, step)
+
+    def result(self, config: Config, figures: dict[str, float], step: int) -> None:
+        """Note what came of the run ({"best AP": …}) beside the settings that runs are compared by."""
+        if not self.writer:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        metrics = {f"result/{name}": value for name, value in figures.items()}
+        # Not `add_hparams`, which would begin another run of its own beside this one.
+        for summary in hparams(compared(config), metrics):
+            self.writer.file_writer.add_summary(summary)
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def watch(self, run: Any, every: int) -> None:
+        """From now on, write histograms of all weights and their (clipped) gradients in every `every`-th step."""
+        def write(*_: Any) -> None:
+            if (run.step + 1) % every == 0:
+                for name, weight in run.unwrapped.named_parameters():
+                    if weight.grad is not None:
+                        for kind, values in (("weights", weight), ("gradients", weight.grad)):
+                            values = values.detach().flatten()
+                            values = values[::1 + len(values) // MOST_VALUES].float().cpu()
+                            if values.isfinite().all():
+                                self.writer.add_histogram(f"{kind}/{name}", values, run.step + 1)
+
+        if self.writer and every:
+            run.optimizer.register_step_pre_hook(write)
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+
+    def _scalars(self, record: dict[str, Any], split: str, step: int) -> None:
+        if not self.writer:
+            return
+        for name, value in record.items():
+            curve = tag(name, split)
+            if curve and isinstance(value, (int, float)):
+                self.writer.add_scalar(curve, value, step)
+
+
+def compared(config: Config) -> dict[str, Any]:
+    """The settings that runs are compared by: the preset, the rates, the sizes, and all that differs from the preset."""
+    always = {"lr", "lr_backbone", "batch_size", "hidden_dim", "num_queries", "weight_decay"}
+    preset = PRESETS.get(config.preset, config)
+    chosen: dict[str, Any] = {"preset": config.preset}
+    for part in ("model", "loss", "data", "train"):
+        ours, theirs = getattr(config, part), getattr(preset, part)
+        for field in fields(ours):
+            value = getattr(ours, field.name)
+            if field.name in always or value != getattr(theirs, field.name):
+                chosen[field.name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return chosen
