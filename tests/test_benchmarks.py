@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import watching
 from benchmarks.training_step import PARTS, TrainingStep, as_leaves, measure, resident_peak_gib, table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -69,3 +71,14 @@ def test_a_peak_is_counted_from_where_it_was_forgotten():
     large = torch.ones(2**25)
     del large
     assert 0.12 < resident_peak_gib() - before < 0.2
+
+
+def test_looking_is_measured_beside_not_looking(tmp_path, monkeypatch):
+    arguments = argparse.Namespace(preset="tiny", device="cpu", precision="float32", batch_size=1, size=(64, 64), steps=2)
+    monkeypatch.setattr("benchmarks.watching.BLOCKS", 2)
+    monkeypatch.setattr("benchmarks.watching.HISTOGRAMS_EVERY", 1)
+    result = watching.measure(arguments, tmp_path)
+    assert result["ratio"] == result["seconds"]["on"] / result["seconds"]["off"] > 0 and result["guards_share"] > 0
+    assert any("tfevents" in path.name for path in tmp_path.iterdir())
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if '"step"' in line]
+    assert steps[-1] == 3 + 2 * 2

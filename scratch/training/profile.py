@@ -34,7 +34,8 @@ from torch.profiler import ProfilerActivity, profile, record_function, tensorboa
 from scratch.training.run import Run
 
 WARM_UP = 5  # steps before the first round: the very first ones allocate, and start the loader's workers
-ROUNDS = 5   # steps of a round
+TIMED = 5    # steps of the first round
+TRACED = 2   # of the last one; each is some megabytes of trace
 # The forward pass by the methods that do it; what a model does not have is left out.
 FORWARD = {"backbone": ("backbone.stages",), "encoder": ("input_proj.forward", "transformer.encoder.forward"),
            "proposals": ("proposal_head.forward",), "fine memory": ("fine_memory.forward",),
@@ -78,7 +79,7 @@ class Marks:
 
 
 class Profile:
-    """Watches ROUNDS timed steps, one weighed and ROUNDS traced ones of a run; switched off, it does nothing."""
+    """Watches TIMED steps of a run, one weighed and TRACED traced ones; switched off, it does nothing."""
 
     def __init__(self, run: Run, on: bool = False) -> None:
         self.run, self.on = run, on
@@ -94,12 +95,12 @@ class Profile:
         """Around one step of training."""
         at = self.steps - WARM_UP
         self.steps += 1
-        if not self.on or not 0 <= at <= 2 * ROUNDS:
+        if not self.on or not 0 <= at <= TIMED + TRACED:
             yield
-        elif at < ROUNDS:
+        elif at < TIMED:
             with named_parts(self.run, self.marks.part), self.marks.part("rest"):
                 yield
-        elif at == ROUNDS:
+        elif at == TIMED:
             with named_parts(self.run, self._weigh):
                 yield
         else:
@@ -123,11 +124,11 @@ class Profile:
         """Take in a step's log record; after the last step of all, return what to print, otherwise ""."""
         if self.marks.marks:
             self.timed.append(self.marks.seconds() | {"data wait": record["data_wait_seconds"]})
-        if not self.on or self.steps <= WARM_UP + 2 * ROUNDS:
+        if not self.on or self.steps <= WARM_UP + TIMED + TRACED:
             return ""
         self.close()
         times = {part: median(step.get(part, 0.0) for step in self.timed) for part in PARTS}
-        result = {"device": str(self.run.device), "precision": self.run.precision.name, "steps": ROUNDS,
+        result = {"device": str(self.run.device), "precision": self.run.precision.name, "steps": TIMED,
                   "seconds": {part: t for part, t in times.items() if t or part == "data wait"},
                   "kept_for_backward": dict(self.kept), "memory": memory_of(self.run), "peak_gib": record["memory_gib"]}
         folder = self.run.directory / "profile"

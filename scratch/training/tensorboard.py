@@ -29,11 +29,13 @@ from scratch.config import PRESETS, Config
 
 MOST_VALUES = 100_000  # of a tensor in a histogram: every n-th, where there are more
 
-# A record's names → TensorBoard's "group/name": the curves of a group share a row of the page.
+# A record's names → TensorBoard's "group/name". The curves of a group share a part of the page, and the groups stand in
+# the order of their names: what is looked at first has a number.
 _LAYER = re.compile(r"(?P<kind>(?:dn_|cell_)?(?:loss_(?:ce|bbox|giou)|class_error|cardinality_error))(?:_(?P<layer>\d+))?$")
-_NAMES = {"loss": "loss/total", "loss_queries": "loss/queries", "grad_norm": "gradient/norm before clipping",
-          "images_per_second": "speed/images per second", "data_wait_seconds": "speed/seconds waiting for data",
-          "step_seconds": "speed/seconds a step", "memory_gib": "memory/GiB at most", "loss_scale": "gradient/loss scale"}
+_NAMES = {"grad_norm": "3 step/gradient norm before clipping", "loss_scale": "3 step/loss scale",
+          "images_per_second": "3 step/images per second", "data_wait_seconds": "3 step/seconds waiting for data",
+          "step_seconds": "3 step/seconds", "memory_gib": "3 step/memory, GiB at most"}
+_LOSSES = {"loss": "total", "loss_queries": "queries alone"}
 
 
 def tag(name: str, split: str) -> Optional[str]:
@@ -42,15 +44,16 @@ def tag(name: str, split: str) -> Optional[str]:
     split   "train" for a step's record, and what was evaluated ("val") for an evaluation's
     """
     if name in _NAMES:
-        group, _, rest = _NAMES[name].partition("/")
-        return f"{group}/{split} {rest}" if group == "loss" else f"{group}/{rest}"
+        return _NAMES[name]
+    if name in _LOSSES:
+        return f"2 loss/{split} {_LOSSES[name]}"
     if name.startswith("lr_"):
-        return f"learning rate/{name[3:]}"
+        return f"3 step/learning rate {name[3:]}"
     match = _LAYER.match(name)
     if match:
         layer = "last layer" if match["layer"] is None else f"layer {int(match['layer']) + 1}"
         return f"{match['kind']}/{split} {layer}"
-    return f"precision/{name}" if name.startswith(("AP", "AR")) else None
+    return f"1 precision/{name}" if name.startswith(("AP", "AR")) else None
 
 
 class TensorBoard:
@@ -61,6 +64,7 @@ class TensorBoard:
 
     def __init__(self, directory: Path, step: int, on: bool) -> None:
         self.writer: Any = None
+        self.hook: Any = None
         if on:
             try:
                 from torch.utils.tensorboard import SummaryWriter  # here, for it takes a second: not every command writes
@@ -88,13 +92,13 @@ class TensorBoard:
         self._scalars(record["losses"], split, record["step"])
         for name, figures in record["per_class"].items():
             if figures["AP"] is not None:
-                self.writer.add_scalar(f"AP by class/{name}", figures["AP"], record["step"])
+                self.writer.add_scalar(f"4 AP by class/{name}", figures["AP"], record["step"])
         for name, value in record["health"].items():
             values = dict(enumerate(value, 1)) if isinstance(value, list) else {"": value}
             for layer, number in values.items():
                 if number is not None and name != "num_queries":
                     where = f"{name} layer {layer}" if layer else name
-                    self.writer.add_scalar(f"health/{where}", number, record["step"])
+                    self.writer.add_scalar(f"5 health/{where}", number, record["step"])
         self.writer.flush()
 
     def picture(self, name: str, path: Path, step: int) -> None:
@@ -133,11 +137,13 @@ class TensorBoard:
                                 self.writer.add_histogram(f"{kind}/{name}", values, run.step + 1)
 
         if self.writer and every:
-            run.optimizer.register_step_pre_hook(write)
+            self.hook = run.optimizer.register_step_pre_hook(write)
 
     def close(self) -> None:
         if self.writer:
             self.writer.close()
+        if self.hook:
+            self.hook.remove()
 
     def _scalars(self, record: dict[str, Any], split: str, step: int) -> None:
         if not self.writer:
@@ -157,6 +163,8 @@ def compared(config: Config) -> dict[str, Any]:
         ours, theirs = getattr(config, part), getattr(preset, part)
         for field in fields(ours):
             value = getattr(ours, field.name)
+            if field.name == "num_classes":  # the data's, no choice
+                continue
             if field.name in always or value != getattr(theirs, field.name):
                 chosen[field.name] = value if isinstance(value, (bool, int, float, str)) else str(value)
     return chosen

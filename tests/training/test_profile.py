@@ -13,11 +13,11 @@ import torch
 from scratch.config import Config
 from scratch.training.log import RunLog
 from scratch.training.loop import fit, train_step
-from scratch.training.profile import FORWARD, PARTS, ROUNDS, WARM_UP, Marks, Profile, diagnose, memory_of, table
+from scratch.training.profile import FORWARD, PARTS, TIMED, TRACED, WARM_UP, Marks, Profile, diagnose, memory_of, table
 from scratch.training.run import Run
 from tests.training.test_loop import Sampler, make_run, random_batch, small_config
 
-STEPS = WARM_UP + 2 * ROUNDS + 1
+STEPS = WARM_UP + TIMED + 1 + TRACED
 
 
 def with_parts(**model: object) -> Config:
@@ -75,7 +75,7 @@ def test_what_is_kept_for_the_backward_pass_is_weighed(result: dict, tmp_path: P
 def test_the_trace_holds_the_parts_by_name(profiled: Run) -> None:
     (trace,) = (profiled.directory / "profile").glob("*.pt.trace.json")
     names = [event.get("name") for event in json.loads(trace.read_text())["traceEvents"]]
-    assert all(names.count(part) >= ROUNDS for part in (*FORWARD, "matcher", "losses", "backward", "optimizer"))
+    assert all(names.count(part) >= TRACED for part in (*FORWARD, "matcher", "losses", "backward", "optimizer"))
 
 
 def test_a_profiled_run_is_the_run_that_it_would_have_been(profiled: Run, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_nothing_is_left_behind(profiled: Run) -> None:
 
 
 def test_a_run_that_ends_early_still_gets_the_trace_of_the_steps_that_there_were(tmp_path: Path) -> None:
-    run = make_run(small_config(max_steps=WARM_UP + ROUNDS + 2, eval_every=100), tmp_path)
+    run = make_run(small_config(max_steps=WARM_UP + TIMED + 2, eval_every=100), tmp_path)
     sampler, log = Sampler(), RunLog(tmp_path)
     fit(run, sampler, sampler, log, lambda run: {"AP": 0.0}, profiled=True)
     log.close()

@@ -43,13 +43,13 @@ def test_a_step_and_an_evaluation_become_curves(tmp_path: Path) -> None:
     log.evaluation({**EVALUATION, "step": 2})
     log.close()
     reader = read(tmp_path)
-    assert curve(reader, "loss/train total") == [(1, 20.0), (2, 10.0)]
-    for name, value in {"loss_ce/train layer 1": 2.5, "loss_ce/train last layer": 1.5, "learning rate/backbone": 0.25,
-                        "gradient/norm before clipping": 3.5, "speed/images per second": 8.0, "loss/val total": 7.0,
-                        "precision/AP50": 0.5, "class_error/val last layer": 12.5, "AP by class/cat": 0.375,
-                        "health/box_spread": 0.625, "health/matched_queries layer 2": 0.75}.items():
+    assert curve(reader, "2 loss/train total") == [(1, 20.0), (2, 10.0)]
+    for name, value in {"loss_ce/train layer 1": 2.5, "loss_ce/train last layer": 1.5, "3 step/learning rate backbone": 0.25,
+                        "3 step/gradient norm before clipping": 3.5, "3 step/images per second": 8.0, "2 loss/val total": 7.0,
+                        "1 precision/AP50": 0.5, "class_error/val last layer": 12.5, "4 AP by class/cat": 0.375,
+                        "5 health/box_spread": 0.625, "5 health/matched_queries layer 2": 0.75}.items():
         assert curve(reader, name)[-1] == (2, value), name
-    assert not {"AP by class/dog", "health/matching_instability"} & set(reader.Tags()["scalars"])
+    assert not {"4 AP by class/dog", "5 health/matching_instability"} & set(reader.Tags()["scalars"])
 
 
 def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_know(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_know(tmp_path: Pa
         for step in steps:
             log.step({**STEP, "step": step, "loss": 10.0 * first + step}, 0.1)
         log.close()
-    assert curve(read(tmp_path), "loss/train total") == [(1, 1.0), (2, 2.0), (3, 23.0), (4, 24.0)]
+    assert curve(read(tmp_path), "2 loss/train total") == [(1, 1.0), (2, 2.0), (3, 23.0), (4, 24.0)]
 
 
 def test_pictures_warnings_and_the_configuration_are_there(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_without_the_package_a_run_goes_on_and_says_so(
 
 
 @pytest.mark.parametrize("name, curve", [
-    ("loss", "loss/val total"), ("cell_loss_ce", "cell_loss_ce/val last layer"), ("lr_x", "learning rate/x"),
-    ("dn_loss_bbox_1", "dn_loss_bbox/val layer 2"), ("AR_10", "precision/AR_10"), ("step", None), ("epoch", None),
-    ("cardinality_error", "cardinality_error/val last layer"), ("loss_scale", "gradient/loss scale"), ("warnings", None),
+    ("loss", "2 loss/val total"), ("cell_loss_ce", "cell_loss_ce/val last layer"), ("lr_x", "3 step/learning rate x"),
+    ("dn_loss_bbox_1", "dn_loss_bbox/val layer 2"), ("AR_10", "1 precision/AR_10"), ("step", None), ("epoch", None),
+    ("cardinality_error", "cardinality_error/val last layer"), ("loss_scale", "3 step/loss scale"), ("warnings", None),
 ])
 def test_a_name_of_the_log_becomes_a_curves_name(name: str, curve: str) -> None:
     assert tag(name, "val") == curve
@@ -145,4 +145,4 @@ def test_a_number_that_is_missing_or_no_number_is_no_point_of_a_curve(tmp_path: 
     board = TensorBoard(tmp_path, 0, on=True)
     board.step({"step": 1, "loss": None, "grad_norm": 2.0, "lr_a": torch.ones(1)})
     board.close()
-    assert read(tmp_path).Tags()["scalars"] == ["gradient/norm before clipping"]
+    assert read(tmp_path).Tags()["scalars"] == ["3 step/gradient norm before clipping"]
