@@ -4,10 +4,11 @@
     precision = right / said,  recall = right / there          both grow a curve as the score threshold falls
     AP_t = mean precision at the recalls 0, 0.01 … 1;  AP = mean of AP_t over t = 0.50, 0.55 … 0.95 and the classes
 
-AP50, AP75: one t alone. Small, medium, large: boxes of area < 32², < 96², ≥ 96² pixels of the original.
-AR_n: the recall reached with the n best detections of each class and image. Crowd boxes are neither hit nor miss.
-pycocotools does the counting, so that the figures are the published ones (Lin et al. 2014, arXiv 1405.0312);
-tests/evaluation/test_coco_eval.py holds all twelve against pycocotools run on files.
+AP50, AP75: one t alone. Small, medium, large: boxes of area < 32², < 96², ≥ 96² pixels of the
+original. AR_n: the recall reached with the n best detections of each class and image. Crowd boxes
+are neither hit nor miss. pycocotools does the counting, so that the figures are the published ones
+(Lin et al. 2014, arXiv 1405.0312); tests/evaluation/test_coco_eval.py holds all twelve against
+pycocotools run on files.
 Read: coco_results (one image) → CocoEvaluator (a split) → evaluate (a model) → format_summary (for people)
 """
 

@@ -3,10 +3,10 @@
     draw_detections    one picture with its boxes and labels
     prediction_sheet   a PNG of several: the truth on the left, the predictions on the right
 
-Boxes are drawn after the picture has been scaled to the size at which it will be looked at, so that lines and letters
-are equally sharp on a thumbnail and on a photograph of 20 megapixels. A line is a dark one around a coloured one, so
-that it stands out from snow and from night; a label is set where it hides as little as possible of boxes and of other
-labels.
+Boxes are drawn after the picture has been scaled to the size at which it will be looked at, so that
+lines and letters are equally sharp on a thumbnail and on a photograph of 20 megapixels. A line is a
+dark one around a coloured one, so that it stands out from snow and from night; a label is set where
+it hides as little as possible of boxes and of other labels.
 """
 
 from __future__ import annotations

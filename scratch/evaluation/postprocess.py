@@ -7,13 +7,15 @@
     pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2)
         → scores (Q,), labels (Q,), boxes (Q,4) an image
 
-Under focal classification each class has a sigmoid of its own, and there is no "no object". Then each
-class of each query is an answer, score[q,k] = σ(l[q,k]), and the best of all Q·K count, as many as COCO
-looks at: where a query doubts between star and cross, AP hears both (Zhu et al. 2020, arXiv 2010.04159,
-in its code). pred_logits (B,Q,K) → scores (N,), labels (N,), boxes (N,4), N = min(Q·K, max(Q, 100)).
+Under focal classification each class has a sigmoid of its own, and there is no "no object". Then
+each class of each query is an answer, score[q,k] = σ(l[q,k]), and the best of all Q·K count, as
+many as COCO looks at: where a query doubts between star and cross, AP hears both (Zhu et al. 2020,
+arXiv 2010.04159, in its code). pred_logits (B,Q,K) → scores (N,), labels (N,), boxes (N,4), N =
+min(Q·K, max(Q, 100)).
 
-The model saw a resized, padded image, but its boxes are shares of the unpadded one, so the original's height and
-width alone bring them home. Equals the official `PostProcess`; proven in tests/evaluation/test_postprocess.py.
+The model saw a resized, padded image, but its boxes are shares of the unpadded one, so the
+original's height and width alone bring them home. Equals the official `PostProcess`; proven in
+tests/evaluation/test_postprocess.py.
 """
 
 from __future__ import annotations

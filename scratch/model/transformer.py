@@ -17,12 +17,10 @@ passed on is what is there. The decoder's tokens start as zeros, so a query is n
 learnt address. The queries have no order and no mask: all objects are found in one pass (DETR,
 section 3.2, appendix A.3).
 
-Cost of an encoder layer at D=256, F=2048, S=380: linear maps 1.00 GFLOPs (∝ S), attention 0.15
-(∝ S²). With DC5, S is four times that: 3.98 and 2.37. A decoder layer with Q=100 and S=380:
-0.44 GFLOPs.
+GFLOPs of an encoder layer at D=256, F=2048, S=380: linear maps 1.00 (∝ S), attention 0.15 (∝ S²).
+With DC5, S is four times that: 3.98 and 2.37. A decoder layer with Q=100 and S=380: 0.44.
 
-Names and the places of dropout are the official DETR's. Same as the reference in torch.nn; proven,
-with the figures, in tests/model/test_transformer.py.
+Names and dropout as in the official DETR. Proven in tests/model/test_transformer.py.
 Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder → Transformer; then
 anchor_decoder.py → AnchorTransformer
 """
@@ -120,6 +118,8 @@ class TransformerDecoder(nn.Module):
         super().__init__()
         self.layers, self.norm = nn.ModuleList(layers), norm
 
+    # All layers' answers come out, not only the last: in training each of them is matched and blamed (the auxiliary
+    # losses of section 3.2), so that early layers need not wait for a gradient through all later ones.
     def forward(self, queries: Queries, memory: Tensor, pos: Tensor, pad_mask: Tensor,
                 need_weights: bool = False) -> tuple[Tensor, list, list]:
         """queries of addresses (Q,D), memory, pos (B,S,D), pad_mask (B,S) → hs (L,B,Q,D), the layers' attentions."""

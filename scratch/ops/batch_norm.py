@@ -13,18 +13,13 @@
         train:  x ─┬─ μ, σ² ─┐      eval, frozen:  x ── · scale ── + shift ── y   one multiply-add
                    └── x̂ ────┴─ y                  scale = weight/√(σ² + ε)  shift = bias − μ·scale
 
-DETR freezes it under pretrained weights (Carion et al. 2020, section 4): few images a GPU make poor
-statistics.
+Frozen under pretrained weights (Carion et al. 2020, section 4): few images make poor statistics.
 
-Backward in training: layer_norm's formula with means over N. The weight is constant on a channel,
-so two sums a channel give all three gradients (g = ∂L/∂y, r = 1/√(σ² + ε)):
+Backward in training, two sums a channel (g = ∂L/∂y, r = 1/√(σ² + ε)):
     ∂bias = Σ g      ∂weight = Σ g·x̂ = r·Σ g·(x−μ)      ∂x = weight·r·(g − ∂bias/N − x̂·∂weight/N)
-Cost: a few FLOPs an element, so memory traffic is what counts: every line of `_BatchNorm` on x is a
-pass over it.
 
-Same as torch.nn.functional.batch_norm and torch.nn.BatchNorm2d, and as the official DETR's
-FrozenBatchNorm2d; proven in tests/ops/test_batch_norm.py. Source: Ioffe & Szegedy 2015, arXiv
-1502.03167, algorithms 1 and 2.
+Ioffe & Szegedy 2015, arXiv 1502.03167, algorithms 1 and 2. Same as torch.nn.BatchNorm2d and the
+official DETR's FrozenBatchNorm2d; proven in tests/ops/test_batch_norm.py.
 Read: layer_norm.py → batch_norm_naive (the formula) → batch_norm → BatchNorm2d → FrozenBatchNorm2d
 """
 
@@ -40,7 +35,9 @@ _OVER = (0, 2, 3)  # images, rows, columns: all but the channels
 def batch_norm_naive(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """The definition in training, one channel at a time."""
     channels = []
-    for c in range(x.shape[1]):
+    for c in range(x.shape[1]):  # a channel knows nothing of the others
+        # All images together: layer_norm never mixes them. So an image's result depends on the batch that it is in, and
+        # a batch of 1 has next to nothing to measure.
         values = x[:, c]  # (B,H,W)
         mean = values.sum() / values.numel()  # ()
         variance = ((values - mean) ** 2).sum() / values.numel()
@@ -72,6 +69,8 @@ def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Ten
         raise ValueError(f"got x of shape {tuple(x.shape)}, wanted at least 2 values a channel in training: "
                          "use a larger batch or image, or evaluate with training=False")
     y, mean, variance = _BatchNorm.apply(x, weight, bias, eps)
+    # A running mean remembers about 1/momentum = 10 batches. After 10 it still holds 0.9¹⁰ = 0.35 of its start, so a
+    # model that is evaluated after a few steps is judged by statistics that are partly made up (mean 0, variance 1).
     # In place, so that whoever else holds the buffers (the state dict, DDP) sees the new values.
     # The batch's variance is divided by N to normalise this batch, and by N − 1 to estimate that of all images.
     with torch.no_grad():
@@ -82,6 +81,10 @@ def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Ten
 
 class _BatchNorm(torch.autograd.Function):
     """Training: returns (y, μ, σ²). Keeps x and three numbers a channel; x − μ is computed again for the backward.
+
+    The backward is layer_norm's formula with means over N. There weight differs from element to element of a mean;
+    here it is constant on a channel and leaves the sums, so that ∂bias and ∂weight are all that ∂x needs besides x and
+    g. A norm takes a few FLOPs an element, so memory traffic is what counts: each line below on x is a pass over it.
 
     Where μ is large against σ, rounding μ shifts every x − μ by the same `rest`, which is the mean of what is left
     (see `standardise` in layer_norm.py). From there on it is one more number of its channel in each formula.
@@ -111,6 +114,7 @@ class _BatchNorm(torch.autograd.Function):
         centred = x - mean  # one pass over x again is cheaper than keeping a second image
         grad_bias = grad.sum(_OVER, keepdim=True, dtype=mean.dtype)  # (1,C,1,1)
         grad_weight = ((grad * centred).sum(_OVER, keepdim=True) - rest * grad_bias) * r  # (1,C,1,1)
+        # Two sums a channel over the whole batch, as in the forward: this is where one image hears of the others.
         # With x̂ = (x − μ − rest)·r, ∂x is linear in x − μ and g: three numbers a channel, two multiply-adds a pixel.
         scale, slope = _per_channel(weight.to(mean.dtype)) * r, r * grad_weight / N  # (1,C,1,1)
         grad_x = torch.addcmul(scale * (rest * slope - grad_bias / N), centred, -scale * slope).addcmul_(grad, scale)
@@ -132,6 +136,7 @@ class BatchNorm2d(nn.Module):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        # At first it only standardises: the next layer begins with inputs of mean 0 and variance 1.
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -140,6 +145,7 @@ class BatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
+            # A convolution under it needs no bias: subtracting the mean would take it away again.
             self.num_batches_tracked += 1  # in place, as the statistics
         return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training,
                           self.momentum, self.eps)

@@ -20,10 +20,8 @@ Backward, with g = ∂L/∂y as (N,O):
     ∂matrix = columnsᵀ g      ∂columns = g matrixᵀ
     ∂x: `_fold` returns each copy to the pixel it came from
 
-With G groups the same holds for each group by itself: G products of K = k·k'·C/G and O/G in one
-batch.
-Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold
-→ Columns.backward. Proven in tests/ops/test_conv2d.py.
+With G groups: G products of K = k·k'·C/G and O/G in one batch. Proven in tests/ops/test_conv2d.py.
+Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold → backward
 """
 
 from __future__ import annotations

@@ -5,12 +5,14 @@
     2  rename last.pt → previous.pt                           previous.pt (old); there is no last.pt
     3  rename last.pt.partial → last.pt, fsync the folder     last.pt (new), previous.pt (old)
 
-A rename within a folder is atomic: a name shows the old file or the new one, never half of one. So at each moment at
-least one whole checkpoint stands under a name that `latest_checkpoint` looks at. (A hard link could spare the gap after
-2, but mounted network drives often refuse them.) best.pt is replaced in one rename and keeps no predecessor.
+A rename within a folder is atomic: a name shows the old file or the new one, never half of one. So
+at each moment at least one whole checkpoint stands under a name that `latest_checkpoint` looks at.
+(A hard link could spare the gap after 2, but mounted network drives often refuse them.) best.pt is
+replaced in one rename and keeps no predecessor.
 
-A checkpoint holds tensors and plain values alone, so loading one (weights_only=True) cannot run foreign code.
-Proven by truncating a file at every byte, and by killing a process that saves: tests/training/test_checkpoint.py.
+A checkpoint holds tensors and plain values alone, so loading one (weights_only=True) cannot run
+foreign code. Proven by truncating a file at every byte, and by killing a process that saves:
+tests/training/test_checkpoint.py.
 """
 
 from __future__ import annotations

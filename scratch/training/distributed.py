@@ -6,9 +6,10 @@
                                                    ├─▶ mean ─▶ the same step on every rank ─▶ still the same weights
     rank 1:  its images ─▶ model copy ─▶ gradient ─┘
 
-Each rank is a process with a GPU (or, over gloo, some CPU cores) of its own. DistributedDataParallel averages the
-gradients while the backward pass still runs; all else that ranks say to each other is in this file. Started without
-torchrun there is one rank, and every method does nothing.
+Each rank is a process with a GPU (or, over gloo, some CPU cores) of its own.
+DistributedDataParallel averages the gradients while the backward pass still runs; all else that
+ranks say to each other is in this file. Started without torchrun there is one rank, and every
+method does nothing.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     θ̄ ← θ̄ + (1 − d)·(θ − θ̄)          d = min(decay, (1 + n) / (10 + n))          n = updates done so far
 
-The running average θ̄ follows the weights θ about 1/(1−decay) steps behind, and smooths what single batches did.
-While n is small so is d (0.1 at first), or the average would remember the random weights it began with.
-It is for evaluation only; the optimizer never sees it. Polyak & Juditsky 1992; warm-up as in TensorFlow.
+The running average θ̄ follows the weights θ about 1/(1−decay) steps behind, and smooths what single
+batches did. While n is small so is d (0.1 at first), or the average would remember the random
+weights it began with. It is for evaluation only; the optimizer never sees it. Polyak & Juditsky
+1992; warm-up as in TensorFlow.
 """
 
 from __future__ import annotations

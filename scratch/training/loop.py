@@ -4,8 +4,9 @@
                                                                                                   │
     evaluation ◀── after each epoch, and at the end ◀── checkpoint ◀── every few steps ◀──────────┘
 
-Mixed precision, data parallelism, accumulation and the weights' running average are objects that do nothing when they
-are off, so there is one loop and not sixteen. All that changes while a detector learns is in `Run` (run.py).
+Mixed precision, data parallelism, accumulation and the weights' running average are objects that do
+nothing when they are off, so there is one loop and not sixteen. All that changes while a detector
+learns is in `Run` (run.py).
 
 Read: train_step (one optimizer step) → fit (the whole run)
 """

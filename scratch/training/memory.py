@@ -6,10 +6,11 @@
     └───────────────┘  of B images    └───────┘└───────┘  before the next part begins
             one optimizer step                one optimizer step
 
-Activations grow with the images that are on their way together; gradients, weights and moments do not. Gradients add
-up over the parts, and every loss is divided by the boxes of the whole step (loop.py), so that the step is the same
-one: the same images, the same effective batch, the same order of the data. Only a trained batch norm, which sees a
-part at a time, and dropout can tell. A run remembers its parts, also in its checkpoint, and does not try again.
+Activations grow with the images that are on their way together; gradients, weights and moments do
+not. Gradients add up over the parts, and every loss is divided by the boxes of the whole step
+(loop.py), so that the step is the same one: the same images, the same effective batch, the same
+order of the data. Only a trained batch norm, which sees a part at a time, and dropout can tell. A
+run remembers its parts, also in its checkpoint, and does not try again.
 
 torch.OutOfMemoryError is a GPU's; proven by throwing it in tests/training/test_memory.py.
 """

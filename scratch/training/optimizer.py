@@ -13,9 +13,8 @@
         +1000  −1000  +1000  −1000        −52.6    1000     0.05·η       undecided: hardly moves
 
 Adam: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1. AdamW: Loshchilov & Hutter 2019 (1711.05101),
-algorithm 2. DETR (section 4): η = 1e-4, backbone 1e-5, λ = 1e-4, gradients clipped at 0.1.
-Same as torch.optim.AdamW and torch.nn.utils.clip_grad_norm_; proven in
-tests/training/test_optimizer.py.
+algorithm 2. DETR (section 4): η = 1e-4, backbone 1e-5, λ = 1e-4, gradients clipped at 0.1. Same as
+torch.optim.AdamW and torch.nn.utils.clip_grad_norm_; proven in tests/training/test_optimizer.py.
 Read: adamw_definition (the formula) → adamw_foreach (all tensors at once) → AdamW (owns m and v)
       → clip_grad_norm_ → parameter_groups (who learns how fast)
 """

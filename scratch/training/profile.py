@@ -3,17 +3,18 @@
     │ data wait │ backbone │ encoder │ decoder │ heads │ matcher │ losses │ backward │ optimizer │ rest │
     └───────────┴────────────────────────────── one step ─────────────────────────────────────────────┘
 
-After some steps to warm up, names are put around the parts from outside (hooks on modules, wrappers around methods) for
-three rounds of steps, and then taken away again:
+After some steps to warm up, names are put around the parts from outside (hooks on modules, wrappers
+around methods) for three rounds of steps, and then taken away again:
 
     timed     a mark at every border, the host's clock or an event in the GPU's queue: nothing waits, nothing is slower
     weighed   one step that counts what each part keeps for the backward pass (autograd's saved tensors, each once)
     traced    torch.profiler records every operation of every thread. Slow, and only for the eye
 
-Into the run's folder go profile/*.pt.trace.json (open it in ui.perfetto.dev or chrome://tracing, or with TensorBoard's
-profiler plugin) and profile/profile.json (the printed tables as numbers). Backward is one part, for autograd's thread
-does not know whose gradient it computes; the trace shows its operations. A part within a part (the matcher in the
-losses) counts for itself alone, so that all parts add up to the step. Proven in tests/training/test_profile.py.
+Into the run's folder go profile/*.pt.trace.json (open it in ui.perfetto.dev or chrome://tracing, or
+with TensorBoard's profiler plugin) and profile/profile.json (the printed tables as numbers).
+Backward is one part, for autograd's thread does not know whose gradient it computes; the trace
+shows its operations. A part within a part (the matcher in the losses) counts for itself alone, so
+that all parts add up to the step. Proven in tests/training/test_profile.py.
 Read: Marks → Profile → table → diagnose
 """
 

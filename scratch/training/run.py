@@ -3,8 +3,8 @@
     weights · optimizer's moments · loss scale · running average · random generators ·
     place in the data · clock · best AP · last matching
 
-`Run` holds all of it beside the run's budget and the configuration; what it saves and loads is all that a resumed run
-needs to go on bit for bit on a CPU: tests/test_resume.py kills one and compares.
+`Run` holds all of it beside the run's budget and the configuration; what it saves and loads is all
+that a resumed run needs to go on bit for bit on a CPU: tests/test_resume.py kills one and compares.
 """
 
 from __future__ import annotations

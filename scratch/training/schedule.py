@@ -17,8 +17,8 @@
 Why warm up: at step 1 AdamW's v̂ is a single square, so every weight steps by η whatever its
 gradient says; better a small η until v has seen more. Why decay: near a minimum, a step of fixed
 size only jumps across it. All groups share one factor, so the backbone stays at a tenth of the
-transformer's rate.
-Same as torch's LinearLR, StepLR and CosineAnnealingLR; proven in tests/training/test_schedule.py.
+transformer's rate. Same as torch's LinearLR, StepLR and CosineAnnealingLR; proven in
+tests/training/test_schedule.py.
 Read: learning_rate_factor (the formula) → Schedule (writes it into the optimizer)
 """
 

@@ -10,8 +10,9 @@
     Histograms of weights and gradients, on request (--histograms-every)
     HParams    the settings that differ from the preset, beside what came of them, so that runs can be compared
 
-TensorBoard's own event file lies in the run's folder. A run that goes on after a crash takes back what it had written
-after its checkpoint (`purge_step`), as its log.jsonl does. Without the package nothing is written, and that is said.
+TensorBoard's own event file lies in the run's folder. A run that goes on after a crash takes back
+what it had written after its checkpoint (`purge_step`), as its log.jsonl does. Without the package
+nothing is written, and that is said.
 Read back with TensorBoard's own reader in tests/training/test_tensorboard.py.
 """
 

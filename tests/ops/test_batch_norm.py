@@ -76,6 +76,14 @@ def test_the_gradient_of_training_can_neither_shift_nor_scale_a_channel() -> Non
     torch.testing.assert_close((x.grad * x).sum((0, 2, 3)), nothing, rtol=0, atol=1e-12)
 
 
+def test_after_ten_batches_a_third_of_the_running_statistics_is_still_their_start() -> None:
+    running_mean, running_var = torch.zeros(1).double(), torch.ones(1).double()
+    x = torch.zeros(2, 1, 3, 5).double() + 7  # of mean 7 and variance 0
+    for _ in range(10):
+        batch_norm(x, running_mean, running_var, torch.ones(1).double(), torch.zeros(1).double(), training=True)
+    assert round(running_var.item(), 2) == 0.35 and running_mean.item() == pytest.approx(7 * (1 - 0.9 ** 10))
+
+
 def test_running_statistics_follow_torch_over_several_steps_and_serve_evaluation() -> None:
     ours, theirs = BatchNorm2d(5).double(), nn.BatchNorm2d(5).double()
     for step in range(4):
