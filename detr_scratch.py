@@ -5,6 +5,9 @@
     python detr_scratch.py                           train on generated shapes: detr_141m_fast on a GPU, else tiny
     python detr_scratch.py train --data DIR          train on a COCO-format folder
     python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: a run's folder or a checkpoint)
+    python detr_scratch.py analyze RUN [RUN …]       where detectors err and what it costs: report.md, report.html
+    python detr_scratch.py sweep --space … --out DIR good settings, searched by Optuna; resumable, several at a time
+    python detr_scratch.py lr-range --out DIR        how high a learning rate may be
     python detr_scratch.py predict IMAGE|DIR         boxes drawn on pictures, and as COCO JSON
     python detr_scratch.py info [--preset NAME]      parameters by part, and the primitives that one step is made of
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
@@ -27,9 +30,11 @@ from typing import Any, Optional, Sequence
 import torch
 import tyro
 
+from commands.analyze import AnalyzeArguments, analyze, draw_mistakes
 from commands.check_data import CheckDataArguments, check_data
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from commands.info import InfoArguments, info
+from commands.lr_range import LrRangeArguments, lr_range
 from commands.opening import (
     generate_shapes, make_criterion, newest_run, open_split, parameter_count, read_checkpoint, resolve_device,
 )
@@ -135,10 +140,10 @@ def train(arguments: TrainArguments) -> None:
     say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
         f"{format_summary(run.last_metrics)}\n"
         f"(the best evaluation had AP {run.best_ap:.3f}, and its weights are in best.pt)\n\nLook next at\n"
-        f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation\n"
+        f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
         f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step (tensorboard --logdir runs shows them)\n"
         f"  python detr_scratch.py predict IMAGE|DIR --checkpoint {run_dir} --out predictions\n"
-        f"  python detr_scratch.py eval {run_dir}")
+        f"  python detr_scratch.py analyze {run_dir}")
 
 
 def budget(train: TrainConfig) -> str:
@@ -167,6 +172,9 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
         if (metrics["AP"] or 0.0) > run.best_ap:  # beside the weights that will be best.pt
             detections = {"split": metrics["split"], "step": run.step, "results": results}
             write_json(run.directory / "best_detections.json", detections)
+        if run.finished():
+            for name, picture in draw_mistakes(eval_set, results, sheet.parent).items():
+                log.board.picture(f"mistakes/{name}", picture, run.step)
         log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {metrics['AP'] or 0:.3f}  "
                 f"AP50 {metrics['AP50'] or 0:.3f}  AP75 {metrics['AP75'] or 0:.3f}  "
                 f"loss {metrics['losses']['loss']:.2f}  {sheet}")
@@ -281,9 +289,27 @@ def parse_check_data(argv: Sequence[str]) -> CheckDataArguments:
     return parse(CheckDataArguments, CheckDataArguments(tyro.MISSING, DataConfig()), "check-data", argv)
 
 
+def sweeping() -> Any:
+    """commands/sweep.py, imported where it is asked for: it alone needs Optuna, which takes a second."""
+    from commands import sweep
+
+    return sweep
+
+
+def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) -> Any:
+    """The arguments of a command that begins runs in a folder of its own: a preset, changed by the flags."""
+    given = flags_given(argv, "preset", "device")
+    config = preset_config(given.preset, resolve_device(given.device or "auto"))
+    return parse(arguments_type, arguments_type(config=config, out=tyro.MISSING), command, argv)
+
+
 COMMANDS = {
     "train": (parse_train, train),
     "eval": (parse_eval, evaluate_checkpoint),
+    "analyze": (lambda argv: parse(AnalyzeArguments, AnalyzeArguments(tyro.MISSING), "analyze", argv), analyze),
+    "sweep": (lambda argv: parse_from_preset(sweeping().SweepArguments, "sweep", argv),
+              lambda arguments: sweeping().sweep(arguments)),
+    "lr-range": (lambda argv: parse_from_preset(LrRangeArguments, "lr-range", argv), lr_range),
     "predict": (lambda argv: parse(PredictArguments, PredictArguments(tyro.MISSING), "predict", argv), predict),
     "info": (parse_info, info),
     "check-data": (parse_check_data, check_data),

@@ -74,7 +74,8 @@ def test_a_peak_is_counted_from_where_it_was_forgotten():
 
 
 def test_looking_is_measured_beside_not_looking(tmp_path, monkeypatch):
-    arguments = argparse.Namespace(preset="tiny", device="cpu", precision="float32", batch_size=1, size=(64, 64), steps=2)
+    arguments = argparse.Namespace(preset="tiny", device="cpu", precision="float32", batch_size=1, size=(64, 64),
+                                   steps=2)
     monkeypatch.setattr("benchmarks.watching.BLOCKS", 2)
     monkeypatch.setattr("benchmarks.watching.HISTOGRAMS_EVERY", 1)
     result = watching.measure(arguments, tmp_path)

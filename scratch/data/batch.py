@@ -47,7 +47,7 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def split(self, parts: int) -> "list[Batch]":
-        """The same images in `parts` Batches of (nearly) equal size, or one each if they are fewer; views, no copies."""
+        """The same images in `parts` Batches of about equal size, or one each if they are fewer; views, no copies."""
         size = -(-len(self.targets) // parts)
         return [Batch(self.images[i:i + size], self.pad_mask[i:i + size], self.targets[i:i + size])
                 for i in range(0, len(self.targets), size)]

@@ -2,9 +2,9 @@
 
     guard          looks at                                     speaks when
     loss spike     the loss, the last 50 losses                 loss > 3 · their median
-    starvation     seconds waited for images, of all seconds    more than 0.3 over 50 steps
-    dead layers    gradients, in every 100th step               one is exactly 0, twice in a row; or 0.9 of the hidden
-                                                                units of a feed-forward block get none
+    starvation     seconds waited for images, of all            more than 0.3 over 50 steps
+    dead layers    gradients, in every 100th step               twice in a row, one is exactly 0, or
+                                                                0.9 of the hidden units get none
     loss scale     fp16's S (precision.py)                      S < 1
 
           loss  │      ×            a healthy loss is noisy: batches differ. A spike is something
@@ -36,7 +36,7 @@ SPIKE = 3.0      # of the median: batches of 2 differ by a factor of 2 in a heal
 STARVED = 0.3    # of the time: with that much waiting, a faster device would hardly be felt
 EVERY = 100      # steps between two looks at all gradients, each of which makes the host wait for the device
 DEAD_UNITS = 0.9
-# DETR's decoder begins with tokens of zeros, so that its first self-attention has nothing to mix (model/transformer.py).
+# DETR's decoder begins with tokens of zeros: its first self-attention has nothing to mix (model/transformer.py).
 IDLE = ("transformer.decoder.layers.0.self_attn.", "transformer.decoder.layers.0.norm1.")
 
 
@@ -60,9 +60,9 @@ class LossSpike:
         self.losses.append(loss)
         if len(before) < SETTLED or loss <= SPIKE * median(before):
             return None
-        return (f"the loss is {loss:.4g}, {loss / median(before):.1f} times the median of the {len(before)} steps before. "
-                f"Once: look at this step's images, {shortened(image_ids)} (check-data finds broken boxes). Again and "
-                "again: lower --lr and --lr-backbone, or set --clip-max-norm")
+        return (f"the loss is {loss:.4g}, {loss / median(before):.1f} times the median of the {len(before)} steps "
+                f"before. Once: look at this step's images, {shortened(image_ids)} (check-data finds broken boxes). "
+                "Again and again: lower --lr and --lr-backbone, or set --clip-max-norm")
 
 
 class Starvation:
@@ -78,9 +78,9 @@ class Starvation:
         waited, in_all = map(sum, zip(*self.seconds))
         if waited <= STARVED * in_all:
             return None
-        return (f"the loader is the bottleneck: {waited / in_all:.0%} of the last {WINDOW} steps' time went by waiting for "
-                f"images. Raise --workers (now {run.config.data.workers}), or store the images at about the size that "
-                "they are trained in")
+        return (f"the loader is the bottleneck: {waited / in_all:.0%} of the last {WINDOW} steps' time went by waiting "
+                f"for images. Raise --workers (now {run.config.data.workers}), or store the images at about the size "
+                "that they are trained in")
 
 
 class LossScale:
@@ -90,8 +90,8 @@ class LossScale:
         scale = record.get("loss_scale", 1.0)
         if scale >= 1:
             return None
-        return (f"fp16's loss scale has fallen to {scale:.3g}: gradients overflow even where the loss is not enlarged, and "
-                "such steps teach nothing. Take --precision bf16 or float32, or lower --lr")
+        return (f"fp16's loss scale has fallen to {scale:.3g}: gradients overflow even where the loss is not enlarged, "
+                "and such steps teach nothing. Take --precision bf16 or float32, or lower --lr")
 
 
 class DeadLayers:
@@ -121,8 +121,8 @@ class DeadLayers:
         self.due = (run.step + 1) % EVERY == 0  # the next step's
         if not self.dead:
             return None
-        return (f"(nearly) no gradient reaches {shortened(sorted(self.dead))}, which then cannot learn. After a loss spike: "
-                "go on from best.pt with a lower --lr. From the start: is there a weight of 0 in the loss?")
+        return (f"(nearly) no gradient reaches {shortened(sorted(self.dead))}, which then cannot learn. After a loss "
+                "spike: go on from best.pt with a lower --lr. From the start: is there a weight of 0 in the loss?")
 
 
 def is_hidden(name: str) -> bool:

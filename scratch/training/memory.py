@@ -44,7 +44,7 @@ def step_that_fits(step: Callable[[Run, list[Any]], dict[str, float]], run: Run,
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         run.parts *= 2
-        say(f"{largest} images at once do not fit into the memory of {run.device}: from here on they pass in {run.parts} "
-            f"parts, {-(-largest // 2)} images at once, and share one step as before. (--batch-size "
+        say(f"{largest} images at once do not fit into the memory of {run.device}: from here on they pass in "
+            f"{run.parts} parts, {-(-largest // 2)} images at once, and share one step as before. (--batch-size "
             f"{max(1, run.config.train.batch_size // run.parts)} --accumulate "
             f"{run.config.train.accumulate * run.parts} is the same from the start)")

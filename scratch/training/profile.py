@@ -158,7 +158,8 @@ def named_parts(run: Run, part: Callable[[str], Any]) -> Iterator[None]:
     """While it lasts, each part of a step runs within `part(name)`."""
     criterion, precision = run.criterion, run.precision
     methods = [(run.unwrapped, path, name) for name, paths in FORWARD.items() for path in paths]
-    methods += [(criterion, "matching", "matcher"), (precision, "backward", "backward"), (precision, "step", "optimizer")]
+    methods += [(criterion, "matching", "matcher"), (precision, "backward", "backward"),
+                (precision, "step", "optimizer")]
     with ExitStack() as undo:
         for owner, path, name in methods:
             *inner, method = path.split(".")
@@ -210,8 +211,8 @@ def table(result: dict[str, Any]) -> str:
         if part in seconds:
             lines.append(f"  {part:12}{1000 * seconds[part]:>10.1f}{seconds[part] / in_all:>8.1%}"
                          + (f"{kept[part] / 2**20:>16.1f} MiB" if kept.get(part) else ""))
-    lines.append("memory: " + ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in result["memory"].items() if size)
-                 + f"; the most used so far: {result['peak_gib']:.2f} GiB")
+    stays = [f"{name} {size / 2**20:.1f} MiB" for name, size in result["memory"].items() if size]
+    lines.append("memory: " + ", ".join(stays) + f"; the most used so far: {result['peak_gib']:.2f} GiB")
     return "\n".join(lines)
 
 
@@ -224,14 +225,14 @@ def diagnose(seconds: dict[str, float], workers: int) -> str:
         return (f"the loader is the bottleneck: {share['data wait']:.0%} of a step goes by waiting for images; raise "
                 f"--workers (now {workers}), or store the images at about the size that they are trained in")
     if share.get("rest", 0) > 0.25:
-        return (f"the host is the bottleneck: for {share['rest']:.0%} of a step no part runs; a larger --batch-size gives "
-                "the device more to do at a time")
+        return (f"the host is the bottleneck: for {share['rest']:.0%} of a step no part runs; a larger --batch-size "
+                "gives the device more to do at a time")
     if share.get("matcher", 0) + share.get("losses", 0) > 0.2:
         return (f"matching and losses take {share.get('matcher', 0) + share.get('losses', 0):.0%} of a step: fewer "
                 "--num-queries, or --no-aux-loss, would pay")
     if share.get("optimizer", 0) > 0.2:
-        return (f"the optimizer takes {share['optimizer']:.0%} of a step, whatever the images: a larger --batch-size or "
-                "--accumulate shares it among more of them")
+        return (f"the optimizer takes {share['optimizer']:.0%} of a step, whatever the images: a larger --batch-size "
+                "or --accumulate shares it among more of them")
     advice = {"backbone": "a smaller --short-side or --backbone", "encoder": "a smaller --short-side, or fewer "
               "--enc-layers", "decoder": "fewer --dec-layers or --num-queries"}.get(largest, "a smaller model")
     return (f"nothing stands in the way: the device computes. Of the forward pass the {largest} takes most "

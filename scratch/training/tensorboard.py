@@ -32,7 +32,8 @@ MOST_VALUES = 100_000  # of a tensor in a histogram: every n-th, where there are
 
 # A record's names → TensorBoard's "group/name". The curves of a group share a part of the page, and the groups stand in
 # the order of their names: what is looked at first has a number.
-_LAYER = re.compile(r"(?P<kind>(?:dn_|cell_)?(?:loss_(?:ce|bbox|giou)|class_error|cardinality_error))(?:_(?P<layer>\d+))?$")
+_LAYER = re.compile(r"(?P<kind>(?:dn_|cell_)?(?:loss_(?:ce|bbox|giou)|class_error|cardinality_error))"
+                    r"(?:_(?P<layer>\d+))?$")
 _NAMES = {"grad_norm": "3 step/gradient norm before clipping", "loss_scale": "3 step/loss scale",
           "images_per_second": "3 step/images per second", "data_wait_seconds": "3 step/seconds waiting for data",
           "step_seconds": "3 step/seconds", "memory_gib": "3 step/memory, GiB at most"}
@@ -68,7 +69,7 @@ class TensorBoard:
         self.hook: Any = None
         if on:
             try:
-                from torch.utils.tensorboard import SummaryWriter  # here, for it takes a second: not every command writes
+                from torch.utils.tensorboard import SummaryWriter  # here: it takes a second, and few commands write
             except ImportError:
                 print("note: TensorBoard's file is not written, for the package is missing (pip install tensorboard)")
             else:
@@ -156,7 +157,7 @@ class TensorBoard:
 
 
 def compared(config: Config) -> dict[str, Any]:
-    """The settings that runs are compared by: the preset, the rates, the sizes, and all that differs from the preset."""
+    """The settings that runs are compared by: preset, rates, sizes, and all that differs from the preset."""
     always = {"lr", "lr_backbone", "batch_size", "hidden_dim", "num_queries", "weight_decay"}
     preset = PRESETS.get(config.preset, config)
     chosen: dict[str, Any] = {"preset": config.preset}

@@ -1,4 +1,4 @@
-"""A batch that does not fit is learnt in parts: the same step, remembered, and refused only where nothing is left to halve."""
+"""A batch that does not fit is learnt in parts: the same step, remembered, refused where nothing is left to halve."""
 
 from __future__ import annotations
 

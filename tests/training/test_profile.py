@@ -1,4 +1,4 @@
-"""The profile: its parts add up to the step, it weighs what is kept, it leaves nothing behind, and it says who is to blame."""
+"""The profile: its parts add up to the step, it weighs what is kept, leaves nothing behind, says who is to blame."""
 
 from __future__ import annotations
 

@@ -19,8 +19,9 @@ from tests.training.test_loop import make_run, random_batch, small_config
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
-STEP = {"epoch": 0, "minutes": 0.5, "loss": 20.0, "loss_queries": 15.0, "loss_ce": 1.5, "loss_bbox": 0.5, "loss_giou": 0.75,
-        "loss_ce_0": 2.5, "grad_norm": 3.5, "lr_backbone": 0.25, "images_per_second": 8.0, "memory_gib": 0.5}
+STEP = {"epoch": 0, "minutes": 0.5, "loss": 20.0, "loss_queries": 15.0, "loss_ce": 1.5, "loss_bbox": 0.5,
+        "loss_giou": 0.75, "loss_ce_0": 2.5, "grad_norm": 3.5, "lr_backbone": 0.25, "images_per_second": 8.0,
+        "memory_gib": 0.5}
 EVALUATION = {"split": "val", "AP": 0.25, "AP50": 0.5, "losses": {"loss": 7.0, "class_error": 12.5},
               "per_class": {"cat": {"AP": 0.375, "AP50": 0.5}, "dog": {"AP": None, "AP50": None}},
               "health": {"num_queries": 5, "box_spread": 0.625, "matched_queries": [0.25, 0.75],
@@ -28,7 +29,8 @@ EVALUATION = {"split": "val", "AP": 0.25, "AP50": 0.5, "losses": {"loss": 7.0, "
 
 
 def read(folder: Path) -> Any:
-    reader = event_accumulator.EventAccumulator(str(folder), size_guidance=dict.fromkeys(("images", "scalars", "histograms"), 0))
+    all_of_them = dict.fromkeys(("images", "scalars", "histograms"), 0)
+    reader = event_accumulator.EventAccumulator(str(folder), size_guidance=all_of_them)
     return reader.Reload()
 
 
@@ -44,8 +46,9 @@ def test_a_step_and_an_evaluation_become_curves(tmp_path: Path) -> None:
     log.close()
     reader = read(tmp_path)
     assert curve(reader, "2 loss/train total") == [(1, 20.0), (2, 10.0)]
-    for name, value in {"loss_ce/train layer 1": 2.5, "loss_ce/train last layer": 1.5, "3 step/learning rate backbone": 0.25,
-                        "3 step/gradient norm before clipping": 3.5, "3 step/images per second": 8.0, "2 loss/val total": 7.0,
+    for name, value in {"loss_ce/train layer 1": 2.5, "loss_ce/train last layer": 1.5,
+                        "3 step/learning rate backbone": 0.25, "3 step/gradient norm before clipping": 3.5,
+                        "3 step/images per second": 8.0, "2 loss/val total": 7.0,
                         "1 precision/AP50": 0.5, "class_error/val last layer": 12.5, "4 AP by class/cat": 0.375,
                         "5 health/box_spread": 0.625, "5 health/matched_queries layer 2": 0.75}.items():
         assert curve(reader, name)[-1] == (2, value), name

@@ -1,0 +1,275 @@
+"""analyze: where does a trained detector err, what does it cost, and how do runs compare?
+
+    RUN/ best.pt                 the detector: size, configuration, classes
+         log.jsonl               its curve, its best and its last evaluation
+         best_detections.json    what it found then; if there is none that fits, it is run once
+    the data's annotations       what is there
+                                 ─▶ scratch/evaluation: figures ─▶ scratch/analysis/report: pages
+
+Read: analyze → examine (one run) → found (its detections) → judged (its figures)
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Optional, Tuple
+
+import numpy as np
+import torch
+import tyro
+
+from commands.opening import generate_shapes, load_detector, open_split, read_checkpoint, resolve_device
+from scratch.analysis.error_charts import CHARTS, save
+from scratch.analysis.flops import parts_table
+from scratch.analysis.learning_curve import read_run
+from scratch.analysis.report import SHEET, write_report
+from scratch.analysis.run_summary import changed_fields, summarise_log
+from scratch.config import PRESETS, Config, DataConfig
+from scratch.data.check import check_dataset
+from scratch.data.coco import Classes, CocoDetection
+from scratch.data.images import read_image
+from scratch.data.loader import make_loader
+from scratch.data.transforms import Augmentation
+from scratch.evaluation.breakdown import CURVE_IOUS, by_class, by_number, by_size
+from scratch.evaluation.calibration import calibration
+from scratch.evaluation.coco_eval import CocoEvaluator, evaluate
+from scratch.evaluation.error_analysis import analyse_errors, find_errors
+from scratch.evaluation.matching import Matches, Results, Truth, coco_evaluation, matches_of
+from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
+from scratch.evaluation.pictures import prediction_sheet
+from scratch.model.detr import build_detr
+from scratch.ops.boxes import box_xywh_to_xyxy
+from scratch.training.checkpoint import latest_checkpoint
+from scratch.training.distributed import Distributed
+from scratch.training.precision import Precision
+
+DETECTIONS = "best_detections.json"  # {"split", "step", "results": COCO's result entries}
+MOST_CLASSES, MOST_IMAGES = 20, 8  # shown in tables and charts; all are counted
+
+
+@dataclass(frozen=True)
+class AnalyzeArguments:
+    """Say where trained detectors err and what it costs them, in one report: Markdown, HTML, charts and their data."""
+
+    runs: tyro.conf.Positional[Tuple[Path, ...]]
+    """runs' folders (their best.pt), or checkpoint files"""
+    eval_split: Optional[Literal["val", "test", "train"]] = None
+    """the split to judge; None: that of the run's own evaluations"""
+    data: Optional[str] = None
+    """another COCO-format folder than the one that the detector was trained with"""
+    out: Optional[Path] = None
+    """the folder to write; None: `analysis` in the first run's folder"""
+    batch_size: int = 8
+    """images of one forward pass, where the detector must be run"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; where the detector must be run"""
+
+
+def analyze(arguments: AnalyzeArguments) -> None:
+    """Write the report, and print its sentences."""
+    if not arguments.runs:
+        raise ValueError("got no run; wanted the folders of training runs, or checkpoint files")
+    out = arguments.out or _folder(arguments.runs[0]) / "analysis"
+    names = _names(arguments.runs)
+    runs = [examine(path, name, arguments, out) for path, name in zip(arguments.runs, names)]
+    curves = [read_run(_folder(path)) | {"name": name} for path, name, run in zip(arguments.runs, names, runs)
+              if run["log"] and run["log"]["steps"]]
+    sentences = write_report({"runs": runs, "curves": curves}, out)
+    print("".join(f"* {sentence.replace('**', '')}\n" for sentence in sentences)
+          + f"\n{out / 'report.md'}\n{out / 'report.html'}: the same in one file, to send")
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _names(paths: Tuple[Path, ...]) -> list[str]:
+    """What each run is called: its folder's name, numbered where that is taken."""
+    taken: Counter[str] = Counter()
+    names = []
+    for path in paths:
+        name = _folder(path).resolve().name
+        taken[name] += 1
+        names.append(name if taken[name] == 1 else f"{name}-{taken[name]}")
+    return names
+
+
+def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> dict[str, Any]:
+    """Everything that the report says about one run, as plain values; draws the sheet of its worst images."""
+    state = read_checkpoint(path)
+    config = Config.from_dict(state["config"])
+    data = replace(config.data, eval_split=arguments.eval_split or config.data.eval_split)
+    if arguments.data:
+        data = replace(data, data=arguments.data, train_images=None, train_annotations=None, val_images=None,
+                       val_annotations=None)
+    results, source = found(path, state, data, arguments)
+    dataset = _open(data, config, state)
+    truth = dataset.ground_truth()
+    figures = judged(truth, results, dataset)
+    file = _file(path)
+    sheet = out / name / SHEET
+    sheet.unlink(missing_ok=True)
+    draw_worst(sheet, dataset, truth, results, figures)
+    model = build_detr(config.model).eval()
+    height, width = _middle_size(dataset)
+    images, pad_mask = torch.zeros(1, 3, height, width), torch.zeros(1, height, width, dtype=torch.bool)
+    return {
+        "name": name, "split": data.eval_split, "data": data.data if not data.val_images else data.val_images,
+        "source": source, "image_size": [height, width],
+        "parts": parts_table(model, lambda: model(images, pad_mask)), "log": summarise_log(_folder(path)),
+        "checkpoint": {
+            "file": file.name, "bytes": file.stat().st_size, "preset": config.preset, "config": state["config"],
+            "changed": changed_fields(state["config"], PRESETS[config.preset].to_dict())
+            if config.preset in PRESETS else None,
+            **{figure: state[figure] for figure in ("step", "epoch", "minutes")},
+            "classes": list(dataset.classes.names)},
+        **figures}
+
+
+def _file(path: Path) -> Path:
+    """The file that `read_checkpoint` reads."""
+    if path.is_file():
+        return path
+    best = path / "best.pt"
+    return best if best.exists() else latest_checkpoint(path)
+
+
+def _open(data: DataConfig, config: Config, state: dict[str, Any]) -> CocoDetection:
+    return open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed,
+                      Classes.from_dict(state["classes"]))
+
+
+def _middle_size(dataset: CocoDetection) -> tuple[int, int]:
+    """The (height, width) in the middle of those that the split's images have at evaluation."""
+    sizes = [dataset.transform.evaluation_size(int(h), int(w)) for w, h in dataset.annotations.sizes]
+    return sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
+
+
+# -- the detections ------------------------------------------------------------------------------------------------
+
+
+def found(path: Path, state: dict[str, Any], data: DataConfig, arguments: AnalyzeArguments) -> tuple[Results, str]:
+    """The detections to judge, and where they come from, in words; the detector is run where none are kept for this."""
+    kept = _folder(path) / DETECTIONS
+    why = f"there is no {DETECTIONS}"
+    if arguments.data:
+        why = "other data was named"
+    elif kept.exists():
+        try:
+            content = json.loads(kept.read_text(encoding="utf-8"))
+            split, step, results = (content[name] for name in ("split", "step", "results"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{kept} is not what a run writes there ({type(error).__name__}: {error}); wanted JSON "
+                             "with split, step and results: remove it to run the detector again") from error
+        if split != data.eval_split:
+            why = f"{DETECTIONS} is of the {split} split"
+        elif step != state["step"]:
+            why = f"{DETECTIONS} is of step {step}, the checkpoint of step {state['step']}"
+        else:
+            return results, f"`{DETECTIONS}`, which the run wrote at step {step:,}"
+    print(f"{path}: {why}, so the detector is run over the {data.eval_split} split")
+    return detect(path, data, arguments), f"the detector was run for this report: {why}"
+
+
+def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results:
+    """Run the detector over the split, as `detr_scratch.py eval` does."""
+    distributed = Distributed.from_environment(resolve_device(arguments.device))
+    model, config, classes = load_detector(path, distributed.device)
+    generate_shapes(data, distributed)
+    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,)).refuse()
+    dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
+    loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
+                            device_type=distributed.device.type)
+    evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names)
+    precision = Precision(config.train.precision, distributed.device)
+    return evaluate(model, loader, None, evaluator, distributed.device, precision.autocast)[1]
+
+
+# -- the figures ---------------------------------------------------------------------------------------------------
+
+
+def judged(truth: Truth, results: Results, dataset: CocoDetection) -> dict[str, Any]:
+    """Every figure of a split: see the notes of scratch/evaluation/."""
+    evaluator = CocoEvaluator(truth, dataset.classes.ids, dataset.classes.names)
+    unknown = {result["image_id"] for result in results} - {image["id"] for image in truth["images"]}
+    if unknown:
+        raise ValueError(f"got detections for image id {min(unknown)}, which is none of the {len(truth['images'])} "
+                         f"images: the data has changed since; remove {DETECTIONS} to run the detector again")
+    evaluator.results = results
+    names = dict(zip(evaluator.category_ids, evaluator.names))
+    figures = evaluator.summary()
+    evaluation = coco_evaluation(truth, results, CURVE_IOUS)
+    matches = matches_of(evaluation)
+    threshold = best_threshold(matches)
+    shown = matches.shown(threshold["score"])
+    errors = analyse_errors(truth, results, evaluation)
+    per_class = errors.pop("per_class")
+    errors["shown"] = find_errors(truth, results, shown).counts()
+    counted = matches.right | matches.false
+    curves, table = by_class(evaluation), errors_by_class(truth, results, shown)
+    classes = [{"id": i, "name": names[i], **table[i], "AP50": None, "AP75": None, "curves": None,
+                **curves.get(i, {}), "AP": figures["per_class"][names[i]]["AP"], "cost": per_class.get(i, {})}
+               for i in names]
+    classes = sorted(classes, key=lambda c: (-c["missed"] - c["false"], -c["objects"], c["name"]))[:MOST_CLASSES]
+    worst = errors_by_image(truth, results, shown)
+    objects = Counter(a["image_id"] for a in truth["annotations"] if not a["iscrowd"])
+    return {
+        "images": len(truth["images"]), "objects": sum(objects.values()),
+        "most_objects": max(objects.values(), default=0),
+        "crowds": len(truth["annotations"]) - sum(objects.values()), "figures": figures, "errors": errors,
+        "threshold": threshold, "classes": classes, "classes_in_all": len(names),
+        "confusion": _confusion(truth, results, shown, {c["id"]: c["name"] for c in classes}, names),
+        "calibration": calibration(matches.scores[counted], matches.right[counted], threshold["score"]),
+        "sizes": by_size(truth, figures), "numbers": by_number(truth, results),
+        "empty": {"images": sum(not of["objects"] for of in worst),
+                  "false": sum(of["false"] for of in worst if not of["objects"])},
+        "worst": [of for of in worst if of["missed"] or of["false"]][:MOST_IMAGES]}
+
+
+def draw_mistakes(dataset: CocoDetection, results: Results, folder: Path) -> dict[str, Path]:
+    """Three of the report's charts, for a run that has just ended: what mistakes cost, precision-recall, confusion."""
+    figures = judged(dataset.ground_truth(), results, dataset)
+    drawn = {name: save(CHARTS[name](figures), folder / f"{name}.png")
+             for name in ("errors", "precision_recall", "confusion")}
+    return {name: path for name, path in drawn.items() if path}
+
+
+def _confusion(truth: Truth, results: Results, shown: Matches, chosen: dict[int, str],
+               names: dict[int, str]) -> dict[str, Any]:
+    """The confusion matrix of the chosen classes, all others together, and nothing."""
+    ids = [*chosen, *(i for i in names if i not in chosen)]
+    matrix, kept = confusion_matrix(truth, results, shown, ids), len(chosen)
+    others = len(ids) - kept
+    if others:
+        last = len(ids)
+        for axis in (0, 1):
+            sums = matrix.take(range(kept, last), axis).sum(axis, keepdims=True)
+            pieces = (matrix.take(range(kept), axis), sums, matrix.take([last], axis))
+            matrix = np.concatenate(pieces, axis)
+    return {"names": [*chosen.values(), *([f"{others} others"] if others else []), "nothing"], "classes": kept,
+            "matrix": matrix.tolist()}
+
+
+def draw_worst(path: Path, dataset: CocoDetection, truth: Truth, results: Results, figures: dict[str, Any]) -> None:
+    """The sheet of the worst images; none where there is none, or where they cannot be read."""
+    label = {category: k for k, category in enumerate(dataset.classes.ids)}
+    by_id = {image["id"]: image for image in truth["images"]}
+
+    def of_image(entries: list[dict[str, Any]], image_id: int) -> dict[str, torch.Tensor]:
+        mine = [entry for entry in entries if entry["image_id"] == image_id and not entry.get("iscrowd")]
+        return {"boxes": box_xywh_to_xyxy(torch.tensor([e["bbox"] for e in mine]).reshape(-1, 4)),
+                "labels": torch.tensor([label[e["category_id"]] for e in mine], dtype=torch.int64),
+                "scores": torch.tensor([e.get("score", 1.0) for e in mine], dtype=torch.float64)}
+
+    shown = [by_id[of["image_id"]] for of in figures["worst"]]
+    try:
+        images = [read_image(dataset.images / image["file_name"], (image["width"], image["height"])) for image in shown]
+    except (OSError, ValueError):
+        return  # the report says so
+    if shown:
+        prediction_sheet(path, images, [of_image(truth["annotations"], image["id"]) for image in shown],
+                         [of_image(results, image["id"]) for image in shown], dataset.classes.names,
+                         figures["threshold"]["score"])

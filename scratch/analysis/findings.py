@@ -1,0 +1,193 @@
+"""findings: what do all these figures say, in a few plain sentences?
+
+A rule looks at a few figures of an analysed run and gives a sentence, or none: where a figure is
+missing or a difference small, there is nothing to say. The bounds stand below, so that a reader can
+tell why a sentence is there. Nothing is measured here; a cost, from evaluation/error_analysis, is
+what AP50 would gain if that kind of mistake alone were mended. Advice names flags of the command
+`train`, and follows from the kind of mistake, not from a trial: it is where to begin.
+
+Each rule is tried on both sides of its bound in tests/analysis/test_findings.py.
+Read: findings (one run) → the rules, in their order → compared (several)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from scratch.analysis.run_summary import number
+
+# Costs and differences of AP below these are not worth a sentence. One seed's AP moves by about 0.01 from run to run.
+LEAST_COST, LEAST_DIFFERENCE, CHANCE = 0.005, 0.05, 0.01
+LEAST_OBJECTS = 10  # of a class or a size: with fewer, AP is chance
+LEAST_CONFUSED = (3, 0.05)  # cases, and share of the class's objects
+LEAST_GAP = 0.1  # between score and share of right ones
+LOOSE = 0.3  # AP50 − AP75
+
+KINDS = {  # what it is, and what to try
+    "Cls": ("right boxes with the wrong class", ("a larger `--ce-loss-coef`", "a larger `--short-side`",
+            "a look at the labels of the classes that are confused")),
+    "Loc": ("right classes in boxes that fit poorly", ("larger `--bbox-loss-coef` and `--giou-loss-coef`",
+            "`--fine-memory`", "a larger `--short-side`", "a longer run")),
+    "Both": ("detections that are wrong in class and in box", ("a longer run", "more data: the detector sees that "
+             "there is something, but not yet what or where")),
+    "Dupe": ("second detections of objects that are found", ("a longer run", "more decoder layers (`--dec-layers`), in "
+             "which the queries settle who answers")),
+    "Bkg": ("detections where there is nothing", ("a look at the worst images for objects that nobody annotated",
+            "more pictures", "`--mosaic 0.4`", "`--augment zoom`")),
+    "Miss": ("objects of which nothing was said", ("a larger `--short-side` if they are small", "a longer run",
+             "more queries if images hold nearly as many objects")),
+}
+
+
+def findings(run: dict[str, Any]) -> list[str]:
+    """Sentences about one run: how good it is, what costs most, which class and size, confusions, scores, its curve."""
+    rules = (_headline, _dearest, _false_or_missed, _worst_class, _size, _loose, _confused, _queries, _scores, _curve)
+    return [sentence for rule in rules if (sentence := rule(run))]
+
+
+def _headline(run: dict[str, Any]) -> str:
+    figures = run["figures"]
+    if figures["AP"] is None:
+        return f"There is no object in the {run['images']:,} images of the {run['split']} split, so there is no AP."
+    return (f"AP {number(figures['AP'])}, AP50 {number(figures['AP50'])}, AP75 {number(figures['AP75'])} on the "
+            f"{run['split']} split: {run['images']:,} images with {run['objects']:,} objects of "
+            f"{len(run['checkpoint']['classes'])} classes.")
+
+
+def _dearest(run: dict[str, Any]) -> Optional[str]:
+    cost = {kind: run["errors"]["cost"].get(kind) for kind in KINDS}
+    if any(value is None for value in cost.values()):
+        return None
+    lost = 1 - run["errors"]["AP50"]
+    dearest = max(cost, key=lambda kind: cost[kind])
+    if cost[dearest] < LEAST_COST:
+        return f"No kind of mistake costs {LEAST_COST} of AP50 or more: mending one alone would gain next to nothing."
+    second = max((kind for kind in cost if kind != dearest), key=lambda kind: cost[kind])
+    what, advice = KINDS[dearest]
+    also = f", then {second} ({KINDS[second][0]}) {cost[second]:.3f}" if cost[second] >= LEAST_COST else ""
+    return (f"**What costs most: {dearest}**, {what}. Of the {lost:.3f} that AP50 lacks, mending them alone gains "
+            f"{cost[dearest]:.3f}{also}. To try: {'; '.join(_new(advice, run['checkpoint']['config']))}.")
+
+
+def _new(advice: tuple[str, ...], config: dict[str, Any]) -> list[str]:
+    """The advice that the run does not follow already."""
+    has = {"`--fine-memory`": config["model"]["fine_memory"] or config["model"]["queries"] == "learned",
+           "`--mosaic 0.4`": config["data"]["mosaic"] > 0, "`--augment zoom`": config["data"]["augment"] == "zoom"}
+    return [text for text in advice if not has.get(text)]
+
+
+def _false_or_missed(run: dict[str, Any]) -> Optional[str]:
+    false, missed = (run["errors"]["cost"].get(kind) for kind in ("FP", "FN"))
+    if false is None or missed is None or max(false, missed) < LEAST_COST or abs(false - missed) < LEAST_COST:
+        return None
+    if false > missed:
+        return (f"False detections cost more than objects not found ({false:.3f} against {missed:.3f} of AP50): the "
+                "objects are there among the answers, but not first.")
+    return (f"Objects not found cost more than false detections ({missed:.3f} against {false:.3f} of AP50): for a part "
+            "of the objects, no answer is right, at any score.")
+
+
+def _worst_class(run: dict[str, Any]) -> Optional[str]:
+    known = [c for c in run["classes"] if c["AP50"] is not None and c["objects"] >= LEAST_OBJECTS]
+    if len(known) < 2:
+        return None
+    worst = min(known, key=lambda c: c["AP50"])
+    mean = sum(c["AP50"] for c in known) / len(known)
+    if mean - worst["AP50"] < LEAST_DIFFERENCE:
+        return None
+    cost = {kind: worst["cost"].get(kind, 0.0) for kind in KINDS}
+    kind = max(cost, key=lambda name: cost[name])
+    why = f"; most of it is {kind}, {KINDS[kind][0]} ({cost[kind]:.3f})" if cost[kind] >= LEAST_COST else ""
+    return (f"**The worst class is {worst['name']}**: AP50 {worst['AP50']:.3f}, where the mean of the classes with at "
+            f"least {LEAST_OBJECTS} objects is {mean:.3f}{why}.")
+
+
+def _size(run: dict[str, Any]) -> Optional[str]:
+    known = [size for size in run["sizes"] if size["AP"] is not None and size["objects"] >= LEAST_OBJECTS]
+    if len(known) < 2:
+        return None
+    worst, best = (pick(known, key=lambda size: size["AP"]) for pick in (min, max))
+    if best["AP"] - worst["AP"] < 2 * LEAST_DIFFERENCE:
+        return None
+    advice = ": a larger `--short-side` or `--fine-memory` shows them larger" if worst["name"] == "small" else ""
+    return (f"The {worst['name']} objects are found worst (AP {worst['AP']:.3f} of {worst['objects']:,}), the "
+            f"{best['name']} ones best (AP {best['AP']:.3f} of {best['objects']:,}){advice}.")
+
+
+def _loose(run: dict[str, Any]) -> Optional[str]:
+    at50, at75 = run["figures"]["AP50"], run["figures"]["AP75"]
+    if at50 is None or at75 is None or at50 - at75 < LOOSE:
+        return None
+    return (f"Boxes are loose: AP falls from {at50:.3f} to {at75:.3f} when they must fit at an IoU of 0.75 instead of "
+            "0.5.")
+
+
+def _confused(run: dict[str, Any]) -> Optional[str]:
+    names, matrix = run["confusion"]["names"], run["confusion"]["matrix"]
+    pairs = [(matrix[i][j], i, j) for i in range(run["confusion"]["classes"])
+             for j in range(run["confusion"]["classes"]) if i != j]
+    if not pairs:
+        return None
+    count, i, j = max(pairs, key=lambda pair: pair[0])
+    objects = sum(matrix[i])
+    if count < LEAST_CONFUSED[0] or count < LEAST_CONFUSED[1] * objects:
+        return None
+    return (f"The most frequent confusion: of {objects:,} objects of the class {names[i]}, {count:,} were taken for "
+            f"{names[j]} (at scores of {run['threshold']['score']:.2f} and more).")
+
+
+def _queries(run: dict[str, Any]) -> Optional[str]:
+    queries = run["checkpoint"]["config"]["model"]["num_queries"]
+    if run["most_objects"] <= queries:
+        return None
+    return (f"An image holds {run['most_objects']} objects, and the detector has {queries} queries, each of which can "
+            "find one: raise `--num-queries`.")
+
+
+def _scores(run: dict[str, Any]) -> Optional[str]:
+    shown = run["calibration"]["shown"]
+    if run["figures"]["AP"] is None or shown["gap"] is None or abs(shown["gap"]) < LEAST_GAP:
+        return None
+    word = "surer than right" if shown["gap"] > 0 else "more right than sure"
+    meant = shown["gap"] < 0 and run["checkpoint"]["config"]["loss"]["quality"] > 0
+    why = ", as `--quality` wants it: a score says how well the box fits, too" if meant else ""
+    return (f"Scores are no probabilities: the {shown['n']:,} detections that score "
+            f"{run['threshold']['score']:.2f} or more are {word}, by {abs(shown['gap']):.2f} on average{why}.")
+
+
+def _curve(run: dict[str, Any]) -> Optional[str]:
+    log = run["log"]
+    if not log or not log["last"] or None in (log["best"]["AP"], log["last"]["AP"]):
+        return None
+    best, last, earlier = log["best"], log["last"], log["earlier"]
+    if earlier and earlier["AP"] is not None and last["AP"] - earlier["AP"] >= 2 * CHANCE:
+        return (f"AP was still rising, from {earlier['AP']:.3f} at step {earlier['step']:,} to {last['AP']:.3f} at "
+                f"step {last['step']:,}: a longer run may gain more.")
+    if best["AP"] - last["AP"] >= 2 * CHANCE:
+        return (f"After its best evaluation (AP {best['AP']:.3f} at step {best['step']:,}) the run fell to "
+                f"{last['AP']:.3f}: it learns its training images by heart, or the rate is too high.")
+    return None
+
+
+def compared(runs: list[dict[str, Any]]) -> list[str]:
+    """Sentences about several runs; none about who is best where they were not judged on the same images."""
+    if len(runs) < 2:
+        return []
+    if len({(run["data"], run["split"], run["images"], run["objects"]) for run in runs}) > 1:
+        return ["The runs were judged on different images, so that their figures are not to be compared."]
+    known = sorted((run for run in runs if run["figures"]["AP"] is not None), key=lambda run: -run["figures"]["AP"])
+    if len(known) < 2:
+        return []
+    first, second = known[:2]
+    gain = first["figures"]["AP"] - second["figures"]["AP"]
+    if gain < CHANCE:
+        return [f"{first['name']} and {second['name']} are as good as each other: their APs, "
+                f"{first['figures']['AP']:.3f} and {second['figures']['AP']:.3f}, differ by less than two seeds may."]
+    kinds = {kind: second["errors"]["cost"].get(kind, 0.0) - first["errors"]["cost"].get(kind, 0.0) for kind in KINDS}
+    kind = max(kinds, key=lambda name: kinds[name])
+    if first["figures"]["AP50"] < second["figures"]["AP50"]:  # better boxes, then, and not fewer mistakes
+        kinds[kind] = 0.0
+    where = (f" It loses less to {kind}, {KINDS[kind][0]}: {first['errors']['cost'][kind]:.3f} instead of "
+             f"{second['errors']['cost'][kind]:.3f} of AP50." if kinds[kind] >= LEAST_COST else "")
+    return [f"**{first['name']} is the best**, with an AP of {first['figures']['AP']:.3f}; {second['name']} follows "
+            f"with {second['figures']['AP']:.3f}.{where}"]
