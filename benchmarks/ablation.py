@@ -3,8 +3,9 @@
     python -m benchmarks.ablation --data shapes|DIR --out FOLDER --minutes 4 --steps 800
     python -m benchmarks.ablation --out FOLDER --redraw
 
-Each variant is the one before and one idea more, from DETR as published to all ideas at once; the
-last is the preset `tiny` as it is. Backbone, sizes and batch are always the preset's.
+Each variant is the one before and one idea more, from DETR as published to the preset `tiny`, which
+is the last. One idea is put in the place of two: proposals come without denoising and groups, which
+make a step slower. Backbone, sizes and batch are always the preset's.
 A variant, a seed and a budget make one ordinary run of `detr_scratch.py train` in FOLDER/runs, with
 the cosine schedule over its own budget:
 
@@ -25,23 +26,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import signal
-import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from threading import Lock
-from typing import Any, Iterable, NamedTuple, Optional, Sequence, TextIO
+from typing import Any, Iterable, NamedTuple, Optional, Sequence
 
 import numpy as np
 import tyro
 from matplotlib import pyplot as plt
 
+from commands.children import Children, as_flags
 from commands.opening import open_split
 from scratch.analysis.learning_curve import COLOURS, read_run
 from scratch.config import PRESETS, Config
@@ -50,10 +48,8 @@ from scratch.data.loader import ResumableBatchSampler
 from scratch.data.transforms import Augmentation
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 
-COMMAND_LINE = Path(__file__).resolve().parent.parent / "detr_scratch.py"
 BUDGETS = ("minutes", "steps")
 POINTS = 8  # evaluations of a run of --steps steps
-PATIENCE = 10  # seconds; the workers that load a killed run's images notice in 5 that they are alone
 REACHED = 0.5  # the AP50 whose first evaluation is looked for
 
 
@@ -74,30 +70,22 @@ def settings(config: Config, *names: str) -> dict[str, Any]:
     return {name: getattr(part, name) for name in names for part in parts if hasattr(part, name)}
 
 
-def as_flags(values: dict[str, Any]) -> list[str]:
-    """The command line's words for these fields; a switch is --name or --no-name."""
-    words: list[str] = []
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
-    return words
-
-
 _TINY = PRESETS["tiny"]
-# What each idea changes of the row above it. Denoising and groups help in training alone: later they cost nothing.
+# What each idea changes of the row above it; `sentence` is the table's. A focal loss's slope is small, so that its
+# weight belongs to the idea: at 1, the boxes would have nearly all of the gradient.
 IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "muon": (settings(_TINY, "optimizer", "lr", "lr_backbone", "clip_max_norm"),
              "matrices step by whole directions, at the preset's rates and clipping"),
     "anchors": ({"queries": "anchor"}, "a query is a box, which each decoder layer moves closer to its object"),
-    "focal": (settings(_TINY, "classification"), "each class has a sigmoid of its own; easy answers hardly count"),
-    "loss-weights": (settings(_TINY, "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
-                     "classes and boxes weigh more, against the small slope of a focal loss"),
+    "focal": (settings(_TINY, "classification", "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
+              "each class has a sigmoid of its own, easy answers hardly count; with weights that suit its small slope"),
     "denoising": ({"denoising": 3}, "the decoder also repairs noised copies of the true boxes (in training alone)"),
     "groups": ({"groups": 3}, "several groups of queries, each matched on its own (in training alone)"),
-    "proposals": (settings(_TINY, "queries"), "the encoder proposes the anchors for the picture at hand"),
+    "proposals": (settings(_TINY, "queries", "denoising", "groups"),
+                  "the encoder proposes the anchors for the picture at hand; no more denoising and groups"),
     "fine-memory": (settings(_TINY, "fine_memory"), "the decoder reads a grid twice as fine as the encoder's"),
     "quality": (settings(_TINY, "quality"), "a score is to say how well the box fits, too"),
-    "mosaic": (settings(_TINY, "mosaic"), "four pictures meet in one, now and then"),
+    "mosaic": (settings(_TINY, "mosaic"), "four pictures meet in one, now and then: this is `tiny`"),
 }
 
 
@@ -109,18 +97,19 @@ def _chain() -> dict[str, Variant]:
     for name, (change, sentence) in IDEAS.items():
         setting = setting | change
         chain[name] = Variant(as_flags(setting), as_flags(change), sentence)
-    chain["tiny"] = Variant([], [], "the preset as it is, with what it keeps of all this")
     return chain
 
 
 VARIANTS = _chain()
+FIRST, *_, LAST = VARIANTS
 # What --flags must leave alone: the command line's own part, and what makes the rows what they are.
 RESERVED = {"preset", "data", "device", "run_dir", "resume", "seed", "epochs", "max_steps", "max_minutes", "eval_split",
             *(name for change, _ in IDEAS.values() for name in change)}
 
 
 def label(variant: str) -> str:
-    return f"+ {variant.replace('-', ' ')}" if variant in IDEAS else variant
+    """How a row or a line is called."""
+    return f"+ {variant.replace('-', ' ')}{' = tiny' if variant == LAST else ''}" if variant in IDEAS else variant
 
 
 # -- the runs ------------------------------------------------------------------------------------------------------
@@ -208,56 +197,6 @@ def epochs_between(config: Config, steps: int) -> int:
     batches = len(ResumableBatchSampler(images, config.train.batch_size, seed=0, train=True))
     steps_per_epoch = -(-batches // config.train.accumulate)
     return max(1, round(steps / POINTS / steps_per_epoch))
-
-
-class Children:
-    """Runs of the command line in processes of their own, none of which begins after `stop`."""
-
-    def __init__(self, threads: Optional[int]) -> None:
-        self.environment = dict(os.environ, **{"OMP_NUM_THREADS": str(threads)} if threads else {})
-        self._running: set[subprocess.Popen] = set()
-        self._lock, self._stopping = Lock(), False
-
-    def run(self, arguments: Sequence[str], output: Path) -> bool:
-        """Add what `detr_scratch.py` prints to `output`; True if it ended well.
-
-        Raises RuntimeError if a process of an earlier command, itself killed, is still writing there.
-        """
-        with open(output, "a", encoding="utf-8") as file:
-            claim(file)
-            with self._lock:
-                if self._stopping:
-                    return False
-                process = subprocess.Popen([sys.executable, str(COMMAND_LINE), *arguments], env=self.environment,
-                                           stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
-                self._running.add(process)
-            try:
-                return process.wait() == 0
-            finally:
-                with self._lock:
-                    self._running.discard(process)
-
-    def stop(self, terminate: bool) -> None:
-        """Begin no more. Ctrl-C reaches the running ones by itself; `terminate` asks them to save and stop."""
-        with self._lock:
-            self._stopping = True
-            for process in self._running if terminate else ():
-                process.terminate()
-
-
-def claim(file: TextIO) -> None:
-    """Lock a file; a process that has it as its output keeps the lock, even if the one that started it is killed."""
-    import fcntl  # not on Windows
-
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise RuntimeError(f"{file.name} is still written to by a run whose command was killed: wait until it "
-                                   "has ended, or end it, and give the command again") from None
-            time.sleep(0.2)
 
 
 def run_trial(trial: Trial, children: Children, device: str, jobs: int) -> Optional[dict[str, Any]]:
@@ -399,11 +338,11 @@ def report(results: dict[str, Any]) -> str:
         lines += _markdown(head, [[label(name), *(
             spread([run["test"][figure] for run in runs_of(results, name, budget) if run["test"]], seeds)
             for budget in BUDGETS for figure in ("AP", "AP50"))] for name in variants])
-    lines += ["", "Each variant is the one above and one idea more, but for `tiny`, which is the preset alone. All are "
-              "`detr_scratch.py train --preset tiny` with the flags down to their row:", ""]
+    lines += ["", "Each variant is the one above and one idea more. All are `detr_scratch.py train --preset tiny` with "
+              "the flags down to their row:", ""]
     lines += _markdown(["variant", "what is new", "new flags"],
-                       [[label(name), variant["sentence"], f"`{shlex.join(variant['change'])}`"
-                         if variant["change"] else "none"] for name, variant in variants.items()])
+                       [[label(name), variant["sentence"], f"`{shlex.join(variant['change'])}`"]
+                        for name, variant in variants.items()])
     return "\n".join([*lines, "", "![AP50 against minutes and against steps](ablation.png)", ""])
 
 
@@ -457,7 +396,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """AP50 against the minutes of the one budget and the steps of the other, a line and a band for each variant."""
     figure, panels = plt.subplots(1, 2, figsize=(14, 5.5), sharey=True, layout="constrained")
     # Whatever is left out, a variant keeps its own.
-    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "#BCBD22", "#17BECF", "black"), strict=True))
+    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "black"), strict=True))
     handles = {}
     for axes, budget, key in zip(panels, BUDGETS, ("minutes", "step")):
         for name in results["variants"]:
@@ -465,8 +404,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
             at, middle, least, most = band([(run["evaluation"][key], run["evaluation"]["AP50"]) for run in runs])
             if not len(at):
                 continue
-            plain = name in IDEAS
-            handles[name], = axes.plot(at, middle, color=ink[name], linestyle=":" if name == "vanilla" else "-",
+            plain = name not in (FIRST, LAST)
+            handles[name], = axes.plot(at, middle, color=ink[name], linestyle=":" if name == FIRST else "-",
                                        linewidth=1.6 if plain else 2.6, marker="o", markersize=3, label=label(name))
             if len(runs) > 1:
                 axes.fill_between(at, least, most, color=ink[name], alpha=0.12, linewidth=0)

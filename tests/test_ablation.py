@@ -26,7 +26,7 @@ from scratch.data.shapes import shapes_dataset
 from scratch.training.loop import train_step
 
 QUICK = ["--flags", "--short-side 64 --max-size 96 --batch-size 4 --workers 0 --hidden-dim 32 --dim-feedforward 48",
-         "--device", "cpu", "--variants", "tiny", "vanilla", "--seeds", "7", "--steps", "2", "--budget", "steps",
+         "--device", "cpu", "--variants", "mosaic", "vanilla", "--seeds", "7", "--steps", "2", "--budget", "steps",
          "--data", "shapes-set", "--out", "out"]
 
 
@@ -47,9 +47,9 @@ def differing(one: Config, other: Config) -> set[str]:
 
 
 # What each idea may change; where the presets agree on a field, its row does not.
-NAMED = {"anchors": {"queries"}, "focal": {"classification"}, "denoising": {"denoising"}, "groups": {"groups"},
-         "proposals": {"queries"}, "fine-memory": {"fine_memory"},
-         "loss-weights": {"set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"},
+NAMED = {"anchors": {"queries"}, "denoising": {"denoising"}, "groups": {"groups"},
+         "focal": {"classification", "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"},
+         "proposals": {"queries", "denoising", "groups"}, "fine-memory": {"fine_memory"},
          "quality": {"quality"}, "mosaic": {"mosaic"},
          "muon": {"optimizer", "lr", "lr_backbone", "clip_max_norm"}}
 
@@ -68,10 +68,6 @@ def test_the_chain_begins_with_detr_as_published_and_ends_with_the_preset(tmp_pa
     model, train = config_of(first, tmp_path).model, config_of(first, tmp_path).train
     assert (model.queries, model.classification, model.denoising, model.groups) == ("learned", "softmax", 0, 1)
     assert train.optimizer == "adamw" and train.clip_max_norm == 0.1
-
-
-def test_what_the_last_idea_leads_to_is_the_preset_but_for_the_extras_of_training(tmp_path: Path) -> None:
-    assert differing(config_of("mosaic", tmp_path), PRESETS["tiny"]) <= {"denoising", "groups"}
 
 
 def test_the_new_flags_of_the_rows_down_to_one_are_that_rows_flags(tmp_path: Path) -> None:
@@ -115,7 +111,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_run_is_finished_judged_and_written_down(measured: Path) -> None:
     results = json.loads((measured / "out" / "ablation.json").read_text())
     assert [(run["variant"], run["budget"], run["seed"]) for run in results["runs"]] == [
-        ("vanilla", "steps", 7), ("tiny", "steps", 7)]
+        ("vanilla", "steps", 7), ("mosaic", "steps", 7)]
     for run in results["runs"]:
         assert run["steps"] == run["evaluation"]["step"][-1] == 2 and run["seconds"] > 0
         assert run["AP50"] == run["evaluation"]["AP50"][-1] and run["AP"] == run["evaluation"]["AP"][-1]
@@ -165,12 +161,12 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     monkeypatch.chdir(tmp_path / "copy")
     for path in Path("out").rglob("result.json"):
         path.unlink()
-    monkeypatch.setattr("benchmarks.ablation.Children.run", lambda _, words, __: "tiny-seed7" in words[1])
+    monkeypatch.setattr("benchmarks.ablation.Children.run", lambda _, words, __: "mosaic-seed7" in words[1])
     with pytest.raises(SystemExit) as stopped:
         main(QUICK)
     assert "error: 1 runs failed" in str(stopped.value) and "steps-2, vanilla, seed 7 failed" in str(stopped.value)
-    assert "1 of 2: steps-2, tiny, seed 7: 2 steps" in capsys.readouterr().out
-    assert [run["variant"] for run in json.loads(Path("out/ablation.json").read_text())["runs"]] == ["tiny"]
+    assert "1 of 2: steps-2, + mosaic = tiny, seed 7: 2 steps" in capsys.readouterr().out
+    assert [run["variant"] for run in json.loads(Path("out/ablation.json").read_text())["runs"]] == ["mosaic"]
     assert "| vanilla | – | – | – | – | – | – |" in Path("out/ablation.md").read_text()
 
 
@@ -181,8 +177,8 @@ def test_a_stop_asks_a_run_to_end_until_when_no_other_may_write_there_and_lets_n
     program.write_text("import signal, sys, time\n"
                        "signal.signal(signal.SIGTERM, lambda *_: print('saved', flush=True) or sys.exit(0))\n"
                        "print(sys.argv[1], flush=True)\ntime.sleep(30)")
-    monkeypatch.setattr("benchmarks.ablation.COMMAND_LINE", program)
-    monkeypatch.setattr("benchmarks.ablation.PATIENCE", 0)
+    monkeypatch.setattr("commands.children.COMMAND_LINE", program)
+    monkeypatch.setattr("commands.children.PATIENCE", 0)
     children = Children(threads=1)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(children.run, ["begun"], output)
@@ -207,7 +203,7 @@ def test_both_budgets_end_the_same_runs_differently(tmp_path: Path, monkeypatch:
     assert differing(timed, stepped) == {"max_minutes", "max_steps"}
     assert timed.train.eval_every == 64 / 8 / (40 // 16)  # an eighth of the steps, in epochs of whole batches
     (often,) = plan_trials(parse(["--out", "out", "--flags", "--shapes-train 40 --shapes-val 1 --eval-every 11",
-                                  "--seeds", "3", "--budget", "steps", "--variants", "tiny"]))
+                                  "--seeds", "3", "--budget", "steps", "--variants", "mosaic"]))
     assert often.config.train.eval_every == 11
 
 
@@ -236,9 +232,9 @@ def a_run(variant: str, budget: str, seed: int, ap50: list, steps: int = 30, tes
 def made_up(**changes: object) -> dict:
     runs = [a_run("vanilla", "minutes", 1, [0.0, 0.2], 100), a_run("vanilla", "minutes", 2, [0.0, 0.4], 120),
             a_run("vanilla", "steps", 1, [0.1, 0.3, 0.4]),
-            a_run("tiny", "steps", 1, [0.5, 0.7, 0.8]), a_run("tiny", "steps", 2, [0.3, 0.6, 0.6])]
+            a_run("mosaic", "steps", 1, [0.5, 0.7, 0.8]), a_run("mosaic", "steps", 2, [0.3, 0.6, 0.6])]
     return {"data": "made-up", "minutes": 1.5, "steps": 30, "flags": "", "seeds": [1, 2], "runs": runs,
-            "variants": {name: VARIANTS[name]._asdict() for name in ("vanilla", "anchors", "tiny")}, **changes}
+            "variants": {name: VARIANTS[name]._asdict() for name in ("vanilla", "anchors", "mosaic")}, **changes}
 
 
 def test_the_table_of_made_up_runs_is_as_by_hand() -> None:
@@ -248,14 +244,14 @@ def test_the_table_of_made_up_runs_is_as_by_hand() -> None:
     assert lines[start + 2:start + 5] == [
         "| vanilla | 0.150 ± 0.050 | 0.300 ± 0.100 | 110 ± 10 | 0.200 (1 of 2) | 0.400 (1 of 2) | > 30 (1 of 2) |",
         "| + anchors | – | – | – | – | – | – |",
-        "| tiny | – | – | – | 0.350 ± 0.050 | 0.700 ± 0.100 | 15 ± 5 |"]
+        "| + mosaic = tiny | – | – | – | 0.350 ± 0.050 | 0.700 ± 0.100 | 15 ± 5 |"]
     assert f"| + anchors | {VARIANTS['anchors'].sentence} | `--queries anchor` |" in lines
     assert "test split" not in report(made_up())
 
 
 def test_the_test_split_has_a_table_of_its_own() -> None:
-    runs = [a_run("tiny", "steps", seed, [0.5, last], test=True) for seed, last in ((1, 0.8), (2, 0.6))]
-    assert "| tiny | – | – | 0.250 ± 0.050 | 0.600 ± 0.100 |" in report(made_up(runs=runs))
+    runs = [a_run("mosaic", "steps", seed, [0.5, last], test=True) for seed, last in ((1, 0.8), (2, 0.6))]
+    assert "| + mosaic = tiny | – | – | 0.250 ± 0.050 | 0.600 ± 0.100 |" in report(made_up(runs=runs))
 
 
 def test_minutes_that_runs_shared_are_marked() -> None:
@@ -279,7 +275,7 @@ def test_a_spread_is_a_mean_half_a_range_and_how_many_seeds_are_missing(values: 
     ([[0.1, 0.2, 0.3]] * 2, 2, "> 30"),
 ])
 def test_the_steps_to_an_ap50_are_those_of_the_first_evaluation_there(curves: list, seeds: int, text: str) -> None:
-    assert steps_to([a_run("tiny", "steps", seed, ap50) for seed, ap50 in enumerate(curves)], seeds) == text
+    assert steps_to([a_run("mosaic", "steps", seed, ap50) for seed, ap50 in enumerate(curves)], seeds) == text
 
 
 def test_a_band_is_mean_least_and_most_between_straight_lines() -> None:
@@ -308,10 +304,10 @@ def test_each_variant_is_a_line_with_a_band_where_there_are_several_seeds(chart_
     minutes, steps = figure.axes
     assert [(line.get_label(), line.get_xydata().tolist()) for line in steps.lines] == [
         ("vanilla", [[10, 0.1], [20, 0.3], [30, 0.4]]),
-        ("tiny", [pytest.approx(point) for point in ([10, 0.4], [20, 0.65], [30, 0.7])])]
+        ("+ mosaic = tiny", [pytest.approx(point) for point in ([10, 0.4], [20, 0.65], [30, 0.7])])]
     assert [line.get_label() for line in minutes.lines] == ["vanilla"]
-    assert [len(axes.collections) for axes in (minutes, steps)] == [1, 1]  # vanilla's, and tiny's
-    assert [text.get_text() for text in figure.legends[0].texts] == ["vanilla", "tiny"]
+    assert [len(axes.collections) for axes in (minutes, steps)] == [1, 1]  # vanilla's, and mosaic's
+    assert [text.get_text() for text in figure.legends[0].texts] == ["vanilla", "+ mosaic = tiny"]
 
 
 def test_no_two_variants_look_alike_and_an_empty_panel_says_so(chart_of: Callable[[dict], Figure]) -> None:
@@ -330,7 +326,7 @@ def test_table_and_chart_are_made_again_from_the_data_alone(tmp_path: Path) -> N
     main(["--out", str(tmp_path), "--redraw"])
     second = matplotlib.image.imread(tmp_path / "ablation.png")
     assert first.std() > 0 and (first.shape != second.shape or (first != second).any())
-    assert "| tiny | – | – | – | – | – | – |" in (tmp_path / "ablation.md").read_text()
+    assert "| + mosaic = tiny | – | – | – | – | – | – |" in (tmp_path / "ablation.md").read_text()
 
 
 def test_flags_spell_fields_as_the_command_line_does() -> None:

@@ -1,0 +1,85 @@
+"""children: how does one command look after many trainings, each in a process of its own?
+
+    command ─┬─▶ detr_scratch.py train … ─▶ a/output.txt
+             └─▶ detr_scratch.py train … ─▶ b/output.txt
+
+A process of its own, so that a run which crashes, or which the system ends for want of memory,
+takes no other along and leaves nothing behind. It may also outlive the command that began it: a
+kill -9 reaches that one alone. So output.txt is locked, and the lock goes with the open file into
+the child. Whoever finds it locked knows that a run is still writing there; the system takes the
+lock away with the last process that has it, however that one ends.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Lock
+from typing import Any, Optional, Sequence, TextIO
+
+COMMAND_LINE = Path(__file__).resolve().parent.parent / "detr_scratch.py"
+PATIENCE = 10  # seconds; the workers that load a killed run's images notice in 5 that they are alone
+
+
+def as_flags(values: dict[str, Any]) -> list[str]:
+    """The command line's words for these fields of the configuration; a switch is --name or --no-name."""
+    words: list[str] = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return words
+
+
+def claim(file: TextIO) -> bool:
+    """Lock an open file, unless another has; a process that is given it as its output keeps the lock to its end."""
+    import fcntl  # not on Windows
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Children:
+    """Runs of the command line in processes of their own, none of which begins after `stop`."""
+
+    def __init__(self, threads: Optional[int]) -> None:
+        self.environment = dict(os.environ, **{"OMP_NUM_THREADS": str(threads)} if threads else {})
+        self._running: list[subprocess.Popen] = []
+        self._lock, self.stopping = Lock(), False
+
+    def start(self, arguments: Sequence[str], file: TextIO) -> Optional[subprocess.Popen]:
+        """Begin `detr_scratch.py ARGUMENTS`, which prints into `file` (claimed before); None after `stop`."""
+        with self._lock:
+            if self.stopping:
+                return None
+            process = subprocess.Popen([sys.executable, str(COMMAND_LINE), *arguments], env=self.environment,
+                                       stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+            self._running = [*(child for child in self._running if child.poll() is None), process]
+        return process
+
+    def run(self, arguments: Sequence[str], output: Path) -> bool:
+        """Add what `detr_scratch.py` prints to `output`; True if it ended well.
+
+        Raises RuntimeError if a process of an earlier command, itself killed, is still writing there.
+        """
+        with open(output, "a", encoding="utf-8") as file:
+            until = time.monotonic() + PATIENCE
+            while not claim(file):
+                if time.monotonic() > until:
+                    raise RuntimeError(f"{output} is still written to by a run whose command was killed: wait until it "
+                                       "has ended, or end it, and give the command again")
+                time.sleep(0.2)
+            process = self.start(arguments, file)
+            return process is not None and process.wait() == 0
+
+    def stop(self, terminate: bool) -> None:
+        """Begin no more. Ctrl-C reaches the running ones by itself; `terminate` asks them to save and stop."""
+        with self._lock:
+            self.stopping = True
+            for process in self._running if terminate else ():
+                process.terminate()
