@@ -6,6 +6,7 @@
     python detr_scratch.py train --data DIR          train on a COCO-format folder
     python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: a run's folder or a checkpoint)
     python detr_scratch.py analyze RUN [RUN …]       where detectors err and what it costs: report.md, report.html
+    python detr_scratch.py charts --out DIR          what happens in every layer over some batches, as charts
     python detr_scratch.py sweep --space … --out DIR good settings, searched by Optuna; resumable, several at a time
     python detr_scratch.py lr-range --out DIR        how high a learning rate may be
     python detr_scratch.py predict IMAGE|DIR         boxes drawn on pictures, and as COCO JSON
@@ -13,12 +14,11 @@
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
 
 Every command has --help. On several GPUs: torchrun --nproc-per-node 8 detr_scratch.py train …
-Read: train (the story) → judge → main (the command line); the other commands are in commands/
+Read: train (the story) → judge → main; the other commands, and how flags are made, are in commands/
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -28,28 +28,19 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import torch
-import tyro
 
-from commands.analyze import AnalyzeArguments, analyze, draw_mistakes
-from commands.check_data import CheckDataArguments, check_data
-from commands.evaluate import EvalArguments, evaluate_checkpoint
-from commands.info import InfoArguments, info
-from commands.lr_range import LrRangeArguments, lr_range
-from commands.opening import (
-    generate_shapes, make_criterion, newest_run, open_split, parameter_count, read_checkpoint, resolve_device,
-)
-from commands.predict import PredictArguments, predict
-from scratch.config import PRESETS, Config, DataConfig, TrainConfig
+from commands.analyze import draw_mistakes
+from commands.command_line import OTHER_COMMANDS, flags_given, parse, preset_config
+from commands.opening import generate_shapes, make_criterion, newest_run, open_split, parameter_count, resolve_device
+from commands.sheets import draw_sheet
+from scratch.config import PRESETS, Config, TrainConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
-from scratch.data.images import read_image
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.evaluation.health import QueryHealth, diagnose
-from scratch.evaluation.pictures import prediction_sheet
 from scratch.model.detr import build_detr, freeze_backbone
-from scratch.ops.boxes import box_xywh_to_xyxy
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.log import RunLog
@@ -167,7 +158,7 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
                 "split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm}
     if run.distributed.is_main:
         sheet = run.directory / "pictures" / f"step_{run.step:06d}.png"
-        draw_sheet(sheet, eval_set, results)
+        draw_sheet(sheet, eval_set, [image["id"] for image in eval_set.ground_truth()["images"][:8]], results)
         log.board.picture("predictions", sheet, run.step)
         if (metrics["AP"] or 0.0) > run.best_ap:  # beside the weights that will be best.pt
             detections = {"split": metrics["split"], "step": run.step, "results": results}
@@ -190,48 +181,7 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-def draw_sheet(path: Path, dataset: CocoDetection, results: list[dict[str, Any]], count: int = 8,
-               threshold: float = 0.5) -> None:
-    """The first images of a split, the truth beside the predictions."""
-    truth = dataset.ground_truth()
-    label = {category: k for k, category in enumerate(dataset.classes.ids)}
-
-    def of_image(entries: Sequence[dict[str, Any]], image_id: int) -> dict[str, torch.Tensor]:
-        mine = [entry for entry in entries if entry["image_id"] == image_id]
-        return {"boxes": box_xywh_to_xyxy(torch.tensor([e["bbox"] for e in mine]).reshape(-1, 4)),
-                "labels": torch.tensor([label[e["category_id"]] for e in mine], dtype=torch.int64),
-                "scores": torch.tensor([e.get("score", 1.0) for e in mine])}
-
-    shown = truth["images"][:count]
-    images = [read_image(dataset.images / image["file_name"], (image["width"], image["height"])) for image in shown]
-    prediction_sheet(path, images, [of_image(truth["annotations"], image["id"]) for image in shown],
-                     [of_image(results, image["id"]) for image in shown], dataset.classes.names, threshold)
-
-
 # -------------------------------------------------------------------------------------------------- the command line
-
-
-def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
-    """Flags from the dataclass's fields; what is not given keeps the value of `default`."""
-    return tyro.cli(arguments_type, default=default, args=argv, prog=f"detr_scratch.py {command}",
-                    config=(tyro.conf.OmitArgPrefixes,))
-
-
-def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
-    """The flags that decide the defaults of all others, read ahead of them."""
-    parser = argparse.ArgumentParser("detr_scratch.py", usage="%(prog)s COMMAND --help", add_help=False,
-                                     allow_abbrev=False)
-    for name in names:
-        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}",
-                            action="store_true" if name == "resume" else "store")
-    return parser.parse_known_args(argv)[0]
-
-
-def preset_config(name: Optional[str], device: str = "cpu") -> Config:
-    name = name or ("detr_141m_fast" if device.startswith("cuda") else "tiny")
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; wanted one of {', '.join(PRESETS)}")
-    return PRESETS[name]
 
 
 def new_run(preset: str, data: str) -> Path:
@@ -271,49 +221,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     return replace(arguments, run_dir=run_dir)
 
 
-def parse_eval(argv: Sequence[str]) -> EvalArguments:
-    """Parsed twice: the checkpoint that the first pass finds gives the second its defaults for the data."""
-    # `eval RUN --help` shows the run's own defaults.
-    without_help = [word for word in argv if word not in ("-h", "--help")] or argv
-    arguments: EvalArguments = parse(EvalArguments, EvalArguments(tyro.MISSING, DataConfig()), "eval", without_help)
-    config = Config.from_dict(read_checkpoint(arguments.checkpoint)["config"])
-    return parse(EvalArguments, EvalArguments(arguments.checkpoint, config.data), "eval", argv)
-
-
-def parse_info(argv: Sequence[str]) -> InfoArguments:
-    default = InfoArguments(preset_config(flags_given(argv, "preset").preset))
-    return parse(InfoArguments, default, "info", argv)
-
-
-def parse_check_data(argv: Sequence[str]) -> CheckDataArguments:
-    return parse(CheckDataArguments, CheckDataArguments(tyro.MISSING, DataConfig()), "check-data", argv)
-
-
-def sweeping() -> Any:
-    """commands/sweep.py, imported where it is asked for: it alone needs Optuna, which takes a second."""
-    from commands import sweep
-
-    return sweep
-
-
-def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) -> Any:
-    """The arguments of a command that begins runs in a folder of its own: a preset, changed by the flags."""
-    given = flags_given(argv, "preset", "device")
-    config = preset_config(given.preset, resolve_device(given.device or "auto"))
-    return parse(arguments_type, arguments_type(config=config, out=tyro.MISSING), command, argv)
-
-
-COMMANDS = {
-    "train": (parse_train, train),
-    "eval": (parse_eval, evaluate_checkpoint),
-    "analyze": (lambda argv: parse(AnalyzeArguments, AnalyzeArguments(tyro.MISSING), "analyze", argv), analyze),
-    "sweep": (lambda argv: parse_from_preset(sweeping().SweepArguments, "sweep", argv),
-              lambda arguments: sweeping().sweep(arguments)),
-    "lr-range": (lambda argv: parse_from_preset(LrRangeArguments, "lr-range", argv), lr_range),
-    "predict": (lambda argv: parse(PredictArguments, PredictArguments(tyro.MISSING), "predict", argv), predict),
-    "info": (parse_info, info),
-    "check-data": (parse_check_data, check_data),
-}
+COMMANDS = {"train": (parse_train, train), **OTHER_COMMANDS}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -22,6 +22,7 @@ import torch
 import tyro
 
 from commands.opening import generate_shapes, load_detector, open_split, read_checkpoint, resolve_device
+from commands.sheets import draw_sheet
 from scratch.analysis.error_charts import CHARTS, save
 from scratch.analysis.flops import parts_table
 from scratch.analysis.learning_curve import read_run
@@ -30,7 +31,6 @@ from scratch.analysis.run_summary import changed_fields, summarise_log
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import Classes, CocoDetection
-from scratch.data.images import read_image
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.breakdown import CURVE_IOUS, by_class, by_number, by_size
@@ -39,9 +39,7 @@ from scratch.evaluation.coco_eval import CocoEvaluator, evaluate
 from scratch.evaluation.error_analysis import analyse_errors, find_errors
 from scratch.evaluation.matching import Matches, Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
-from scratch.evaluation.pictures import prediction_sheet
 from scratch.model.detr import build_detr
-from scratch.ops.boxes import box_xywh_to_xyxy
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
@@ -112,7 +110,12 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> di
     file = _file(path)
     sheet = out / name / SHEET
     sheet.unlink(missing_ok=True)
-    draw_worst(sheet, dataset, truth, results, figures)
+    try:
+        if figures["worst"]:
+            draw_sheet(sheet, dataset, [of["image_id"] for of in figures["worst"]], results,
+                       figures["threshold"]["score"])
+    except (OSError, ValueError):  # an image cannot be read; the report says that the sheet is missing
+        pass
     model = build_detr(config.model).eval()
     height, width = _middle_size(dataset)
     images, pad_mask = torch.zeros(1, 3, height, width), torch.zeros(1, height, width, dtype=torch.bool)
@@ -251,25 +254,3 @@ def _confusion(truth: Truth, results: Results, shown: Matches, chosen: dict[int,
             matrix = np.concatenate(pieces, axis)
     return {"names": [*chosen.values(), *([f"{others} others"] if others else []), "nothing"], "classes": kept,
             "matrix": matrix.tolist()}
-
-
-def draw_worst(path: Path, dataset: CocoDetection, truth: Truth, results: Results, figures: dict[str, Any]) -> None:
-    """The sheet of the worst images; none where there is none, or where they cannot be read."""
-    label = {category: k for k, category in enumerate(dataset.classes.ids)}
-    by_id = {image["id"]: image for image in truth["images"]}
-
-    def of_image(entries: list[dict[str, Any]], image_id: int) -> dict[str, torch.Tensor]:
-        mine = [entry for entry in entries if entry["image_id"] == image_id and not entry.get("iscrowd")]
-        return {"boxes": box_xywh_to_xyxy(torch.tensor([e["bbox"] for e in mine]).reshape(-1, 4)),
-                "labels": torch.tensor([label[e["category_id"]] for e in mine], dtype=torch.int64),
-                "scores": torch.tensor([e.get("score", 1.0) for e in mine], dtype=torch.float64)}
-
-    shown = [by_id[of["image_id"]] for of in figures["worst"]]
-    try:
-        images = [read_image(dataset.images / image["file_name"], (image["width"], image["height"])) for image in shown]
-    except (OSError, ValueError):
-        return  # the report says so
-    if shown:
-        prediction_sheet(path, images, [of_image(truth["annotations"], image["id"]) for image in shown],
-                         [of_image(results, image["id"]) for image in shown], dataset.classes.names,
-                         figures["threshold"]["score"])

@@ -12,6 +12,7 @@ import torch
 import tyro
 
 import commands.analyze
+import commands.sheets
 from commands.analyze import DETECTIONS, AnalyzeArguments, analyze
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from scratch.config import PRESETS, Config
@@ -163,7 +164,7 @@ def test_where_the_images_are_gone_only_their_sheet_is_missing(
     def gone(*_: object) -> None:
         raise FileNotFoundError
 
-    monkeypatch.setattr(commands.analyze, "read_image", gone)
+    monkeypatch.setattr(commands.sheets, "read_image", gone)
     analyze(AnalyzeArguments((run,)))  # nor is the sheet of an earlier report left to be taken for this one's
     assert not (run / "analysis/a/worst_images.png").exists()
     assert "there is no sheet of them" in (run / "analysis/report.md").read_text()

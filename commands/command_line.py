@@ -1,0 +1,107 @@
+"""command_line: how do words on a command line become the arguments of a command?
+
+    a preset or a checkpoint ─▶ defaults ── changed by the flags ─▶ one frozen dataclass ─▶ the command
+
+The flags are made of the dataclasses' fields (tyro), so that a setting has one name everywhere. What decides the
+defaults of all others (--preset, say) is read ahead of them. `OTHER_COMMANDS` is all that detr_scratch.py can do beside
+training, each name with its parser and its function.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+
+import tyro
+
+from commands.analyze import AnalyzeArguments, analyze
+from commands.charts import ChartsArguments, charts, config_of
+from commands.check_data import CheckDataArguments, check_data
+from commands.evaluate import EvalArguments, evaluate_checkpoint
+from commands.info import InfoArguments, info
+from commands.lr_range import LrRangeArguments, lr_range
+from commands.opening import read_checkpoint, resolve_device
+from commands.predict import PredictArguments, predict
+from scratch.config import PRESETS, Config, DataConfig
+
+
+def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
+    """Flags from the dataclass's fields; what is not given keeps the value of `default`."""
+    return tyro.cli(arguments_type, default=default, args=argv, prog=f"detr_scratch.py {command}",
+                    config=(tyro.conf.OmitArgPrefixes,))
+
+
+def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
+    """The flags that decide the defaults of all others, read ahead of them."""
+    parser = argparse.ArgumentParser("detr_scratch.py", usage="%(prog)s COMMAND --help", add_help=False,
+                                     allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}",
+                            action="store_true" if name == "resume" else "store")
+    return parser.parse_known_args(argv)[0]
+
+
+def preset_config(name: Optional[str], device: str = "cpu") -> Config:
+    name = name or ("detr_141m_fast" if device.startswith("cuda") else "tiny")
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; wanted one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def parse_eval(argv: Sequence[str]) -> EvalArguments:
+    """Parsed twice: the checkpoint that the first pass finds gives the second its defaults for the data."""
+    # `eval RUN --help` shows the run's own defaults.
+    without_help = [word for word in argv if word not in ("-h", "--help")] or argv
+    arguments: EvalArguments = parse(EvalArguments, EvalArguments(tyro.MISSING, DataConfig()), "eval", without_help)
+    config = Config.from_dict(read_checkpoint(arguments.checkpoint)["config"])
+    return parse(EvalArguments, EvalArguments(arguments.checkpoint, config.data), "eval", argv)
+
+
+def parse_info(argv: Sequence[str]) -> InfoArguments:
+    default = InfoArguments(preset_config(flags_given(argv, "preset").preset))
+    return parse(InfoArguments, default, "info", argv)
+
+
+def parse_check_data(argv: Sequence[str]) -> CheckDataArguments:
+    return parse(CheckDataArguments, CheckDataArguments(tyro.MISSING, DataConfig()), "check-data", argv)
+
+
+def parse_charts(argv: Sequence[str]) -> ChartsArguments:
+    """A preset's configuration, or a checkpoint's own, changed by the flags."""
+    given = flags_given(argv, "preset", "checkpoint", "device")
+    if given.checkpoint and "--redraw" not in argv:
+        config = config_of(Path(given.checkpoint))
+        if given.preset not in (None, config.preset):
+            raise ValueError(f"{given.checkpoint} was trained with the preset {config.preset}, not {given.preset}: "
+                             "leave --preset out")
+    else:
+        config = preset_config(given.preset, resolve_device(given.device or "auto"))
+    return parse(ChartsArguments, ChartsArguments(tyro.MISSING, config), "charts", argv)
+
+
+def sweeping() -> Any:
+    """commands/sweep.py, imported where it is asked for: it alone needs Optuna, which takes a second."""
+    from commands import sweep
+
+    return sweep
+
+
+def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) -> Any:
+    """The arguments of a command that begins runs in a folder of its own: a preset, changed by the flags."""
+    given = flags_given(argv, "preset", "device")
+    config = preset_config(given.preset, resolve_device(given.device or "auto"))
+    return parse(arguments_type, arguments_type(config=config, out=tyro.MISSING), command, argv)
+
+
+OTHER_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], None]]] = {
+    "eval": (parse_eval, evaluate_checkpoint),
+    "analyze": (lambda argv: parse(AnalyzeArguments, AnalyzeArguments(tyro.MISSING), "analyze", argv), analyze),
+    "charts": (parse_charts, charts),
+    "sweep": (lambda argv: parse_from_preset(sweeping().SweepArguments, "sweep", argv),
+              lambda arguments: sweeping().sweep(arguments)),
+    "lr-range": (lambda argv: parse_from_preset(LrRangeArguments, "lr-range", argv), lr_range),
+    "predict": (lambda argv: parse(PredictArguments, PredictArguments(tyro.MISSING), "predict", argv), predict),
+    "info": (parse_info, info),
+    "check-data": (parse_check_data, check_data),
+}

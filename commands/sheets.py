@@ -1,0 +1,35 @@
+"""sheets: some images of a split, the truth beside what was found, on one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+
+from scratch.data.coco import CocoDetection
+from scratch.data.images import read_image
+from scratch.evaluation.pictures import prediction_sheet
+from scratch.ops.boxes import box_xywh_to_xyxy
+
+
+def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], results: list[dict[str, Any]],
+               threshold: float = 0.5) -> None:
+    """Draw these images of `dataset` with their objects (no crowds), and with the COCO results that score enough.
+
+    Raises OSError or ValueError for an image that cannot be read.
+    """
+    truth = dataset.ground_truth()
+    label = {category: k for k, category in enumerate(dataset.classes.ids)}
+
+    def of_image(entries: Sequence[dict[str, Any]], image_id: int) -> dict[str, torch.Tensor]:
+        mine = [entry for entry in entries if entry["image_id"] == image_id and not entry.get("iscrowd")]
+        return {"boxes": box_xywh_to_xyxy(torch.tensor([e["bbox"] for e in mine]).reshape(-1, 4)),
+                "labels": torch.tensor([label[e["category_id"]] for e in mine], dtype=torch.int64),
+                "scores": torch.tensor([e.get("score", 1.0) for e in mine], dtype=torch.float64)}
+
+    by_id = {image["id"]: image for image in truth["images"]}
+    images = [read_image(dataset.images / by_id[i]["file_name"], (by_id[i]["width"], by_id[i]["height"]))
+              for i in image_ids]
+    prediction_sheet(path, images, [of_image(truth["annotations"], i) for i in image_ids],
+                     [of_image(results, i) for i in image_ids], dataset.classes.names, threshold)
