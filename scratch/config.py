@@ -38,6 +38,8 @@ class ModelConfig:
     """DC5: dilate the last stage instead of striding it, so that the features keep stride 16"""
     norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
     """the backbone's normalisation: frozen under pretrained weights, trained from nothing"""
+    zero_init_residual: bool = False
+    """each residual block begins as its shortcut alone, for a backbone that is trained from nothing"""
     hidden_dim: int = 256
     """D: the width of every token in the transformer"""
     nheads: int = 8

@@ -70,6 +70,17 @@ class ResidualBlock(nn.Module):
             conv = Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
             self.downsample = nn.ModuleList([conv, make_norm(norm, out_channels)])
 
+    @torch.no_grad()
+    def begin_as_shortcut(self) -> None:
+        """Let the branch give nothing at first: the scale of its last norm is 0.
+
+        A sum of k branches of variance 1 has variance 1 + k, and on the way back the gradient of an early weight is the
+        sum over as many ways: in a deep stage both grow. From 0, a branch grows only as far as the loss asks for it.
+        The scale itself has a gradient from the first step on; what lies before it has one from the second.
+        """
+        last = self.bn3 if hasattr(self, "bn3") else self.bn2
+        last.weight.zero_()
+
     def shortcut(self, x: Tensor) -> Tensor:
         if self.downsample is None:
             return x
@@ -132,11 +143,13 @@ class ResNet(nn.Module):
     norm       "frozen_batch", "batch" or "group": see `make_norm`
     dilation   DC5: the last stage keeps its input's size and spreads its 3×3 kernels over the same field instead,
                which gives four times as many cells and finds smaller objects (section 4 of the DETR paper)
+    zero_init_residual   each block begins as its shortcut (Goyal et al. 2017, arXiv 1706.02677; torchvision's name)
 
-    Raises ValueError for a name that is not in the table.
+    Raises ValueError for a name that is not in the table, and for a scale of 0 that is frozen.
     """
 
-    def __init__(self, name: str, norm: str = "frozen_batch", dilation: bool = False):
+    def __init__(self, name: str, norm: str = "frozen_batch", dilation: bool = False,
+                 zero_init_residual: bool = False):
         super().__init__()
         if name not in RESNETS:
             raise ValueError(f"no backbone is called {name!r}; known are {', '.join(RESNETS)}")
@@ -164,6 +177,11 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, Conv2d):  # keeps a gradient's variance through conv and relu
                 kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, ResidualBlock) and zero_init_residual:
+                if norm == "frozen_batch":
+                    raise ValueError('zero_init_residual is on with norm "frozen_batch", whose scales never move: take '
+                                     'norm="batch" or "group", or leave it off')
+                module.begin_as_shortcut()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.stages(images)[-1]

@@ -80,7 +80,7 @@ class Detr(nn.Module):
             if getattr(config, name) < least:
                 raise ValueError(f"{name} is {getattr(config, name)}; it must be at least {least}")
         self.config = config
-        self.backbone = ResNet(config.backbone, config.norm, config.dilation)
+        self.backbone = ResNet(config.backbone, config.norm, config.dilation, config.zero_init_residual)
         self.input_proj = Conv2d(self.backbone.num_channels, D, 1)
         if config.denoising and config.queries == "learned":
             raise ValueError(f'denoising is {config.denoising} with queries "learned"; only an anchor can be started '

@@ -150,7 +150,7 @@ class Run:
             raise ValueError(f"the run learnt other classes ({learnt}) than the data has now ({there}), or other ids "
                              "of them: resume with the data that it began with, or start another run")
         saved, now = ({name: value for name, value in config["model"].items() if name not in ("dropout", "aux_loss")}
-                      for config in (state["config"], self.config.to_dict()))
+                      for config in (Config.from_dict(state["config"]).to_dict(), self.config.to_dict()))
         changed = [name for name in now if saved.get(name) != now[name]]
         if changed:
             begun, wanted = (", ".join(f"{name}={values.get(name)}" for name in changed) for values in (saved, now))

@@ -166,6 +166,23 @@ def test_shapes_of_each_stage_are_those_of_the_note():
                     "layer3": (1024, 38, 40), "layer4": (2048, 19, 20)}
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_residual_block_of_scale_zero_begins_as_its_shortcut_and_learns(narrow, norm):
+    backbone = ResNet(narrow, norm, zero_init_residual=True).double()
+    block = backbone.layer4[1]
+    x = torch.rand(2, backbone.num_channels, 5, 3, dtype=torch.float64)
+    y = block(x)
+    assert torch.equal(y, x)
+    (y * torch.rand_like(y)).sum().backward()
+    last = block.bn3 if hasattr(block, "bn3") else block.bn2
+    assert (last.weight.grad != 0).all() and (block.conv1.weight.grad == 0).all()
+
+
+def test_a_scale_of_zero_that_never_moves_is_refused(narrow):
+    with pytest.raises(ValueError, match='zero_init_residual is on with norm "frozen_batch"'):
+        ResNet(narrow, "frozen_batch", zero_init_residual=True)
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="'resnet51'.*resnet_tiny, resnet18, resnet34, resnet50, resnet101, resnet152"):
         ResNet("resnet51")

@@ -202,6 +202,16 @@ def test_a_resume_that_would_change_the_weights_is_refused_in_words(change: dict
         run.resume(tmp_path / "last.pt")
 
 
+def test_a_run_from_before_a_setting_was_there_goes_on_if_it_is_off(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    state = run.state_dict()
+    del state["config"]["model"]["zero_init_residual"]
+    run.load_state_dict(state)
+    model = replace(small_config().model, zero_init_residual=True)
+    with pytest.raises(ValueError, match="begun with zero_init_residual=False"):
+        make_run(replace(small_config(), model=model), tmp_path).load_state_dict(state)
+
+
 def test_a_resume_on_data_of_other_classes_is_refused_even_if_they_are_as_many(tmp_path: Path) -> None:
     run = make_run(small_config(), tmp_path)
     run.classes = {"ids": [1, 2], "names": ["cat", "dog"]}
