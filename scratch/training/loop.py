@@ -73,7 +73,7 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
     evaluate   judges the run's model and returns metrics, "AP" among them
     profiled   watch some of the first steps, and say where their time went (profile.py)
     """
-    guards, profile = Guards(run), Profile(run, profiled)
+    guards, profile = Guards(run), Profile(run, profiled and run.distributed.is_main)
     run.batches_per_epoch = len(sampler)
     run.evaluation_due = run.evaluation_due or run.finished() and not run.last_metrics  # resumed, and given less to do
     with _Interrupt() as interrupt:

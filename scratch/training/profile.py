@@ -3,8 +3,8 @@
     │ data wait │ backbone │ encoder │ decoder │ heads │ matcher │ losses │ backward │ optimizer │ rest │
     └───────────┴────────────────────────────── one step ─────────────────────────────────────────────┘
 
-After some steps to warm up, names are put around the parts from outside (hooks on modules, wrappers
-around methods) for three rounds of steps, and then taken away again:
+After some steps to warm up, names are put around the parts from outside (wrappers around methods)
+for three rounds of steps, and then taken away again:
 
     timed     a mark at every border, the host's clock or an event in the GPU's queue: nothing waits, nothing is slower
     weighed   one step that counts what each part keeps for the backward pass (autograd's saved tensors, each once)
@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile, record_function, tensorboard_trace_handler
 
+from scratch.training.guards import STARVED
 from scratch.training.run import Run
 
 WARM_UP = 5  # steps before the first round: the very first ones allocate, and start the loader's workers
@@ -221,7 +222,7 @@ def diagnose(seconds: dict[str, float], workers: int) -> str:
     in_all = sum(seconds.values())
     share = {part: t / in_all for part, t in seconds.items()}
     largest = max((part for part in share if part not in ("backward", "rest")), key=share.__getitem__)
-    if share["data wait"] > 0.2:
+    if share["data wait"] > STARVED:
         return (f"the loader is the bottleneck: {share['data wait']:.0%} of a step goes by waiting for images; raise "
                 f"--workers (now {workers}), or store the images at about the size that they are trained in")
     if share.get("rest", 0) > 0.25:
