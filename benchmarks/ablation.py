@@ -85,7 +85,9 @@ IDEAS: dict[str, tuple[dict[str, Any], str]] = {
                   "the encoder proposes the anchors for the picture at hand; no more denoising and groups"),
     "fine-memory": (settings(_TINY, "fine_memory"), "the decoder reads a grid twice as fine as the encoder's"),
     "quality": (settings(_TINY, "quality"), "a score is to say how well the box fits, too"),
-    "mosaic": (settings(_TINY, "mosaic"), "four pictures meet in one, now and then: this is `tiny`"),
+    "mosaic": (settings(_TINY, "mosaic"), "four pictures meet in one, now and then"),
+    "weight-decay": (settings(_TINY, "weight_decay"),
+                     "a larger decay holds the length of weights, and so how far a step turns them: this is `tiny`"),
 }
 
 
@@ -396,7 +398,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """AP50 against the minutes of the one budget and the steps of the other, a line and a band for each variant."""
     figure, panels = plt.subplots(1, 2, figsize=(14, 5.5), sharey=True, layout="constrained")
     # Whatever is left out, a variant keeps its own.
-    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "black"), strict=True))
+    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "#BCBD22", "black"), strict=True))
     handles = {}
     for axes, budget, key in zip(panels, BUDGETS, ("minutes", "step")):
         for name in results["variants"]:

@@ -279,7 +279,8 @@ def _fast(name: str, vanilla: Config, model: dict[str, int], **train: float) -> 
         # focal loss's slope is small: at a weight of 1 the boxes have nearly all of the gradient.
         loss=replace(vanilla.loss, set_cost_class=2.0, ce_loss_coef=12.0, bbox_loss_coef=12.0,
                      giou_loss_coef=5.0, quality=0.5),
-        train=replace(vanilla.train, optimizer="muon", clip_max_norm=0.0, **train))
+        # Muon's steps are of one length: the decay sets how far each turns a matrix (training/muon).
+        train=replace(vanilla.train, optimizer="muon", clip_max_norm=0.0, weight_decay=0.2, **train))
 
 
 _TINY_FAST = _fast("tiny", _TINY_VANILLA, {}, lr=2e-3, lr_backbone=2e-3)

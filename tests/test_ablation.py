@@ -26,8 +26,8 @@ from scratch.data.shapes import shapes_dataset
 from scratch.training.loop import train_step
 
 QUICK = ["--flags", "--short-side 64 --max-size 96 --batch-size 4 --workers 0 --hidden-dim 32 --dim-feedforward 48",
-         "--device", "cpu", "--variants", "mosaic", "vanilla", "--seeds", "7", "--steps", "2", "--budget", "steps",
-         "--data", "shapes-set", "--out", "out"]
+         "--device", "cpu", "--variants", "weight-decay", "vanilla", "--seeds", "7", "--steps", "2",
+         "--budget", "steps", "--data", "shapes-set", "--out", "out"]
 
 
 def config_of(variant: str, folder: Path) -> Config:
@@ -50,7 +50,7 @@ def differing(one: Config, other: Config) -> set[str]:
 NAMED = {"anchors": {"queries"}, "denoising": {"denoising"}, "groups": {"groups"},
          "focal": {"classification", "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"},
          "proposals": {"queries", "denoising", "groups"}, "fine-memory": {"fine_memory"},
-         "quality": {"quality"}, "mosaic": {"mosaic"},
+         "quality": {"quality"}, "mosaic": {"mosaic"}, "weight-decay": {"weight_decay"},
          "muon": {"optimizer", "lr", "lr_backbone", "clip_max_norm"}}
 
 
@@ -111,7 +111,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_run_is_finished_judged_and_written_down(measured: Path) -> None:
     results = json.loads((measured / "out" / "ablation.json").read_text())
     assert [(run["variant"], run["budget"], run["seed"]) for run in results["runs"]] == [
-        ("vanilla", "steps", 7), ("mosaic", "steps", 7)]
+        ("vanilla", "steps", 7), ("weight-decay", "steps", 7)]
     for run in results["runs"]:
         assert run["steps"] == run["evaluation"]["step"][-1] == 2 and run["seconds"] > 0
         assert run["AP50"] == run["evaluation"]["AP50"][-1] and run["AP"] == run["evaluation"]["AP"][-1]
@@ -161,12 +161,12 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     monkeypatch.chdir(tmp_path / "copy")
     for path in Path("out").rglob("result.json"):
         path.unlink()
-    monkeypatch.setattr("benchmarks.ablation.Children.run", lambda _, words, __: "mosaic-seed7" in words[1])
+    monkeypatch.setattr("benchmarks.ablation.Children.run", lambda _, words, __: "weight-decay-seed7" in words[1])
     with pytest.raises(SystemExit) as stopped:
         main(QUICK)
     assert "error: 1 runs failed" in str(stopped.value) and "steps-2, vanilla, seed 7 failed" in str(stopped.value)
-    assert "1 of 2: steps-2, + mosaic = tiny, seed 7: 2 steps" in capsys.readouterr().out
-    assert [run["variant"] for run in json.loads(Path("out/ablation.json").read_text())["runs"]] == ["mosaic"]
+    assert "1 of 2: steps-2, + weight decay = tiny, seed 7: 2 steps" in capsys.readouterr().out
+    assert [run["variant"] for run in json.loads(Path("out/ablation.json").read_text())["runs"]] == ["weight-decay"]
     assert "| vanilla | – | – | – | – | – | – |" in Path("out/ablation.md").read_text()
 
 
@@ -203,7 +203,7 @@ def test_both_budgets_end_the_same_runs_differently(tmp_path: Path, monkeypatch:
     assert differing(timed, stepped) == {"max_minutes", "max_steps"}
     assert timed.train.eval_every == 64 / 8 / (40 // 16)  # an eighth of the steps, in epochs of whole batches
     (often,) = plan_trials(parse(["--out", "out", "--flags", "--shapes-train 40 --shapes-val 1 --eval-every 11",
-                                  "--seeds", "3", "--budget", "steps", "--variants", "mosaic"]))
+                                  "--seeds", "3", "--budget", "steps", "--variants", "weight-decay"]))
     assert often.config.train.eval_every == 11
 
 
@@ -232,9 +232,9 @@ def a_run(variant: str, budget: str, seed: int, ap50: list, steps: int = 30, tes
 def made_up(**changes: object) -> dict:
     runs = [a_run("vanilla", "minutes", 1, [0.0, 0.2], 100), a_run("vanilla", "minutes", 2, [0.0, 0.4], 120),
             a_run("vanilla", "steps", 1, [0.1, 0.3, 0.4]),
-            a_run("mosaic", "steps", 1, [0.5, 0.7, 0.8]), a_run("mosaic", "steps", 2, [0.3, 0.6, 0.6])]
+            a_run("weight-decay", "steps", 1, [0.5, 0.7, 0.8]), a_run("weight-decay", "steps", 2, [0.3, 0.6, 0.6])]
     return {"data": "made-up", "minutes": 1.5, "steps": 30, "flags": "", "seeds": [1, 2], "runs": runs,
-            "variants": {name: VARIANTS[name]._asdict() for name in ("vanilla", "anchors", "mosaic")}, **changes}
+            "variants": {name: VARIANTS[name]._asdict() for name in ("vanilla", "anchors", "weight-decay")}, **changes}
 
 
 def test_the_table_of_made_up_runs_is_as_by_hand() -> None:
@@ -244,14 +244,14 @@ def test_the_table_of_made_up_runs_is_as_by_hand() -> None:
     assert lines[start + 2:start + 5] == [
         "| vanilla | 0.150 ± 0.050 | 0.300 ± 0.100 | 110 ± 10 | 0.200 (1 of 2) | 0.400 (1 of 2) | > 30 (1 of 2) |",
         "| + anchors | – | – | – | – | – | – |",
-        "| + mosaic = tiny | – | – | – | 0.350 ± 0.050 | 0.700 ± 0.100 | 15 ± 5 |"]
+        "| + weight decay = tiny | – | – | – | 0.350 ± 0.050 | 0.700 ± 0.100 | 15 ± 5 |"]
     assert f"| + anchors | {VARIANTS['anchors'].sentence} | `--queries anchor` |" in lines
     assert "test split" not in report(made_up())
 
 
 def test_the_test_split_has_a_table_of_its_own() -> None:
-    runs = [a_run("mosaic", "steps", seed, [0.5, last], test=True) for seed, last in ((1, 0.8), (2, 0.6))]
-    assert "| + mosaic = tiny | – | – | 0.250 ± 0.050 | 0.600 ± 0.100 |" in report(made_up(runs=runs))
+    runs = [a_run("weight-decay", "steps", seed, [0.5, last], test=True) for seed, last in ((1, 0.8), (2, 0.6))]
+    assert "| + weight decay = tiny | – | – | 0.250 ± 0.050 | 0.600 ± 0.100 |" in report(made_up(runs=runs))
 
 
 def test_minutes_that_runs_shared_are_marked() -> None:
@@ -275,7 +275,7 @@ def test_a_spread_is_a_mean_half_a_range_and_how_many_seeds_are_missing(values: 
     ([[0.1, 0.2, 0.3]] * 2, 2, "> 30"),
 ])
 def test_the_steps_to_an_ap50_are_those_of_the_first_evaluation_there(curves: list, seeds: int, text: str) -> None:
-    assert steps_to([a_run("mosaic", "steps", seed, ap50) for seed, ap50 in enumerate(curves)], seeds) == text
+    assert steps_to([a_run("weight-decay", "steps", seed, ap50) for seed, ap50 in enumerate(curves)], seeds) == text
 
 
 def test_a_band_is_mean_least_and_most_between_straight_lines() -> None:
@@ -304,10 +304,10 @@ def test_each_variant_is_a_line_with_a_band_where_there_are_several_seeds(chart_
     minutes, steps = figure.axes
     assert [(line.get_label(), line.get_xydata().tolist()) for line in steps.lines] == [
         ("vanilla", [[10, 0.1], [20, 0.3], [30, 0.4]]),
-        ("+ mosaic = tiny", [pytest.approx(point) for point in ([10, 0.4], [20, 0.65], [30, 0.7])])]
+        ("+ weight decay = tiny", [pytest.approx(point) for point in ([10, 0.4], [20, 0.65], [30, 0.7])])]
     assert [line.get_label() for line in minutes.lines] == ["vanilla"]
-    assert [len(axes.collections) for axes in (minutes, steps)] == [1, 1]  # vanilla's, and mosaic's
-    assert [text.get_text() for text in figure.legends[0].texts] == ["vanilla", "+ mosaic = tiny"]
+    assert [len(axes.collections) for axes in (minutes, steps)] == [1, 1]  # vanilla's, and the last one's
+    assert [text.get_text() for text in figure.legends[0].texts] == ["vanilla", "+ weight decay = tiny"]
 
 
 def test_no_two_variants_look_alike_and_an_empty_panel_says_so(chart_of: Callable[[dict], Figure]) -> None:
@@ -326,7 +326,7 @@ def test_table_and_chart_are_made_again_from_the_data_alone(tmp_path: Path) -> N
     main(["--out", str(tmp_path), "--redraw"])
     second = matplotlib.image.imread(tmp_path / "ablation.png")
     assert first.std() > 0 and (first.shape != second.shape or (first != second).any())
-    assert "| + mosaic = tiny | – | – | – | – | – | – |" in (tmp_path / "ablation.md").read_text()
+    assert "| + weight decay = tiny | – | – | – | – | – | – |" in (tmp_path / "ablation.md").read_text()
 
 
 def test_flags_spell_fields_as_the_command_line_does() -> None:

@@ -8,15 +8,17 @@
       AdamW's step              ▇ ▅ ▂ ▁ ▁ ▁   evens out the numbers of u, hardly the directions
       of O                      ▆ ▆ ▆ ▆ ▆ ▆   rare features are learnt as fast as common ones
 
-O is the steepest descent among all steps that stretch no input by more than 1 (the spectral norm),
-as the sign is among those that move no number by more than 1; Adam is near the latter. A
-convolution (O,I,k,k) is a matrix of O rows. Vectors, embeddings and the heads' last layers are no
-maps between hidden features, and stay with AdamW.
+O is the steepest descent among all steps that stretch no input by more than 1 (the spectral norm);
+Adam is near the steepest that moves no number by more than 1, the sign. A convolution (O,I,k,k) is
+a matrix of O rows. Vectors, embeddings and the heads' last layers are no such maps: AdamW's.
 
 The singular vectors need no SVD. An odd polynomial p(X) = aX + b(XXᵀ)X + c(XXᵀ)²X acts on each
 singular value alone, σ → aσ + bσ³ + cσ⁵, so five rounds of one that pushes all of (0, 1] towards 1
-give O, with matrix products only. These a, b, c trade the exact 1 for speed: the values end between
-0.7 and 1.2, which trains as well (Newton-Schulz: Higham 2008, chapter 8).
+give O. These a, b, c end between 0.7 and 1.2 and are quick (Newton-Schulz: Higham 2008, chapter 8).
+
+Behind a norm only W's direction counts, and a step of length s turns it by s/|W|. Without decay W
+grows and turns ever less. With it, |W|²·2ηλ = s² holds the length: each step turns W by √(2ηλ).
+(van Laarhoven 2017, arXiv 1706.05350; with momentum, Kosson et al. 2023, 2305.17212.)
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers"; Bernstein & Newhouse 2024, arXiv
 2409.20325. Proven in tests/training/test_muon.py.

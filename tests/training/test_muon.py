@@ -63,6 +63,20 @@ def test_two_steps_of_a_convolution_are_those_of_the_formula():
     torch.testing.assert_close(stepped(weight, [first, second], weight_decay=0.3), expected, rtol=1e-10, atol=1e-10)
 
 
+def test_decay_holds_the_length_at_which_each_step_turns_a_matrix_by_one_angle():
+    generator, eta, decay = torch.Generator().manual_seed(5), 0.05, 0.4  # 1/ηλ = 50 steps to settle
+    for start in (0.01, 3.0):  # whatever length it begins with
+        parameter = torch.nn.Parameter(start * draw(16, 24))
+        optimizer = Muon([{"params": [parameter], "maps": [1], "lr": eta, "weight_decay": decay}], momentum=0.0)
+        turns = []
+        for _ in range(600):
+            before = parameter.detach().clone()
+            parameter.grad = torch.randn(before.shape, generator=generator, dtype=before.dtype)
+            optimizer.step()
+            turns.append(((parameter.detach() - (1 - eta * decay) * before).norm() / before.norm()).item())
+        assert sum(turns[-200:]) / 200 == pytest.approx(math.sqrt(2 * eta * decay), rel=0.05)
+
+
 def test_a_tall_matrix_steps_further_by_the_root_of_its_sides_ratio():
     weight, gradient = draw(11, 2), draw(11, 2)
     step = weight - stepped(weight, [gradient])
