@@ -4,12 +4,18 @@
 
     python detr_scratch.py                           train on generated shapes: detr_141m_fast on a GPU, else tiny
     python detr_scratch.py train --data DIR          train on a COCO-format folder
+    python detr_scratch.py finetune --data DIR       the same, from the published weights (or --weights FILE)
+    python detr_scratch.py download coco-subset|coco COCO 2017, or a small part of it: ten classes
+    python detr_scratch.py compare --data D --out O  ours, torch.nn, fine-tuned: same budget, one table and chart
+    python detr_scratch.py export RUN                ONNX, for where there is no PyTorch
+    python detr_scratch.py convert RUN --out FILE    weights for the official code, or as safetensors
     python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: a run's folder or a checkpoint)
     python detr_scratch.py analyze RUN [RUN …]       where detectors err and what it costs: report.md, report.html
     python detr_scratch.py charts --out DIR          what happens in every layer over some batches, as charts
     python detr_scratch.py sweep --space … --out DIR good settings, searched by Optuna; resumable, several at a time
     python detr_scratch.py lr-range --out DIR        how high a learning rate may be
     python detr_scratch.py predict IMAGE|DIR         boxes drawn on pictures, and as COCO JSON
+    python detr_scratch.py explain IMAGE             what it looks at: attention, boxes layer by layer
     python detr_scratch.py info [--preset NAME]      parameters by part, and the primitives that one step is made of
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
 
@@ -31,8 +37,9 @@ import torch
 
 from commands.analyze import draw_mistakes
 from commands.command_line import OTHER_COMMANDS, flags_given, parse, preset_config
+from commands.finetune import begin_with, config_for, recipe
 from commands.opening import generate_shapes, make_criterion, newest_run, open_split, parameter_count, resolve_device
-from commands.sheets import draw_sheet
+from commands.sheets import draw_sheet, shown_from
 from scratch.config import PRESETS, Config, TrainConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
@@ -57,6 +64,8 @@ class TrainArguments:
     """where the run is kept; None: runs/PRESET-DATA, numbered"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
+    weights: Optional[str] = None
+    """begin with these, as far as they fit: detr_r50 …, resnet50 … (fetched once), or a file; see scratch/weights"""
     resume: bool = False
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
     profile: bool = False
@@ -94,6 +103,8 @@ def train(arguments: TrainArguments) -> None:
     config = replace(config, model=replace(config.model, num_classes=len(classes.ids)))
     model = build_detr(config.model).to(distributed.device)
     freeze_backbone(model, config.train.train_backbone)
+    if arguments.weights:
+        say(begin_with(model, arguments.weights, distributed))
     if distributed.is_main:
         run_dir.mkdir(parents=True, exist_ok=True)
     distributed.barrier()
@@ -105,7 +116,8 @@ def train(arguments: TrainArguments) -> None:
     say(f"{config.preset}: {parameter_count(model)} on {distributed.device} in {run.precision.name}; "
         f"{len(train_set):,} training and {len(eval_set):,} {data.eval_split} images, {len(classes.ids)} classes\n"
         f"{beginning}, for {budget(config.train)}")
-    if not arguments.resume and (config.model.norm == "frozen_batch" or config.train.train_backbone != "all"):
+    begun = arguments.resume or arguments.weights
+    if not begun and (config.model.norm == "frozen_batch" or config.train.train_backbone != "all"):
         say(f"note: {config.preset} is meant to start from trained weights; frozen at random ones, a backbone sees "
             "little. From nothing: --norm batch --train-backbone all --lr-backbone 1e-4")
 
@@ -147,18 +159,19 @@ def budget(train: TrainConfig) -> str:
 
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
     """Evaluate the run's weights (or their running average); draw predictions beside the truth; say what looks ill."""
-    health = QueryHealth(run.last_matching)
-    evaluator = CocoEvaluator(eval_set.ground_truth(), eval_set.classes.ids, eval_set.classes.names)
+    health, truth = QueryHealth(run.last_matching), eval_set.ground_truth()
+    evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names)
     with run.judged_weights():
         run.distributed.share_buffers(run.unwrapped)
         metrics, results = evaluate(run.unwrapped, loader, run.criterion, evaluator, run.device, run.precision.autocast,
                                     gather=run.distributed.gather, progress=run.distributed.is_main, health=health)
     run.last_matching = health.matching()
     metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"], run.progress()),
-                "split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm}
+                "split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm,
+                "threshold": shown_from(truth, results)}
     if run.distributed.is_main:
         sheet = run.directory / "pictures" / f"step_{run.step:06d}.png"
-        draw_sheet(sheet, eval_set, [image["id"] for image in eval_set.ground_truth()["images"][:8]], results)
+        draw_sheet(sheet, eval_set, [image["id"] for image in truth["images"][:8]], results, metrics["threshold"])
         log.board.picture("predictions", sheet, run.step)
         if (metrics["AP"] or 0.0) > run.best_ap:  # beside the weights that will be best.pt
             detections = {"split": metrics["split"], "step": run.step, "results": results}
@@ -193,10 +206,12 @@ def new_run(preset: str, data: str) -> Path:
     return path
 
 
-def parse_train(argv: Sequence[str]) -> TrainArguments:
+def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     """A preset's or a resumed run's configuration, changed by the flags; and a free folder, or the run's own."""
-    given = flags_given(argv, "preset", "device", "run-dir", "resume")
+    given = flags_given(argv, "preset", "device", "run-dir", "resume", "weights")
     if given.resume:
+        if given.weights:
+            raise ValueError("a run that goes on has weights of its own: leave --weights out")
         run_dir = Path(given.run_dir) if given.run_dir else newest_run()
         last = latest_checkpoint(run_dir)
         if last is None:
@@ -208,9 +223,12 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
                              f"{given.preset}: leave --preset out")
         return parse(TrainArguments, TrainArguments(config, run_dir), "train", argv)
     device = resolve_device(given.device or "auto")
-    default = TrainArguments(preset_config(given.preset, device))
-    arguments: TrainArguments = parse(TrainArguments, default, "train", argv)
-    if given.preset is None and os.environ.get("RANK", "0") == "0":
+    weights = given.weights or ("detr_r50" if tuning else None)
+    meant = config_for(weights) if weights and not given.preset else None
+    config = meant or preset_config(given.preset, device)
+    default = TrainArguments(recipe(config) if tuning else config, weights=weights)
+    arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)
+    if given.preset is None and meant is None and os.environ.get("RANK", "0") == "0":
         print(f"preset {arguments.config.preset}: {'there is a GPU' if device.startswith('cuda') else 'no GPU in use'} "
               f"(--preset {'|'.join(PRESETS)} chooses another)")
     data = arguments.config.data
@@ -221,7 +239,12 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     return replace(arguments, run_dir=run_dir)
 
 
-COMMANDS = {"train": (parse_train, train), **OTHER_COMMANDS}
+def parse_finetune(argv: Sequence[str]) -> TrainArguments:
+    """As for `train`, but from trained weights, and with the recipe of commands/finetune.py."""
+    return parse_train(argv, tuning=True)
+
+
+COMMANDS = {"train": (parse_train, train), "finetune": (parse_finetune, train), **OTHER_COMMANDS}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 
-from commands.opening import generate_shapes, load_detector, open_split, read_checkpoint, resolve_device
+from commands.opening import generate_shapes, open_split, resolve_device
 from commands.sheets import draw_sheet
 from scratch.analysis.error_charts import CHARTS, save
 from scratch.analysis.flops import parts_table
@@ -33,6 +33,7 @@ from scratch.data.check import check_dataset
 from scratch.data.coco import Classes, CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
+from scratch.detector import load as load_detector, read_checkpoint
 from scratch.evaluation.breakdown import CURVE_IOUS, by_class, by_number, by_size
 from scratch.evaluation.calibration import calibration
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate
@@ -180,7 +181,7 @@ def found(path: Path, state: dict[str, Any], data: DataConfig, arguments: Analyz
 def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results:
     """Run the detector over the split, as `detr_scratch.py eval` does."""
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    model, config, classes = load_detector(path, distributed.device)
+    model, config, classes, _ = load_detector(path, distributed.device)
     generate_shapes(data, distributed)
     check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,)).refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)

@@ -18,12 +18,17 @@ import tyro
 from commands.analyze import AnalyzeArguments, analyze
 from commands.charts import ChartsArguments, charts, config_of
 from commands.check_data import CheckDataArguments, check_data
+from commands.convert import ConvertArguments, convert
+from commands.download import DownloadArguments, download
 from commands.evaluate import EvalArguments, evaluate_checkpoint
+from commands.explain import ExplainArguments, explain
+from commands.export import ExportArguments, export_checkpoint
 from commands.info import InfoArguments, info
 from commands.lr_range import LrRangeArguments, lr_range
-from commands.opening import read_checkpoint, resolve_device
+from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
 from scratch.config import PRESETS, Config, DataConfig
+from scratch.detector import read_checkpoint
 
 
 def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
@@ -87,6 +92,13 @@ def sweeping() -> Any:
     return sweep
 
 
+def comparing() -> Any:
+    """commands/compare.py, imported where it is asked for: the reference needs SciPy."""
+    from commands import compare
+
+    return compare
+
+
 def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) -> Any:
     """The arguments of a command that begins runs in a folder of its own: a preset, changed by the flags."""
     given = flags_given(argv, "preset", "device")
@@ -102,6 +114,12 @@ OTHER_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], 
               lambda arguments: sweeping().sweep(arguments)),
     "lr-range": (lambda argv: parse_from_preset(LrRangeArguments, "lr-range", argv), lr_range),
     "predict": (lambda argv: parse(PredictArguments, PredictArguments(tyro.MISSING), "predict", argv), predict),
+    "compare": (lambda argv: comparing().parse_compare(argv), lambda arguments: comparing().compare(arguments)),
+    "export": (lambda argv: parse(ExportArguments, ExportArguments(tyro.MISSING), "export", argv), export_checkpoint),
+    "convert": (lambda argv: parse(ConvertArguments, ConvertArguments(tyro.MISSING, tyro.MISSING), "convert", argv),
+                convert),
+    "download": (lambda argv: parse(DownloadArguments, DownloadArguments(tyro.MISSING), "download", argv), download),
+    "explain": (lambda argv: parse(ExplainArguments, ExplainArguments(), "explain", argv), explain),
     "info": (parse_info, info),
     "check-data": (parse_check_data, check_data),
 }

@@ -9,11 +9,12 @@ from typing import Optional
 
 import tyro
 
-from commands.opening import generate_shapes, load_detector, make_criterion, open_split, resolve_device
+from commands.opening import generate_shapes, make_criterion, open_split, resolve_device
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
+from scratch.detector import load as load_detector
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
@@ -38,7 +39,7 @@ class EvalArguments:
 def evaluate_checkpoint(arguments: EvalArguments) -> None:
     """Print COCO's figures for a checkpoint."""
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    model, config, classes = load_detector(arguments.checkpoint, distributed.device)
+    model, config, classes, _ = load_detector(arguments.checkpoint, distributed.device)
     data = arguments.data
     generate_shapes(data, distributed)
     check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,)).refuse()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 from torch import nn
@@ -11,10 +11,8 @@ from torch import nn
 from scratch.config import Config, DataConfig
 from scratch.data.coco import Classes, CocoDetection, find_splits
 from scratch.data.transforms import Augmentation
-from scratch.model.detr import Detr, build_detr
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
-from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 from scratch.training.distributed import Distributed
 
 
@@ -43,7 +41,7 @@ def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int,
     """One split of a data set, with the classes of a checkpoint or of the training split."""
     images, annotations = find_splits(data, need=(split,))[split]
     limit = data.limit_train if split == "train" else data.limit_val
-    return CocoDetection(images, annotations, transform, classes, limit=limit, seed=seed)
+    return CocoDetection(images, annotations, transform, classes, limit=limit, seed=seed, only=data.classes)
 
 
 def make_criterion(config: Config) -> SetCriterion:
@@ -52,30 +50,6 @@ def make_criterion(config: Config) -> SetCriterion:
     matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou,
                                config.model.classification == "focal", loss.focal_alpha, loss.focal_gamma)
     return SetCriterion(config.model.num_classes, matcher, loss)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder, on the CPU.
-
-    Raises FileNotFoundError if there is none.
-    """
-    if path.is_dir():
-        found = path / "best.pt" if (path / "best.pt").exists() else latest_checkpoint(path)
-        if found is None:
-            raise FileNotFoundError(f"there is no checkpoint in {path}: name the folder of a run, or a checkpoint file")
-        path = found
-    return load_checkpoint(path)
-
-
-def load_detector(path: Path, device: torch.device) -> tuple[Detr, Config, Classes]:
-    """A trained detector in eval mode (its weights' running average, if it kept one), its configuration and classes."""
-    state = read_checkpoint(path)  # on the host: an optimizer's moments have no business on the GPU here
-    config = Config.from_dict(state["config"])
-    model = build_detr(config.model).to(device).eval()
-    model.load_state_dict(state["model"])
-    if state["ema"]:
-        model.load_state_dict(state["ema"]["shadow"], strict=False)  # all but the counters
-    return model, config, Classes.from_dict(state["classes"])
 
 
 def newest_run() -> Path:

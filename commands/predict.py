@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -13,13 +12,11 @@ from typing import Any, Optional
 import torch
 import tyro
 
-from commands.opening import load_detector, newest_run, resolve_device
-from scratch.data.batch import collate
+from commands.opening import newest_run, resolve_device
 from scratch.data.images import read_image
-from scratch.data.transforms import Augmentation
+from scratch.detector import load as load_detector
 from scratch.evaluation.coco_eval import coco_results
 from scratch.evaluation.pictures import class_colour, draw_detections
-from scratch.evaluation.postprocess import postprocess
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class PredictArguments:
     """the folder to write"""
     checkpoint: Optional[Path] = None
     """a run's folder (its best.pt), or a checkpoint file; None: the newest run"""
-    threshold: float = 0.5
-    """leave out detections that score lower"""
+    threshold: Optional[float] = None
+    """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -42,15 +39,15 @@ def predict(arguments: PredictArguments) -> None:
     """Write, for every image of `source`, a picture with its detections, and all of them as COCO results."""
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    model, config, classes = load_detector(checkpoint, device)
-    transform = Augmentation.for_evaluation(config.data)
+    detector = load_detector(checkpoint, device)
+    threshold = detector.threshold if arguments.threshold is None else arguments.threshold
     paths = image_files(arguments.source)
     if paths[0].parent.resolve() == arguments.out.resolve():
         raise ValueError(f"--out {arguments.out} is the folder of the images themselves, and would lose those that are "
                          "PNG files: name another")
     arguments.out.mkdir(parents=True, exist_ok=True)
     alike = Counter(path.stem for path in paths)  # a.jpg and a.png: those keep their endings, a.jpg.png and a.png.png
-    print(f"{checkpoint}: {len(classes.ids)} classes; {len(paths)} images; threshold {arguments.threshold}")
+    print(f"{checkpoint}: {len(detector.classes)} classes; {len(paths)} images; threshold {threshold:g}")
     everything: list[dict[str, Any]] = []
     unreadable = 0
     for image_id, path in enumerate(paths, 1):
@@ -60,23 +57,16 @@ def predict(arguments: PredictArguments) -> None:
             print(f"  skipped: {error}", file=sys.stderr)
             unreadable += 1
             continue
-        pixels, _, _ = transform(image, torch.zeros(0, 4), random.Random(0))
-        batch = collate([(pixels, {})]).to(device)
-        with torch.no_grad():
-            outputs = model(batch.normalised(), batch.pad_mask)
-        size = torch.tensor([[image.height, image.width]], device=device)
-        [found] = postprocess(outputs, size, config.model.classification)
-        found = {name: value.cpu() for name, value in found.items()}
-        order = found["scores"].argsort(descending=True)
-        order = order[found["scores"][order] >= arguments.threshold]
-        shown = {name: value[order] for name, value in found.items()}
-        labels = shown["labels"].tolist()
-        texts = [f"{classes.names[k]} {score:.2f}" for k, score in zip(labels, shown["scores"].tolist())]
+        found = detector.predict(image, threshold=0.0)
+        shown = found.above(threshold)
+        labels = shown.labels.tolist()
+        texts = [f"{name} {score:.2f}" for name, score in zip(shown.names, shown.scores.tolist())]
         picture = arguments.out / f"{path.stem if alike[path.stem] == 1 else path.name}.png"
-        draw_detections(image, shown["boxes"], texts, [class_colour(k) for k in labels]).save(picture)
-        everything += [{"file_name": str(path), "category_name": classes.names[k], **entry}
-                       for k, entry in zip(labels, coco_results(image_id, shown, classes.ids))]
-        print(f"  {path}: {len(labels)} objects (best score {found['scores'].max():.2f}) → {picture}")
+        draw_detections(image, shown.boxes_xyxy, texts, [class_colour(k) for k in labels]).save(picture)
+        tensors = {"boxes": shown.boxes_xyxy, "labels": shown.labels, "scores": shown.scores}
+        everything += [{"file_name": str(path), "category_name": name, **entry} for name, entry in zip(
+            shown.names, coco_results(image_id, tensors, detector.classes.ids))]
+        print(f"  {path}: {len(shown)} objects (best score {found.scores[0]:.2f}) → {picture}")
     if unreadable == len(paths):
         raise ValueError(f"nothing in {arguments.source} could be read as an image")
     (arguments.out / "predictions.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")

@@ -27,7 +27,8 @@ PARTS = ("model", "loss", "data", "train")
 DIGITS = 4  # of a drawn number: enough to tell trials apart, few enough to type
 KEPT = {"num_classes": "it is taken from the data", "eval_split": "all trials must be judged on the same images",
         "limit_val": "all trials must be judged on the same images",
-        "shapes_val": "all trials must be judged on the same images"}
+        "shapes_val": "all trials must be judged on the same images",
+        "classes": "all trials must be judged on the same objects"}
 
 
 def settings(config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""sheets: some images of a split, the truth beside what was found, on one picture."""
+"""sheets: some images of a split, the truth beside what was found, on one picture; and from which score on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ import torch
 
 from scratch.data.coco import CocoDetection
 from scratch.data.images import read_image
+from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches_of
+from scratch.evaluation.operating_point import best_threshold
 from scratch.evaluation.pictures import prediction_sheet
 from scratch.ops.boxes import box_xywh_to_xyxy
 
 
-def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], results: list[dict[str, Any]],
-               threshold: float = 0.5) -> None:
+def shown_from(truth: Truth, results: Results) -> float:
+    """The score from which on it is best to show detections to a person (scratch/evaluation/operating_point)."""
+    return best_threshold(matches_of(coco_evaluation(truth, results)))["score"]
+
+
+def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], results: Results,
+               threshold: float) -> None:
     """Draw these images of `dataset` with their objects (no crowds), and with the COCO results that score enough.
 
     Raises OSError or ValueError for an image that cannot be read.

@@ -116,6 +116,9 @@ class DataConfig:
     """explicit COCO JSON of the validation images"""
     eval_split: Literal["val", "test", "train"] = "val"
     """the split that is evaluated"""
+    classes: Optional[str] = None
+    """learn these of the data's classes alone, labelled in this order: "person,car"; boxes of others are left out, and
+    an image without any other box stays: there is nothing to find on it"""
     limit_train: Optional[int] = None
     """use only the first N training images (in the order of their ids)"""
     limit_val: Optional[int] = None

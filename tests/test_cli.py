@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 import detr_scratch
+from commands.sheets import shown_from
 from scratch.config import PRESETS
+from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import REPOSITORY
 
 # One epoch of a few steps on small images: seconds, and yet every stage is passed.
@@ -98,6 +100,24 @@ def test_predict_writes_a_picture_for_each_image_and_coco_results(trained: tuple
     results = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(results) == 2 * 100  # the best of 40 queries × 5 classes
     assert {"image_id", "category_id", "bbox", "score", "file_name", "category_name"} == set(results[0])
+
+
+def test_predict_shows_from_the_score_on_that_was_best_when_the_checkpoint_was_evaluated(
+    trained: tuple[Path, str], tmp_path: Path,
+) -> None:
+    folder, _ = trained
+    run = folder / "runs" / "tiny-shapes"
+    state, shapes = load_checkpoint(run / "best.pt"), next((folder / "data").glob("shapes-*"))
+    truth = json.loads((shapes / "annotations" / "instances_val.json").read_text())
+    found = json.loads((run / "best_detections.json").read_text())["results"]
+    assert state["last_metrics"]["threshold"] == shown_from(truth, found)
+    image = truth["images"][0]
+    scores = sorted(result["score"] for result in found if result["image_id"] == image["id"])
+    state["last_metrics"]["threshold"] = (scores[-7] + scores[-8]) / 2
+    save_checkpoint(tmp_path / "best.pt", state)
+    detr(folder, "predict", shapes / "val" / image["file_name"], "--out", tmp_path / "out", "--checkpoint", tmp_path,
+         "--device", "cpu")
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 7
 
 
 def test_explicit_paths_take_the_place_of_a_data_folder(trained: tuple[Path, str], tmp_path: Path) -> None:

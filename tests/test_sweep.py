@@ -148,7 +148,7 @@ def test_a_field_in_two_spaces_and_no_space_at_all_are_refused() -> None:
 
 
 def test_every_number_and_choice_of_the_configuration_can_be_swept() -> None:
-    refused = {"num_classes", "eval_split", "limit_val", "shapes_val",  # what is judged stays
+    refused = {"num_classes", "eval_split", "limit_val", "shapes_val", "classes",  # what is judged stays
                "data", "train_images", "train_annotations", "val_images", "val_annotations"}  # and where it lies
     for name, value in settings(TINY).items():
         if name in refused:

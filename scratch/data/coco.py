@@ -16,6 +16,7 @@ Proven in tests/data/test_coco.py. Read: find_splits → Classes → read_annota
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import random
@@ -100,6 +101,19 @@ class Classes:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def only(self, names: str) -> "Classes":
+        """Those named in "person,car", in that order. Raises ValueError for one that is unknown or named twice."""
+        wanted = [name.strip() for name in names.split(",")]
+        for name in wanted:
+            if name not in self.names:
+                near = difflib.get_close_matches(name, self.names, n=3) or self.names[:20]
+                raise ValueError(f"got {name!r} among the classes, which the data does not have; did you mean "
+                                 f"{' or '.join(near)}? Wanted names out of its {len(self)}, with commas between them")
+            if wanted.count(name) > 1:
+                raise ValueError(f"got {name!r} among the classes {wanted.count(name)} times, wanted each name once")
+        places = [self.names.index(name) for name in wanted]
+        return Classes(tuple(self.ids[k] for k in places), tuple(wanted))
+
     def to_dict(self) -> dict[str, list[Any]]:
         """Plain values, for a checkpoint."""
         return {"ids": list(self.ids), "names": list(self.names)}
@@ -131,12 +145,15 @@ class Annotations:
         return len(self.image_ids)
 
 
-def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optional[int] = None) -> Annotations:
+def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optional[int] = None,
+                     only: Optional[str] = None) -> Annotations:
     """Read and clean a COCO annotation file, and write down every problem in it; refuses nothing by itself.
 
     classes   the classes that the labels count (of the training split, or of a checkpoint); None takes the file's own
     limit     only the first N images, in the order of their ids
-    Raises FileNotFoundError, or ValueError for a file that is not the JSON of a COCO data set.
+    only      labels count these of the file's classes (as for `Classes.only`); boxes of its others are left out, and no
+              problem. Beside `classes`, which were chosen before, it only says that others may be left out
+    Raises FileNotFoundError, or ValueError for a file that is not the JSON of a COCO data set or lacks a class.
     """
     path = Path(path)
     document = _load_json(path)
@@ -151,7 +168,8 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
         if known != name:
             report("category renamed", f"category {id}",
                    f"{name!r} here, {known!r} in the classes that the labels count")
-    classes = classes or own
+    classes = classes or (own.only(only) if only is not None else own)
+    left_out = set(own.ids) - set(classes.ids) if only is not None else set()
     label_of = {id: label for label, id in enumerate(classes.ids)}
 
     images = _read_images(document["images"], report)
@@ -172,10 +190,11 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
                 report("duplicate annotation id", what, f"again as number {place} of the file")
             seen_ids.add(id)
         row = row_of.get(_whole(entry.get("image_id")))
-        label = label_of.get(_whole(entry.get("category_id")))
+        category = _whole(entry.get("category_id"))
+        label = label_of.get(category)
         if row is None:
             report("unknown image id", what, f"image_id {entry.get('image_id')!r} is no image of the file")
-        elif row < len(used):
+        elif row < len(used) and category not in left_out:
             what = f"{what} of {used[row][1]}"
             if label is None:
                 report("unknown category id", what,
@@ -303,6 +322,7 @@ class CocoDetection:
     transform     draws how an image is shown, and with how many others
     classes       as for `read_annotations`: pass the training split's (`.classes`) to every other split
     limit         only the first N images, in the order of their ids
+    only          as for `read_annotations`: some of the classes
     seed          with epoch and index, all that the transform's randomness depends on: a sample is the same in
                   whichever worker it is made, and after a resume
 
@@ -310,9 +330,9 @@ class CocoDetection:
     """
 
     def __init__(self, images: Path, annotations: Path, transform: Augmentation, classes: Optional[Classes] = None,
-                 limit: Optional[int] = None, seed: int = 0) -> None:
+                 limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None) -> None:
         self.images, self.transform, self.seed = Path(images), transform, seed
-        self.annotations = read_annotations(annotations, classes, limit)
+        self.annotations = read_annotations(annotations, classes, limit, only)
         refuse(self.annotations.problems)
         self.cleaning = count(self.annotations.problems)
         self.annotations.problems.clear()  # a worker has no use for them

@@ -54,7 +54,8 @@ def test_each_output_is_a_mean_over_the_cells() -> None:
 def test_a_ramp_is_read_at_the_middle_of_each_part() -> None:
     ramp = (torch.arange(9, dtype=torch.float64) + 0.5).expand(1, 9, 9)  # each cell's value is its centre, in cells
     box = torch.tensor([[2.0, 1.0, 6.0, 5.0]], dtype=torch.float64)  # stride 1: from column 2 to 6
-    torch.testing.assert_close(roi_align(ramp, box, 1.0, size=2)[0, 0, 0], torch.tensor([3.0, 5.0], dtype=torch.float64))
+    read = roi_align(ramp, box, 1.0, size=2)[0, 0, 0]
+    torch.testing.assert_close(read, torch.tensor([3.0, 5.0], dtype=torch.float64))
 
 
 def test_points_more_than_a_cell_outside_read_nothing() -> None:

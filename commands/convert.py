@@ -1,0 +1,147 @@
+"""convert: how do weights leave this project, and come into it for good?
+
+    run, checkpoint,  ─▶ FILE.pth                {"model": …} that the official code loads strictly
+    official file,    ─▶ FILE.safetensors        the tensors; beside them classes and configuration
+    name              ─▶ FILE.pt with --to ours  a checkpoint: predict and eval take it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import torch
+import tyro
+from safetensors.torch import save
+from torch import Tensor
+
+from commands.finetune import config_of
+from scratch.config import PRESETS, Config
+from scratch.convert import to_official
+from scratch.data.coco import Classes
+from scratch.data.coco_names import COCO_NAMES
+from scratch.model.detr import build_detr
+from scratch.training.checkpoint import save_checkpoint
+from scratch.weights import NAMED, Weights, adapt, find_weights, read_weights
+
+COCO = Classes(tuple(range(len(COCO_NAMES))), COCO_NAMES)  # as the published detectors count them
+
+
+@dataclass(frozen=True)
+class ConvertArguments:
+    """Write weights for the official code, as safetensors, or (--to ours) as a checkpoint of this project."""
+
+    weights: tyro.conf.Positional[str]
+    """a run's folder, a file (a checkpoint, official, safetensors), or a known name: detr_r50, detr_r101_dc5 …"""
+    out: Path
+    """the file to write: .pth, .pt or .safetensors"""
+    to: Literal["official", "ours"] = "official"
+    """whose names the weights get; as .pth or .pt, ours is a checkpoint that predict and eval take"""
+    preset: Optional[str] = None
+    """what the weights are weights of, where neither file nor name tells (detr_r50_dc5, say: DC5 leaves no trace)"""
+
+
+def convert(arguments: ConvertArguments) -> None:
+    """Read, check that a model takes all of it, write."""
+    out = arguments.out
+    if out.suffix not in (".pth", ".pt", ".safetensors"):
+        raise ValueError(f"got --out {out}, wanted a file that ends in .pth, .pt or .safetensors")
+    weights = read_weights(find_weights(arguments.weights))
+    config = whole_config(weights, arguments.preset or (arguments.weights if arguments.weights in NAMED else None))
+    adapted = adapt(build_detr(config.model), weights)
+    assert not adapted.replaced and not adapted.shortened, adapted.text()
+    classes = classes_of(weights, config)
+    tensors = weights.tensors
+    if arguments.to == "official":
+        refuse_what_the_official_code_lacks(config)
+        tensors = to_official(tensors)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".safetensors":
+        write_safetensors(out, tensors, {"format": "pt", "classes": json.dumps(classes.to_dict()),
+                                         "config": json.dumps(config.to_dict())})
+    elif arguments.to == "official":
+        write_torch(out, {"model": tensors})
+    else:
+        save_checkpoint(out, checkpoint_of(weights, config, classes))
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    print(f"{out}: {len(tensors)} tensors, {numbers:,} numbers, of a {config.model.backbone} detector "
+          f"({config.preset}) with {config.model.num_queries} queries and {config.model.num_classes} classes, "
+          f"from {arguments.weights} ({weights.kind})")
+    if weights.config is None and arguments.preset is None and arguments.weights not in NAMED:
+        print(f"the file does not say what it is: taken as {config.preset}; if it was trained dilated, add --preset "
+              f"{config.preset}_dc5")
+
+
+def whole_config(weights: Weights, preset: Optional[str]) -> Config:
+    """The configuration of a detector: its file's own, or that of a preset with the file's queries and classes.
+
+    Raises ValueError for weights that are no detector's, and where nothing tells what they are.
+    """
+    if weights.kind == "torchvision ResNet":
+        raise ValueError("these weights are a backbone's alone: there is no detector to convert yet; train one with "
+                         "--weights first")
+    if weights.config is not None:
+        config = Config.from_dict(weights.config)
+        if preset not in (None, config.preset):
+            raise ValueError(f"the file says that its weights are of {config.preset}, not {preset}: leave --preset out")
+        return config
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}; wanted one of {', '.join(PRESETS)}")
+    config = PRESETS[preset] if preset else config_of(weights)
+    if config is None:
+        raise ValueError("the file does not say what its weights are weights of: add --preset NAME, one of "
+                         + ", ".join(PRESETS))
+    rows = {name: len(weights.tensors[f"{name}.weight"]) for name in ("class_embed", "query_embed", "refpoint_embed")
+            if f"{name}.weight" in weights.tensors}
+    queries = rows.get("query_embed", rows.get("refpoint_embed", config.model.num_queries))
+    return replace(config, model=replace(config.model, num_queries=queries,
+                                         num_classes=rows["class_embed"] - (config.model.classification == "softmax")))
+
+
+def classes_of(weights: Weights, config: Config) -> Classes:
+    """The classes that a file names; COCO's for the published 91; else numbers."""
+    if weights.classes is not None:
+        return Classes.from_dict(weights.classes)
+    if config.model.num_classes == len(COCO):
+        return COCO
+    return Classes(tuple(range(config.model.num_classes)), tuple(f"class {k}" for k in range(config.model.num_classes)))
+
+
+def checkpoint_of(weights: Weights, config: Config, classes: Classes) -> dict[str, Any]:
+    """What a run's best.pt holds, but for all that only a run that goes on needs."""
+    return {"config": config.to_dict(), "classes": classes.to_dict(), "model": weights.tensors, "ema": None,
+            "last_metrics": {} if weights.threshold is None else {"threshold": weights.threshold}}
+
+
+def refuse_what_the_official_code_lacks(config: Config) -> None:
+    """Raise ValueError for a network that the official code cannot build, whatever its keys are called."""
+    model, plain = config.model, dict(queries="learned", classification="softmax", groups=1)
+    strange = [f"{name}={getattr(model, name)}" for name, value in plain.items() if getattr(model, name) != value]
+    strange += [f"norm={model.norm}"] if model.norm == "group" else []
+    strange += [f"backbone={model.backbone}"] if model.backbone == "resnet_tiny" else []
+    if strange:
+        raise ValueError(f"the official code has no detector with {', '.join(strange)}: take --to ours")
+
+
+def write_torch(path: Path, content: dict[str, Any]) -> None:
+    """A whole file or none."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        torch.save(content, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A whole file or none."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        # As bytes: the library's own files can be read by their owner alone.
+        partial.write_bytes(save({key: value.contiguous() for key, value in tensors.items()}, metadata))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,177 @@
+"""explain: what did the detector look at, when it said what is on this picture?
+
+    IMAGE ─▶ detector, asked for its attention ─▶ NAME.npz, the record ─┬▶ NAME_detections.png
+                                                                        ├▶ NAME_encoder.png
+                                                                        ├▶ NAME_boxes.png
+                                                                        └▶ NAME.html
+    --data DIR ─▶ every query's boxes in all images ─▶ slots.json ───────▶ slots.png
+
+Whatever is drawn is drawn from the records, and `--redraw --out DIR` draws it from them again.
+Proven in tests/test_explain.py. Read: explain → look_at (what is kept: attention.py) → slots_of
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Optional, Sequence
+
+import torch
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from commands.attention import explained
+from commands.opening import newest_run, open_split, resolve_device
+from scratch.analysis.attention_maps import NOTEBOOK_POINTS, draw_boxes, draw_detections, draw_encoder
+from scratch.analysis.attention_page import write_page
+from scratch.analysis.attention_record import Explanation
+from scratch.analysis.error_charts import save
+from scratch.analysis.slot_chart import draw_slots, slot_record, write_slots
+from scratch.data.batch import collate
+from scratch.data.images import read_image
+from scratch.data.loader import make_loader
+from scratch.data.transforms import Augmentation
+from scratch.detector import Detector, load as load_detector
+
+SLOTS = "slots.json"
+
+
+@dataclass(frozen=True)
+class ExplainArguments:
+    """Show what a detector looks at: attention as heat maps, boxes layer by layer, and a page to walk through both."""
+
+    image: tyro.conf.Positional[Optional[Path]] = None
+    """the picture to explain; None with --data or --redraw"""
+    out: Path = Path("explained")
+    """the folder to write"""
+    checkpoint: Optional[Path] = None
+    """a run's folder (its best.pt), or a checkpoint file; None: the newest run"""
+    threshold: Optional[float] = None
+    """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
+    most: int = 12
+    """explain so many detections, the surest"""
+    points: tuple[str, ...] = ()
+    """places X,Y in pixels of the picture from which to show the encoder's attention, beside the detections' centres;
+    none: four, where the official notebook has them"""
+    encoder_heads: bool = False
+    """show the encoder's attention head by head, too"""
+    data: Optional[str] = None
+    """also show where each query's boxes are over this COCO-format folder, or over "shapes", the generated images"""
+    split: Literal["train", "val", "test"] = "val"
+    """the split of --data"""
+    limit: int = 500
+    """look at so many images of --data"""
+    redraw: bool = False
+    """only draw again from the records in --out"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+
+    def __post_init__(self) -> None:
+        if self.most < 1 or self.limit < 1:
+            raise ValueError(f"got most = {self.most} and limit = {self.limit}, wanted 1 or more of each")
+
+
+def explain(arguments: ExplainArguments) -> None:
+    """Look at a picture, at a data set or at both, write down what was seen, and draw it."""
+    if arguments.redraw == bool(arguments.image or arguments.data):
+        raise ValueError(f"got the image {arguments.image}, --data {arguments.data} and redraw = {arguments.redraw}; "
+                         "wanted an image, --data or both, or else --redraw alone")
+    if arguments.redraw:
+        redraw(arguments.out)
+        return
+    device = torch.device(resolve_device(arguments.device))
+    checkpoint = arguments.checkpoint or newest_run()
+    detector = load_detector(checkpoint, device)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    words = f"{checkpoint}, {detector.config.preset}"
+    if arguments.image:
+        threshold = detector.threshold if arguments.threshold is None else arguments.threshold
+        record = look_at(arguments.image, detector, words, threshold, arguments)
+        shown, found = len(record.about["detections"]), record.about["found"]
+        print(f"{words}: {found} detections in {arguments.image} (threshold {threshold:g})"
+              + (f"; {shown} are explained (--most)" if shown < found else "")
+              + ("; the surest is explained all the same" if not found else ""))
+        path = arguments.out / f"{arguments.image.stem}.npz"
+        record.save(path)
+        draw(path)
+    if arguments.data:
+        path = arguments.out / SLOTS
+        write_slots(slots_of(detector, words, arguments), path)
+        draw(path)
+
+
+def redraw(folder: Path) -> None:
+    """Draw every record of the folder. Raises FileNotFoundError if it holds none."""
+    records = sorted(folder.glob("*.npz")) + [path for path in [folder / SLOTS] if path.exists()]
+    if not records:
+        raise FileNotFoundError(f"there is no record in {folder} to draw: explain an image first, without --redraw")
+    for path in records:
+        draw(path)
+
+
+def draw(path: Path) -> None:
+    """Draw all that a record shows, beside it."""
+    if path.name == SLOTS:
+        drawn = [save(draw_slots(json.loads(path.read_text(encoding="utf-8"))), path.with_suffix(".png"))]
+    else:
+        record = Explanation.load(path)
+        charts = {"detections": draw_detections, "encoder": draw_encoder, "boxes": draw_boxes}
+        drawn = [save(chart(record), path.with_name(f"{path.stem}_{name}.png")) for name, chart in charts.items()]
+        page = path.with_suffix(".html")
+        write_page(record, page)
+        drawn.append(page)
+    for picture in drawn:
+        if picture is not None:
+            print(f"  {picture}")
+
+
+# ── one picture ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def look_at(path: Path, detector: Detector, words: str, threshold: float, arguments: ExplainArguments) -> Explanation:
+    """The record of the picture in a file, shown to the detector as in an evaluation."""
+    image = read_image(path)
+    places = points_of(arguments.points, image) or NOTEBOOK_POINTS
+    pixels, _, _ = Augmentation.for_evaluation(detector.config.data)(image, torch.zeros(0, 4), random.Random(0))
+    batch = collate([(pixels, {})]).to(next(detector.model.parameters()).device)
+    about = {"name": path.name, "detector": words, "threshold": threshold, "encoder_heads": arguments.encoder_heads}
+    return explained(detector.model, batch, image, detector.classes.names, about, places, arguments.most)
+
+
+def points_of(texts: Sequence[str], image: Image.Image) -> tuple[tuple[float, float], ...]:
+    """ "X,Y" in pixels of the image → shares of it. Raises ValueError for another text, or a place outside."""
+    points = []
+    for text in texts:
+        try:
+            x, y = (float(number) for number in text.split(","))
+        except ValueError:
+            x = y = -1.0
+        if not (0 <= x <= image.width and 0 <= y <= image.height):
+            raise ValueError(f"got the point {text!r}, wanted X,Y in pixels, within the picture's "
+                             f"{image.width}×{image.height}: --points 120,80 300,200")
+        points.append((x / image.width, y / image.height))
+    return tuple(points)
+
+
+# ── a data set ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@torch.no_grad()
+def slots_of(detector: Detector, words: str, arguments: ExplainArguments) -> dict[str, Any]:
+    """The record of the boxes of every query in the images of --data, whatever is on them."""
+    config = detector.config
+    data = replace(config.data, data=arguments.data, limit_train=arguments.limit, limit_val=arguments.limit,
+                   train_images=None, train_annotations=None, val_images=None, val_annotations=None)
+    dataset = open_split(data, arguments.split, Augmentation.for_evaluation(data), config.train.seed)
+    device = next(detector.model.parameters()).device
+    loader, _ = make_loader(dataset, 8, train=False, workers=data.workers, seed=config.train.seed,
+                            device_type=device.type)
+    boxes = []
+    for batch in tqdm(loader, desc="slots", disable=None):
+        batch = batch.to(device)
+        boxes.append(detector.model(batch.normalised(), batch.pad_mask)["pred_boxes"].cpu())    # (B,Q,4)
+    about = {"data": f"{arguments.split} of {arguments.data}", "detector": words, "queries": config.model.queries}
+    return slot_record(torch.cat(boxes).numpy(), about)

@@ -1,0 +1,148 @@
+"""export: how does a trained detector run where there is no PyTorch?
+
+    python detr_scratch.py export RUN --out model.onnx     wants: pip install onnx onnxruntime
+
+    images float (B,3,H,W) ─┐              ┌─▶ pred_logits (B,Q,K+1); focal: (B,Q,K)
+    pad_mask bool (B,H,W) ──┴─ model.onnx ─┴─▶ pred_boxes (B,Q,4) cxcywh in [0,1]
+
+    images are normalised, and 0 on the padding; pad_mask is True there
+
+B, H and W are free. What its user must know is in the file's metadata: `classes` and `category_ids`
+by label, `mean` and `std` of a pixel in [0,1], `size` (the rule of the shorter and the longer
+side), `classification` (softmax: the last column is "no object"; focal: each column is a sigmoid)
+and the best `threshold`. Where the encoder proposes the queries, a picture must have as many cells
+as there are queries: at stride 16, 112×112 pixels for 40.
+
+What is traced is a copy with torch.nn's layers in the place of ours (traceable.py): a runtime has
+one node, and one fast kernel, for each. The trace is that of torch.onnx's TorchScript exporter; the
+newer one wants a further package (onnxscript). Proven in tests/test_export.py.
+Read: export → metadata → largest_difference
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import torch
+import tyro
+from torch import Tensor
+
+from commands.traceable import free_batch, traceable
+from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD
+from scratch.data.transforms import Augmentation
+from scratch.detector import Detector, load as load_detector
+
+OPSET = 17  # of the format: the first with a layer norm of its own
+INPUTS, OUTPUTS = ("images", "pad_mask"), ("pred_logits", "pred_boxes")
+FREE = {"images": {0: "batch", 2: "height", 3: "width"}, "pad_mask": {0: "batch", 1: "height", 2: "width"},
+        "pred_logits": {0: "batch"}, "pred_boxes": {0: "batch"}}
+ALIKE = 1e-3  # of logits and boxes: float32 sums in another order make about 1e-5
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write a trained detector as an ONNX file, and check it with ONNX Runtime where that is installed."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """a run's folder (its best.pt), or a checkpoint file"""
+    out: Path = Path("model.onnx")
+    """the file to write"""
+
+
+def export_checkpoint(arguments: ExportArguments) -> None:
+    """Write the file and say what it takes, gives, and how near it comes."""
+    detector = load_detector(arguments.checkpoint, torch.device("cpu"))
+    export(detector, arguments.out)
+    H, W = example_size(detector)
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB, opset {OPSET}\n"
+          "  images float32 (B,3,H,W): RGB in [0,1], less the mean, by the std; 0 on the padding\n"
+          "  pad_mask bool (B,H,W): True on the padding\n"
+          "  → pred_logits, pred_boxes (cx, cy, w, h in [0,1] of the unpadded image); classes and more: its metadata")
+    difference = largest_difference(arguments.out, detector, [(1, H, W), (2, W, H), (3, H + 32, W + 7)])
+    print("it was not checked: pip install onnxruntime" if difference is None else
+          f"ONNX Runtime gives the same for three batches of other sizes, within {difference:.1e}")
+
+
+# -- the file ------------------------------------------------------------------------------------------------------
+
+
+def export(detector: Detector, path: Path) -> None:
+    """Write the detector to `path`: whole, or not at all. Raises ValueError where the package onnx is missing."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise ValueError("the package onnx is not installed; wanted for this command alone: pip install onnx "
+                         "onnxruntime") from error
+    images, pad_mask = example(2, *example_size(detector))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), free_batch():
+            # That the model's checks of its input are not in the graph, and that there is a newer exporter.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(traceable(detector.model), (images, pad_mask), str(partial), input_names=list(INPUTS),
+                              output_names=list(OUTPUTS), dynamic_axes=FREE, opset_version=OPSET, dynamo=False)
+        file = onnx.load(partial)
+        for key, value in metadata(detector).items():
+            file.metadata_props.add(key=key, value=value)
+        onnx.checker.check_model(file)
+        onnx.save(file, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def metadata(detector: Detector) -> dict[str, str]:
+    """What a user of the file must know beside its tensors; everything but words is JSON."""
+    data, model = detector.config.data, detector.config.model
+    return {"preset": detector.config.preset, "classification": model.classification,
+            "classes": json.dumps(detector.classes.names), "category_ids": json.dumps(detector.classes.ids),
+            "mean": json.dumps(IMAGENET_MEAN), "std": json.dumps(IMAGENET_STD),
+            "threshold": json.dumps(detector.threshold),
+            "size": json.dumps({"short_side": data.short_side, "max_size": data.max_size, "square": data.square})}
+
+
+def example_size(detector: Detector) -> tuple[int, int]:
+    """The (height, width) that a photograph of 480×640 is shown in: it has cells enough for all queries."""
+    return Augmentation.for_evaluation(detector.config.data).evaluation_size(480, 640)
+
+
+def example(B: int, H: int, W: int) -> tuple[Tensor, Tensor]:
+    """Random images (B,3,H,W) and their pad_mask (B,H,W): the last has a margin below and to its right."""
+    images = torch.randn(B, 3, H, W, generator=torch.Generator().manual_seed(B * H + W))
+    pad_mask = torch.zeros(B, H, W, dtype=torch.bool)
+    pad_mask[-1, H - H // 8:], pad_mask[-1, :, W - W // 6:] = True, True
+    return images.masked_fill(pad_mask[:, None], 0.0), pad_mask
+
+
+def largest_difference(path: Path, detector: Detector, sizes: list[tuple[int, int, int]]) -> Optional[float]:
+    """The largest difference of any logit or box of the file from the model's, for batches (B,H,W); None: no runtime.
+
+    A query is compared with the nearest one of its image: where two cells are equally sure, rounding decides which of
+    them is asked first. Raises ValueError where it is more than `ALIKE`.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    model, largest = deepcopy(detector.model).cpu().eval(), 0.0
+    for size in sizes:
+        images, pad_mask = example(*size)
+        with torch.no_grad():
+            expected = model(images, pad_mask)
+        found = session.run(list(OUTPUTS), {"images": images.numpy(), "pad_mask": pad_mask.numpy()})
+        there = torch.cat([expected[name] for name in OUTPUTS], dim=-1)                             # (B,Q,K+5)
+        here = torch.cat([torch.from_numpy(value) for value in found], dim=-1)                      # (B,Q,K+5)
+        apart = (here[:, :, None] - there[:, None]).abs().amax(-1)                                  # (B,Q,Q)
+        largest = max(largest, float(apart.amin(-1).max()))
+    if not largest <= ALIKE:
+        raise ValueError(f"{path} differs from the checkpoint by {largest:.1e} where at most {ALIKE:g} is rounding; do "
+                         "not use it, and report which versions of torch, onnx and onnxruntime are installed")
+    return largest

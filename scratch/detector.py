@@ -1,0 +1,197 @@
+"""detector: how is a trained detector used from Python, in three lines?
+
+    from scratch.detector import load
+    detector = load("runs/tiny-shapes")     a run's folder (its best.pt), a checkpoint, "detr_r50"
+    found = detector.predict("street.jpg")  found.names, found.scores, found.boxes_xyxy
+
+    path ───────────────┐
+    PIL image ──────────┼─▶ picture ─▶ resized ─▶ model ─▶ postprocess ─▶ what scores enough, in
+    numpy (H,W,3) uint8 ┘              as at evaluation                     the image's own pixels
+
+One image in, one `Detections` out; a list in, a list out. Only pictures that are shown in the same
+size share a pass: beside a larger one, padding would change what the network sees at an edge, and
+an answer would depend on the company.
+
+This file joins rooms (model, data, evaluation, checkpoint) and is none of them: they do not import
+it. `predict`, `eval` and the other commands open one by it. Proven in tests/test_detector.py.
+Read: Detections → Detector.predict → as_picture → load
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Union
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scratch.config import PRESETS, Config
+from scratch.data.batch import collate
+from scratch.data.coco import Classes
+from scratch.data.coco_names import COCO_NAMES
+from scratch.data.images import read_image
+from scratch.data.transforms import Augmentation
+from scratch.evaluation.operating_point import FALLBACK
+from scratch.evaluation.postprocess import postprocess
+from scratch.model.detr import Detr, build_detr
+from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+from scratch.weights import NAMED, adapt, find_weights, read_weights
+
+Picture = Union[str, Path, Image.Image, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image: M objects, the surest first; tensors on the CPU."""
+
+    boxes_xyxy: Tensor
+    """(M,4) float32: left, top, right, bottom in the image's own pixels; not cut at its border"""
+    scores: Tensor
+    """(M,) float32 in [0,1]"""
+    labels: Tensor
+    """(M,) int64: places in the detector's classes"""
+    names: tuple[str, ...]
+    """M of them, what the labels are called"""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def above(self, threshold: float) -> "Detections":
+        """Those that score at least `threshold`."""
+        M = int((self.scores >= threshold).sum())  # they are sorted
+        return Detections(self.boxes_xyxy[:M], self.scores[:M], self.labels[:M], self.names[:M])
+
+
+class Detector(NamedTuple):
+    """A trained detector, and what it takes to use it."""
+
+    model: Detr
+    """in eval mode; with the running average of its weights, if the run kept one"""
+    config: Config
+    """the run's"""
+    classes: Classes
+    """its labels' names"""
+    threshold: float
+    """the score from which on its detections were best shown on the split that it was evaluated on"""
+
+    @torch.no_grad()
+    def predict(self, images: Union[Picture, list[Picture], tuple[Picture, ...]], threshold: Optional[float] = None,
+                batch_size: int = 8) -> Union[Detections, list[Detections]]:
+        """Find the objects in an image, or in each of a list.
+
+        images       a path, a PIL image, a numpy array (H,W,3) uint8 with red first; or a list of such
+        threshold    leave out what scores lower; None: the detector's own
+        batch_size   images that are in memory together, and of one forward pass at most
+        Raises FileNotFoundError for a missing file, and ValueError for what is no such image.
+        """
+        threshold = self.threshold if threshold is None else threshold
+        if not isinstance(images, (list, tuple)):
+            return self._found([images], threshold)[0]
+        parts = [images[i:i + batch_size] for i in range(0, len(images), batch_size)]
+        return [found for part in parts for found in self._found(part, threshold)]
+
+    def _found(self, images: Any, threshold: float) -> list[Detections]:
+        pictures = [as_picture(image) for image in images]
+        transform, device = Augmentation.for_evaluation(self.config.data), next(self.model.parameters()).device
+        shown = [transform(picture, torch.zeros(0, 4), random.Random(0))[0] for picture in pictures]  # (3,h,w) each
+        alike: dict[Any, list[int]] = {}
+        for i, pixels in enumerate(shown):
+            alike.setdefault(pixels.shape, []).append(i)
+        found: dict[int, Detections] = {}
+        for places in alike.values():
+            batch = collate([(shown[i], {}) for i in places]).to(device)
+            outputs = self.model(batch.normalised(), batch.pad_mask)
+            sizes = torch.tensor([[pictures[i].height, pictures[i].width] for i in places], device=device)  # (B,2)
+            for i, answer in zip(places, postprocess(outputs, sizes, self.config.model.classification)):
+                found[i] = self._named(answer).above(threshold)
+        return [found[i] for i in range(len(pictures))]
+
+    def _named(self, answer: dict[str, Tensor]) -> Detections:
+        order = answer["scores"].argsort(descending=True, stable=True)
+        boxes, scores, labels = (answer[name][order].cpu() for name in ("boxes", "scores", "labels"))
+        return Detections(boxes, scores, labels, tuple(self.classes.names[k] for k in labels.tolist()))
+
+    def __repr__(self) -> str:  # in a notebook, a tuple's would print every layer
+        device = next(self.model.parameters()).device
+        return (f"Detector({self.config.preset}, {len(self.classes)} classes, on {device}, "
+                f"shows from a score of {self.threshold:g} on)")
+
+
+def as_picture(image: Picture) -> Image.Image:
+    """An image of any of the kinds that `predict` takes, as an 8-bit RGB picture.
+
+    A file is turned upright as data/images says. A PIL image stays as it lies, so that boxes are in the pixels that its
+    owner has; one that was opened from a photograph may want PIL.ImageOps.exif_transpose first.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        if image.mode[0] in "IF":
+            raise ValueError(f"got a PIL image of mode {image.mode}, whose white is not defined; wanted 8 bits a "
+                             "channel: scale it and convert it to RGB")
+        if image.has_transparency_data:  # on white paper, as files are
+            paper = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(paper, image.convert("RGBA"))
+        return image.convert("RGB")
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"got an image of type {type(image).__name__}; wanted a path, a PIL image, a numpy array "
+                         "(H,W,3) uint8, or a list of them")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"got a numpy array {image.shape} of {image.dtype}; wanted (H,W,3) of uint8, red first "
+                         "(OpenCV's have blue first: image[..., ::-1])")
+    return Image.fromarray(image)
+
+
+def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
+    """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder, on the CPU.
+
+    Raises FileNotFoundError if there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = path / "best.pt" if (path / "best.pt").exists() else latest_checkpoint(path)
+        if found is None:
+            raise FileNotFoundError(f"there is no checkpoint in {path}: name the folder of a run, or a checkpoint file")
+        path = found
+    return load_checkpoint(path)
+
+
+def load(path: Union[str, Path], device: Union[str, torch.device] = "auto") -> Detector:
+    """The detector in a checkpoint file, or in the best one of a run's folder, or a published one.
+
+    path     a run's folder, a checkpoint, the name of published weights (detr_r50 …: fetched once), or their file under
+             the name that it was published with
+    device   "cpu", "cuda", "cuda:1" …; "auto": the GPU if there is one
+    Raises FileNotFoundError if there is none, and ValueError for a file that is no whole detector.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    published = {**{name: name for name in NAMED}, **{url.rpartition("/")[2]: name for name, url in NAMED.items()}}
+    name = published.get(Path(path).name)
+    if name in PRESETS and not Path(path).is_dir():
+        return _published(name, path, torch.device(device))
+    state = read_checkpoint(path)  # on the host: an optimizer's moments have no business on the GPU here
+    config = Config.from_dict(state["config"])
+    model = build_detr(config.model).to(device).eval()
+    model.load_state_dict(state["model"])
+    if state["ema"]:
+        model.load_state_dict(state["ema"]["shadow"], strict=False)  # all but the counters
+    threshold = state["last_metrics"].get("threshold", FALLBACK)  # a run that was not evaluated yet has none
+    return Detector(model, config, Classes.from_dict(state["classes"]), threshold)
+
+
+def _published(name: str, path: Union[str, Path], device: torch.device) -> Detector:
+    """The official detector `name`, whose labels are COCO's category ids."""
+    weights = read_weights(find_weights(str(path)))
+    K = len(weights.tensors["class_embed.weight"]) - 1  # "no object" is the last row
+    if K != len(COCO_NAMES):
+        raise ValueError(f"{path} has {K} classes, wanted the {len(COCO_NAMES)} of the published {name}: give "
+                         "fine-tuned weights another name, and use a checkpoint, which knows its classes")
+    config = replace(PRESETS[name], model=replace(PRESETS[name].model, num_classes=K))
+    model = build_detr(config.model)
+    adapt(model, weights)
+    return Detector(model.to(device).eval(), config, Classes(tuple(range(K)), COCO_NAMES), FALLBACK)

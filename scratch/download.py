@@ -1,0 +1,289 @@
+"""download: how does a large file come over a bad line, whole or not at all?
+
+    GET, from the first missing byte ─▶ FILE.partial ─▶ whole? ─▶ SHA-256? ─▶ renamed to FILE
+      ▲                     │
+      └── a pause ◀── cut ──┘     as long as bytes arrive; a few times in a row without a new one
+
+    the line is cut, the process killed   "Range: bytes=N-" goes on, now or in the next call
+    the file changed on the server        "If-Range: ETag" has it sent anew: no two halves meet
+    the server knows no ranges            it sends all of it, and that replaces what was there
+    the hash is wrong                     the partial file goes; the error says got and wanted
+    two processes want one file           the second waits for a lock, and finds it done
+
+A file has its name only when it is whole, so whoever sees it may use it; what does not arrive ends
+with one error that says what to fetch by hand and where to put it. HTTP: RFC 9110, sections 13.1.5
+(If-Range), 14 (ranges) and 15.5.17 (416). Proven against a server that does all this on purpose:
+tests/test_download.py.
+Read: fetch → _receive (one request) → fetch_all (many small files)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Callable, Iterable, Iterator, Optional
+
+import requests
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+TRIES = 4  # failures in a row, none of which brought a byte that was not there before
+PAUSE = 0.25  # seconds before the next try; doubled by each failure
+TIMEOUT = (10.0, 30.0)  # seconds for a connection, and between two pieces of an answer
+CHUNK = 2**14  # bytes that are read at a time: what a cut can lose, and the way to Ctrl-C
+MOST_FAILURES = 20  # of many files, before the rest is not tried any more
+
+# What stands in the texts of the network's errors, and what it means.
+IN_WORDS = {"NameResolutionError": "its host is not known (is there a network?)",
+            "Name or service not known": "its host is not known (is there a network?)",
+            "refused": "its host refuses connections", "unreachable": "there is no network",
+            "CERTIFICATE_VERIFY_FAILED": "its host's certificate cannot be verified",
+            "reset": "the line was cut", "IncompleteRead": "the line was cut",
+            "RemoteDisconnected": "the line was cut"}
+
+Show = Callable[[int, Optional[int]], None]  # bytes that are there, bytes in all if that is known
+
+
+class _Cut(Exception):
+    """Trouble that may pass: it is worth another try."""
+
+
+class _Stopped(Exception):
+    """Another thread asked for an end."""
+
+
+def fetch(url: str, path: Path, sha256: Optional[str] = None) -> Path:
+    """The file at `url`, as `path`; fetched unless it is there already, whole.
+
+    sha256   the SHA-256 in hexadecimal, or how it begins; None: only the length is verified
+    Raises OSError where the network, the server or the disk refuses, and ValueError for another hash or no such kind
+    of address. What had arrived by then is kept as path.partial for the next call, but for a wrong hash or a full disk.
+    """
+    path = Path(path)
+    if _is_whole(path, sha256):  # needs no lock, so that others may read a cache that only one may write
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path.with_name(f".{path.name}.lock")):
+        if _is_whole(path, sha256):  # another process was faster
+            return path
+        with requests.Session() as session, tqdm(desc=path.name, unit="B", unit_scale=True, unit_divisor=1024,
+                                                 disable=None, leave=False) as bar:
+            def show(there: int, total: Optional[int]) -> None:
+                bar.total = total
+                bar.update(there - bar.n)
+            _fetch(url, path, sha256, session, show, threading.Event())
+    return path
+
+
+def fetch_all(items: Iterable[tuple[str, Path]], workers: int = 16, what: str = "files") -> None:
+    """Fetch many small files, each (url, path), `workers` at a time; those that are there are left alone.
+
+    Raises OSError that lists what could not be fetched, when all the others are there. However it ends, also by Ctrl-C,
+    each file is whole or not there, and the next call fetches what is missing.
+    """
+    items = [(url, Path(path)) for url, path in items]
+    stop, mine, failures = threading.Event(), threading.local(), []
+    if all(path.is_file() for _, path in items):
+        return
+
+    def one(url: str, path: Path) -> None:
+        if stop.is_set():
+            raise _Stopped
+        if not hasattr(mine, "session"):  # a session keeps its connection open, and is one thread's
+            mine.session = requests.Session()
+        try:
+            _fetch(url, path, None, mine.session, lambda there, total: None, stop)
+        except BaseException:
+            _forget(path)  # small: not worth a resume
+            raise
+
+    folders = sorted({path.parent for _, path in items})
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as locks:
+        for folder in folders:  # in one order everywhere, so that no two wait for each other
+            locks.enter_context(_alone(folder / ".fetching.lock"))
+        missing = [(url, path) for url, path in items if not path.is_file()]
+        bar = locks.enter_context(tqdm(total=len(items), initial=len(items) - len(missing), desc=f"fetching {what}",
+                                       unit="file", disable=None, leave=False))
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(one, url, path) for url, path in missing]
+            try:
+                for future in as_completed(futures):
+                    error = future.exception()
+                    if error is None:
+                        bar.update()
+                    elif isinstance(error, (OSError, ValueError)):
+                        failures.append(str(error).partition("\n")[0])
+                        if len(failures) == MOST_FAILURES:
+                            stop.set()  # as when the network is gone: thousands of others would fail, too
+                    elif not isinstance(error, _Stopped):
+                        raise error
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+    if failures:
+        left = sum(not path.is_file() for _, path in missing)
+        raise OSError(f"{left:,} of {len(items):,} {what} could not be fetched; the same command tries them again. "
+                      "The first that failed:\n" + "\n".join(f"  {failure}" for failure in failures[:5]))
+
+
+# -- one file ------------------------------------------------------------------------------------------------------
+
+
+def _fetch(url: str, path: Path, sha256: Optional[str], session: requests.Session, show: Show,
+           stop: threading.Event) -> None:
+    """Try until `path` is there; its folder is there, and nobody else at work on it."""
+    partial, _ = _unfinished(path)
+    resumed = partial.exists()
+    furthest, failures = _size(partial), 0
+    while True:
+        try:
+            _receive(url, path, session, show, stop)
+        except _Cut as cut:
+            there = _size(partial)
+            failures, furthest = (0 if there > furthest else failures + 1), max(there, furthest)
+            if failures == TRIES:
+                kept = f"{there:,} bytes have arrived and are kept; the same command goes on. " if there else ""
+                raise OSError(f"{url} could not be fetched: {cut}\n{kept}{_by_hand(url, path)}") from cut
+            if stop.wait(PAUSE * 2**failures):
+                raise _Stopped from cut
+            continue
+        if _is_whole(partial, sha256):
+            break
+        got = _digest(partial)[:len(sha256)]
+        _forget(path)
+        if not resumed:
+            raise ValueError(f"{url} gave a file whose SHA-256 begins with {got}, wanted {sha256}: it has changed, or "
+                             f"something on the way (a proxy, a login page) answered instead. It was removed\n"
+                             f"{_by_hand(url, path)}")
+        resumed, furthest = False, 0  # a power cut can leave a hole in what had arrived: once more, from the beginning
+    os.replace(partial, path)
+    _forget(path)
+
+
+def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: threading.Event) -> None:
+    """One request for what is missing. Raises _Cut if it did not all come, OSError or ValueError if it never will."""
+    partial, tag = _unfinished(path)
+    # Without the server's own name for this version of the file, nobody can tell whether two halves fit together.
+    version = tag.read_text(encoding="utf-8") if tag.exists() and partial.exists() else ""
+    there = _size(partial) if version else 0
+    # A length counts the bytes that are sent: let them be the file's own.
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={there}-", "If-Range": version} if there else {})}
+    try:
+        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            total = _length(answer)
+            if answer.status_code == 416 and there:
+                if total == there:  # all of it: killed between its last byte and its name
+                    return
+                _forget(path)
+                raise _Cut(f"the server has no byte {there:,} of it")
+            if answer.status_code >= 500 or answer.status_code in (408, 425, 429):
+                raise _Cut(f"the server answered {answer.status_code} {answer.reason}")
+            if answer.status_code not in (200, 206):
+                raise OSError(f"{url} could not be fetched: the server answered {answer.status_code} {answer.reason}\n"
+                              f"{_by_hand(url, path)}")
+            if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
+                _forget(path)
+                raise _Cut(f"the server sent {answer.headers.get('Content-Range')} for bytes {there}-")
+            if answer.status_code == 200:
+                there = 0
+                _forget(path)
+                tag.write_text(_version(answer), encoding="utf-8")
+            with open(partial, "ab") as file:
+                show(there, total)
+                for chunk in answer.iter_content(CHUNK):
+                    file.write(chunk)
+                    there += len(chunk)
+                    show(there, total)
+                    if stop.is_set():
+                        raise _Stopped
+                file.flush()
+                os.fsync(file.fileno())  # before it gets its name: a power cut could leave the name without the bytes
+            if total is not None and there != total:
+                raise _Cut(f"the line was cut after {there:,} of {total:,} bytes")
+    except OSError as error:
+        if isinstance(error, (requests.exceptions.TooManyRedirects, ValueError)):  # the latter: a bad address
+            raise ValueError(f"{url} is no address that can be fetched: {error}") from error
+        if isinstance(error, (requests.RequestException, ConnectionError, TimeoutError)):
+            raise _Cut(_in_words(error)) from error
+        if error.errno is None:  # our own
+            raise
+        _forget(path)  # a full disk wants its space back
+        raise OSError(f"{path} could not be written: {error.strerror}. Free some space, or choose another place\n"
+                      f"{_by_hand(url, path)}") from error
+
+
+def _version(answer: requests.Response) -> str:
+    """What names this version of the file: a strong ETag (a weak one may not stand in If-Range), else its date."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+
+
+def _length(answer: requests.Response) -> Optional[int]:
+    """The bytes of the whole file, if the answer tells."""
+    if answer.status_code in (206, 416):
+        length = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
+
+
+def _in_words(error: OSError) -> str:
+    """What a person makes of one of the network's errors."""
+    if isinstance(error, (requests.Timeout, TimeoutError)):
+        return "it did not answer in time"
+    return next((words for sign, words in IN_WORDS.items() if sign in str(error)), str(error))
+
+
+def _by_hand(url: str, path: Path) -> str:
+    return f"To fetch it by hand: open {url} in a browser, on any machine, and save it as {path.absolute()}"
+
+
+# -- files and locks -----------------------------------------------------------------------------------------------
+
+
+def _unfinished(path: Path) -> tuple[Path, Path]:
+    """Where a file grows until it is whole, and where the server's name for its version is kept."""
+    return path.with_name(f"{path.name}.partial"), path.with_name(f"{path.name}.partial.etag")
+
+
+def _forget(path: Path) -> None:
+    for file in _unfinished(path):
+        file.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_whole(path: Path, sha256: Optional[str]) -> bool:
+    return path.is_file() and (sha256 is None or _digest(path).startswith(sha256.lower()))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; the system drops it with the process, so nothing is left to expire."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        tqdm.write(f"waiting for another process that is fetching into {path.parent}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

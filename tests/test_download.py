@@ -1,0 +1,325 @@
+"""A file is fetched whole or not at all, over any line; many small ones side by side."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+import requests
+
+from scratch import download
+from scratch.download import fetch, fetch_all
+from tests.conftest import REPOSITORY
+from tests.local_server import Server, serving
+
+BODY = bytes(range(251)) * 400  # 100,400 bytes
+SHA = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Has BODY at /a.bin; a second try comes at once."""
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with serving(monkeypatch) as server:
+        server.files["/a.bin"] = BODY
+        yield server
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def in_a_process(call: str, *arguments: object) -> subprocess.Popen:
+    """`call`, with scratch.download's functions and the arguments as strings, in another process."""
+    program = f"import sys; from scratch.download import *; from pathlib import Path; a = sys.argv[1:]; {call}"
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_until(true, seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+# -- one file ------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_arrives_and_nothing_else_is_left(server, tmp_path):
+    assert fetch(server.url("/a.bin"), tmp_path / "new" / "a.bin", SHA[:8]) == tmp_path / "new" / "a.bin"
+    assert (tmp_path / "new" / "a.bin").read_bytes() == BODY and visible(tmp_path / "new") == ["a.bin"]
+
+
+def test_a_file_that_is_there_is_not_fetched_again(server, tmp_path):
+    for sha256 in (None, SHA[:8], SHA):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin", sha256)
+    assert len(server.asked) == 1
+
+
+def test_what_is_there_needs_no_lock_so_that_a_cache_may_be_read_only(tmp_path):
+    (tmp_path / "a.bin").write_bytes(BODY)
+    fetch("http://host.invalid/a.bin", tmp_path / "a.bin", SHA)
+    fetch_all([("http://host.invalid/a.bin", tmp_path / "a.bin")])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_file_that_is_there_but_damaged_is_fetched_anew(server, tmp_path):
+    (tmp_path / "a.bin").write_bytes(BODY[:-1] + b"?")
+    fetch(server.url("/a.bin"), tmp_path / "a.bin", SHA[:8])
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_a_slow_server_is_waited_for(server, tmp_path):
+    server.pause = 0.005
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_after_a_cut_only_what_is_missing_is_asked_for(server, tmp_path):
+    server.cuts["/a.bin"] = [32_768, 65_536]
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin", SHA[:8]).read_bytes() == BODY
+    assert server.asked == [("/a.bin", None), ("/a.bin", "bytes=32768-"), ("/a.bin", "bytes=65536-")]
+    assert server.sent == len(BODY) and visible(tmp_path) == ["a.bin"]
+
+
+def test_a_server_without_ranges_is_asked_for_all_of_it_again(server, tmp_path):
+    server.ranges, server.cuts["/a.bin"] = False, [32_768]
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_a_line_that_is_cut_again_and_again_ends_with_an_error_that_says_what_to_do(server, tmp_path):
+    server.ranges, server.cuts["/a.bin"] = False, [32_768] * 10
+    with pytest.raises(OSError) as error:
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    message = str(error.value)
+    assert "32,768 bytes have arrived and are kept" in message and "cut" in message
+    assert f"open {server.url('/a.bin')} in a browser" in message and f"save it as {tmp_path / 'a.bin'}" in message
+    assert len(server.asked) == 1 + download.TRIES and not (tmp_path / "a.bin").exists()
+
+
+def test_a_line_that_brings_something_each_time_is_tried_as_long_as_it_takes(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "CHUNK", 2048)
+    server.cuts["/a.bin"] = list(range(8192, len(BODY), 8192))
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert len(server.asked) > 2 * download.TRIES
+
+
+def test_the_next_call_goes_on_where_the_last_one_failed(server, tmp_path):
+    server.cuts["/a.bin"] = [32_768] * (1 + download.TRIES)
+    with pytest.raises(OSError):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    server.asked.clear()
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert server.asked == [("/a.bin", "bytes=32768-")]
+
+
+def test_a_file_that_changed_between_two_calls_is_fetched_from_its_beginning(server, tmp_path):
+    server.cuts["/a.bin"] = [32_768] * (1 + download.TRIES)
+    with pytest.raises(OSError):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    server.files["/a.bin"] = changed = BODY[::-1]
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == changed
+    assert server.asked[-1] == ("/a.bin", "bytes=32768-")  # which the new ETag made void
+
+
+def test_without_a_name_for_its_version_half_a_file_is_not_trusted(server, tmp_path):
+    server.etags["/a.bin"] = 'W/"weak"'
+    server.cuts["/a.bin"] = [32_768]
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert server.asked == [("/a.bin", None), ("/a.bin", None)]
+
+
+@pytest.mark.parametrize("already, times", [(len(BODY), 1), (len(BODY) + 7, 2)])
+def test_more_than_there_is_cannot_be_asked_for(server, tmp_path, already, times):
+    tag = f'"{hashlib.sha1(BODY).hexdigest()[:8]}"'
+    (tmp_path / "a.bin.partial").write_bytes((BODY + b"strange")[:already])
+    (tmp_path / "a.bin.partial.etag").write_text(tag)
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin", SHA).read_bytes() == BODY
+    assert len(server.asked) == times and visible(tmp_path) == ["a.bin"]
+
+
+def test_a_wrong_hash_leaves_nothing_and_says_both(server, tmp_path):
+    with pytest.raises(ValueError, match=f"begins with {SHA[:8]}, wanted 00000000.*removed(.|\n)*save it as"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin", "00000000")
+    assert visible(tmp_path) == [] and len(server.asked) == 1
+
+
+def test_a_hole_in_what_had_arrived_costs_one_fetch_from_the_beginning(server, tmp_path):
+    (tmp_path / "a.bin.partial").write_bytes(bytes(32_768))
+    (tmp_path / "a.bin.partial.etag").write_text(f'"{hashlib.sha1(BODY).hexdigest()[:8]}"')
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin", SHA[:8]).read_bytes() == BODY
+    assert server.asked == [("/a.bin", "bytes=32768-"), ("/a.bin", None)]
+
+
+def test_what_is_not_there_is_asked_for_once(server, tmp_path):
+    with pytest.raises(OSError, match="404(.|\n)*save it as"):
+        fetch(server.url("/b.bin"), tmp_path / "b.bin")
+    assert len(server.asked) == 1 and visible(tmp_path) == []
+
+
+def test_a_server_that_is_busy_is_asked_again(server, tmp_path):
+    server.statuses["/a.bin"] = [503, 429]
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_a_length_that_is_too_large_is_a_line_that_is_cut(server, tmp_path):
+    server.claimed["/a.bin"] = len(BODY) + 10
+    server.ranges = False
+    with pytest.raises(OSError, match="cut"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_a_line_that_ends_without_a_word_is_measured(server, tmp_path, monkeypatch):
+    whole, first = requests.Response.iter_content, iter([2])  # urllib3 says nothing before its version 2
+    monkeypatch.setattr(requests.Response, "iter_content",
+                        lambda answer, size: list(whole(answer, size))[:next(first, None)])
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert server.asked == [("/a.bin", None), ("/a.bin", "bytes=32768-")]
+
+
+def test_a_length_that_is_too_small_does_not_pass_the_hash(server, tmp_path):
+    server.claimed["/a.bin"] = len(BODY) - 10
+    with pytest.raises(ValueError, match="SHA-256"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin", SHA)
+    assert visible(tmp_path) == []
+
+
+def test_without_a_length_the_end_of_the_line_is_the_end_of_the_file(server, tmp_path):
+    server.lengths = False
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin", SHA).read_bytes() == BODY
+
+
+def test_a_host_that_is_not_there_is_named_with_what_to_do(server, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/a.bin"
+        with pytest.raises(OSError, match=f"{url} could not be fetched: its host refuses(.|\n)*save it as"):
+            fetch(url, tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize("error, words", [
+    ("NameResolutionError(\"Failed to resolve 'x' ([Errno -3] …)\")", "its host is not known"),
+    ("[Errno 101] Network is unreachable", "there is no network"),
+    ("Connection reset by peer", "the line was cut"),
+    ("something new", "something new"),
+])
+def test_the_networks_errors_are_said_in_words(error, words):
+    assert words in download._in_words(OSError(error))
+
+
+def test_a_host_that_says_nothing_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", (0.1, 0.1))
+    server.stall = 0.3
+    with pytest.raises(OSError, match="did not answer in time"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize("url", ["nowhere", "gopher://host/file", "http://"])
+def test_what_is_no_address_is_said_at_once(url, tmp_path):
+    with pytest.raises(ValueError, match="is no address"):
+        fetch(url, tmp_path / "a.bin")
+
+
+def test_a_disk_without_room_gets_its_space_back(server, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"could not be written: {os.strerror(errno.EFBIG)}. Free some space"):
+            fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert visible(tmp_path) == []
+
+
+def test_two_processes_fetch_a_file_once(server, tmp_path):
+    server.pause = 0.02
+    both = [in_a_process("fetch(a[0], Path(a[1]), a[2])", server.url("/a.bin"), tmp_path / "a.bin", SHA)
+            for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert (tmp_path / "a.bin").read_bytes() == BODY and server.sent == len(BODY)
+
+
+def test_what_a_killed_process_had_fetched_is_used(server, tmp_path):
+    server.pause = 0.02
+    process = in_a_process("fetch(a[0], Path(a[1]))", server.url("/a.bin"), tmp_path / "a.bin")
+    partial = tmp_path / "a.bin.partial"
+    wait_until(lambda: partial.exists() and partial.stat().st_size > 0)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    there, server.pause = partial.stat().st_size, 0.0
+    assert not (tmp_path / "a.bin").exists()
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert server.asked[-1] == ("/a.bin", f"bytes={there}-")
+
+
+# -- many files ----------------------------------------------------------------------------------------------------
+
+
+def many(server: Server, folder: Path, count: int) -> list[tuple[str, Path]]:
+    for i in range(count):
+        server.files[f"/{i}.jpg"] = BODY[i:i + 9000]
+    return [(server.url(f"/{i}.jpg"), folder / "images" / f"{i}.jpg") for i in range(count)]
+
+
+def test_many_files_arrive_side_by_side(server, tmp_path):
+    items = many(server, tmp_path, 40)
+    fetch_all(items, workers=8)
+    assert [path.read_bytes() for _, path in items] == [BODY[i:i + 9000] for i in range(40)]
+    assert len(visible(tmp_path / "images")) == 40
+
+
+def test_files_that_are_there_are_left_alone(server, tmp_path):
+    items = many(server, tmp_path, 5)
+    fetch_all(items[:3], workers=2)
+    server.asked.clear()
+    fetch_all(items, workers=2)
+    assert sorted(path for path, _ in server.asked) == ["/3.jpg", "/4.jpg"]
+
+
+def test_what_failed_is_said_together_when_the_others_are_there(server, tmp_path):
+    items = many(server, tmp_path, 10)
+    del server.files["/3.jpg"]
+    server.cuts["/7.jpg"] = [5000] * 10
+    with pytest.raises(OSError) as error:
+        fetch_all(items, workers=3, what="images")
+    assert "2 of 10 images could not be fetched" in str(error.value)
+    assert "/3.jpg" in str(error.value) and "404" in str(error.value) and "/7.jpg" in str(error.value)
+    assert visible(tmp_path / "images") == sorted(f"{i}.jpg" for i in range(10) if i not in (3, 7))
+
+
+def test_when_all_fail_the_rest_is_not_tried(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MOST_FAILURES", 5)
+    items = many(server, tmp_path, 100)
+    server.files.clear()
+    with pytest.raises(OSError, match="100 of 100 files"):
+        fetch_all(items, workers=2)
+    assert len(server.asked) < 20
+
+
+def test_ctrl_c_leaves_whole_files_alone_and_the_next_call_fetches_the_rest(server, tmp_path):
+    items, server.pause = many(server, tmp_path, 60), 0.02
+    process = in_a_process("fetch_all([(url, Path(path)) for url, path in zip(a[::2], a[1::2])], 4)",
+                           *(word for item in items for word in item))
+    wait_until(lambda: (tmp_path / "images" / "4.jpg").exists())
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode != 0 and "KeyboardInterrupt" in output
+    there = visible(tmp_path / "images")
+    assert 0 < len(there) < 60 and all(name.endswith(".jpg") for name in there)
+    assert all(len((tmp_path / "images" / name).read_bytes()) == 9000 for name in there)
+    server.asked.clear()
+    server.pause = 0.0
+    fetch_all(items, workers=4)
+    assert len(server.asked) == 60 - len(there) and len(visible(tmp_path / "images")) == 60

@@ -1,0 +1,121 @@
+"""A detector in ONNX gives what it gives in PyTorch, for any number of images of any size."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands import traceable as module
+from commands.export import ExportArguments, example, example_size, export, export_checkpoint, largest_difference
+from commands.traceable import traceable
+from scratch.config import PRESETS, ModelConfig
+from scratch.data.coco import Classes
+from scratch.detector import Detector
+from scratch.model.detr import build_detr
+from tests.test_detector import checkpoint, small
+
+SMALL = ModelConfig(backbone="resnet_tiny", norm="batch", hidden_dim=24, nheads=3, dim_feedforward=20, enc_layers=1,
+                    dec_layers=2, num_queries=7, num_classes=5)
+WANTED = "export wants: pip install onnx onnxruntime"
+MODELS = {
+    "learned": replace(SMALL, norm="frozen_batch"),
+    "anchors": replace(SMALL, norm="group", dilation=True, queries="anchor", classification="focal"),
+    "proposals, fine memory": replace(SMALL, queries="proposal", classification="focal", dilation=True,
+                                      fine_memory=True),
+}
+
+
+def detector(model: ModelConfig, preset: str = "tiny") -> Detector:
+    """A small one whose norms have learnt something."""
+    network = build_detr(model)
+    for name, value in network.state_dict().items():
+        if value.dim() == 1 and value.is_floating_point():
+            value += 0.1 * torch.rand_like(value) if name.endswith("var") else 0.1 * torch.randn_like(value)
+    config = PRESETS[preset]
+    data = replace(config.data, short_side=96, max_size=160, square=False)
+    return Detector(network.eval(), replace(config, model=model, data=data),
+                    Classes(tuple(range(5)), tuple("abcde")), 0.31)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
+    """A detector and its file."""
+    pytest.importorskip("onnx", reason=WANTED)
+    torch.manual_seed(1)
+    ours, path = detector(MODELS["learned"]), tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export(ours, path)
+    return ours, path
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_copy_that_is_traced_computes_what_the_model_does(name: str):
+    ours = detector(MODELS[name])
+    copy = traceable(ours.model).double()
+    ours.model.double()
+    images, pad_mask = example(2, 101, 131)
+    with torch.no_grad():
+        logits, boxes = copy(images.double(), pad_mask)
+        expected = ours.model(images.double(), pad_mask)
+    torch.testing.assert_close(logits, expected["pred_logits"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(boxes, expected["pred_boxes"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_of_no_preset_a_layer_is_left_that_a_runtime_has_a_better_one_for(preset: str):
+    network = build_detr(replace(PRESETS[preset].model, backbone="resnet_tiny", hidden_dim=24, nheads=3))
+    copy = traceable(network)
+    assert not [name for name, layer in copy.named_modules() if type(layer) in module.STAND_INS]
+    assert any(type(layer) is torch.nn.Conv2d for layer in copy.modules())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_file_gives_what_the_model_gives_whatever_the_number_and_size_of_images(name: str, tmp_path: Path):
+    pytest.importorskip("onnx", reason=WANTED)
+    pytest.importorskip("onnxruntime", reason=WANTED)
+    ours = detector(MODELS[name])
+    export(ours, tmp_path / "model.onnx")
+    H, W = example_size(ours)
+    for size in ((1, H, W), (2, W, H), (3, 101, 131)):
+        assert largest_difference(tmp_path / "model.onnx", ours, [size]) < 1e-4, size
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_the_file_says_what_its_user_must_know(learned: tuple[Detector, Path]):
+    file = pytest.importorskip("onnx", reason=WANTED).load(learned[1])
+    said = {entry.key: entry.value for entry in file.metadata_props}
+    assert json.loads(said["classes"]) == ["a", "b", "c", "d", "e"]
+    assert json.loads(said["category_ids"]) == [0, 1, 2, 3, 4]
+    assert json.loads(said["mean"]) == [0.485, 0.456, 0.406] and json.loads(said["std"]) == [0.229, 0.224, 0.225]
+    assert json.loads(said["size"]) == {"short_side": 96, "max_size": 160, "square": False}
+    assert said["classification"] == "softmax" and json.loads(said["threshold"]) == 0.31
+    kinds = [node.op_type for node in file.graph.node]
+    assert kinds.count("Conv") == 21  # of the small ResNet's 16 + 3 + 1, and the projection: one node each
+
+
+def test_a_file_of_another_detector_is_found_out(learned: tuple[Detector, Path]):
+    pytest.importorskip("onnxruntime", reason=WANTED)
+    with pytest.raises(ValueError, match="differs from the checkpoint by"):
+        largest_difference(learned[1], detector(MODELS["learned"]), [(1, 96, 128)])
+
+
+def test_the_command_writes_checks_and_says_what_the_file_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("onnx", reason=WANTED)
+    pytest.importorskip("onnxruntime", reason=WANTED)
+    path = checkpoint(tmp_path / "best.pt", small("tiny_vanilla"))
+    export_checkpoint(ExportArguments(path, tmp_path / "out" / "model.onnx"))
+    said = capsys.readouterr().out
+    assert "pad_mask bool (B,H,W)" in said and "ONNX Runtime gives the same for three batches" in said
+    assert (tmp_path / "out" / "model.onnx").stat().st_size > 100_000
+
+
+def test_without_the_package_the_command_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match="pip install onnx onnxruntime"):
+        export(detector(MODELS["learned"]), tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert largest_difference(tmp_path / "model.onnx", detector(MODELS["learned"]), []) is None

@@ -1,0 +1,172 @@
+"""A detector begins with the published weights: all that fits is theirs, bit for bit, and what is new is learnt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import detr_scratch
+from commands import finetune
+from commands.finetune import backbone_of, begin_with, config_for, recipe
+from scratch.config import PRESETS, Config, DataConfig, ModelConfig, TrainConfig
+from scratch.convert import from_official
+from scratch.model.detr import Detr, build_detr, freeze_backbone
+from scratch.training.checkpoint import load_checkpoint, save_checkpoint
+from scratch.training.distributed import Distributed
+from scratch.weights import Weights, adapt, read_weights
+from tests import golden
+
+ALONE = Distributed(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def official_r50(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file in the official format, its numbers drawn by the golden rule."""
+    facts = json.loads((golden_dir / "detr_resnet50.json").read_text())
+    path = tmp_path_factory.mktemp("official") / "detr-r50.pth"
+    torch.save({"model": golden.weights(facts["state_dict"])}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def published(official_r50: Path) -> Weights:
+    return read_weights(official_r50)
+
+
+# -- what is kept --------------------------------------------------------------------------------------------------
+
+
+def test_official_weights_load_strictly_but_for_the_class_head_of_a_new_task(official_r50, published):
+    torch.manual_seed(3)
+    fresh = build_detr("detr_r50", num_classes=3)
+    initial = {key: value.clone() for key, value in fresh.state_dict().items()}
+    freeze_backbone(fresh, "none")
+    adapted = adapt(fresh, published)
+    head = {"class_embed.weight", "class_embed.bias"}
+    theirs = from_official(torch.load(official_r50, weights_only=True)["model"])
+    ours = fresh.state_dict()
+    assert set(adapted.replaced) == head and set(adapted.loaded) == set(theirs) - head
+    assert adapted.shortened == adapted.initial == adapted.unused == ()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if key not in head)
+    assert all(torch.equal(ours[key], initial[key]) for key in head)
+
+
+def test_with_a_frozen_backbone_18_of_41_5_million_parameters_learn(published):
+    model = build_detr("detr_r50", num_classes=3)
+    freeze_backbone(model, recipe(PRESETS["detr_r50"]).train.train_backbone)
+    adapted = adapt(model, published)
+    assert (adapted.parameters, adapted.trained) == (41_502_152, 18_047_240)
+    assert "18,047,240 of 41,502,152 parameters learn" in adapted.text()
+    note = finetune.__doc__
+    assert f"{sum(p.numel() for p in model.backbone.parameters()) / 1e6:.1f} of detr_r50's" in note
+    assert f"{adapted.parameters / 1e6:.1f} million" in note
+
+
+def test_the_recipe_is_the_published_one():
+    train = recipe(PRESETS["detr_r50"]).train
+    assert train.batch_size * train.accumulate == 16
+    assert (train.lr, train.lr_backbone, train.weight_decay, train.clip_max_norm) == (1e-4, 1e-5, 1e-4, 0.1)
+    assert (train.optimizer, train.precision, train.train_backbone) == ("adamw", "auto", "none")
+    assert recipe(PRESETS["detr_r50"]).model == PRESETS["detr_r50"].model
+
+
+def test_under_the_recipe_a_trained_batch_norm_becomes_a_constant():
+    model = recipe(replace(PRESETS["tiny"], model=replace(PRESETS["tiny"].model, zero_init_residual=True))).model
+    assert (model.norm, model.zero_init_residual) == ("frozen_batch", False)
+    assert {**vars(model), "norm": "batch"} == vars(PRESETS["tiny"].model)
+    grouped = replace(PRESETS["tiny"], model=replace(PRESETS["tiny"].model, norm="group"))
+    assert recipe(grouped).model.norm == "group"
+
+
+# -- which network is meant ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, preset", [
+    ("detr_r50", "detr_r50"), ("detr_r101_dc5", "detr_r101_dc5"), ("resnet50", "detr_r50"), ("resnet101", "detr_r101"),
+    ("resnet152", "detr_141m"), ("resnet18", None),
+])
+def test_a_name_means_a_preset_without_a_fetch(name, preset):
+    assert config_for(name) == (PRESETS[preset] if preset else None)
+
+
+def test_an_official_file_means_the_preset_of_its_backbone(official_r50):
+    assert config_for(str(official_r50)) == PRESETS["detr_r50"]
+
+
+@pytest.mark.parametrize("name", ["resnet_tiny", "resnet18", "resnet50"])
+def test_a_backbone_is_told_by_its_blocks(name):
+    small = ModelConfig(backbone=name, hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=1, dec_layers=1)
+    assert backbone_of(Weights(Detr(small).state_dict(), "state dict")) == name
+
+
+def test_a_checkpoint_means_its_own_network_and_image_size_on_other_data(tmp_path):
+    config = Config("tiny", ModelConfig(hidden_dim=24), data=DataConfig(
+        data="old", classes="cat", limit_train=3, train_images="a", train_annotations="b", short_side=96),
+        train=TrainConfig(lr=7.0))
+    save_checkpoint(tmp_path / "best.pt", {"model": {}, "ema": None, "config": config.to_dict(), "last_metrics": {},
+                                           "classes": {"ids": [], "names": []}})
+    found = config_for(str(tmp_path))
+    assert found == replace(config, data=DataConfig(short_side=96))
+
+
+# -- how a run begins ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_main, order", [(True, ["find", "barrier"]), (False, ["barrier", "find"])])
+def test_one_rank_fetches_while_the_others_wait(monkeypatch, tmp_path, is_main, order):
+    happened: list[str] = []
+
+    class Ranks:
+        def __init__(self) -> None:
+            self.is_main = is_main
+
+        def barrier(self) -> None:
+            happened.append("barrier")
+
+    small = Detr(ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, enc_layers=1, dec_layers=1))
+    torch.save(small.state_dict(), tmp_path / "a.pth")
+    monkeypatch.setattr(finetune, "find_weights", lambda name: happened.append("find") or tmp_path / "a.pth")
+    assert "loaded" in begin_with(small, "detr_r50", Ranks())
+    assert happened == order
+
+
+def test_the_preset_is_that_of_the_weights_unless_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert detr_scratch.parse_train(["--weights", "detr_r101_dc5"]).config.preset == "detr_r101_dc5"
+    assert detr_scratch.parse_train(["--weights", "detr_r50", "--preset", "detr_r50_dc5"]).config.model.dilation
+    arguments = detr_scratch.parse_finetune(["--lr", "3e-5"])
+    assert (arguments.weights, arguments.config.preset) == ("detr_r50", "detr_r50")
+    assert arguments.config.train == replace(recipe(PRESETS["detr_r50"]).train, lr=3e-5)
+
+
+def test_one_epoch_of_fine_tuning_runs_resumes_without_the_weights_and_evaluates(
+    official_r50, bccd_dir, tmp_path, monkeypatch, capsys,
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(detr_scratch, "draw_mistakes", lambda *_: {})  # seconds, and proven elsewhere
+    weights = tmp_path / "mine.pth"
+    weights.hardlink_to(official_r50)
+    flags = ["--device", "cpu", "--workers", "0", "--run-dir", "run", "--no-tensorboard"]
+    detr_scratch.main(["finetune", "--weights", "mine.pth", "--data", str(bccd_dir), "--short-side", "64",
+                       "--max-size", "86", "--limit-train", "4", "--limit-val", "2", "--batch-size", "2",
+                       "--accumulate", "2", "--epochs", "1", "--num-queries", "20", "--classes", "WBC,RBC", *flags])
+    said = capsys.readouterr().out
+    assert "replaced     2" in said and "shortened    1" in said and "meant to start from trained" not in said
+    assert "frozen      53  (never trained) backbone.conv1" in said
+    state, theirs = load_checkpoint(Path("run/last.pt")), from_official(torch.load(weights, weights_only=True)["model"])
+    assert state["classes"]["names"] == ["WBC", "RBC"] and state["step"] == 1
+    assert all(torch.equal(value, theirs[key]) for key, value in state["model"].items() if key.startswith("backbone."))
+    assert state["model"]["query_embed.weight"].shape == (20, 256)
+    assert not torch.equal(state["model"]["query_embed.weight"], theirs["query_embed.weight"][:20])
+
+    weights.unlink()
+    detr_scratch.main(["train", "--resume", "--epochs", "2", *flags])
+    assert load_checkpoint(Path("run/last.pt"))["step"] == 2
+    records = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    assert [(r["step"], r["AP"] is not None) for r in records if r["kind"] == "evaluation"] == [(1, True), (2, True)]
+    with pytest.raises(SystemExit, match="leave --weights out"):
+        detr_scratch.main(["train", "--resume", "--weights", "detr_r50", *flags])

@@ -1,0 +1,323 @@
+"""Weights are known by what is in their file; what fits a model is kept, what does not is named."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scratch import weights as weights_module
+from scratch.config import Config, ModelConfig
+from scratch.convert import to_official
+from scratch.model.detr import Detr, freeze_backbone
+from scratch.training.checkpoint import save_checkpoint
+from scratch.weights import NAMED, Weights, adapt, cache_folder, find_weights, grouped, read_weights
+from tests.local_server import serving
+
+SMALL = ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=1, dec_layers=2,
+                    num_queries=5, num_classes=3)
+ANCHORS = replace(SMALL, queries="anchor", classification="focal", denoising=1)
+PROPOSALS = replace(SMALL, queries="proposal", classification="focal", fine_memory=True, groups=2)
+
+
+def drawn(config: ModelConfig = SMALL, **changes: Any) -> Detr:
+    """A model whose every number is drawn, also those that begin as 0 and 1."""
+    model = Detr(replace(config, **changes))
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.randn_like(tensor).abs())
+    return model
+
+
+def given(model: Detr, kind: str = "state dict") -> Weights:
+    return Weights({key: value.clone() for key, value in model.state_dict().items()}, kind)
+
+
+def resnet_of(model: Detr, classes: int = 7) -> dict[str, Tensor]:
+    """The backbone as torchvision saves it, with a batch norm's counters and a classifier."""
+    state = model.backbone.state_dict()
+    counters = {key.replace("running_mean", "num_batches_tracked"): torch.tensor(11) for key in state
+                if key.endswith("running_mean")}
+    return {**state, **counters, "fc.weight": torch.ones(classes, 128), "fc.bias": torch.ones(classes)}
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor], *but: str) -> bool:
+    """Are all tensors bit-equal but those whose names begin so?"""
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours
+                                                if not key.startswith(but or ("-",)))
+
+
+# -- recognised by content -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_official_weights_are_known_by_their_names_in_either_format_of_torch(tmp_path, wrapped, zipped):
+    model = drawn()
+    state = to_official(model.state_dict())
+    torch.save({"model": state} if wrapped else state, tmp_path / "a", _use_new_zipfile_serialization=zipped)
+    weights = read_weights(tmp_path / "a")
+    assert weights.kind == "official DETR" and same(weights.tensors, model.state_dict())
+
+
+def test_an_official_training_checkpoint_is_read_with_its_namespace(tmp_path):
+    content = {"model": to_official(drawn().state_dict()), "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]},
+               "lr_scheduler": {"_last_lr": [1e-4]}, "epoch": 3, "args": argparse.Namespace(lr=1e-4, masks=False)}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    assert read_weights(tmp_path / "checkpoint.pth").kind == "official DETR"
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()  # it is allowed for this file alone
+
+
+def test_a_torchvision_resnet_becomes_a_backbone(tmp_path):
+    model = drawn()
+    torch.save(resnet_of(model), tmp_path / "resnet.pth")
+    weights = read_weights(tmp_path / "resnet.pth")
+    assert weights.kind == "torchvision ResNet"
+    assert torch.equal(weights.tensors["backbone.layer4.1.conv2.weight"], model.backbone.layer4[1].conv2.weight)
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_a_checkpoint_gives_its_average_if_it_has_one_and_what_it_knows(tmp_path, averaged):
+    model, average = drawn(norm="batch"), drawn(norm="batch")
+    shadow = {key: value for key, value in average.state_dict().items() if value.is_floating_point()}
+    save_checkpoint(tmp_path / "best.pt", {
+        "model": model.state_dict(), "ema": {"updates": 4, "shadow": shadow} if averaged else None,
+        "config": Config().to_dict(), "classes": {"ids": [1], "names": ["a"]}, "last_metrics": {"threshold": 0.3}})
+    weights = read_weights(tmp_path / "best.pt")
+    assert same(weights.tensors, (average if averaged else model).state_dict())
+    assert (weights.kind, weights.config["preset"], weights.classes["names"], weights.threshold) == (
+        "checkpoint", "detr_r50", ["a"], 0.3)
+    assert same(read_weights(find_weights(str(tmp_path))).tensors, weights.tensors)  # a run's folder
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path):
+    torch.save({"format": weights_module.FORMAT, "version": weights_module.VERSION + 1, "state": {}}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="update the code"):
+        read_weights(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_safetensors_are_known_whatever_the_file_is_called(tmp_path, official):
+    model = drawn()
+    state = to_official(model.state_dict()) if official else model.state_dict()
+    save_file(state, tmp_path / "a.pth", metadata={"format": "pt", "classes": json.dumps({"ids": [1], "names": ["a"]})})
+    weights = read_weights(tmp_path / "a.pth")
+    assert weights.kind == ("official DETR" if official else "state dict")
+    assert same(weights.tensors, model.state_dict()) and weights.classes["names"] == ["a"]
+
+
+class Foreign:
+    pass
+
+
+@pytest.mark.parametrize("write, words", [
+    (lambda path: torch.save({"encoder.weight": torch.ones(2), "bias": torch.ones(2)}, path),
+     "holds 2 tensors: encoder.weight, bias; wanted an official DETR"),
+    (lambda path: torch.save({"detr.backbone.0.body.conv1.weight": torch.ones(2)}, path), "panoptic segmentation"),
+    (lambda path: torch.save({"state": 1, "epoch": 2}, path), "holds 2 entries: state, epoch"),
+    (lambda path: torch.save([torch.ones(2)], path), "holds a list"),
+    (lambda path: torch.save({}, path), "holds 0 tensors: none"),
+    (lambda path: torch.save({"model": Foreign()}, path), "objects of tests.test_weights.Foreign"),
+    (lambda path: path.write_bytes(pickle.dumps(Foreign(), 2)), "objects of tests.test_weights.Foreign"),
+    (lambda path: path.write_text("<!DOCTYPE html><html>"), "it is a web page"),
+    (lambda path: path.write_bytes(b""), "damaged, or cut short"),
+    (lambda path: path.write_bytes((5).to_bytes(8, "little") + b"{not JSON at all"), "damaged, or cut short"),
+])
+def test_another_file_is_refused_and_its_content_said(tmp_path, write, words):
+    write(tmp_path / "a.pth")
+    with pytest.raises(ValueError) as error:
+        read_weights(tmp_path / "a.pth")
+    assert words in str(error.value) and str(tmp_path / "a.pth") in str(error.value)
+
+
+class Harmful:
+    """What a pickle of it would do when it is read: make a folder, or anything else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reading_runs_no_foreign_code(tmp_path, zipped):
+    torch.save({"model": Harmful(tmp_path / "made")}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=f"objects of {os.name}.mkdir, which could run foreign code"):
+        read_weights(tmp_path / "a.pth")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_was_cut_short_is_refused(tmp_path, zipped):
+    torch.save({"model": to_official(drawn().state_dict())}, tmp_path / "a", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "a").read_bytes()
+    for share in (0.01, 0.5, 0.99):
+        (tmp_path / "b").write_bytes(whole[:int(share * len(whole))])
+        with pytest.raises(ValueError, match="cannot be read as weights"):
+            read_weights(tmp_path / "b")
+
+
+def test_a_file_with_a_flipped_bit_is_refused(tmp_path):
+    torch.save({"model": to_official(drawn().state_dict())}, tmp_path / "a.pth")
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged, or cut short: wrong checksum"):
+        read_weights(tmp_path / "a.pth")
+
+
+# -- found by name -------------------------------------------------------------------------------------------------
+
+
+def test_the_names_and_the_beginnings_of_their_hashes_are_the_published_ones():
+    assert {name: Path(url).stem.rpartition("-")[2] for name, url in NAMED.items()} == {
+        "detr_r50": "e632da11", "detr_r50_dc5": "f0fb7ef5", "detr_r101": "2c7b67e5", "detr_r101_dc5": "a2e86def",
+        "resnet18": "f37072fd", "resnet34": "b627a593", "resnet50": "0676ba61", "resnet101": "63fe2227",
+        "resnet152": "394f9c45"}
+
+
+def test_a_name_is_fetched_once_into_the_cache_and_its_hash_verified(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETR_CACHE", str(tmp_path / "cache"))
+    body = b"weights"
+    name = f"detr-r50-{hashlib.sha256(body).hexdigest()[:8]}.pth"
+    with serving(monkeypatch) as server:
+        server.files[f"/detr/{name}"], server.files["/detr/detr-r50-00000000.pth"] = body, body
+        monkeypatch.setitem(NAMED, "detr_r50", server.url(f"/detr/{name}"))
+        monkeypatch.setitem(NAMED, "detr_r101", server.url("/detr/detr-r50-00000000.pth"))
+        assert find_weights("detr_r50") == find_weights("detr_r50") == tmp_path / "cache" / name
+        assert len(server.asked) == 1
+        with pytest.raises(ValueError, match="wanted 00000000"):
+            find_weights("detr_r101")
+        assert find_weights("detr_r50").read_bytes() == body  # the cache still works
+
+
+def test_the_cache_is_in_the_home_folder_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("DETR_CACHE", raising=False)
+    assert cache_folder() == Path.home() / ".cache" / "detr_scratch"
+
+
+def test_what_is_neither_a_name_nor_a_file_is_refused_with_near_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match="did you mean detr_r50.*wanted a file, or one of detr_r50, "):
+        find_weights("detr-r50")
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        find_weights(str(tmp_path))
+
+
+# -- what fits -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [SMALL, ANCHORS, PROPOSALS], ids=["learned", "anchor", "proposal"])
+def test_weights_of_the_same_network_are_all_kept(config):
+    old, new = drawn(config), drawn(config)
+    adapted = adapt(new, given(old))
+    assert same(new.state_dict(), old.state_dict())
+    assert set(adapted.loaded) == set(old.state_dict())
+    assert adapted.replaced == adapted.shortened == adapted.initial == adapted.unused == ()
+
+
+@pytest.mark.parametrize("config, heads", [
+    (SMALL, ("class_embed.weight", "class_embed.bias")),
+    (ANCHORS, ("label_embed.weight", "class_embed.weight", "class_embed.bias")),
+    (PROPOSALS, ("proposal_head.class_embed.weight", "proposal_head.class_embed.bias", "class_embed.weight",
+                 "class_embed.bias")),
+], ids=["learned", "anchor", "proposal"])
+def test_the_class_heads_of_another_number_of_classes_keep_their_initial_values(config, heads):
+    old, new = drawn(config), drawn(config, num_classes=7)
+    initial = {key: value.clone() for key, value in new.state_dict().items()}
+    adapted = adapt(new, given(old))
+    assert set(adapted.replaced) == set(heads)
+    assert same(new.state_dict(), {**old.state_dict(), **{head: initial[head] for head in heads}}, "label_embed.")
+    if config is ANCHORS:  # all anchors' queries begin as "unknown", which is no class
+        assert torch.equal(new.label_embed.weight[-1], old.label_embed.weight[-1])
+        assert torch.equal(new.label_embed.weight[:-1], initial["label_embed.weight"][:-1])
+
+
+@pytest.mark.parametrize("config, name", [(SMALL, "query_embed.weight"), (ANCHORS, "refpoint_embed.weight")],
+                         ids=["learned", "anchor"])
+def test_fewer_queries_take_the_first_ones(config, name):
+    old, new = drawn(config), drawn(config, num_queries=2)
+    adapted = adapt(new, given(old))
+    assert adapted.shortened == (name,)
+    assert torch.equal(new.state_dict()[name], old.state_dict()[name][:2]) and same(
+        new.state_dict(), {**old.state_dict(), name: new.state_dict()[name]})
+
+
+@pytest.mark.parametrize("norm", ["frozen_batch", "batch"])
+def test_imagenet_weights_go_into_the_backbone_alone_whatever_its_norm(tmp_path, norm):
+    old, new = drawn(norm="frozen_batch"), drawn(norm=norm)
+    initial = {key: value.clone() for key, value in new.state_dict().items()}
+    torch.save(resnet_of(old), tmp_path / "resnet.pth")
+    adapted = adapt(new, read_weights(tmp_path / "resnet.pth"))
+    backbone = {key: value for key, value in new.state_dict().items() if key.startswith("backbone.")}
+    counters = {key for key in backbone if key.endswith(".num_batches_tracked")}
+    assert all(torch.equal(backbone[key], old.state_dict()[key]) for key in set(backbone) - counters)
+    assert all(backbone[key] == 11 for key in counters)
+    assert set(adapted.initial) == {key for key in initial if not key.startswith("backbone.")}
+    assert same(new.state_dict(), initial, "backbone.")
+    assert {"backbone.fc.weight", "backbone.fc.bias"} <= set(adapted.unused)
+
+
+@pytest.mark.parametrize("before, after", [("frozen_batch", "batch"), ("batch", "frozen_batch")])
+def test_frozen_and_trained_batch_norms_take_each_others_numbers(before, after):
+    old, new = drawn(norm=before), drawn(norm=after)
+    adapt(new, given(old))
+    assert all(torch.equal(value, old.state_dict()[key]) for key, value in new.state_dict().items()
+               if not key.endswith("num_batches_tracked"))
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(hidden_dim=24), "misshapen: input_proj.weight is (12, 128, 1, 1), wanted (24, 128, 1, 1)"),
+    (dict(num_queries=6), "1 misshapen: query_embed.weight is (5, 12), wanted (6, 12)"),
+    (dict(dec_layers=3), "18 missing: transformer.decoder (18)"),
+    (dict(dec_layers=1), "18 unexpected: transformer.decoder (18)"),
+    (dict(norm="group"), "unexpected: backbone.bn1"),
+    (dict(queries="anchor", classification="focal"), "query_embed.weight"),
+])
+def test_another_network_is_refused_counted_named_and_left_as_it_was(changes, words):
+    new = drawn(**changes)
+    before = {key: value.clone() for key, value in new.state_dict().items()}
+    with pytest.raises(ValueError) as error:
+        adapt(new, given(drawn()))
+    assert words in str(error.value) and "choose --preset" in str(error.value) and same(new.state_dict(), before)
+
+
+def test_the_backbone_of_another_resnet_is_refused(tmp_path):
+    torch.save(resnet_of(drawn()), tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match="torchvision ResNet.*another network"):
+        adapt(Detr(replace(SMALL, backbone="resnet18")), read_weights(tmp_path / "resnet.pth"))
+
+
+def test_the_report_counts_and_names_what_became_of_everything():
+    model = drawn(num_classes=2, num_queries=3)
+    freeze_backbone(model, "none")
+    adapted = adapt(model, given(drawn(), "official DETR"))
+    text = adapted.text()
+    backbone = sum(p.numel() for p in model.backbone.parameters())
+    total = sum(p.numel() for p in model.parameters())
+    assert f"loaded    {len(model.state_dict()) - 3:>4}" in text and "backbone.layer1 (" in text
+    assert "replaced     2  (another number of classes: begins at random) class_embed.weight, class_embed.bias" in text
+    assert "shortened    1  (the first of its rows) query_embed.weight" in text
+    assert f"frozen    {len(list(model.backbone.parameters())):>4}  (never trained) backbone.conv1.weight" in text
+    assert f"{total - backbone:,} of {total:,} parameters learn" in text
+    assert "unused" not in text and max(map(len, text.splitlines())) <= 116 and len(text.splitlines()) < 14
+
+
+@pytest.mark.parametrize("names, text", [
+    ([], ""), (["a.b.c", "d"], "a.b.c, d"),
+    (["a.b.c", "a.b.d", "a.e.f", "g.h", "g.i"], "a.b (2), a.e.f, g.h, g.i"),
+    ([f"{c}.x" for c in "abcdefghijklmnopqrstuv"], ", ".join(f"{c}.x" for c in "abcdefghijklmnopqrst") + " and 2 more"),
+])
+def test_names_are_grouped_by_how_they_begin(names, text):
+    assert grouped(names) == text
