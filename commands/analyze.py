@@ -41,7 +41,7 @@ from scratch.evaluation.error_analysis import analyse_errors, find_errors
 from scratch.evaluation.matching import Matches, Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
 from scratch.model.detr import build_detr
-from scratch.training.checkpoint import latest_checkpoint
+from scratch.training.checkpoint import best_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
 
@@ -135,10 +135,7 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> di
 
 def _file(path: Path) -> Path:
     """The file that `read_checkpoint` reads."""
-    if path.is_file():
-        return path
-    best = path / "best.pt"
-    return best if best.exists() else latest_checkpoint(path)
+    return path if path.is_file() else best_checkpoint(path)
 
 
 def _open(data: DataConfig, config: Config, state: dict[str, Any]) -> CocoDetection:

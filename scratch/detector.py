@@ -38,7 +38,7 @@ from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr, build_detr
-from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+from scratch.training.checkpoint import best_checkpoint, load_checkpoint
 from scratch.weights import NAMED, adapt, find_weights, read_weights
 
 Picture = Union[str, Path, Image.Image, np.ndarray]
@@ -152,12 +152,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
     Raises FileNotFoundError if there is none.
     """
     path = Path(path)
-    if path.is_dir():
-        found = path / "best.pt" if (path / "best.pt").exists() else latest_checkpoint(path)
-        if found is None:
-            raise FileNotFoundError(f"there is no checkpoint in {path}: name the folder of a run, or a checkpoint file")
-        path = found
-    return load_checkpoint(path)
+    return load_checkpoint(best_checkpoint(path) if path.is_dir() else path)
 
 
 def load(path: Union[str, Path], device: Union[str, torch.device] = "auto") -> Detector:

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from scratch.convert import COUNTER, OFFICIAL_PREFIX, OUR_PREFIX, from_official
 from scratch.download import fetch
-from scratch.training.checkpoint import FORMAT, VERSION, latest_checkpoint
+from scratch.training.checkpoint import FORMAT, VERSION, best_checkpoint
 
 OFFICIAL, IMAGENET = "https://dl.fbaipublicfiles.com/detr/", "https://download.pytorch.org/models/"
 # What `--weights NAME` fetches: the detectors trained on COCO, and ResNets trained on ImageNet for a new detector. As
@@ -97,10 +97,7 @@ def find_weights(name: str) -> Path:
         return fetch(NAMED[name], cache_folder() / file, sha256=Path(file).stem.rpartition("-")[2])
     path = Path(name)
     if path.is_dir():
-        found = path / "best.pt" if (path / "best.pt").exists() else latest_checkpoint(path)
-        if found is None:
-            raise FileNotFoundError(f"there is no checkpoint in {path}: name a run's folder, or a file of weights")
-        return found
+        return best_checkpoint(path)
     if not path.is_file():
         near = difflib.get_close_matches(name, NAMED, n=2)
         raise FileNotFoundError(f"got weights {name!r}, which is neither a file nor a known name"

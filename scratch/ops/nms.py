@@ -57,8 +57,8 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         round 4   a  –  c  –     as before: done
 
     Why it is equal: a box's fate depends on surer boxes alone. The surest is right from the start, and once the first
-    n boxes are right, so is the next one in the round after, and all of them stay. So N rounds are enough; in
-    pictures it is the length of the longest such chain, a handful. N² overlaps take 4·N² bytes: 4 MB for 1000 boxes.
+    n boxes are right, so is the next one in the round after, and all of them stay. So N rounds are enough, and
+    as many as the longest such chain has boxes. N² overlaps take 4·N² bytes: 4 MB for 1000 boxes.
     """
     order = scores.argsort(descending=True, stable=True)                # (N,)
     iou, _ = box_iou(boxes_xyxy[order], boxes_xyxy[order])              # (N,N)

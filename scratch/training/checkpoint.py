@@ -108,6 +108,15 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def best_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint to use a run by: best.pt, else the latest. Raises FileNotFoundError if there is none."""
+    best = Path(run_dir) / "best.pt"
+    found = best if best.exists() else latest_checkpoint(run_dir)
+    if found is None:
+        raise FileNotFoundError(f"there is no checkpoint in {run_dir}: name the folder of a run, or a checkpoint file")
+    return found
+
+
 def rng_state() -> dict[str, Any]:
     """Where the random generators of this process stand: Python's, NumPy's, torch's, and that of its GPU."""
     kind, key, position, has_gauss, cached_gauss = np.random.get_state()

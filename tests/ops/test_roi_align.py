@@ -58,6 +58,12 @@ def test_a_ramp_is_read_at_the_middle_of_each_part() -> None:
     torch.testing.assert_close(read, torch.tensor([3.0, 5.0], dtype=torch.float64))
 
 
+def test_the_docstring_counts_the_multiplications_of_both_ways() -> None:
+    h, w, r, n = 25, 34, 7, 2
+    assert (h * w, r * w, 4 * (r * n) ** 2) == (850, 238, 784)
+    assert r * (h * w + r * w) / (4 * (r * n) ** 2) == pytest.approx(10, abs=0.5)
+
+
 def test_points_more_than_a_cell_outside_read_nothing() -> None:
     far = torch.tensor([[1000.0, 1000.0, 1100.0, 1100.0]], dtype=torch.float64)
     assert roi_align(features(), far, STRIDE).count_nonzero() == 0
