@@ -1,5 +1,6 @@
 # make demo    train and evaluate the detector with its defaults      (ARGS="--preset tiny --epochs 3" to change them)
 # make test    every test
+# make charts  draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
 # make clean   remove the environment and the caches; runs/ and data/ stay
 #
 # The first call makes .venv and installs into it. PYTHON=python3.12 chooses the interpreter. On Linux, pip may take the
@@ -13,13 +14,16 @@ READY   := $(VENV)/.ready
 WORKERS ?= 2
 THREADS ?= 1
 
-.PHONY: demo test clean
+.PHONY: demo test charts clean
 
 demo: $(READY)
 	$(VENV)/bin/python detr_scratch.py $(ARGS)
 
 test: $(READY)
 	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+
+charts: $(READY)
+	$(VENV)/bin/python -m commands.redraw $(ARGS)
 
 $(READY): requirements.txt constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or name it: make PYTHON=/path/to/python3"; exit 1; }

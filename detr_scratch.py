@@ -9,7 +9,8 @@
     python detr_scratch.py compare --data D --out O  ours, torch.nn, fine-tuned: same budget, one table and chart
     python detr_scratch.py export RUN                ONNX, for where there is no PyTorch
     python detr_scratch.py convert RUN --out FILE    weights for the official code, or as safetensors
-    python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: a run's folder or a checkpoint)
+    python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: its folder or a checkpoint)
+    python detr_scratch.py eval detr_r50 --data DIR  COCO AP of the published one
     python detr_scratch.py analyze RUN [RUN …]       where detectors err and what it costs: report.md, report.html
     python detr_scratch.py charts --out DIR          what happens in every layer over some batches, as charts
     python detr_scratch.py sweep --space … --out DIR good settings, searched by Optuna; resumable, several at a time
@@ -20,7 +21,7 @@
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
 
 Every command has --help. On several GPUs: torchrun --nproc-per-node 8 detr_scratch.py train …
-Read: train (the story) → judge → main; the other commands, and how flags are made, are in commands/
+Read: train (the story) → judge; the flags, and the other commands, are in commands/
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional, Sequence
@@ -36,11 +37,13 @@ from typing import Any, Optional, Sequence
 import torch
 
 from commands.analyze import draw_mistakes
-from commands.command_line import OTHER_COMMANDS, flags_given, parse, preset_config
-from commands.finetune import begin_with, config_for, recipe
-from commands.opening import generate_shapes, make_criterion, newest_run, open_split, parameter_count, resolve_device
+from commands.command_line import OTHER_COMMANDS, run_command
+from commands.finetune import begin_with
+from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
 from commands.sheets import draw_sheet, shown_from
-from scratch.config import PRESETS, Config, TrainConfig
+from commands.train_arguments import TrainArguments, parse_finetune, parse_train
+from scratch.analysis.run_summary import summarise_log
+from scratch.config import TrainConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
@@ -48,32 +51,11 @@ from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.evaluation.health import QueryHealth, diagnose
 from scratch.model.detr import build_detr, freeze_backbone
-from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.run import Run
-
-
-@dataclass(frozen=True)
-class TrainArguments:
-    """Train a detector; evaluate it as it learns; keep the last and the best."""
-
-    config: Config
-    run_dir: Optional[Path] = None
-    """where the run is kept; None: runs/PRESET-DATA, numbered"""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
-    weights: Optional[str] = None
-    """begin with these, as far as they fit: detr_r50 …, resnet50 … (fetched once), or a file; see scratch/weights"""
-    resume: bool = False
-    """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
-    profile: bool = False
-    """say where the time of a step goes, and trace a few: RUN/profile"""
-    tensorboard: bool = True
-    """also write what TensorBoard shows: tensorboard --logdir runs"""
-    histograms_every: int = 0
-    """steps between two histograms of all weights and gradients in TensorBoard; 0: none"""
 
 
 def train(arguments: TrainArguments) -> None:
@@ -104,7 +86,7 @@ def train(arguments: TrainArguments) -> None:
     model = build_detr(config.model).to(distributed.device)
     freeze_backbone(model, config.train.train_backbone)
     if arguments.weights:
-        say(begin_with(model, arguments.weights, distributed))
+        say(begin_with(model, arguments.weights, distributed, classes))
     if distributed.is_main:
         run_dir.mkdir(parents=True, exist_ok=True)
     distributed.barrier()
@@ -128,8 +110,10 @@ def train(arguments: TrainArguments) -> None:
     try:
         finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log),
                        arguments.profile)
-        if finished:
-            log.board.result(config, {"best AP": run.best_ap, "AP50": run.last_metrics["AP50"] or 0.0}, run.step)
+        if finished and (summary := summarise_log(run_dir)):
+            best = {name: value or 0.0 for name, value in summary["best"].items()}  # one evaluation, that of best.pt
+            log.board.result(config, {"best AP": best["AP"], "AP50 at best AP": best["AP50"],
+                                      "AP75 at best AP": best["AP75"]}, run.step)
     finally:
         log.close()
         run.model = run.unwrapped
@@ -194,79 +178,12 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-# -------------------------------------------------------------------------------------------------- the command line
-
-
-def new_run(preset: str, data: str) -> Path:
-    """runs/PRESET-DATA, or the first of runs/PRESET-DATA-2, -3 … that does not exist."""
-    name = f"{preset}-{Path(data).resolve().name}"
-    number = 1
-    while (path := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return path
-
-
-def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
-    """A preset's or a resumed run's configuration, changed by the flags; and a free folder, or the run's own."""
-    given = flags_given(argv, "preset", "device", "run-dir", "resume", "weights")
-    if given.resume:
-        if given.weights:
-            raise ValueError("a run that goes on has weights of its own: leave --weights out")
-        run_dir = Path(given.run_dir) if given.run_dir else newest_run()
-        last = latest_checkpoint(run_dir)
-        if last is None:
-            raise FileNotFoundError(f"there is no checkpoint in {run_dir} to resume from: leave --resume out to start "
-                                    "there")
-        config = Config.from_dict(load_checkpoint(last)["config"])
-        if given.preset not in (None, config.preset):
-            raise ValueError(f"{run_dir} was begun with the preset {config.preset}, and cannot go on as "
-                             f"{given.preset}: leave --preset out")
-        return parse(TrainArguments, TrainArguments(config, run_dir), "train", argv)
-    device = resolve_device(given.device or "auto")
-    weights = given.weights or ("detr_r50" if tuning else None)
-    meant = config_for(weights) if weights and not given.preset else None
-    config = meant or preset_config(given.preset, device)
-    default = TrainArguments(recipe(config) if tuning else config, weights=weights)
-    arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)
-    if given.preset is None and meant is None and os.environ.get("RANK", "0") == "0":
-        print(f"preset {arguments.config.preset}: {'there is a GPU' if device.startswith('cuda') else 'no GPU in use'} "
-              f"(--preset {'|'.join(PRESETS)} chooses another)")
-    data = arguments.config.data
-    run_dir = arguments.run_dir or new_run(arguments.config.preset, data.train_images or data.data)
-    if (run_dir / "last.pt").exists():
-        raise FileExistsError(f"{run_dir} already holds a run: add --resume to go on with it, or name another "
-                              "--run-dir")
-    return replace(arguments, run_dir=run_dir)
-
-
-def parse_finetune(argv: Sequence[str]) -> TrainArguments:
-    """As for `train`, but from trained weights, and with the recipe of commands/finetune.py."""
-    return parse_train(argv, tuning=True)
-
-
 COMMANDS = {"train": (parse_train, train), "finetune": (parse_finetune, train), **OTHER_COMMANDS}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Run one command; without a name it is `train`. What a person can mend ends with a line, not with a traceback."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return
-    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
-        sys.exit(f"error: there is no command {argv[0]!r}; wanted one of {', '.join(COMMANDS)}, or none to train")
-    name = argv.pop(0) if argv and argv[0] in COMMANDS else "train"
-    parse_command, run_command = COMMANDS[name]
-    try:
-        run_command(parse_command(argv))
-    except (ValueError, OSError, FloatingPointError) as error:
-        # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
-        sys.exit(f"error: {str(error).rpartition(f'{chr(10)}{type(error).__name__}: ')[2]}")
-    except torch.OutOfMemoryError as error:
-        sys.exit(f"error: {str(error).splitlines()[0]} Halve --batch-size and double --accumulate: the effective batch "
-                 "stays the same")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    """Run the command that is named on the command line, or else in `argv`; without a name it is `train`."""
+    run_command(COMMANDS, sys.argv[1:] if argv is None else argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -298,7 +298,18 @@ def summary(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[s
     """The content of ablation.json: the question and the finished runs."""
     return {"data": Path(arguments.data).name, "minutes": arguments.minutes, "steps": arguments.steps,
             "flags": arguments.flags, "seeds": arguments.seeds,
-            "variants": {name: VARIANTS[name]._asdict() for name in arguments.variants}, "runs": runs}
+            "variants": {name: variant._asdict() for name, variant in chosen(arguments.variants).items()}, "runs": runs}
+
+
+def chosen(names: Sequence[str]) -> dict[str, Variant]:
+    """The named variants, in order; an idea between two of them that has no row of its own is told with the later."""
+    rows, change, sentences = {}, [], []
+    for name, variant in VARIANTS.items():
+        change, sentences = change + variant.change, [*sentences, variant.sentence]
+        if name in names:
+            rows[name] = Variant(variant.flags, change, "; ".join(sentences))
+            change, sentences = [], []
+    return rows
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
@@ -340,7 +351,7 @@ def report(results: dict[str, Any]) -> str:
         lines += _markdown(head, [[label(name), *(
             spread([run["test"][figure] for run in runs_of(results, name, budget) if run["test"]], seeds)
             for budget in BUDGETS for figure in ("AP", "AP50"))] for name in variants])
-    lines += ["", "Each variant is the one above and one idea more. All are `detr_scratch.py train --preset tiny` with "
+    lines += ["", "Each variant is the one above and what is new. All are `detr_scratch.py train --preset tiny` with "
               "the flags down to their row:", ""]
     lines += _markdown(["variant", "what is new", "new flags"],
                        [[label(name), variant["sentence"], f"`{shlex.join(variant['change'])}`"]

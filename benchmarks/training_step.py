@@ -6,9 +6,9 @@
 A step is forward, matching and losses, backward, clipping and the optimizer (AdamW; `tiny` has Muon, and no
 clipping). Both sides hold the same weights and see the same batch, in one process and in turn (who goes first
 alternates), so that whatever else the machine does hits both: what counts is the ratio of the medians. torch.nn's
-side is as fast as its user can make it: channels-last, fused attention, SciPy, fused AdamW; float32 products have the
-same precision on both (TF32 is off). That one step leaves both with the same weights is shown in
-tests/test_benchmarks.py. reference/ holds DETR as published, so that `tiny`, which is not, has ours alone.
+side is as fast as its user can make it: channels-last, fused attention, SciPy, fused AdamW, Muon's matrices of one
+shape in one product; float32 products have the same precision on both (TF32 is off). That one step leaves both with the
+same weights is shown in tests/test_benchmarks.py.
 
 "objective" is matching and losses forward; "its share" counts their backward too, as far as the detector's outputs.
 
@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 from commands.opening import make_criterion
-from reference import ReferenceCriterion, build_reference
+from reference import ReferenceCriterion, ReferenceMuon, build_reference
 from scratch.config import PRESETS, Config
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.log import peak_memory_gib
@@ -42,9 +42,9 @@ from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 
 SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
-# preset → images, height, width: what the preset sees at home; detr_141m as small as a CPU needs it
+# preset → images, height, width: what the preset sees at home; detr_141m and its kin as small as a CPU needs them
 DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640),
-            "detr_141m": (2, 256, 256)}
+            "detr_141m": (2, 256, 256), "detr_141m_fast": (2, 256, 256)}
 WARM_UP = 2  # steps of each side that are not counted: AdamW's state is made in the first
 
 
@@ -79,16 +79,16 @@ class TrainingStep:
             model.load_state_dict(ours.state_dict())
             for name, parameter in ours.named_parameters():
                 model.get_parameter(name).requires_grad_(parameter.requires_grad)
-            self.criterion = ReferenceCriterion(config.model.num_classes, config.loss).to(device)
+            focal = config.model.classification == "focal"
+            self.criterion = ReferenceCriterion(config.model.num_classes, config.loss, focal).to(device)
         self.model = model.to(device).train()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         groups = parameter_groups(model, config.train)
         if side == "ours":
-            self.optimizer = (Muon if config.train.optimizer == "muon" else AdamW)(groups)
+            self.optimizers = [(Muon if config.train.optimizer == "muon" else AdamW)(groups)]
             self.clip = clip_grad_norm_
         else:
-            groups = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups]
-            self.optimizer, self.clip = torch.optim.AdamW(groups, fused=True), torch.nn.utils.clip_grad_norm_
+            self.optimizers, self.clip = reference_optimizers(groups), torch.nn.utils.clip_grad_norm_
         self.denoising = config.model.denoising
         self.max_norm, self.device = config.train.clip_max_norm, device
         self.images, self.pad_mask, self.targets = random_batch(config.model.num_classes, *shape, device)
@@ -122,10 +122,18 @@ class TrainingStep:
         marks.append(self.now())
         if self.max_norm:
             self.clip(self.parameters, self.max_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         marks.append(self.now())
         return dict(zip(PARTS, (b - a for a, b in zip(marks, marks[1:])))) | {"step": marks[-1] - marks[0]}
+
+
+def reference_optimizers(groups: list[dict[str, Any]]) -> list[torch.optim.Optimizer]:
+    """What takes the steps of ours: torch's AdamW, and Muon for the groups of matrices, if there are any."""
+    plain = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups if "maps" not in group]
+    matrices = [group for group in groups if "maps" in group]
+    return [torch.optim.AdamW(plain, fused=True), *([ReferenceMuon(matrices)] if matrices else [])]
 
 
 def at_home(preset: str) -> Config:
@@ -143,19 +151,13 @@ def as_leaves(outputs: Any) -> Any:
     return [as_leaves(value) for value in outputs] if isinstance(outputs, (list, tuple)) else outputs
 
 
-def sides_of(preset: str) -> tuple[str, ...]:
-    model = PRESETS[preset].model
-    return SIDES if model.queries == "learned" and model.classification == "softmax" else ("ours",)
-
-
 def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str,
             repeats: int) -> dict[str, Any]:
     """Medians of `repeats` steps of each side, in turn, and each side's peak memory."""
-    sides = sides_of(preset)
-    steps = {side: TrainingStep(side, preset, shape, device, precision) for side in sides}
-    times: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    steps = {side: TrainingStep(side, preset, shape, device, precision) for side in SIDES}
+    times: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for repeat in range(WARM_UP + repeats):
-        for side in sides if repeat % 2 else reversed(sides):
+        for side in SIDES if repeat % 2 else reversed(SIDES):
             seconds = steps[side]()
             if repeat >= WARM_UP:
                 times[side].append(seconds)
@@ -165,14 +167,13 @@ def measure(preset: str, shape: tuple[int, int, int], device: torch.device, prec
         torch.cuda.empty_cache()  # room for the processes that measure memory
     result: dict[str, Any] = {"preset": preset, "images": list(shape), "device": str(device), "precision": precision,
                               "repeats": repeats}
-    for side in sides:
+    for side in SIDES:
         result[side] = {name: statistics.median(t[name] for t in times[side]) for name in ("step", *PARTS)}
         result[side] |= {"fastest": min(t["step"] for t in times[side]), "slowest": max(t["step"] for t in times[side]),
                          "peak_memory_gib": peak_memory_of(side, preset, shape, device, precision)}
     result["objective_share"] = objective / result["ours"]["step"]
-    if "reference" in sides:
-        result["ratio"] = {name: result["ours"][name] / result["reference"][name]
-                           for name in ("step", *PARTS, "peak_memory_gib")}
+    result["ratio"] = {name: result["ours"][name] / result["reference"][name]
+                       for name in ("step", *PARTS, "peak_memory_gib")}
     return result
 
 
@@ -209,9 +210,7 @@ def resident_peak_gib(forget: bool = False) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """What a person reads of one `measure`."""
-    columns = {"ours": result["ours"]}
-    if "reference" in result:
-        columns |= {"torch.nn": result["reference"], "ratio": result["ratio"]}
+    columns = {"ours": result["ours"], "torch.nn": result["reference"], "ratio": result["ratio"]}
     batch_size, height, width = result["images"]
     lines = [f"{result['preset']}: {batch_size}×3×{height}×{width}, {result['precision']}, {result['device']}, "
              f"medians of {result['repeats']}", f"  {'':14}" + "".join(f"{name:>10}" for name in columns)]

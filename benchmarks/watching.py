@@ -3,10 +3,13 @@
     python -m benchmarks.watching                       # tiny on the CPU
     python -m benchmarks.watching --preset detr_141m_fast --device cuda --batch-size 16 --size 512 512 --steps 100
 
-One run trains on as usual (`fit`), some steps with everything that can be written on the way (TensorBoard, histograms
-of all weights and gradients in every 50th step), some with log.jsonl alone, in turn; batches come from memory. What
-counts is the ratio of the seconds a step, each a mean over all steps of its kind: what is done now and then must count,
-too. The guards (scratch/training/guards.py) watch both; their own share is measured by calling them once more.
+One run trains on as usual (`fit`), some steps watched, some with log.jsonl alone, in turn; batches come from memory.
+Watched, or "on", is what is written at every step: TensorBoard's curves, and histograms of all weights and gradients in
+every 50th step. It is not what an evaluation draws, the sheet of predictions and at the end the charts of the mistakes:
+that is part of the evaluation's time, and there is none here. What counts is the ratio of the seconds a step, each a
+mean over all steps of its kind: what is done now and then must count, too. The guards (scratch/training/guards.py)
+watch both kinds; their own share is measured by calling them once more, their look at every step's record and their
+reading of all gradients in every 100th.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from scratch.config import PRESETS
 from scratch.data.batch import Batch
 from scratch.model.detr import build_detr
 from scratch.training.distributed import Distributed
-from scratch.training.guards import Guards
+from scratch.training.guards import EVERY, DeadLayers, Guards
 from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.run import Run
@@ -95,14 +98,24 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "ratio": means["on"] / means["off"], "guards_share": guards_seconds(run) / means["off"]}
 
 
-def guards_seconds(run: Run, times: int = 1000) -> float:
-    """What the guards' look at one step's record takes."""
+def guards_seconds(run: Run, looks: int = 1000, readings: int = 10) -> float:
+    """What the guards take of a step: their look at its record, and a share of the reading of all gradients."""
     guards = Guards(run)
     record = {"loss": 1.0, "data_wait_seconds": 0.0, "step_seconds": 1.0}
     start = time.perf_counter()
-    for _ in range(times):
+    for _ in range(looks):
         guards.look(run, record, [1, 2])
-    return (time.perf_counter() - start) / times
+    looking = (time.perf_counter() - start) / looks
+    for weight in run.parameters:
+        weight.grad = torch.randn_like(weight)
+    (dead_layers,) = [guard for guard in guards.guards if isinstance(guard, DeadLayers)]
+    dead_layers.due = True
+    dead_layers.read()  # the first one allocates, and on a GPU waits for what was begun before
+    start = time.perf_counter()
+    for _ in range(readings):
+        dead_layers.read()  # ends with the shares on the host, so that a GPU's work is done
+    run.optimizer.zero_grad(set_to_none=True)
+    return looking + (time.perf_counter() - start) / readings / EVERY
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Optional, Tuple
+from typing import Any, Literal, Optional, Sequence, Tuple
 
-import numpy as np
 import torch
 import tyro
 
@@ -38,7 +38,7 @@ from scratch.evaluation.breakdown import CURVE_IOUS, by_class, by_number, by_siz
 from scratch.evaluation.calibration import calibration
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate
 from scratch.evaluation.error_analysis import analyse_errors, find_errors
-from scratch.evaluation.matching import Matches, Results, Truth, coco_evaluation, matches_of
+from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import best_checkpoint
@@ -46,7 +46,7 @@ from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
 
 DETECTIONS = "best_detections.json"  # {"split", "step", "results": COCO's result entries}
-MOST_CLASSES, MOST_IMAGES = 20, 8  # shown in tables and charts; all are counted
+MOST_IMAGES = 8  # on the sheet of the worst ones
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ def analyze(arguments: AnalyzeArguments) -> None:
     if not arguments.runs:
         raise ValueError("got no run; wanted the folders of training runs, or checkpoint files")
     out = arguments.out or _folder(arguments.runs[0]) / "analysis"
-    names = _names(arguments.runs)
+    folders, names = _names(arguments.runs)
     runs = [examine(path, name, arguments, out) for path, name in zip(arguments.runs, names)]
-    curves = [read_run(_folder(path)) | {"name": name} for path, name, run in zip(arguments.runs, names, runs)
-              if run["log"] and run["log"]["steps"]]
+    logs = {_folder(path).resolve(): run["log"] for path, run in zip(arguments.runs, runs)}
+    curves = [read_run(folder) | {"name": name} for folder, name in folders.items()
+              if logs[folder] and logs[folder]["steps"]]
     sentences = write_report({"runs": runs, "curves": curves}, out)
     print("".join(f"* {sentence.replace('**', '')}\n" for sentence in sentences)
           + f"\n{out / 'report.md'}\n{out / 'report.html'}: the same in one file, to send")
@@ -85,15 +86,23 @@ def _folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _names(paths: Tuple[Path, ...]) -> list[str]:
-    """What each run is called: its folder's name, numbered where that is taken."""
-    taken: Counter[str] = Counter()
-    names = []
-    for path in paths:
-        name = _folder(path).resolve().name
-        taken[name] += 1
-        names.append(name if taken[name] == 1 else f"{name}-{taken[name]}")
-    return names
+def _names(paths: Tuple[Path, ...]) -> tuple[dict[Path, str], list[str]]:
+    """What each folder is called, and what each path: as its folder, with its checkpoint's name where they share it."""
+    of_path = [_folder(path).resolve() for path in paths]
+    different = list(dict.fromkeys(of_path))
+    folders = dict(zip(different, _numbered([folder.name for folder in different])))
+    return folders, _numbered([
+        folders[folder] + (f"-{_file(path).stem}" if of_path.count(folder) > 1 else "")
+        for path, folder in zip(paths, of_path)])
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """The names, with a number where one is taken."""
+    numbered: list[str] = []
+    for name in names:
+        free = (f"{name}-{number}" for number in count(2) if f"{name}-{number}" not in numbered)
+        numbered.append(next(free) if name in numbered else name)
+    return numbered
 
 
 def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> dict[str, Any]:
@@ -125,8 +134,8 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> di
         "source": source, "image_size": [height, width],
         "parts": parts_table(model, lambda: model(images, pad_mask)), "log": summarise_log(_folder(path)),
         "checkpoint": {
-            "file": file.name, "bytes": file.stat().st_size, "preset": config.preset, "config": state["config"],
-            "changed": changed_fields(state["config"], PRESETS[config.preset].to_dict())
+            "file": file.name, "bytes": file.stat().st_size, "preset": config.preset, "config": config.to_dict(),
+            "changed": changed_fields(config.to_dict(), PRESETS[config.preset].to_dict())
             if config.preset in PRESETS else None,
             **{figure: state[figure] for figure in ("step", "epoch", "minutes")},
             "classes": list(dataset.classes.names)},
@@ -180,7 +189,7 @@ def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     model, config, classes, _ = load_detector(path, distributed.device)
     generate_shapes(data, distributed)
-    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,)).refuse()
+    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes).refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
                             device_type=distributed.device.type)
@@ -193,7 +202,7 @@ def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results
 
 
 def judged(truth: Truth, results: Results, dataset: CocoDetection) -> dict[str, Any]:
-    """Every figure of a split: see the notes of scratch/evaluation/."""
+    """Every figure of a split, the classes with the most mistakes first: see the notes of scratch/evaluation/."""
     evaluator = CocoEvaluator(truth, dataset.classes.ids, dataset.classes.names)
     unknown = {result["image_id"] for result in results} - {image["id"] for image in truth["images"]}
     if unknown:
@@ -214,15 +223,16 @@ def judged(truth: Truth, results: Results, dataset: CocoDetection) -> dict[str, 
     classes = [{"id": i, "name": names[i], **table[i], "AP50": None, "AP75": None, "curves": None,
                 **curves.get(i, {}), "AP": figures["per_class"][names[i]]["AP"], "cost": per_class.get(i, {})}
                for i in names]
-    classes = sorted(classes, key=lambda c: (-c["missed"] - c["false"], -c["objects"], c["name"]))[:MOST_CLASSES]
+    classes = sorted(classes, key=lambda c: (-c["missed"] - c["false"], -c["objects"], c["name"]))
     worst = errors_by_image(truth, results, shown)
     objects = Counter(a["image_id"] for a in truth["annotations"] if not a["iscrowd"])
     return {
         "images": len(truth["images"]), "objects": sum(objects.values()),
         "most_objects": max(objects.values(), default=0),
         "crowds": len(truth["annotations"]) - sum(objects.values()), "figures": figures, "errors": errors,
-        "threshold": threshold, "classes": classes, "classes_in_all": len(names),
-        "confusion": _confusion(truth, results, shown, {c["id"]: c["name"] for c in classes}, names),
+        "threshold": threshold, "classes": classes,
+        "confusion": {"names": [*(c["name"] for c in classes), "nothing"],
+                      "matrix": confusion_matrix(truth, results, shown, [c["id"] for c in classes]).tolist()},
         "calibration": calibration(matches.scores[counted], matches.right[counted], threshold["score"]),
         "sizes": by_size(truth, figures), "numbers": by_number(truth, results),
         "empty": {"images": sum(not of["objects"] for of in worst),
@@ -236,19 +246,3 @@ def draw_mistakes(dataset: CocoDetection, results: Results, folder: Path) -> dic
     drawn = {name: save(CHARTS[name](figures), folder / f"{name}.png")
              for name in ("errors", "precision_recall", "confusion")}
     return {name: path for name, path in drawn.items() if path}
-
-
-def _confusion(truth: Truth, results: Results, shown: Matches, chosen: dict[int, str],
-               names: dict[int, str]) -> dict[str, Any]:
-    """The confusion matrix of the chosen classes, all others together, and nothing."""
-    ids = [*chosen, *(i for i in names if i not in chosen)]
-    matrix, kept = confusion_matrix(truth, results, shown, ids), len(chosen)
-    others = len(ids) - kept
-    if others:
-        last = len(ids)
-        for axis in (0, 1):
-            sums = matrix.take(range(kept, last), axis).sum(axis, keepdims=True)
-            pieces = (matrix.take(range(kept), axis), sums, matrix.take([last], axis))
-            matrix = np.concatenate(pieces, axis)
-    return {"names": [*chosen.values(), *([f"{others} others"] if others else []), "nothing"], "classes": kept,
-            "matrix": matrix.tolist()}

@@ -102,7 +102,10 @@ def collect(arguments: ChartsArguments) -> LayerRecord:
             raise ValueError(stopped or f"the loss scaler of fp16 skipped all of {arguments.batches} steps, as it does "
                              "until its scale fits: add --batches, or take --precision bf16")
         record.content["histograms"]["last"] = watch.histograms(kept)
-    cost = {} if stopped else measure_cost(run, watch, batches, arguments.timed)
+    try:
+        cost = {} if stopped else measure_cost(run, watch, batches, arguments.timed)
+    except FloatingPointError as error:
+        cost, stopped = {}, f"in the steps that are timed, after the {len(record.content['batches'])} batches: {error}"
     record.content["about"] = about(arguments, run, first, cost) | ({"stopped": stopped} if stopped else {})
     for line in (stopped, record.content["about"].get("cost_words")):
         if line:
@@ -188,8 +191,8 @@ def about(arguments: ChartsArguments, run: Run, first: int, cost: dict[str, Any]
     device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "CPU"
     words = {
         "preset": config.preset, "parameters": parameter_count(run.unwrapped),
-        "trained_on": f"{config.data.data}, {effective} images a step, short side {config.data.short_side}, "
-                      f"{run.precision.name} on a {device}, PyTorch {torch.__version__}",
+        "trained_on": f"{config.data.train_images or config.data.data}, {effective} images a step, short side "
+                      f"{config.data.short_side}, {run.precision.name} on a {device}, PyTorch {torch.__version__}",
         "start": f"{arguments.checkpoint}, step {first}" if arguments.checkpoint else
                  f"random weights, seed {train.seed}",
         "rates": ", ".join(f"{group['name']} {group['initial_lr']:g}" for group in run.optimizer.param_groups)

@@ -1,18 +1,20 @@
-"""command_line: how do words on a command line become the arguments of a command?
+"""command_line: how do words on a command line become a command and its arguments?
 
     a preset or a checkpoint ─▶ defaults ── changed by the flags ─▶ one frozen dataclass ─▶ the command
 
 The flags are made of the dataclasses' fields (tyro), so that a setting has one name everywhere. What decides the
 defaults of all others (--preset, say) is read ahead of them. `OTHER_COMMANDS` is all that detr_scratch.py can do beside
-training, each name with its parser and its function.
+training, each name with its parser and its function. Read: run_command → OTHER_COMMANDS → parse
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
+import torch
 import tyro
 
 from commands.analyze import AnalyzeArguments, analyze
@@ -28,7 +30,7 @@ from commands.lr_range import LrRangeArguments, lr_range
 from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
 from scratch.config import PRESETS, Config, DataConfig
-from scratch.detector import read_checkpoint
+from scratch.detector import read_config
 
 
 def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
@@ -55,12 +57,12 @@ def preset_config(name: Optional[str], device: str = "cpu") -> Config:
 
 
 def parse_eval(argv: Sequence[str]) -> EvalArguments:
-    """Parsed twice: the checkpoint that the first pass finds gives the second its defaults for the data."""
+    """Parsed twice: the detector that the first pass finds gives the second its defaults for the data."""
     # `eval RUN --help` shows the run's own defaults.
     without_help = [word for word in argv if word not in ("-h", "--help")] or argv
     arguments: EvalArguments = parse(EvalArguments, EvalArguments(tyro.MISSING, DataConfig()), "eval", without_help)
-    config = Config.from_dict(read_checkpoint(arguments.checkpoint)["config"])
-    return parse(EvalArguments, EvalArguments(arguments.checkpoint, config.data), "eval", argv)
+    data = read_config(arguments.checkpoint).data
+    return parse(EvalArguments, EvalArguments(arguments.checkpoint, data), "eval", argv)
 
 
 def parse_info(argv: Sequence[str]) -> InfoArguments:
@@ -106,7 +108,10 @@ def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) ->
     return parse(arguments_type, arguments_type(config=config, out=tyro.MISSING), command, argv)
 
 
-OTHER_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], None]]] = {
+# A name → what makes its arguments of the words after it, and what is done with them.
+Commands = dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], None]]]
+
+OTHER_COMMANDS: Commands = {
     "eval": (parse_eval, evaluate_checkpoint),
     "analyze": (lambda argv: parse(AnalyzeArguments, AnalyzeArguments(tyro.MISSING), "analyze", argv), analyze),
     "charts": (parse_charts, charts),
@@ -123,3 +128,28 @@ OTHER_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], 
     "info": (parse_info, info),
     "check-data": (parse_check_data, check_data),
 }
+
+
+def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]) -> None:
+    """Run the command that `argv` begins with, `train` if it begins with none; or print the overview of them all.
+
+    What a person can mend ends with a line, not with a traceback.
+    """
+    argv = list(argv)
+    if argv and argv[0] in ("-h", "--help"):
+        print(overview)
+        return
+    if argv and not argv[0].startswith("-") and argv[0] not in commands:
+        sys.exit(f"error: there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train")
+    name = argv.pop(0) if argv and argv[0] in commands else "train"
+    parse_arguments, run = commands[name]
+    try:
+        run(parse_arguments(argv))
+    except (ValueError, OSError, FloatingPointError) as error:
+        # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
+        sys.exit(f"error: {str(error).rpartition(f'{chr(10)}{type(error).__name__}: ')[2]}")
+    except torch.OutOfMemoryError as error:
+        sys.exit(f"error: {str(error).splitlines()[0]} Halve --batch-size and double --accumulate: the effective batch "
+                 "stays the same")
+    except KeyboardInterrupt:
+        sys.exit("stopped")

@@ -11,7 +11,8 @@ The network is DETR as published (`reference/` has no other), small on a CPU, de
 that of the weights if they are named; from nothing, its backbone is trained whole and with a batch
 norm that learns. Each way is an ordinary run in a process of its own, so that its peak memory is
 its own, and a crash takes no other along. Stopped or killed, the same command goes on; with
---weights given later, only what is missing is trained.
+--weights given later, only what is missing is trained, if the network is the same (--preset
+detr_r50 from the start).
 Read: CompareArguments → compare → compare_run (one way) → compare_agreement (step by step)
 """
 
@@ -34,12 +35,13 @@ from commands.children import Children, as_flags
 from commands.command_line import flags_given, parse, preset_config
 from commands.compare_agreement import agreement
 from commands.compare_run import RESULT, Approach, train
-from commands.finetune import config_for, frozen_norm
+from commands.finetune import config_for, frozen_norm, recipe
 from commands.opening import resolve_device
 from scratch.analysis.comparison import LABELS, agreement_in_words, table, write
 from scratch.analysis.run_summary import changed_fields
 from scratch.config import PRESETS, Config
 from scratch.model.detr import build_detr
+from scratch.training.checkpoint import LAST, PREVIOUS
 from scratch.weights import adapt, find_weights, read_weights
 
 MINUTES = 10.0  # for each way, unless --max-steps or another --max-minutes is given
@@ -82,8 +84,11 @@ def default_config(preset: Optional[str], device: str, weights: Optional[str]) -
     """A published preset, or the network of the weights, for `MINUTES`; its backbone can learn from nothing."""
     vanilla = "detr_141m" if device.startswith("cuda") else "tiny_vanilla"
     config = preset_config(preset or vanilla)
-    if weights and not preset and (asked := config_for(weights)):  # their network, but trained as its preset is
-        config = replace(PRESETS[asked.preset], model=asked.model, loss=asked.loss, data=asked.data)
+    if weights and not preset and (asked := config_for(weights)):
+        # Their network, trained as its preset is, but by the batches that weights are fine-tuned with.
+        batch = recipe(asked).train
+        train = replace(PRESETS[asked.preset].train, batch_size=batch.batch_size, accumulate=batch.accumulate)
+        config = replace(asked, train=train)
     train = replace(config.train, max_minutes=MINUTES)
     if config.model.norm == "frozen_batch":
         train = replace(train, train_backbone="all", lr_backbone=config.train.lr)
@@ -147,11 +152,11 @@ def refuse(arguments: CompareArguments) -> None:
 
 
 def prepared(approach: Approach, arguments: CompareArguments) -> Path:
-    """The folder of one way, with the plan that it was begun with. ValueError if that was another one."""
+    """The folder of one way, with its plan. ValueError if it holds what was begun by another one."""
     directory, config = arguments.out / approach, config_of(approach, arguments).to_dict()
     plan = {"config": config, "weights": arguments.weights if approach == "fine_tuned" else None}
     path = directory / "plan.json"
-    if path.exists():
+    if path.exists() and any((directory / name).exists() for name in (RESULT, LAST, PREVIOUS)):
         begun = json.loads(path.read_text(encoding="utf-8"))
         changed = [f"{name} = {before}, not {now}" for name, before, now in changed_fields(config, begun["config"])]
         if begun["weights"] != plan["weights"]:
@@ -191,7 +196,7 @@ def run_child(approach: Approach, arguments: CompareArguments) -> None:
     output = directory / "output.txt"
     output.touch()
     with ThreadPoolExecutor(1) as pool, _stopping(children), open(output, encoding="utf-8", errors="replace") as shown:
-        shown.seek(0, os.SEEK_END)
+        begins = shown.seek(0, os.SEEK_END)
         child = pool.submit(children.run, words_of(approach, arguments), output)
         while not child.done():
             time.sleep(POLL)
@@ -202,9 +207,12 @@ def run_child(approach: Approach, arguments: CompareArguments) -> None:
         except RuntimeError as error:  # an earlier command was killed, but not its run
             raise ValueError(str(error)) from error
         sys.stdout.write(shown.read())
+        shown.seek(begins)
+        said = shown.read().strip()
     if not went_well:
-        last = output.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
-        raise ValueError(f"{LABELS[approach]} failed: {last or 'it said nothing'} (all of it is in {output})")
+        _, ended, cause = f"\n{said}".rpartition("\nerror: ")
+        cause = cause if ended else said.rpartition("\n")[2]  # a traceback's last line
+        raise ValueError(f"{LABELS[approach]} failed: {cause or 'it said nothing'}\n(all of it is in {output})")
     if not (directory / RESULT).exists():
         raise KeyboardInterrupt  # a person stopped the run itself
 

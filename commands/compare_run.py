@@ -113,7 +113,7 @@ def begin(approach: Approach, config: Config, classes: Classes, directory: Path,
         model = model.to(memory_format=torch.channels_last)
     freeze_backbone(model, config.train.train_backbone)
     if weights is not None:
-        print(adapt(model, read_weights(find_weights(weights))).text(), flush=True)
+        print(adapt(model, read_weights(find_weights(weights)), classes.names).text(), flush=True)
     model = model.to(distributed.device, dtype)
     if approach == "torch_nn":
         criterion = TorchNNCriterion(config).to(distributed.device)

@@ -18,14 +18,14 @@ import tyro
 from safetensors.torch import save
 from torch import Tensor
 
-from commands.finetune import config_of
+from commands.finetune import config_of, preset_of, taken_as
 from scratch.config import PRESETS, Config
 from scratch.convert import to_official
 from scratch.data.coco import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import save_checkpoint
-from scratch.weights import NAMED, Weights, adapt, find_weights, read_weights
+from scratch.weights import Weights, adapt, find_weights, read_weights
 
 COCO = Classes(tuple(range(len(COCO_NAMES))), COCO_NAMES)  # as the published detectors count them
 
@@ -50,7 +50,8 @@ def convert(arguments: ConvertArguments) -> None:
     if out.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"got --out {out}, wanted a file that ends in .pth, .pt or .safetensors")
     weights = read_weights(find_weights(arguments.weights))
-    config = whole_config(weights, arguments.preset or (arguments.weights if arguments.weights in NAMED else None))
+    preset = arguments.preset or preset_of(arguments.weights)
+    config = whole_config(weights, preset)
     adapted = adapt(build_detr(config.model), weights)
     assert not adapted.replaced and not adapted.shortened, adapted.text()
     classes = classes_of(weights, config)
@@ -70,9 +71,8 @@ def convert(arguments: ConvertArguments) -> None:
     print(f"{out}: {len(tensors)} tensors, {numbers:,} numbers, of a {config.model.backbone} detector "
           f"({config.preset}) with {config.model.num_queries} queries and {config.model.num_classes} classes, "
           f"from {arguments.weights} ({weights.kind})")
-    if weights.config is None and arguments.preset is None and arguments.weights not in NAMED:
-        print(f"the file does not say what it is: taken as {config.preset}; if it was trained dilated, add --preset "
-              f"{config.preset}_dc5")
+    if weights.config is None and preset is None:
+        print(taken_as(config))
 
 
 def whole_config(weights: Weights, preset: Optional[str]) -> Config:

@@ -25,7 +25,8 @@ import tyro
 from tqdm import tqdm
 
 from scratch.data.subset import TEN_CLASSES, choose
-from scratch.download import fetch, fetch_all
+from scratch.download import fetch
+from scratch.download_many import fetch_all
 
 SPLITS = ("train", "val")
 ARCHIVE = "annotations_trainval2017.zip"

@@ -1,4 +1,10 @@
-"""eval: how good is a trained detector, in COCO's figures?"""
+"""eval: how good is a trained detector, in COCO's figures?
+
+    a run's folder, a checkpoint   on the data that it was trained with, or another of its classes
+    detr_r50 …                     on COCO, in float32, as the published AP was measured
+
+Proven in tests/test_cli.py and tests/test_evaluate.py.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +18,10 @@ import tyro
 from commands.opening import generate_shapes, make_criterion, open_split, resolve_device
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
+from scratch.data.coco import Classes, find_splits, read_annotations
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.detector import load as load_detector
+from scratch.detector import load as load_detector, published_name
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
@@ -25,11 +32,11 @@ class EvalArguments:
     """Evaluate a trained detector, on the data that it was trained with unless flags name another."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """a run's folder (its best.pt), or a checkpoint file"""
+    """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once), with --data"""
     data: DataConfig
     """Which images; what is not given is as the detector was trained."""
     batch_size: int = 8
-    """images of one forward pass"""
+    """images of one forward pass; 1 for the published AP of detr_r50_dc5 and detr_r101_dc5"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
     json: Optional[Path] = None
@@ -37,12 +44,17 @@ class EvalArguments:
 
 
 def evaluate_checkpoint(arguments: EvalArguments) -> None:
-    """Print COCO's figures for a checkpoint."""
+    """Print COCO's figures for a detector."""
+    data = arguments.data
+    if published_name(arguments.checkpoint) and data.data == "shapes" and not (
+            data.val_annotations or data.train_annotations):
+        raise ValueError(f"{arguments.checkpoint} knows COCO's classes, and the generated shapes are none of them: "
+                         "name a COCO-format folder with --data (python detr_scratch.py download coco fetches COCO)")
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     model, config, classes, _ = load_detector(arguments.checkpoint, distributed.device)
-    data = arguments.data
     generate_shapes(data, distributed)
-    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,)).refuse()
+    refuse_other_classes(arguments.checkpoint, classes, data)
+    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes).refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
                             device_type=distributed.device.type, rank=distributed.rank,
@@ -58,3 +70,21 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps(metrics) + "\n", encoding="utf-8")
     distributed.close()
+
+
+def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -> None:
+    """Raise ValueError for data with objects of classes that the detector does not know by the same ids and names."""
+    file = find_splits(data, need=(data.eval_split,))[data.eval_split][1]
+    limit = data.limit_train if data.eval_split == "train" else data.limit_val
+    problems = read_annotations(file, classes, limit, data.classes).problems
+    if any(problem.kind in ("category renamed", "unknown category id") for problem in problems):
+        raise ValueError(f"{file} has other classes than {checkpoint}, which knows {described(classes)}; wanted data "
+                         f"with its ids and names, got {described(read_annotations(file).classes)}: name another "
+                         "folder with --data, or teach it these: python detr_scratch.py finetune --weights "
+                         f"{checkpoint}")
+
+
+def described(classes: Classes) -> str:
+    """How many classes there are, and the first of them: "80 (1 person, 2 bicycle, 3 car …)"."""
+    named = [f"{id} {name}" for id, name in zip(classes.ids, classes.names) if name != "-"]  # "-": data/coco_names
+    return f"{len(named)} ({', '.join(named[:3])}{' …' if len(named) > 3 else ''})"

@@ -161,10 +161,11 @@ def points_of(texts: Sequence[str], image: Image.Image) -> tuple[tuple[float, fl
 
 @torch.no_grad()
 def slots_of(detector: Detector, words: str, arguments: ExplainArguments) -> dict[str, Any]:
-    """The record of the boxes of every query in the images of --data, whatever is on them."""
+    """The record of the boxes of every query in the images of --data, whatever is on them, and of whichever classes."""
     config = detector.config
-    data = replace(config.data, data=arguments.data, limit_train=arguments.limit, limit_val=arguments.limit,
-                   train_images=None, train_annotations=None, val_images=None, val_annotations=None)
+    data = replace(config.data, data=arguments.data, classes=None, limit_train=arguments.limit,
+                   limit_val=arguments.limit, train_images=None, train_annotations=None, val_images=None,
+                   val_annotations=None)
     dataset = open_split(data, arguments.split, Augmentation.for_evaluation(data), config.train.seed)
     device = next(detector.model.parameters()).device
     loader, _ = make_loader(dataset, 8, train=False, workers=data.workers, seed=config.train.seed,

@@ -33,7 +33,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from commands.traceable import free_batch, traceable
+from commands.traceable import traceable
 from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
@@ -57,14 +57,11 @@ class ExportArguments:
 
 def export_checkpoint(arguments: ExportArguments) -> None:
     """Write the file and say what it takes, gives, and how near it comes."""
-    detector = load_detector(arguments.checkpoint, torch.device("cpu"))
-    export(detector, arguments.out)
-    H, W = example_size(detector)
+    difference = export(load_detector(arguments.checkpoint, torch.device("cpu")), arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB, opset {OPSET}\n"
           "  images float32 (B,3,H,W): RGB in [0,1], less the mean, by the std; 0 on the padding\n"
           "  pad_mask bool (B,H,W): True on the padding\n"
           "  → pred_logits, pred_boxes (cx, cy, w, h in [0,1] of the unpadded image); classes and more: its metadata")
-    difference = largest_difference(arguments.out, detector, [(1, H, W), (2, W, H), (3, H + 32, W + 7)])
     print("it was not checked: pip install onnxruntime" if difference is None else
           f"ONNX Runtime gives the same for three batches of other sizes, within {difference:.1e}")
 
@@ -72,18 +69,22 @@ def export_checkpoint(arguments: ExportArguments) -> None:
 # -- the file ------------------------------------------------------------------------------------------------------
 
 
-def export(detector: Detector, path: Path) -> None:
-    """Write the detector to `path`: whole, or not at all. Raises ValueError where the package onnx is missing."""
+def export(detector: Detector, path: Path) -> Optional[float]:
+    """Write the detector to `path`: whole and checked, or not at all; what `largest_difference` found of three batches.
+
+    Raises ValueError where the package onnx is missing, and what `largest_difference` raises.
+    """
     try:
         import onnx
     except ImportError as error:
         raise ValueError("the package onnx is not installed; wanted for this command alone: pip install onnx "
                          "onnxruntime") from error
-    images, pad_mask = example(2, *example_size(detector))
+    H, W = example_size(detector)
+    images, pad_mask = example(2, H, W)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        with warnings.catch_warnings(), torch.no_grad(), free_batch():
+        with warnings.catch_warnings(), torch.no_grad():
             # That the model's checks of its input are not in the graph, and that there is a newer exporter.
             warnings.simplefilter("ignore")
             torch.onnx.export(traceable(detector.model), (images, pad_mask), str(partial), input_names=list(INPUTS),
@@ -93,7 +94,9 @@ def export(detector: Detector, path: Path) -> None:
             file.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(file)
         onnx.save(file, partial)
+        difference = largest_difference(partial, detector, [(1, H, W), (2, W, H), (3, H + 32, W + 7)])
         os.replace(partial, path)
+        return difference
     finally:
         partial.unlink(missing_ok=True)
 
@@ -143,6 +146,6 @@ def largest_difference(path: Path, detector: Detector, sizes: list[tuple[int, in
         apart = (here[:, :, None] - there[:, None]).abs().amax(-1)                                  # (B,Q,Q)
         largest = max(largest, float(apart.amin(-1).max()))
     if not largest <= ALIKE:
-        raise ValueError(f"{path} differs from the checkpoint by {largest:.1e} where at most {ALIKE:g} is rounding; do "
-                         "not use it, and report which versions of torch, onnx and onnxruntime are installed")
+        raise ValueError(f"the ONNX file differs from the checkpoint by {largest:.1e} where at most {ALIKE:g} is "
+                         "rounding, and is not kept; report which versions of torch, onnx and onnxruntime there are")
     return largest

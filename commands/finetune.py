@@ -12,12 +12,15 @@ memory and time of a backward pass), and teaches the rest. Proven in tests/test_
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Optional
 
 from torch import nn
 
 from scratch.config import PRESETS, RESNETS, Config, DataConfig, TrainConfig
+from scratch.data.coco import Classes
+from scratch.detector import published_name
 from scratch.training.distributed import Distributed
 from scratch.weights import NAMED, Weights, adapt, find_weights, read_weights
 
@@ -30,7 +33,8 @@ def recipe(config: Config) -> Config:
 
     The rates (1e-4, 1e-5), AdamW's decay (1e-4), the clipping (0.1) and mixed precision are those of the paper, and so
     the defaults of `TrainConfig`. The batch comes as 4 × 4: with frozen norms that is the batch of 16, image for image,
-    in a quarter of the memory and with less padding.
+    in a quarter of the memory and with less padding. Fewer queries than the weights have: --num-queries (--queries says
+    of which kind they are).
     """
     return replace(config, model=frozen_norm(config).model,
                    train=TrainConfig(epochs=20, batch_size=4, accumulate=4, train_backbone="none"))
@@ -46,16 +50,26 @@ def frozen_norm(config: Config) -> Config:
 def config_for(name: str) -> Optional[Config]:
     """The configuration that weights ask for: a preset, or a checkpoint's own without its data; None if unknown.
 
-    Raises what `find_weights` and `read_weights` raise, for a file.
+    Over an ImageNet backbone, the preset's batch norm is frozen. Where a file does not say what it is, what it is taken
+    as is printed. Raises what `find_weights` and `read_weights` raise, for a file.
     """
-    if name in NAMED:
-        preset = PRESET_WITH.get(name, name)
-        return PRESETS.get(preset)
-    return config_of(read_weights(find_weights(name)))
+    if preset := preset_of(name):
+        return frozen_norm(PRESETS[preset]) if preset in PRESETS else None
+    weights = read_weights(find_weights(name))
+    config = config_of(weights)
+    guessed = config and weights.config is None and weights.kind != "torchvision ResNet"
+    if guessed and os.environ.get("RANK", "0") == "0":
+        print(taken_as(config))
+    return config
+
+
+def preset_of(name: str) -> Optional[str]:
+    """The preset that a name means: one of NAMED (itself, where there is none for it), or a published file's own."""
+    return PRESET_WITH.get(name, name) if name in NAMED else published_name(name)
 
 
 def config_of(weights: Weights) -> Optional[Config]:
-    """The same, of weights that were read. (DC5 changes no shape: a dilated detector's preset has to be named.)"""
+    """The same as of a name, of weights that were read. DC5 changes no shape: see `taken_as`."""
     if weights.config is not None:
         config = Config.from_dict(weights.config)
         which = ("data", "train_images", "train_annotations", "val_images", "val_annotations", "eval_split", "classes",
@@ -63,7 +77,15 @@ def config_of(weights: Weights) -> Optional[Config]:
         anew = {name: getattr(DataConfig(), name) for name in which}  # how images are shown stays
         return replace(config, data=replace(config.data, **anew))
     preset = PRESET_WITH.get(backbone_of(weights) or "")
-    return PRESETS[preset] if preset else None
+    config = PRESETS[preset] if preset else None
+    return frozen_norm(config) if config and weights.kind == "torchvision ResNet" else config
+
+
+def taken_as(config: Config) -> str:
+    """What is said of a file that does not say what it is: no shape tells whether it was trained dilated."""
+    dilated = f"{config.preset}_dc5"
+    return (f"the file does not say what it is: taken as {config.preset}"
+            + (f"; if it was trained dilated, add --preset {dilated}" if dilated in PRESETS else ""))
 
 
 def backbone_of(weights: Weights) -> Optional[str]:
@@ -75,8 +97,8 @@ def backbone_of(weights: Weights) -> Optional[str]:
     return next((name for name, known in RESNETS.items() if known == found), None)
 
 
-def begin_with(model: nn.Module, name: str, distributed: Distributed) -> str:
-    """Copy named weights into the model, as far as they fit; what came of each part, in words.
+def begin_with(model: nn.Module, name: str, distributed: Distributed, classes: Classes) -> str:
+    """Copy named weights into the model of these classes, as far as they fit; what came of each part, in words.
 
     One rank fetches while the others wait, and then find the file; those of another machine fetch it there.
     """
@@ -85,4 +107,4 @@ def begin_with(model: nn.Module, name: str, distributed: Distributed) -> str:
     path = find_weights(name)
     if distributed.is_main:
         distributed.barrier()
-    return f"{path}\n{adapt(model, read_weights(path)).text()}"
+    return f"{path}\n{adapt(model, read_weights(path), classes.names).text()}"

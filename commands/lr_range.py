@@ -127,8 +127,8 @@ def measure(arguments: LrRangeArguments) -> dict[str, Any]:
     if len(losses) < LATEST:
         raise ValueError(f"the loss was not finite after {len(losses)} steps; wanted a lower --from than "
                          f"{arguments.low:g}")
-    train = arguments.config.train
-    return {"of": arguments.of, "preset": arguments.config.preset, "data": Path(arguments.config.data.data).name,
+    train, data = arguments.config.train, arguments.config.data
+    return {"of": arguments.of, "preset": arguments.config.preset, "data": Path(data.train_images or data.data).name,
             "from": arguments.low, "to": arguments.high, "steps": arguments.steps,
             "configured": train.lr if arguments.of == "all" else getattr(train, arguments.of),
             "effective_batch": train.batch_size * train.accumulate, "seed": train.seed, "stopped": stopped,

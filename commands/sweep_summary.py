@@ -21,12 +21,14 @@ from commands.search_space import changed
 from commands.sweep_study import SharedStudy, replace_text
 from commands.sweep_trial import train_flags
 from scratch.analysis.sweep_charts import draw
-from scratch.analysis.sweep_report import ENOUGH, report
+from scratch.analysis.sweep_page import report
+from scratch.analysis.sweep_report import ENOUGH
 
 
 def summary(shared: SharedStudy) -> dict[str, Any]:
     """The content of sweep.json: the question, all trials, and what mattered."""
     arguments, rows = shared.arguments, []
+    data = arguments.config.data
     for trial in shared.trials():
         state = "failed" if trial.state.is_finished() else "running"
         values = trial.user_attrs.get("values", {})
@@ -35,11 +37,11 @@ def summary(shared: SharedStudy) -> dict[str, Any]:
                      "is_default": values == shared.defaults, "here": trial.user_attrs.get("home") == shared.home,
                      "command": shlex.join(["python", "detr_scratch.py", "train",
                                             *train_flags(changed(arguments.config, values))])})
-    return {"study": shared.name, "preset": arguments.config.preset, "data": Path(arguments.config.data.data).name,
+    return {"study": shared.name, "preset": arguments.config.preset, "data": Path(data.train_images or data.data).name,
             "flags": shlex.join(train_flags(arguments.config)), "metric": arguments.metric,
-            "split": arguments.config.data.eval_split, "seed": arguments.config.train.seed,
-            "sampler": arguments.sampler, "pruner": arguments.pruner, "trials_wanted": shared.limit,
-            "minutes_wanted": arguments.minutes, "minutes": round(shared.clock.minutes(), 2), "jobs": arguments.jobs,
+            "split": data.eval_split, "seed": arguments.config.train.seed, "sampler": arguments.sampler,
+            "pruner": arguments.pruner, "trials_wanted": shared.limit, "minutes_wanted": arguments.minutes,
+            "minutes": round(shared.clock.minutes(), 2), "jobs": arguments.jobs,
             "space": {one.name: one.to_dict() for one in shared.space}, "defaults": shared.defaults,
             "importance": importance(shared.study), "trials": rows}
 

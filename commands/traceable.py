@@ -8,21 +8,18 @@ A runtime has a convolution of its own, faster than nine matrix products that ar
 it; and a format has one node for it, that another program understands. So the copy of a model that
 is traced has torch.nn's layers in the place of ours: the same numbers, as every layer's note proves
 and tests/test_export.py does for the whole.
-Read: STAND_INS → REWRITTEN → with_stand_ins → traceable → free_batch
+Read: STAND_INS → REWRITTEN → with_stand_ins → traceable
 """
 
 from __future__ import annotations
 
-import builtins
 import math
-from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
 
-from scratch.model import detr, transformer
 from scratch.model.detr import Detr
 from scratch.model.fine_memory import FineMemory, enlarged
 from scratch.ops.attention import MultiheadAttention
@@ -121,19 +118,3 @@ class _Traceable(nn.Module):
 def traceable(model: Detr) -> nn.Module:
     """A copy of the model on the CPU, with stand-ins; images, pad_mask → logits, boxes, as the model computes them."""
     return _Traceable(with_stand_ins(deepcopy(model).cpu())).eval()
-
-
-@contextmanager
-def free_batch() -> Iterator[None]:
-    """len(tensor) is a plain number to a trace, which would fix the batch; shape[0] is not. Let the model count so."""
-    def length(x: Any) -> Any:
-        return x.shape[0] if isinstance(x, Tensor) else builtins.len(x)
-
-    files = (detr, transformer)
-    for file in files:
-        file.len = length
-    try:
-        yield
-    finally:
-        for file in files:
-            del file.len

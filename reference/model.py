@@ -90,14 +90,23 @@ class ResNet(nn.Module):
                 inplanes = planes * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.num_channels = inplanes
+        self.finer = 1 if dilation else 2
+        self.finer_channels = width * 2**self.finer * block.expansion
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.stages(images)[-1]
+
+    def stages(self, images: Tensor) -> list[Tensor]:
         x = images.contiguous(memory_format=torch.channels_last)
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, stride=2, padding=1)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        stages = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            stages.append(x)
+        return stages
 
 
 class EncoderLayer(nn.Module):
@@ -139,7 +148,7 @@ class DecoderLayer(nn.Module):
         return self.norm3(tgt + self.dropout3(y))
 
 
-class _Stack(nn.Module):
+class Stack(nn.Module):
     """Holds `layers` (and `norm`), so that the names are the official ones."""
 
     def __init__(self, layers: list, norm: nn.Module | None = None):
@@ -153,8 +162,8 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         sizes = (config.hidden_dim, config.nheads, config.dim_feedforward, config.dropout)
-        self.encoder = _Stack([EncoderLayer(*sizes) for _ in range(config.enc_layers)])
-        self.decoder = _Stack([DecoderLayer(*sizes) for _ in range(config.dec_layers)], nn.LayerNorm(config.hidden_dim))
+        self.encoder = Stack([EncoderLayer(*sizes) for _ in range(config.enc_layers)])
+        self.decoder = Stack([DecoderLayer(*sizes) for _ in range(config.dec_layers)], nn.LayerNorm(config.hidden_dim))
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -172,12 +181,19 @@ class Transformer(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, width: int, out_features: int):
+    def __init__(self, *widths: int):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, out_features)])
+        self.layers = nn.ModuleList([nn.Linear(n, m) for n, m in zip(widths, widths[1:])])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+def shrunk(pad_mask: Tensor, features: Tensor) -> Tensor:
+    """pad_mask (B,H,W) on the grid of features (B,C,h,w)."""
+    return F.interpolate(pad_mask[:, None].float(), size=features.shape[-2:])[:, 0].bool()
 
 
 def _sine(pad_mask: Tensor, num_pos_feats: int, dtype: torch.dtype) -> Tensor:
@@ -199,7 +215,7 @@ class ReferenceDetr(nn.Module):
     def __init__(self, config: ModelConfig):
         if config.queries != "learned" or config.classification != "softmax" or config.groups > 1:
             raise ValueError(f"got queries={config.queries!r}, classification={config.classification!r}, "
-                             f"groups={config.groups}; the reference is DETR as published: take a vanilla preset")
+                             f"groups={config.groups}; ReferenceDetr is DETR as published: take a vanilla preset")
         super().__init__()
         self.config = config
         self.backbone = ResNet(config.backbone, config.norm, config.dilation)
@@ -207,20 +223,20 @@ class ReferenceDetr(nn.Module):
         self.transformer = Transformer(config)
         self.query_embed = nn.Embedding(config.num_queries, config.hidden_dim)
         self.class_embed = nn.Linear(config.hidden_dim, config.num_classes + 1)
-        self.bbox_embed = MLP(config.hidden_dim, 4)
+        self.bbox_embed = MLP(*[config.hidden_dim] * 3, 4)
 
     def forward(self, images: Tensor, pad_mask: Tensor) -> dict:
         features = self.backbone(images)
-        pad_mask = F.interpolate(pad_mask[:, None].float(), size=features.shape[-2:])[:, 0].bool()
+        pad_mask = shrunk(pad_mask, features)
         queries = self.query_embed.weight
         pos = _sine(pad_mask, self.config.hidden_dim // 2, queries.dtype)
         hs = self.transformer(self.input_proj(features), pad_mask, queries, pos)
         wide = torch.promote_types(queries.dtype, torch.float32)
         logits, boxes = self.class_embed(hs).to(wide), self.bbox_embed(hs).to(wide).sigmoid()
-        layers = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes)]
-        return {**layers[-1], "aux_outputs": layers[:-1]} if self.config.aux_loss else layers[-1]
+        return as_outputs(logits, boxes, self.config.aux_loss)
 
 
-def build_reference(config: ModelConfig) -> ReferenceDetr:
-    """A `ReferenceDetr` with random weights, its convolutions' weights stored channels-last."""
-    return ReferenceDetr(config).to(memory_format=torch.channels_last)
+def as_outputs(logits: Tensor, boxes: Tensor, aux_loss: bool) -> dict:
+    """(L,B,Q,·) and (L,B,Q,4) → the official dict."""
+    layers = [{"pred_logits": c, "pred_boxes": b} for c, b in zip(logits, boxes)]
+    return {**layers[-1], "aux_outputs": layers[:-1]} if aux_loss else layers[-1]

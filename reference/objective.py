@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, Optional
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
@@ -11,7 +12,16 @@ from torch import Tensor, nn
 
 from scratch.config import LossConfig
 
-Matches = list[tuple[Tensor, Tensor]]
+EMPTY = 0.25  # the weight of a cell without an object
+
+
+class Truth(NamedTuple):
+    """The T objects of all images in one row."""
+
+    sizes: list[int]
+    image: Tensor
+    labels: Tensor
+    boxes: Tensor
 
 
 def _xyxy(boxes: Tensor) -> Tensor:
@@ -19,67 +29,125 @@ def _xyxy(boxes: Tensor) -> Tensor:
     return torch.cat((centre - size / 2, centre + size / 2), dim=-1)
 
 
-def _giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised IoU of xyxy boxes whose leading axes broadcast."""
+def _iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU of xyxy boxes whose leading axes broadcast."""
     area_a, area_b = ((x[..., 2] - x[..., 0]) * (x[..., 3] - x[..., 1]) for x in (a, b))
     overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     union = area_a + area_b - overlap
     hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
-    return overlap / union - (hull - union) / hull
+    iou = overlap / union
+    return iou, iou - (hull - union) / hull
+
+
+def _answering_cells(centres: Tensor, pad_mask: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+    """centres (B,S,2), pad_mask (B,S) → the places of the cells inside an object, and each one's smallest object."""
+    order = truth.boxes[:, 2:].prod(-1).argsort(stable=True)
+    image, boxes, T = truth.image[order], truth.boxes[order], len(order)
+    x, low, high = centres[image], *_xyxy(boxes)[:, None].split(2, dim=-1)
+    distance = (x - boxes[:, None, :2]).square().sum(-1).masked_fill(pad_mask[image], torch.inf)
+    inside = ((low < x) & (x < high)).all(-1).scatter(1, distance.argmin(1, keepdim=True), True) & ~pad_mask[image]
+    bid = torch.where(inside, torch.arange(T, device=x.device)[:, None], T)
+    winner = torch.full(pad_mask.shape, T, device=x.device)
+    winner = winner.scatter_reduce(0, image[:, None].expand_as(bid), bid, "amin").flatten()
+    cell = (winner < T).nonzero().squeeze(1)
+    return cell, order[winner[cell]]
 
 
 class ReferenceCriterion(nn.Module):
     """Outputs and targets as for `scratch.objective.criterion.SetCriterion` → the same losses; `total` adds them."""
 
-    def __init__(self, num_classes: int, loss: LossConfig):
+    def __init__(self, num_classes: int, loss: LossConfig, focal: bool = False):
         super().__init__()
-        self.num_classes, self.config = num_classes, loss
+        self.num_classes, self.config, self.focal = num_classes, loss, focal
         self.register_buffer("class_weight", torch.tensor([1.0] * num_classes + [loss.eos_coef]))
 
     @torch.no_grad()
-    def match(self, logits: Tensor, boxes: Tensor, targets: list[dict[str, Any]]) -> list[Matches]:
-        """logits (L,B,Q,K+1), boxes (L,B,Q,4) → for each layer and image, (query indices, target indices)."""
-        probability, costs = logits.softmax(-1), []
-        for i, target in enumerate(targets):
-            costs.append(self.config.set_cost_bbox * torch.cdist(boxes[:, i], target["boxes"].to(boxes), p=1)
-                         - self.config.set_cost_class * probability[:, i][..., target["labels"]]
-                         - self.config.set_cost_giou * _giou(_xyxy(boxes[:, i])[:, :, None], _xyxy(target["boxes"])))
-        sizes = [len(target["labels"]) for target in targets]
-        every = torch.cat(costs, dim=-1).cpu()  # one transfer for all layers and images
-        return [[tuple(torch.as_tensor(x, device=logits.device) for x in linear_sum_assignment(cost.numpy()))
-                 for cost in layer.split(sizes, dim=-1)] for layer in every]
+    def match(self, logits: Tensor, boxes: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
+        """logits (L,B,Q,·), boxes (L,B,Q,4) → the pairs, as places among the L·B·Q queries and the T objects."""
+        L, B, Q, _ = logits.shape
+        if self.focal:
+            price = self._focal(logits, torch.ones_like(logits)) - self._focal(logits, torch.zeros_like(logits))
+        else:
+            price = -logits.softmax(-1)
+        offered = boxes[:, truth.image]
+        cost = (self.config.set_cost_class * price.movedim(3, 2)[:, truth.image, truth.labels]
+                + self.config.set_cost_bbox * (offered - truth.boxes[:, None]).abs().sum(-1)
+                - self.config.set_cost_giou * _iou_and_giou(_xyxy(offered), _xyxy(truth.boxes)[:, None])[1])
+        tables, first = cost.cpu().split(truth.sizes, dim=1), np.cumsum([0, *truth.sizes])  # one transfer
+        queries, objects = [], []
+        for layer in range(L):
+            for i, table in enumerate(tables):
+                rows, columns = linear_sum_assignment(table[layer].numpy())
+                queries.append(columns + (layer * B + i) * Q)
+                objects.append(rows + first[i])
+        pairs = torch.from_numpy(np.stack((np.concatenate(queries), np.concatenate(objects))))
+        query, target = pairs.to(logits.device)
+        return query, target
 
-    def _losses(self, logits: Tensor, boxes: Tensor, matches: Matches,
-                targets: list[dict[str, Any]]) -> dict[str, Tensor]:
-        image = torch.cat([torch.full_like(query, i) for i, (query, _) in enumerate(matches)])
-        query = torch.cat([query for query, _ in matches])
-        labels = torch.cat([target["labels"][j] for target, (_, j) in zip(targets, matches)])
-        true_boxes = torch.cat([target["boxes"][j] for target, (_, j) in zip(targets, matches)]).to(boxes)
-        classes = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
-        classes[image, query] = labels
-        sizes = [len(target["labels"]) for target in targets]
-        num_boxes, matched = max(sum(sizes), 1), boxes[image, query]
-        right = (logits[image, query].argmax(-1) == labels).to(logits.dtype)
-        answered = (logits.argmax(-1) != self.num_classes).sum(1).to(logits.dtype)
+    def _focal(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        alpha = self.config.focal_alpha
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        loss = loss * (wanted - logits.sigmoid()).abs() ** self.config.focal_gamma
+        return loss if alpha < 0 else loss * torch.where(wanted > 0, alpha, 1 - alpha)
+
+    def _losses(self, logits: Tensor, boxes: Tensor, query: Tensor, target: Tensor, truth: Truth,
+                weight: Optional[Tensor] = None) -> dict[str, Tensor]:
+        """logits (L,B,Q,·), boxes (L,B,Q,4), the pairs, the weights (B,Q) → each loss of each layer (L)."""
+        L, B, Q, _ = logits.shape
+        num_boxes, sizes = max(len(truth.labels), 1), torch.tensor(truth.sizes, device=logits.device)
+        labels, found, true_boxes = truth.labels[target], boxes.flatten(0, 2)[query], truth.boxes[target]
+        iou, giou = _iou_and_giou(_xyxy(found), _xyxy(true_boxes))
+        distance, gap = F.l1_loss(found, true_boxes, reduction="none").sum(-1), 1 - giou
+        best = logits.argmax(-1)
+        if self.focal:
+            wanted = torch.zeros_like(logits)
+            wanted.view(L * B * Q, -1)[query, labels] = iou.detach() ** self.config.quality
+            surprise, divisor = self._focal(logits, wanted).sum(-1), num_boxes
+            claimed = logits.amax(-1) > 0
+        else:
+            classes = torch.full((L * B * Q,), self.num_classes, device=logits.device)
+            classes[query] = labels
+            class_weight = self.class_weight.to(logits.dtype)
+            surprise = F.cross_entropy(logits.flatten(0, 2), classes, class_weight, reduction="none").view(L, B, Q)
+            divisor = class_weight[classes].view(L, -1).sum(1)
+            claimed = best != self.num_classes
+        if weight is not None:
+            counts = weight.expand(L, B, Q).flatten()[query]
+            surprise, distance, gap = surprise * weight, distance * counts, gap * counts
+        right = (best.flatten()[query] == labels).view(L, -1).to(logits.dtype)
         return {
-            "loss_ce": F.cross_entropy(logits.transpose(1, 2), classes, self.class_weight.to(logits.dtype)),
-            "loss_bbox": F.l1_loss(matched, true_boxes, reduction="sum") / num_boxes,
-            "loss_giou": (1 - _giou(_xyxy(matched), _xyxy(true_boxes))).sum() / num_boxes,
-            "class_error": 100 - 100 * right.mean() if len(labels) else logits.new_tensor(100.0),
-            "cardinality_error": F.l1_loss(answered, answered.new_tensor(sizes)),
+            "loss_ce": surprise.sum((1, 2)) / divisor,
+            "loss_bbox": distance.view(L, -1).sum(1) / num_boxes,
+            "loss_giou": gap.view(L, -1).sum(1) / num_boxes,
+            "class_error": 100 - 100 * right.sum(1) / max(right.shape[1], 1),
+            "cardinality_error": (claimed.sum(-1) - sizes).abs().to(logits.dtype).mean(-1),
         }
+
+    def _of_cells(self, cells: dict[str, Tensor], truth: Truth) -> dict[str, Tensor]:
+        cell, target = _answering_cells(cells["centres"], cells["pad_mask"], truth)
+        weight = torch.full_like(cells["pad_mask"], EMPTY, dtype=cells["pred_logits"].dtype)
+        among = weight.new_zeros(len(truth.labels)).index_add_(0, target, weight.new_ones(len(target)))
+        weight.view(-1)[cell] = 1 / among[target]
+        weight = weight.masked_fill(cells["pad_mask"], 0.0)
+        losses = self._losses(cells["pred_logits"][None], cells["pred_boxes"][None], cell, target, truth, weight)
+        return {f"cell_{name}": losses[name][0] for name in ("loss_ce", "loss_bbox", "loss_giou")}
 
     def forward(self, outputs: dict[str, Any], targets: list[dict[str, Any]]) -> dict[str, Tensor]:
         layers = [*outputs.get("aux_outputs", []), outputs]
         logits, boxes = (torch.stack([layer[name] for layer in layers]) for name in ("pred_logits", "pred_boxes"))
-        matches = self.match(logits, boxes, targets)
-        *aux, last = [self._losses(*layer, targets) for layer in zip(logits, boxes, matches)]
-        return {**last, **{f"{name}_{i}": value for i, losses in enumerate(aux)
-                           for name, value in losses.items() if name != "class_error"}}
+        labels = torch.cat([target["labels"] for target in targets])
+        sizes = [len(target["labels"]) for target in targets]
+        image = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(labels.device)
+        truth = Truth(sizes, image, labels, torch.cat([target["boxes"] for target in targets]).to(boxes))
+        by_layer = self._losses(logits, boxes, *self.match(logits, boxes, truth), truth)
+        losses = {name: values[-1] for name, values in by_layer.items()}
+        losses |= {f"{name}_{i}": value for name, values in by_layer.items() if name != "class_error"
+                   for i, value in enumerate(values[:-1])}
+        return losses | (self._of_cells(outputs["proposals"], truth) if "proposals" in outputs else {})
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum that is minimised."""
         weights = {"loss_ce": self.config.ce_loss_coef, "loss_bbox": self.config.bbox_loss_coef,
                    "loss_giou": self.config.giou_loss_coef}
         return sum(weight * value for name, weight in weights.items()
-                   for key, value in losses.items() if key == name or key.startswith(name + "_"))
+                   for key, value in losses.items() if key.removeprefix("cell_").startswith(name))

@@ -59,8 +59,8 @@ class ModelConfig:
     aux_loss: bool = True
     """every decoder layer answers and is blamed, not only the last (section 3.2, auxiliary losses)"""
     queries: Literal["learned", "anchor", "proposal"] = "learned"
-    """a learnt vector; a box that every decoder layer moves closer (scratch/model/anchor_decoder); or such a box that
-    the encoder proposes for the picture at hand (scratch/model/proposals)"""
+    """of which kind they are (how many: --num-queries): a learnt vector; a box that every decoder layer moves closer
+    (scratch/model/anchor_decoder); or such a box that the encoder proposes for the picture (scratch/model/proposals)"""
     classification: Literal["softmax", "focal"] = "softmax"
     """classes and "no object" share one softmax, or each class has a sigmoid of its own (scratch/ops/focal_loss)"""
     fine_memory: bool = False

@@ -13,7 +13,8 @@ size share a pass: beside a larger one, padding would change what the network se
 an answer would depend on the company.
 
 This file joins rooms (model, data, evaluation, checkpoint) and is none of them: they do not import
-it. `predict`, `eval` and the other commands open one by it. Proven in tests/test_detector.py.
+it. `predict`, `eval` and the other commands open one by it. Proven in tests/test_detector.py and
+tests/test_evaluate.py.
 Read: Detections → Detector.predict → as_picture → load
 """
 
@@ -149,10 +150,49 @@ def as_picture(image: Picture) -> Image.Image:
 def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
     """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder, on the CPU.
 
-    Raises FileNotFoundError if there is none.
+    Raises FileNotFoundError if there is none, with near names, and ValueError for a file that is none: if it holds
+    weights all the same, with what makes a checkpoint of them.
     """
     path = Path(path)
-    return load_checkpoint(best_checkpoint(path) if path.is_dir() else path)
+    if not path.exists():
+        if str(path) in NAMED:
+            raise ValueError(f"{path}: {_BACKBONE_ALONE} {path}")
+        find_weights(str(path))  # raises: it is no name either
+    try:
+        return load_checkpoint(best_checkpoint(path) if path.is_dir() else path)
+    except ValueError as error:
+        if way := _way_from_weights(path):
+            raise ValueError(f"{path} is no checkpoint; {way}") from error
+        raise
+
+
+_BACKBONE_ALONE = "these are a backbone's weights alone, and no detector yet: train one with --weights"
+
+
+def _way_from_weights(path: Path) -> Optional[str]:
+    """What a file of weights holds, and what to do with it; None for a checkpoint, a folder or another file."""
+    try:
+        kind = read_weights(path).kind
+    except (ValueError, OSError):
+        return None
+    if kind == "torchvision ResNet":
+        return f"{_BACKBONE_ALONE} {path}"
+    return None if kind == "checkpoint" else (
+        f"it holds weights ({kind}), and this makes one of them: python detr_scratch.py convert {path} --to ours "
+        f"--out {path.stem}-ours.pt")
+
+
+def published_name(path: Union[str, Path]) -> Optional[str]:
+    """The preset that a name of published weights means, or their file under its published name; None for others."""
+    path = Path(path)
+    name = next((name for name, url in NAMED.items() if path.name in (name, url.rpartition("/")[2])), None)
+    return name if name in PRESETS and not path.is_dir() else None
+
+
+def read_config(path: Union[str, Path]) -> Config:
+    """The configuration of what `load` takes; published weights need not be there for it."""
+    name = published_name(path)
+    return PRESETS[name] if name else Config.from_dict(read_checkpoint(path)["config"])
 
 
 def load(path: Union[str, Path], device: Union[str, torch.device] = "auto") -> Detector:
@@ -165,9 +205,7 @@ def load(path: Union[str, Path], device: Union[str, torch.device] = "auto") -> D
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    published = {**{name: name for name in NAMED}, **{url.rpartition("/")[2]: name for name, url in NAMED.items()}}
-    name = published.get(Path(path).name)
-    if name in PRESETS and not Path(path).is_dir():
+    if name := published_name(path):
         return _published(name, path, torch.device(device))
     state = read_checkpoint(path)  # on the host: an optimizer's moments have no business on the GPU here
     config = Config.from_dict(state["config"])
@@ -186,7 +224,9 @@ def _published(name: str, path: Union[str, Path], device: torch.device) -> Detec
     if K != len(COCO_NAMES):
         raise ValueError(f"{path} has {K} classes, wanted the {len(COCO_NAMES)} of the published {name}: give "
                          "fine-tuned weights another name, and use a checkpoint, which knows its classes")
-    config = replace(PRESETS[name], model=replace(PRESETS[name].model, num_classes=K))
+    preset = PRESETS[name]
+    config = replace(preset, model=replace(preset.model, num_classes=K),
+                     train=replace(preset.train, precision="float32"))  # as their AP was measured
     model = build_detr(config.model)
     adapt(model, weights)
     return Detector(model.to(device).eval(), config, Classes(tuple(range(K)), COCO_NAMES), FALLBACK)

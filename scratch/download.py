@@ -14,7 +14,7 @@ A file has its name only when it is whole, so whoever sees it may use it; what d
 with one error that says what to fetch by hand and where to put it. HTTP: RFC 9110, sections 13.1.5
 (If-Range), 14 (ranges) and 15.5.17 (416). Proven against a server that does all this on purpose:
 tests/test_download.py.
-Read: fetch → _receive (one request) → fetch_all (many small files)
+Read: fetch → fetch_into (its tries) → _receive (one request); then download_many
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Optional
+from typing import Callable, Iterator, Optional
 
 import requests
 from filelock import FileLock, Timeout
@@ -35,7 +34,6 @@ TRIES = 4  # failures in a row, none of which brought a byte that was not there 
 PAUSE = 0.25  # seconds before the next try; doubled by each failure
 TIMEOUT = (10.0, 30.0)  # seconds for a connection, and between two pieces of an answer
 CHUNK = 2**14  # bytes that are read at a time: what a cut can lose, and the way to Ctrl-C
-MOST_FAILURES = 20  # of many files, before the rest is not tried any more
 
 # What stands in the texts of the network's errors, and what it means.
 IN_WORDS = {"NameResolutionError": "its host is not known (is there a network?)",
@@ -52,7 +50,7 @@ class _Cut(Exception):
     """Trouble that may pass: it is worth another try."""
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Another thread asked for an end."""
 
 
@@ -67,7 +65,7 @@ def fetch(url: str, path: Path, sha256: Optional[str] = None) -> Path:
     if _is_whole(path, sha256):  # needs no lock, so that others may read a cache that only one may write
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path.with_name(f".{path.name}.lock")):
+    with alone(path.with_name(f".{path.name}.lock")):
         if _is_whole(path, sha256):  # another process was faster
             return path
         with requests.Session() as session, tqdm(desc=path.name, unit="B", unit_scale=True, unit_divisor=1024,
@@ -75,70 +73,19 @@ def fetch(url: str, path: Path, sha256: Optional[str] = None) -> Path:
             def show(there: int, total: Optional[int]) -> None:
                 bar.total = total
                 bar.update(there - bar.n)
-            _fetch(url, path, sha256, session, show, threading.Event())
+            fetch_into(url, path, sha256, session, show, threading.Event())
     return path
-
-
-def fetch_all(items: Iterable[tuple[str, Path]], workers: int = 16, what: str = "files") -> None:
-    """Fetch many small files, each (url, path), `workers` at a time; those that are there are left alone.
-
-    Raises OSError that lists what could not be fetched, when all the others are there. However it ends, also by Ctrl-C,
-    each file is whole or not there, and the next call fetches what is missing.
-    """
-    items = [(url, Path(path)) for url, path in items]
-    stop, mine, failures = threading.Event(), threading.local(), []
-    if all(path.is_file() for _, path in items):
-        return
-
-    def one(url: str, path: Path) -> None:
-        if stop.is_set():
-            raise _Stopped
-        if not hasattr(mine, "session"):  # a session keeps its connection open, and is one thread's
-            mine.session = requests.Session()
-        try:
-            _fetch(url, path, None, mine.session, lambda there, total: None, stop)
-        except BaseException:
-            _forget(path)  # small: not worth a resume
-            raise
-
-    folders = sorted({path.parent for _, path in items})
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as locks:
-        for folder in folders:  # in one order everywhere, so that no two wait for each other
-            locks.enter_context(_alone(folder / ".fetching.lock"))
-        missing = [(url, path) for url, path in items if not path.is_file()]
-        bar = locks.enter_context(tqdm(total=len(items), initial=len(items) - len(missing), desc=f"fetching {what}",
-                                       unit="file", disable=None, leave=False))
-        with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(one, url, path) for url, path in missing]
-            try:
-                for future in as_completed(futures):
-                    error = future.exception()
-                    if error is None:
-                        bar.update()
-                    elif isinstance(error, (OSError, ValueError)):
-                        failures.append(str(error).partition("\n")[0])
-                        if len(failures) == MOST_FAILURES:
-                            stop.set()  # as when the network is gone: thousands of others would fail, too
-                    elif not isinstance(error, _Stopped):
-                        raise error
-            except BaseException:
-                stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
-    if failures:
-        left = sum(not path.is_file() for _, path in missing)
-        raise OSError(f"{left:,} of {len(items):,} {what} could not be fetched; the same command tries them again. "
-                      "The first that failed:\n" + "\n".join(f"  {failure}" for failure in failures[:5]))
 
 
 # -- one file ------------------------------------------------------------------------------------------------------
 
 
-def _fetch(url: str, path: Path, sha256: Optional[str], session: requests.Session, show: Show,
-           stop: threading.Event) -> None:
-    """Try until `path` is there; its folder is there, and nobody else at work on it."""
+def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Session, show: Show,
+               stop: threading.Event) -> None:
+    """Try until `path` is there; its folder is there, and nobody else at work on it.
+
+    Raises what `fetch` raises, and Stopped once `stop` is set.
+    """
     partial, _ = _unfinished(path)
     resumed = partial.exists()
     furthest, failures = _size(partial), 0
@@ -152,19 +99,19 @@ def _fetch(url: str, path: Path, sha256: Optional[str], session: requests.Sessio
                 kept = f"{there:,} bytes have arrived and are kept; the same command goes on. " if there else ""
                 raise OSError(f"{url} could not be fetched: {cut}\n{kept}{_by_hand(url, path)}") from cut
             if stop.wait(PAUSE * 2**failures):
-                raise _Stopped from cut
+                raise Stopped from cut
             continue
         if _is_whole(partial, sha256):
             break
         got = _digest(partial)[:len(sha256)]
-        _forget(path)
+        forget(path)
         if not resumed:
             raise ValueError(f"{url} gave a file whose SHA-256 begins with {got}, wanted {sha256}: it has changed, or "
                              f"something on the way (a proxy, a login page) answered instead. It was removed\n"
                              f"{_by_hand(url, path)}")
         resumed, furthest = False, 0  # a power cut can leave a hole in what had arrived: once more, from the beginning
     os.replace(partial, path)
-    _forget(path)
+    forget(path)
 
 
 def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: threading.Event) -> None:
@@ -181,7 +128,7 @@ def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: 
             if answer.status_code == 416 and there:
                 if total == there:  # all of it: killed between its last byte and its name
                     return
-                _forget(path)
+                forget(path)
                 raise _Cut(f"the server has no byte {there:,} of it")
             if answer.status_code >= 500 or answer.status_code in (408, 425, 429):
                 raise _Cut(f"the server answered {answer.status_code} {answer.reason}")
@@ -189,11 +136,11 @@ def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: 
                 raise OSError(f"{url} could not be fetched: the server answered {answer.status_code} {answer.reason}\n"
                               f"{_by_hand(url, path)}")
             if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
-                _forget(path)
+                forget(path)
                 raise _Cut(f"the server sent {answer.headers.get('Content-Range')} for bytes {there}-")
             if answer.status_code == 200:
                 there = 0
-                _forget(path)
+                forget(path)
                 tag.write_text(_version(answer), encoding="utf-8")
             with open(partial, "ab") as file:
                 show(there, total)
@@ -202,7 +149,7 @@ def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: 
                     there += len(chunk)
                     show(there, total)
                     if stop.is_set():
-                        raise _Stopped
+                        raise Stopped
                 file.flush()
                 os.fsync(file.fileno())  # before it gets its name: a power cut could leave the name without the bytes
             if total is not None and there != total:
@@ -214,7 +161,7 @@ def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: 
             raise _Cut(_in_words(error)) from error
         if error.errno is None:  # our own
             raise
-        _forget(path)  # a full disk wants its space back
+        forget(path)  # a full disk wants its space back
         raise OSError(f"{path} could not be written: {error.strerror}. Free some space, or choose another place\n"
                       f"{_by_hand(url, path)}") from error
 
@@ -253,7 +200,8 @@ def _unfinished(path: Path) -> tuple[Path, Path]:
     return path.with_name(f"{path.name}.partial"), path.with_name(f"{path.name}.partial.etag")
 
 
-def _forget(path: Path) -> None:
+def forget(path: Path) -> None:
+    """Remove what has arrived of an unfinished file."""
     for file in _unfinished(path):
         file.unlink(missing_ok=True)
 
@@ -275,7 +223,7 @@ def _is_whole(path: Path, sha256: Optional[str]) -> bool:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; the system drops it with the process, so nothing is left to expire."""
     lock = FileLock(path)
     try:

@@ -9,10 +9,10 @@
     checkpoint           this project's tag                  its weights, averaged if they were
     state dict           backbone.conv1.…, class_embed.…     as it is
 
-A new task keeps all that fits. Classes are learnt anew where their number differs: the rows of a
-class head mean the old ones. Fewer queries take the first N: each is a place to look at, and none
-depends on another. Whatever else differs is another network, and an error that counts and names,
-never a silent skip.
+A new task keeps all that fits. Classes are learnt anew where their number or their names differ:
+the rows of a class head mean the old ones. Fewer queries take the first N: each is a place to look
+at, and none depends on another. Whatever else differs is another network, and an error that counts
+and names, never a silent skip.
 
 Files are read without running foreign code (weights_only=True, or safetensors).
 Proven in tests/test_weights.py, and on the official layout in tests/test_finetune.py.
@@ -32,7 +32,7 @@ import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Literal, Optional
+from typing import Any, Iterable, Literal, Optional, Sequence
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -189,7 +189,7 @@ class Adapted:
 
     def text(self) -> str:
         """A line or two for each fate: how many tensors, what became of them, their names."""
-        fates = {"loaded": "as they are", "replaced": "another number of classes: begins at random",
+        fates = {"loaded": "as they are", "replaced": "of other classes: begins at random",
                  "shortened": "the first of its rows", "initial": "not in the file: begins at random",
                  "unused": "in the file, of no use here", "frozen": "never trained"}
         lines = [f"weights of kind {self.kind}:"]
@@ -203,14 +203,16 @@ class Adapted:
 
 
 @torch.no_grad()
-def adapt(model: nn.Module, weights: Weights) -> Adapted:
+def adapt(model: nn.Module, weights: Weights, classes: Optional[Sequence[str]] = None) -> Adapted:
     """Copy into `model` all of the weights that fits: whole, or nothing at all.
 
-    Kept at the model's own values: a class head for another number of classes, and what is no backbone if the weights
-    are an ImageNet ResNet's. A batch norm's statistics fit frozen and trained norms alike; its counter is of no weight.
-    Raises ValueError that counts and names what is missing, unexpected or of another shape beyond that.
+    classes   what the model's labels are called, in their order; None: as those of the weights
+    Kept at the model's own values: a class head for other classes or another number of them, and what is no backbone if
+    the weights are an ImageNet ResNet's. A batch norm's statistics fit frozen and trained norms alike; its counter is
+    of no weight. Raises ValueError that counts and names what is missing, unexpected or of another shape beyond that.
     """
     wanted, given = model.state_dict(), weights.tensors
+    renamed = bool(classes and weights.classes) and list(classes) != list(weights.classes["names"])
     fates: dict[str, dict[str, Tensor]] = {name: {} for name in ("loaded", "replaced", "shortened", "initial")}
     missing, misshapen = [], []
     for key, own in wanted.items():
@@ -220,7 +222,7 @@ def adapt(model: nn.Module, weights: Weights) -> Adapted:
                 fates["initial"][key] = own
             elif not key.endswith(COUNTER):
                 missing.append(key)
-        elif new.shape == own.shape:
+        elif new.shape == own.shape and not (renamed and key.startswith((*CLASS_HEADS, LABELS))):
             fates["loaded"][key] = new
         elif new.shape[1:] == own.shape[1:] and key.startswith(CLASS_HEADS):
             fates["replaced"][key] = own

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import detr_scratch
 from benchmarks.ablation import (
-    IDEAS, VARIANTS, Children, as_flags, band, draw, main, parse, plan_trials, report, spread, steps_to,
+    IDEAS, VARIANTS, Children, as_flags, band, chosen, draw, main, parse, plan_trials, report, spread, steps_to,
 )
 from scratch.config import PRESETS, Config
 from scratch.data.shapes import shapes_dataset
@@ -247,6 +247,14 @@ def test_the_table_of_made_up_runs_is_as_by_hand() -> None:
         "| + weight decay = tiny | – | – | – | 0.350 ± 0.050 | 0.700 ± 0.100 | 15 ± 5 |"]
     assert f"| + anchors | {VARIANTS['anchors'].sentence} | `--queries anchor` |" in lines
     assert "test split" not in report(made_up())
+
+
+def test_an_idea_that_has_no_row_is_told_with_the_next_row() -> None:
+    rows = chosen(["vanilla", "anchors", "weight-decay"])
+    assert list(rows) == ["vanilla", "anchors", "weight-decay"] and rows["vanilla"] == VARIANTS["vanilla"]
+    assert rows["anchors"].change == VARIANTS["muon"].change + VARIANTS["anchors"].change
+    assert rows["anchors"].sentence == f"{VARIANTS['muon'].sentence}; {VARIANTS['anchors'].sentence}"
+    assert rows["weight-decay"].flags == VARIANTS["weight-decay"].flags
 
 
 def test_the_test_split_has_a_table_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import tyro
 
 import commands.analyze
 import commands.sheets
-from commands.analyze import DETECTIONS, AnalyzeArguments, analyze
+from commands.analyze import DETECTIONS, AnalyzeArguments, _names, analyze
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from scratch.config import PRESETS, Config
 from scratch.data.coco import CocoDetection
 from scratch.data.shapes import shapes_dataset
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr
-from scratch.training.checkpoint import save_checkpoint
+from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.analysis.test_learning_curve import write_run
 from tests.analysis.test_report import draw_nothing
 
@@ -143,6 +144,39 @@ def test_several_runs_are_compared_under_names_of_their_own(
     assert "| `lr` | 0.002 | 0.5 |" in markdown and "as good as each other" in markdown
     assert markdown.count("`lr` 0.5 (not 0.002)") == 1 and markdown.count("`dec_layers` 2 (not 3)") == 2
     assert (tmp_path / "out/a-2/worst_images.png").exists()
+
+
+def test_two_checkpoints_of_one_run_are_named_by_their_files_and_share_a_curve(
+    tmp_path: Path, shapes: Path, quick: None, never_run: None,
+) -> None:
+    run, other = a_run(tmp_path / "a", shapes), a_run(tmp_path / "b", shapes)
+    for folder in (run, other):
+        keep_detections(folder, shapes)
+    shutil.copy(run / "best.pt", run / "last.pt")
+    analyze(AnalyzeArguments((run / "best.pt", run / "last.pt", other), out=tmp_path / "out"))
+    analysis = json.loads((tmp_path / "out" / "analysis.json").read_text())
+    assert [of["name"] for of in analysis["runs"]] == ["a-best", "a-last", "b"]
+    assert [curve["name"] for curve in analysis["curves"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("folders, names", [
+    (("one/a", "two/a", "b"), ["a", "a-2", "b"]), (("one/a", "two/a", "a-2"), ["a", "a-2", "a-2-2"])])
+def test_no_two_runs_have_one_name(folders: tuple, names: list, tmp_path: Path) -> None:
+    assert _names(tuple(tmp_path / folder / "best.pt" for folder in folders))[1] == names
+
+
+def test_a_checkpoint_from_before_a_setting_was_there_is_analysed_with_its_default(
+    tmp_path: Path, shapes: Path, quick: None, never_run: None,
+) -> None:
+    run = a_run(tmp_path / "a", shapes)
+    keep_detections(run, shapes)
+    state = load_checkpoint(run / "best.pt")
+    for part, name in (("model", "fine_memory"), ("data", "mosaic"), ("loss", "quality")):
+        del state["config"][part][name]
+    save_checkpoint(run / "best.pt", state)
+    analyze(AnalyzeArguments((run,)))
+    config = analysed(run / "analysis")[0]["checkpoint"]["config"]
+    assert (config["model"]["fine_memory"], config["data"]["mosaic"], config["loss"]["quality"]) == (False, 0.0, 0.0)
 
 
 def test_a_checkpoint_file_stands_for_its_run(tmp_path: Path, shapes: Path, quick: None, never_run: None) -> None:

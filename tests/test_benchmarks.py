@@ -6,20 +6,25 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import watching
-from benchmarks.training_step import PARTS, TrainingStep, as_leaves, measure, resident_peak_gib, table
+from benchmarks.training_step import PARTS, TrainingStep, as_leaves, resident_peak_gib, table
+from scratch.training.guards import EVERY
+from scratch.training.tensorboard import TensorBoard
+from tests.training.test_loop import make_run, small_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 
 
-def test_one_step_leaves_both_sides_with_the_same_weights():
-    ours, theirs = (TrainingStep(side, "tiny_vanilla", (2, 64, 96), CPU, "float32") for side in ("ours", "reference"))
+@pytest.mark.parametrize("preset", ["tiny_vanilla", "tiny"])
+def test_one_step_leaves_both_sides_with_the_same_weights(preset):
+    ours, theirs = (TrainingStep(side, preset, (2, 64, 96), CPU, "float32") for side in ("ours", "reference"))
     for step in (ours, theirs):  # in float32 a relu may round to either side of its kink, and its slope with it
         step.model.double()
         step.images = step.images.double()
@@ -39,18 +44,11 @@ def test_the_figures_of_a_run_are_printed_and_written(tmp_path):
                "--batch-size", "2", "--size", "64", "64", "--json", tmp_path / "figures.json"]
     output = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     (result,) = json.loads((tmp_path / "figures.json").read_text())["results"]
-    assert table(result) in output
+    assert table(result) in output and f"{100 * result['objective_share']:.1f} % of our step" in output
     # Weights, gradients and AdamW's two moments are four times the 1,948,570 parameters (of 5 classes instead of 91);
     # activations come on top.
     for side in ("ours", "reference"):
         assert 4 * 4 * 1_948_570 / 2**30 < result[side]["peak_memory_gib"] < 1
-
-
-def test_a_model_that_the_reference_has_not_is_measured_alone():
-    result = measure("tiny", (2, 64, 64), CPU, "float32", repeats=1)
-    assert "reference" not in result and "ratio" not in result
-    printed = table(result)
-    assert "torch.nn" not in printed and f"{100 * result['objective_share']:.1f} % of our step" in printed
 
 
 def test_the_objective_alone_ends_at_the_outputs():
@@ -74,12 +72,34 @@ def test_a_peak_is_counted_from_where_it_was_forgotten():
 
 
 def test_looking_is_measured_beside_not_looking(tmp_path, monkeypatch):
+    from tests.training.test_tensorboard import curve, read  # here: without TensorBoard its reader is missing
+
     arguments = argparse.Namespace(preset="tiny", device="cpu", precision="float32", batch_size=1, size=(64, 64),
                                    steps=2)
     monkeypatch.setattr("benchmarks.watching.BLOCKS", 2)
-    monkeypatch.setattr("benchmarks.watching.HISTOGRAMS_EVERY", 1)
+    monkeypatch.setattr("benchmarks.watching.HISTOGRAMS_EVERY", 5)
+    write = TensorBoard.step
+
+    def slowly(board, record):
+        time.sleep(0.3 if board.writer else 0.0)
+        write(board, record)
+
+    monkeypatch.setattr(TensorBoard, "step", slowly)
     result = watching.measure(arguments, tmp_path)
-    assert result["ratio"] == result["seconds"]["on"] / result["seconds"]["off"] > 0 and result["guards_share"] > 0
-    assert any("tfevents" in path.name for path in tmp_path.iterdir())
-    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if '"step"' in line]
-    assert steps[-1] == 3 + 2 * 2
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["kind"] == "step"] == [1, 2, 3, 4, 5, 6, 7]
+    written = read(tmp_path)  # the first 3 steps, which are not timed, and the watched block
+    assert [step for step, _ in curve(written, "2 loss/train total")] == [1, 2, 3, 4, 5]
+    assert [event.step for event in written.Histograms("weights/class_embed.weight")] == [5]
+    assert result["seconds"]["on"] > 0.3
+
+
+def test_the_guards_share_holds_their_reading_of_all_gradients(tmp_path, monkeypatch):
+    def slow(name, gradient):
+        time.sleep(1e-3)
+        return gradient.mean()
+
+    run = make_run(small_config(), tmp_path)
+    monkeypatch.setattr("scratch.training.guards.silent_share", slow)
+    assert watching.guards_seconds(run, looks=1, readings=2) > 1e-3 * len(run.parameters) / 2 / EVERY
+    assert all(weight.grad is None for weight in run.parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,6 +118,52 @@ def test_what_led_to_a_gradient_that_is_not_finite_is_drawn(
     assert json.loads(Path("v1/layers_v1.json").read_text())["batches"] == [1, 2] and len(calls) == 3
     assert "input_proj.weight is not finite" in Path("v1/index.md").read_text()
     assert "input_proj.weight is not finite" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [math.nan, 1e38])
+def test_a_forward_pass_that_overflows_leaves_the_set_of_the_steps_before_it(
+    value: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+) -> None:
+    charts(arguments(batches=2))
+    step, calls = commands.charts.train_step, []
+
+    def poisoned(run: Any, batches: list[Any]) -> dict[str, float]:
+        calls.append(run.step)
+        if len(calls) == 3:
+            run.unwrapped.class_embed.weight.data[:] = value
+        return step(run, batches)
+
+    monkeypatch.setattr(commands.charts, "train_step", poisoned)
+    charts(arguments(batches=5, timed=2, out=Path("v2")))
+    whole, stopped = (json.loads(Path(f"{name}/layers_{name}.json").read_text()) for name in ("v1", "v2"))
+    assert "not finite" in stopped.pop("about")["stopped"] and len(calls) == 3
+    del whole["about"]
+    assert stopped == whole
+    assert "not finite" in Path("v2/index.md").read_text() and "1 charts → v2/index.md" in capsys.readouterr().out
+
+
+def test_a_timed_step_that_blows_up_leaves_the_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, calls = commands.charts.train_step, []
+
+    def poisoned(run: Any, batches: list[Any]) -> dict[str, float]:
+        calls.append(run.step)
+        if len(calls) == 4:
+            run.unwrapped.class_embed.weight.data[:] = math.nan
+        return step(run, batches)
+
+    monkeypatch.setattr(commands.charts, "train_step", poisoned)
+    charts(arguments(batches=2, timed=2))
+    about = json.loads(Path("v1/layers_v1.json").read_text())["about"]
+    assert "not finite" in about["stopped"] and "after the 2 batches" in about["stopped"] and about["cost"] == {}
+    assert Path("v1/class_head_v1.png").exists()
+
+
+def test_data_at_paths_of_its_own_is_called_by_its_path(data: Path) -> None:
+    paths = {f"{split}_{part}": str(data / where) for split in ("train", "val") for part, where in (
+        ("images", split), ("annotations", f"annotations/instances_{split}.json"))}
+    assert all(Path(path).exists() for path in paths.values())
+    charts(arguments(config=replace(quick(), data=replace(quick().data, **paths)), batches=1))
+    assert f"- trained on: {paths['train_images']}, 4 images" in Path("v1/index.md").read_text()
 
 
 def test_steps_that_the_loss_scaler_skipped_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,39 @@ def test_the_log_has_a_record_for_each_step_and_each_evaluation(trained: tuple[P
     assert {"AP", "AP50", "AP75", "AR_100", "per_class"} <= set(records[-1])
 
 
+def test_tensorboards_file_holds_curves_pictures_and_the_result(trained: tuple[Path, str]) -> None:
+    from tests.training.test_tensorboard import curve, read  # here: without TensorBoard its reader is missing
+
+    run = trained[0] / "runs" / "tiny-shapes"
+    reader = read(run)
+    tags = reader.Tags()
+    assert set(tags["images"]) == {"predictions", "mistakes/errors", "mistakes/precision_recall", "mistakes/confusion"}
+    assert {"2 loss/train total", "2 loss/val total", "loss_ce/train layer 1", "loss_bbox/train last layer",
+            "loss_giou/val last layer", "class_error/val last layer", "cardinality_error/val last layer",
+            "1 precision/AP", "1 precision/AP50", "1 precision/AP75", "3 step/learning rate backbone",
+            "3 step/gradient norm before clipping", "3 step/images per second", "3 step/memory, GiB at most",
+            "4 AP by class/ellipse", "5 health/box_spread", "result/best AP"} <= set(tags["scalars"])
+    assert "configuration/text_summary" in tags["tensors"] and "_hparams_/session_start_info" in reader.summary_metadata
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert curve(reader, "1 precision/AP50") == [(3, pytest.approx(last["AP50"]))]
+    assert [step for step, _ in curve(reader, "2 loss/train total")] == [1, 2, 3]
+
+
+def test_the_result_beside_the_settings_is_of_one_evaluation_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tests.training.test_tensorboard import curve, read
+
+    judge, figures = detr_scratch.judge, iter([(0.5, 0.75, 0.25), (0.375, 0.875, 0.125)])
+    monkeypatch.setattr(detr_scratch, "judge", lambda *given, **named: (
+        judge(*given, **named) | dict(zip(("AP", "AP50", "AP75"), next(figures)))))
+    monkeypatch.chdir(tmp_path)
+    detr_scratch.main([*QUICK, "--limit-train", "4", "--epochs", "2", "--eval-every", "1"])
+    reader = read(tmp_path / "runs" / "tiny-shapes")
+    results = {name: curve(reader, f"result/{name}") for name in ("best AP", "AP50 at best AP", "AP75 at best AP")}
+    assert results == {"best AP": [(2, 0.5)], "AP50 at best AP": [(2, 0.75)], "AP75 at best AP": [(2, 0.25)]}
+
+
 def test_a_warning_is_said_after_its_evaluation_and_logged_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:

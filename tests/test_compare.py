@@ -12,9 +12,10 @@ import torch
 
 from commands import children, compare as module, compare_run
 from commands.compare import CompareArguments, compare, config_of, default_config, parse_compare, refuse, run_child
-from commands.compare import words_of
+from commands.compare import prepared, words_of
 from commands.compare_agreement import agreement
 from commands.compare_run import TorchNNCriterion, begin
+from commands.finetune import recipe
 from commands.opening import make_criterion
 from scratch.config import PRESETS
 from scratch.data.batch import Batch
@@ -142,6 +143,13 @@ def test_the_preset_is_the_weights_or_one_that_the_device_can_bear():
     assert default_config(None, "cuda", None).preset == "detr_141m"
 
 
+def test_the_network_of_weights_is_trained_by_the_batches_that_they_are_fine_tuned_with():
+    assert (PRESETS["detr_r50"].train.batch_size, PRESETS["detr_r50"].train.accumulate) == (2, 1)
+    for weights in ("detr_r50", "resnet50"):
+        train, wanted = default_config(None, "cpu", weights).train, recipe(PRESETS["detr_r50"]).train
+        assert (train.batch_size, train.accumulate) == (wanted.batch_size, wanted.accumulate)
+
+
 def test_a_number_of_steps_takes_the_place_of_the_minutes():
     words = ["--out", "o", "--device", "cpu"]
     assert parse_compare(words).config.train.max_minutes == 10
@@ -160,7 +168,7 @@ def test_fine_tuning_freezes_the_norms_and_has_rates_of_its_own():
 
 @pytest.mark.parametrize("changes", [
     [], ["--max-steps", "7"], ["--max-steps", "7", "--max-minutes", "10"], ["--no-square", "--dropout", "0.2"],
-    ["--preset", "detr_r50", "--norm", "frozen_batch"],
+    ["--preset", "detr_r50", "--norm", "frozen_batch"], ["--weights", "detr_r50"],
     ["--preset", "tiny_vanilla", "--weights", "a.pt", "--finetune-lr", "0.5"]])
 def test_the_words_for_a_process_of_its_own_mean_the_same(changes: list[str]):
     arguments = parse_compare(["--out", "o", "--device", "cpu", *changes])
@@ -188,9 +196,21 @@ def as_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) ->
     monkeypatch.setattr(children, "COMMAND_LINE", path)
 
 
+def annotate_the_middle(path: Path) -> None:
+    """An object of each class in the middle of each picture, where an untrained detector's boxes are: it finds some."""
+    document = json.loads(path.read_text())
+    places = [(image, category) for image in document["images"] for category in document["categories"]]
+    document["annotations"] = [
+        {"id": n, "image_id": image["id"], "category_id": category["id"], "iscrowd": 0, "area": w * h / 4,
+         "bbox": [w / 4, h / 4, w / 2, h / 2]}
+        for n, (image, category) in enumerate(places, 1) for w, h in [(image["width"], image["height"])]]
+    path.write_text(json.dumps(document))
+
+
 def test_three_ways_are_trained_judged_and_compared_and_the_command_goes_on_where_it_was(
     arguments: CompareArguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
+    annotate_the_middle(Path("set/annotations/instances_val.json"))
     as_command_line(Path.cwd(), monkeypatch, "from commands.compare import *\ncompare(parse_compare(sys.argv[2:]))")
     weights = checkpoint(Path("w.pt"), replace(SMALL, model=replace(SMALL.model, num_classes=4)))
     arguments = replace(arguments, weights=str(weights))
@@ -204,13 +224,15 @@ def test_three_ways_are_trained_judged_and_compared_and_the_command_goes_on_wher
     runs = {run["approach"]: run for run in results["approaches"]}
     assert list(runs) == ["ours", "torch_nn", "fine_tuned"] and results["budget"] == "2 steps"
     for run in runs.values():
-        assert run["steps"] == 2 and len(run["train"]["loss"]) == 2 and run["AP"] is not None
+        assert run["steps"] == 2 and len(run["train"]["loss"]) == 2
         assert run["seconds_per_step"] > 0
     assert 0.01 < runs["torch_nn"]["peak_memory_gib"] < 2  # in a process of its own
     assert runs["ours"]["parameters"] == runs["ours"]["trained"] == runs["torch_nn"]["trained"]
     assert runs["fine_tuned"]["trained"] < runs["ours"]["trained"] and runs["fine_tuned"]["weights"] == "w.pt"
     assert runs["ours"]["train"]["loss"] == pytest.approx(runs["torch_nn"]["train"]["loss"], rel=1e-4)
     assert runs["ours"]["loss"] == pytest.approx(runs["torch_nn"]["loss"], rel=1e-3)
+    figures = [[runs[side][name] for name in ("AP", "AP50", "AP75")] for side in ("ours", "torch_nn")]
+    assert figures[0] == figures[1] and min(figures[0]) > 0
     assert set(results["agreement"]) == {"float64", "float32"} and results["agreement"]["float64"]["largest"] <= 1e-9
     assert all((Path("out") / name).exists() for name in ("comparison.md", "comparison.png", "ours/predictions.png"))
 
@@ -242,14 +264,32 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_trained(
         compare(replace(arguments, weights=str(weights)))
 
 
+def test_a_plan_binds_once_something_was_trained_by_it_and_a_mistyped_one_does_not(arguments: CompareArguments):
+    mistyped = replace(arguments, config=replace(SMALL, data=replace(SMALL.data, data="sett")))
+    with pytest.raises(FileNotFoundError, match="sett"):
+        compare(replace(mistyped, approach="ours"))
+    directory = prepared("ours", arguments)
+    for name in ("last.pt", "previous.pt", "result.json"):
+        (directory / name).touch()
+        with pytest.raises(ValueError, match="was begun with data = set, not sett"):
+            prepared("ours", mistyped)
+        (directory / name).unlink()
+
+
 def test_a_way_that_fails_is_named_with_its_own_last_words(
     arguments: CompareArguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("out/ours").mkdir(parents=True)
     as_command_line(Path.cwd(), monkeypatch, "print('step 1')\nsys.exit('error: the disk is full')")
-    with pytest.raises(ValueError, match=r"ours failed: the disk is full \(all of it is in .*output.txt\)"):
+    with pytest.raises(ValueError, match=r"ours failed: the disk is full\n\(all of it is in .*output.txt\)"):
         run_child("ours", arguments)
     assert "step 1" in capsys.readouterr().out
+    as_command_line(Path.cwd(), monkeypatch, "sys.exit('error: 2 to be put right:\\n  a.png\\n  b.png')")
+    with pytest.raises(ValueError, match=r"ours failed: 2 to be put right:\n  a.png\n  b.png\n\(all of it"):
+        run_child("ours", arguments)
+    as_command_line(Path.cwd(), monkeypatch, "raise KeyError('x')")  # what was said before is another run's
+    with pytest.raises(ValueError, match=r"ours failed: KeyError: 'x'\n\(all of it"):
+        run_child("ours", arguments)
 
 
 def test_a_way_that_a_person_stopped_stops_the_comparison(arguments: CompareArguments, monkeypatch: pytest.MonkeyPatch):

@@ -86,6 +86,13 @@ def test_an_official_file_becomes_a_checkpoint_that_predict_takes(official_r50, 
     assert equal(torch.load(tmp_path / "back.pth", weights_only=True)["model"], state)
 
 
+def test_the_published_name_of_a_file_tells_its_preset(official_r50, tmp_path, capsys):
+    path = official_r50[0].rename(tmp_path / "detr-r50-dc5-f0fb7ef5.pth")
+    convert(ConvertArguments(str(path), tmp_path / "a.pt", to="ours"))
+    assert load_detector(tmp_path / "a.pt", CPU).config.preset == "detr_r50_dc5"
+    assert "taken as" not in capsys.readouterr().out
+
+
 def test_a_preset_that_no_shape_shows_is_named(official, tmp_path, capsys):
     convert(ConvertArguments(str(official[0]), tmp_path / "a.pt", to="ours", preset="small"))
     detector = load_detector(tmp_path / "a.pt", CPU)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import detr_scratch
 from scratch import detector as module
 from scratch.config import PRESETS, Config
 from scratch.convert import to_official
@@ -181,6 +182,41 @@ def test_a_folder_without_a_checkpoint_and_another_file_are_refused(tmp_path: Pa
     (tmp_path / "a.pt").write_text("no checkpoint")
     with pytest.raises(ValueError, match="a.pt is not a whole checkpoint"):
         load(tmp_path / "a.pt")
+
+
+def test_a_name_that_is_none_is_refused_with_near_ones_and_a_backbones_is_no_detector():
+    with pytest.raises(FileNotFoundError, match="neither a file nor a known name .did you mean detr_r50"):
+        load("detr-r50")
+    with pytest.raises(ValueError, match="resnet50: these are a backbone's weights alone.*--weights resnet50"):
+        load("resnet50")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_official_weights_under_another_name_are_shown_the_way_to_a_checkpoint(tmp_path: Path, zipped: bool):
+    state = to_official(build_detr(small("detr_r50").model).state_dict())
+    path = tmp_path / "mine.pth"
+    torch.save({"model": state}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError) as error:
+        load(path)
+    assert str(error.value) == (
+        f"{path} is no checkpoint; it holds weights (official DETR), and this makes one of them: python "
+        f"detr_scratch.py convert {path} --to ours --out mine-ours.pt")
+
+
+def test_safetensors_are_shown_the_way_to_a_checkpoint_and_it_leads_there(saved: Path, tmp_path: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    detr_scratch.main(["convert", str(saved), "--to", "ours", "--out", "a.safetensors"])
+    with pytest.raises(ValueError, match="convert a.safetensors --to ours --out a-ours.pt") as told:
+        load("a.safetensors")
+    detr_scratch.main(str(told.value).rpartition("detr_scratch.py ")[2].split())
+    assert load("a-ours.pt", "cpu").classes == CLASSES
+
+
+def test_a_backbone_alone_is_no_detector(tmp_path: Path):
+    torch.save(build_detr(small("tiny").model).backbone.state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match="resnet.pth is no checkpoint; these are a backbone's weights alone"):
+        load(tmp_path / "resnet.pth")
 
 
 def test_published_weights_are_a_detector_of_cocos_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -121,24 +121,32 @@ def test_a_misspelt_class_can_be_put_right_in_the_same_folder(server, tmp_path):
     download(subset_of(server, tmp_path / "few", classes="train,bus"))
 
 
-@pytest.mark.parametrize("what", ["coco-subset", "coco"])
-def test_an_archive_that_is_none_is_removed_and_fetched_again(server, tmp_path, what):
-    good, server.files[ARCHIVE] = server.files[ARCHIVE], b"<html>please log in</html>"
-    server.files["/zips/train2017.zip"] = server.files["/zips/val2017.zip"] = server.files[ARCHIVE]
+@pytest.mark.parametrize("what, path", [("coco-subset", ARCHIVE), ("coco", ARCHIVE), ("coco", "/zips/train2017.zip"),
+                                        ("coco", "/zips/val2017.zip")])
+def test_an_archive_that_is_none_is_removed_and_fetched_again(server, coco_tiny_dir, tmp_path, what, path):
+    serve_images(server, coco_tiny_dir)
+    good, server.files[path] = server.files[path], b"<html>please log in</html>"
     arguments = DownloadArguments(what, tmp_path / "out", server.address, **FEW)
-    with pytest.raises(ValueError, match="is removed: run the command again"):
+    archive = tmp_path / "out" / path.rpartition("/")[2]
+    with pytest.raises(ValueError, match=f"{archive.name} .*, and is removed: run the command again"):
         download(arguments)
-    assert not (tmp_path / "out" / ARCHIVE.rpartition("/")[2]).exists() or what == "coco"
-    if what == "coco-subset":
-        server.files[ARCHIVE] = good
-        download(arguments)
+    assert not archive.exists()
+    server.files[path] = good
+    server.asked.clear()
+    download(arguments)
+    assert server.asked[0][0] == path and annotations_of(tmp_path / "out", "val").exists()
+
+
+def serve_images(server: Server, coco_tiny_dir: Path) -> None:
+    """Archives of five images for each split, as `download coco` wants them."""
+    for split in ("train", "val"):
+        images = sorted((coco_tiny_dir / f"{split}2017").iterdir())[:5]
+        server.files[f"/zips/{split}2017.zip"] = zipped({f"{split}2017/{path.name}": path for path in images})
 
 
 def test_all_of_coco_is_fetched_unpacked_and_goes_on_where_it_was(server, coco_tiny_dir, tmp_path):
     out = tmp_path / "coco"
-    for split in ("train", "val"):
-        images = sorted((coco_tiny_dir / f"{split}2017").iterdir())[:5]
-        server.files[f"/zips/{split}2017.zip"] = zipped({f"{split}2017/{path.name}": path for path in images})
+    serve_images(server, coco_tiny_dir)
     server.statuses["/zips/val2017.zip"] = [404]
     arguments = DownloadArguments("coco", out, server.address)
     with pytest.raises(OSError, match="404"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import traceable as module
+from commands import export as module_of_export, traceable as module
 from commands.export import ExportArguments, example, example_size, export, export_checkpoint, largest_difference
 from commands.traceable import traceable
 from scratch.config import PRESETS, ModelConfig
@@ -101,6 +101,17 @@ def test_a_file_of_another_detector_is_found_out(learned: tuple[Detector, Path])
     pytest.importorskip("onnxruntime", reason=WANTED)
     with pytest.raises(ValueError, match="differs from the checkpoint by"):
         largest_difference(learned[1], detector(MODELS["learned"]), [(1, 96, 128)])
+
+
+def test_a_file_that_differs_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("onnx", reason=WANTED)
+    ours, other = detector(MODELS["learned"]), traceable(detector(MODELS["learned"]).model)
+    monkeypatch.setattr(module_of_export, "traceable", lambda _: other)
+    pytest.importorskip("onnxruntime", reason=WANTED)
+    (tmp_path / "model.onnx").write_text("an older one")
+    with pytest.raises(ValueError, match="differs from the checkpoint by .* and is not kept"):
+        export(ours, tmp_path / "model.onnx")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("model.onnx", "an older one")]
 
 
 def test_the_command_writes_checks_and_says_what_the_file_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +13,16 @@ import torch
 
 import detr_scratch
 from commands import finetune
-from commands.finetune import backbone_of, begin_with, config_for, recipe
+from commands.finetune import backbone_of, begin_with, config_for, frozen_norm, recipe
 from scratch.config import PRESETS, Config, DataConfig, ModelConfig, TrainConfig
 from scratch.convert import from_official
+from scratch.data.coco import Classes
 from scratch.model.detr import Detr, build_detr, freeze_backbone
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from scratch.training.distributed import Distributed
-from scratch.weights import Weights, adapt, read_weights
+from scratch.weights import NAMED, Weights, adapt, find_weights, read_weights
 from tests import golden
+from tests.local_server import serving
 
 ALONE = Distributed(0, 1, torch.device("cpu"))
 
@@ -38,6 +42,21 @@ def published(official_r50: Path) -> Weights:
 
 
 # -- what is kept --------------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_fetched_verified_read_and_loaded_strictly(official_r50, tmp_path, monkeypatch):
+    body = official_r50.read_bytes()
+    name = f"detr-r50-{hashlib.sha256(body).hexdigest()[:8]}.pth"
+    monkeypatch.setenv("DETR_CACHE", str(tmp_path))
+    with serving(monkeypatch) as server:
+        server.files[f"/detr/{name}"] = body
+        monkeypatch.setitem(NAMED, "detr_r50", server.url(f"/detr/{name}"))
+        weights = read_weights(find_weights("detr_r50"))
+    model = build_detr("detr_r50")
+    model.load_state_dict(weights.tensors, strict=True)
+    theirs = from_official(torch.load(official_r50, weights_only=True)["model"])
+    assert weights.kind == "official DETR" and (tmp_path / name).read_bytes() == body
+    assert all(torch.equal(value, theirs[key]) for key, value in model.state_dict().items())
 
 
 def test_official_weights_load_strictly_but_for_the_class_head_of_a_new_task(official_r50, published):
@@ -90,11 +109,27 @@ def test_under_the_recipe_a_trained_batch_norm_becomes_a_constant():
     ("resnet152", "detr_141m"), ("resnet18", None),
 ])
 def test_a_name_means_a_preset_without_a_fetch(name, preset):
-    assert config_for(name) == (PRESETS[preset] if preset else None)
+    assert config_for(name) == (frozen_norm(PRESETS[preset]) if preset else None)
 
 
-def test_an_official_file_means_the_preset_of_its_backbone(official_r50):
+def test_the_batch_norm_of_an_imagenet_backbone_is_frozen_named_or_in_a_file(tmp_path):
+    assert PRESETS["detr_141m"].model.norm == "batch" and config_for("resnet152").model.norm == "frozen_batch"
+    small = ModelConfig(backbone="resnet152", hidden_dim=12, nheads=3, enc_layers=0, dec_layers=1)
+    torch.save({key: torch.zeros(1).expand(value.shape) for key, value in Detr(small).backbone.state_dict().items()},
+               tmp_path / "mine.pth")
+    assert config_for(str(tmp_path / "mine.pth")) == config_for("resnet152")
+
+
+def test_an_official_file_means_the_preset_of_its_backbone_and_that_is_said(official_r50, capsys):
     assert config_for(str(official_r50)) == PRESETS["detr_r50"]
+    assert ("the file does not say what it is: taken as detr_r50; if it was trained dilated, add --preset detr_r50_dc5"
+            ) in capsys.readouterr().out
+
+
+def test_a_file_under_its_published_name_means_the_preset_of_that_name(official_r50, tmp_path, capsys):
+    path = tmp_path / "detr-r50-dc5-f0fb7ef5.pth"  # dilation changes no shape: by its content it could be detr_r50
+    path.hardlink_to(official_r50)
+    assert config_for(str(path)) == PRESETS["detr_r50_dc5"] and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("name", ["resnet_tiny", "resnet18", "resnet50"])
@@ -130,8 +165,18 @@ def test_one_rank_fetches_while_the_others_wait(monkeypatch, tmp_path, is_main, 
     small = Detr(ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, enc_layers=1, dec_layers=1))
     torch.save(small.state_dict(), tmp_path / "a.pth")
     monkeypatch.setattr(finetune, "find_weights", lambda name: happened.append("find") or tmp_path / "a.pth")
-    assert "loaded" in begin_with(small, "detr_r50", Ranks())
+    assert "loaded" in begin_with(small, "detr_r50", Ranks(), Classes((), ()))
     assert happened == order
+
+
+@pytest.mark.parametrize("names, kept", [(("RBC", "Platelets"), False), (("WBC", "RBC"), True)])
+def test_the_class_head_of_a_run_is_kept_only_where_its_rows_mean_the_same(tmp_path, names, kept):
+    config = replace(PRESETS["tiny"], model=replace(PRESETS["tiny"].model, num_classes=2))
+    old, new = build_detr(config.model), build_detr(config.model)
+    save_checkpoint(tmp_path / "best.pt", {"config": config.to_dict(), "model": old.state_dict(), "ema": None,
+                                           "classes": {"ids": [1, 2], "names": ["WBC", "RBC"]}, "last_metrics": {}})
+    said = begin_with(new, str(tmp_path), ALONE, Classes((2, 3), names))
+    assert torch.equal(new.class_embed.weight, old.class_embed.weight) == kept == ("replaced" not in said)
 
 
 def test_the_preset_is_that_of_the_weights_unless_one_is_named(tmp_path, monkeypatch):
@@ -141,6 +186,13 @@ def test_the_preset_is_that_of_the_weights_unless_one_is_named(tmp_path, monkeyp
     arguments = detr_scratch.parse_finetune(["--lr", "3e-5"])
     assert (arguments.weights, arguments.config.preset) == ("detr_r50", "detr_r50")
     assert arguments.config.train == replace(recipe(PRESETS["detr_r50"]).train, lr=3e-5)
+
+
+def test_who_looks_up_the_kind_of_queries_is_told_how_their_number_is_given(capsys):
+    with pytest.raises(SystemExit):
+        detr_scratch.main(["finetune", "--help"])
+    said = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    assert "of which kind they are (how many: --num-queries)" in said
 
 
 def test_one_epoch_of_fine_tuning_runs_resumes_without_the_weights_and_evaluates(

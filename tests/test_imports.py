@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "scratch.config": (),
     "scratch.convert": (),
     "scratch.download": (),
+    "scratch.download_many": ("scratch.download",),
     "scratch.detector": ("scratch.config", "scratch.data", "scratch.evaluation", "scratch.model", "scratch.training",
                          "scratch.weights"),
     "scratch.weights": ("scratch.convert", "scratch.download", "scratch.training.checkpoint"),

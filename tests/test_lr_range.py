@@ -86,6 +86,13 @@ def test_a_range_test_writes_what_it_saw_and_is_drawn_again_from_that(
         lr_range(replace(arguments, redraw=True, out=Path("nowhere")))
 
 
+def test_data_at_paths_of_its_own_is_called_by_its_images(arguments: LrRangeArguments) -> None:
+    paths = {f"{split}_{part}": str(Path("set") / where) for split in ("train", "val") for part, where in (
+        ("images", split), ("annotations", f"annotations/instances_{split}.json"))}
+    found = measure(replace(arguments, config=changed(arguments.config, {"data": "shapes", **paths})))
+    assert found["data"] == "train"
+
+
 def test_a_loss_that_is_not_finite_ends_the_test_and_keeps_what_was_before(
     arguments: LrRangeArguments, monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,15 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference import ReferenceCriterion, build_reference
+from reference import ReferenceCriterion, ReferenceMuon, build_reference
 from scratch.config import PRESETS, LossConfig, ModelConfig
 from scratch.model.detr import build_detr
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
+from scratch.training.muon import Muon
 
 SMALL = ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=2, dec_layers=3,
                     num_queries=7, dropout=0.0, num_classes=5)
 LOSS = LossConfig(eos_coef=0.125)  # a weight that float32, in which torch.nn's criterion keeps it, holds exactly
+FOCAL = PRESETS["tiny"].loss
+ANCHORS = {
+    "tiny": replace(SMALL, queries="proposal", classification="focal", fine_memory=True, dilation=True, norm="batch"),
+    "stride 32": replace(SMALL, queries="proposal", classification="focal", fine_memory=True),
+    "more queries than cells": replace(SMALL, queries="proposal", classification="focal", num_queries=23),
+    "anchor": replace(SMALL, queries="anchor", classification="focal", fine_memory=True),
+    "anchor, softmax": replace(SMALL, queries="anchor"),
+}
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -34,16 +43,34 @@ def both(config: ModelConfig):
     """Ours and torch.nn's with the same random weights, norms and biases included, in float64."""
     ours, theirs = build_detr(config).double(), build_reference(config).double()
     for name, tensor in ours.state_dict().items():
-        if tensor.dim() == 1:
+        if tensor.dim() == 1 or tensor.dim() == 2 and not tensor.any():
             tensor += (0.2 * torch.rand_like(tensor)) if name.endswith("var") else 0.2 * torch.randn_like(tensor)
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if PRESETS[name].model.queries == "learned"])
-def test_the_state_dict_of_each_loads_strictly_into_the_other(preset):
+def criteria(config: ModelConfig, loss: LossConfig) -> tuple[SetCriterion, ReferenceCriterion]:
+    focal = config.classification == "focal"
+    matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou, focal)
+    return SetCriterion(5, matcher, loss), ReferenceCriterion(5, loss, focal).double()
+
+
+def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert set(got) == set(expected)
+    for name in got:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-9, atol=1e-9,
+                                   msg=lambda m, name=name: f"{name}: {m}")
+
+
+def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("config", [*(config.model for config in PRESETS.values()), ANCHORS["anchor"]],
+                         ids=[*PRESETS, "anchor"])
+def test_the_state_dict_of_each_loads_strictly_into_the_other(config):
     with torch.device("meta"):
-        ours, theirs = build_detr(preset), build_reference(PRESETS[preset].model)
+        ours, theirs = build_detr(config), build_reference(config)
     assert {name: t.shape for name, t in ours.state_dict().items()} == {
         name: t.shape for name, t in theirs.state_dict().items()}
     for one, other in ((ours, theirs), (theirs, ours)):
@@ -57,29 +84,69 @@ def test_the_state_dict_of_each_loads_strictly_into_the_other(preset):
 def test_loss_and_every_gradient_of_the_whole_detector_are_equal(norm, dilation, training):
     ours, theirs = (model.train(training) for model in both(replace(SMALL, norm=norm, dilation=dilation)))
     inputs, truth = batch(), targets(3, 2)
-    criterion, reference = SetCriterion(5, HungarianMatcher(), LOSS), ReferenceCriterion(5, LOSS).double()
+    criterion, reference = criteria(SMALL, LOSS)
     total = criterion.total(criterion(ours(*inputs), truth))
     expected = reference.total(reference(theirs(*inputs), truth))
     torch.testing.assert_close(total, expected, rtol=1e-9, atol=1e-9)
     total.backward(), expected.backward()
-    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+    assert_same(gradients(ours), gradients(theirs))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("config", ANCHORS.values(), ids=list(ANCHORS))
+def test_every_loss_and_gradient_of_a_detector_of_anchors_is_equal(config, training):
+    ours, theirs = (model.train(training) for model in both(config))
+    inputs, truth = batch(), targets(3, 2)
+    criterion, reference = criteria(config, FOCAL if config.classification == "focal" else LOSS)
+    losses, expected = criterion(ours(*inputs), truth), reference(theirs(*inputs), truth)
+    assert_same(losses, expected)
+    criterion.total(losses).backward(), reference.total(expected).backward()
+    assert_same(gradients(ours), gradients(theirs))
 
 
 @pytest.mark.parametrize("aux_loss", [True, False])
-def test_the_output_dicts_are_equal(aux_loss):
-    ours, theirs = both(replace(SMALL, aux_loss=aux_loss))
+@pytest.mark.parametrize("config", [SMALL, *ANCHORS.values()], ids=["learned", *ANCHORS])
+def test_the_output_dicts_are_equal(config, aux_loss):
+    ours, theirs = both(replace(config, aux_loss=aux_loss))
     inputs = batch()
     torch.testing.assert_close(ours(*inputs), theirs(*inputs), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("changes", [{"groups": 2}, {"denoising": 3}])
+def test_what_the_reference_has_not_is_refused(changes):
+    with pytest.raises(ValueError, match="take groups=1 and denoising=0"):
+        build_reference(replace(ANCHORS["tiny"], **changes))
 
 
 @pytest.mark.parametrize("sizes", [(3, 2), (0, 4), (1, 0), (0, 0), (9, 7)])
 def test_every_loss_is_equal_whatever_the_number_of_objects(sizes):
     ours, _ = both(SMALL)
     outputs, truth = ours(*batch()), targets(*sizes)
-    losses = SetCriterion(5, HungarianMatcher(), LOSS)(outputs, truth)
-    expected = ReferenceCriterion(5, LOSS).double()(outputs, truth)
-    assert set(losses) == set(expected)
-    for name in losses:
-        torch.testing.assert_close(losses[name], expected[name], rtol=1e-9, atol=1e-9,
-                                   msg=lambda m, name=name: f"{name}: {m}")
+    criterion, reference = criteria(SMALL, LOSS)
+    assert_same(criterion(outputs, truth), reference(outputs, truth))
+
+
+@pytest.mark.parametrize("quality", [0.0, 0.5])
+@pytest.mark.parametrize("sizes", [(3, 2), (0, 4), (1, 0), (0, 0), (9, 7)])
+def test_every_focal_loss_is_equal_whatever_the_number_of_objects(sizes, quality):
+    ours, _ = both(ANCHORS["tiny"])
+    outputs, truth = ours(*batch()), targets(*sizes)
+    criterion, reference = criteria(ANCHORS["tiny"], replace(FOCAL, quality=quality))
+    assert_same(criterion(outputs, truth), reference(outputs, truth))
+
+
+def test_three_steps_of_muon_are_equal():
+    shapes, maps = [(5, 3, 2, 2), (5, 3, 2, 2), (7, 4), (15, 5), (4, 9)], [1, 1, 1, 3, 2]
+    start = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    sides = []
+    for kind in (Muon, ReferenceMuon):
+        weights = [torch.nn.Parameter(weight.clone()) for weight in start]
+        sides.append((weights, kind([{"params": weights, "maps": maps, "lr": 0.1, "weight_decay": 0.3}])))
+    for _ in range(3):
+        steps = [torch.randn_like(weight) for weight in start]
+        for weights, optimizer in sides:
+            for weight, gradient in zip(weights, steps):
+                weight.grad = gradient.clone()
+            optimizer.step()
+    (ours, _), (theirs, _) = sides
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)

@@ -11,6 +11,7 @@ import json
 import math
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -25,6 +26,7 @@ from optuna.trial import TrialState
 
 from commands import children, sweep_study, sweep_trial
 from commands.children import Children
+from commands.command_line import OTHER_COMMANDS
 from commands.search_space import changed, differing, parse_space, settings
 from commands.sweep import SweepArguments, evaluations, prepared, run_all, sweep
 from commands.sweep_study import SharedStudy
@@ -289,6 +291,26 @@ def test_data_that_is_not_there_is_refused_before_any_trial(folder: Path) -> Non
     with pytest.raises(FileNotFoundError, match="data = 'nowhere'"):
         prepared(replace(arguments(), config=changed(TINY, {"data": "nowhere"})))
     assert not Path("out").exists()
+
+
+def test_data_at_paths_of_its_own_is_called_by_its_images(folder: Path) -> None:
+    paths = {f"{split}_{part}": str(Path("set") / where) for split in ("train", "val") for part, where in (
+        ("images", split), ("annotations", f"annotations/instances_{split}.json"))}
+    given = arguments()
+    shared = prepared(replace(given, config=changed(given.config, {"data": "shapes", **paths})))
+    assert summary(shared)["data"] == "train"
+
+
+def test_the_commands_that_the_page_recommends_set_the_best_beside_the_default_over_seeds(
+    folder: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_all(prepared(arguments("lr=0.01,0.04,0.002", sampler="grid")), jobs=1)
+    commands = [line for line in Path("out/sweep.md").read_text().splitlines() if "--space seed=1,2,3" in line]
+    capsys.readouterr()
+    for command, lr in zip(commands, ("0.002", "0.040"), strict=True):  # the default first
+        name, *words = shlex.split(command)[2:]
+        sweep(OTHER_COMMANDS[name][0]([*words, "--device", "cpu"]))
+        assert f"AP over 3 seeds: mean {lr} ({lr} to {lr})." in capsys.readouterr().out  # the stand-in has no luck
 
 
 def test_only_the_best_few_trials_keep_their_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,15 +233,23 @@ def test_weights_of_the_same_network_are_all_kept(config):
     (PROPOSALS, ("proposal_head.class_embed.weight", "proposal_head.class_embed.bias", "class_embed.weight",
                  "class_embed.bias")),
 ], ids=["learned", "anchor", "proposal"])
-def test_the_class_heads_of_another_number_of_classes_keep_their_initial_values(config, heads):
-    old, new = drawn(config), drawn(config, num_classes=7)
+@pytest.mark.parametrize("classes", ["abcdefg", "acb"], ids=["another number", "another order"])
+def test_the_class_heads_of_other_classes_keep_their_initial_values(config, heads, classes):
+    old, new = drawn(config), drawn(config, num_classes=len(classes))
     initial = {key: value.clone() for key, value in new.state_dict().items()}
-    adapted = adapt(new, given(old))
+    adapted = adapt(new, replace(given(old), classes={"ids": [1, 2, 3], "names": ["a", "b", "c"]}), tuple(classes))
     assert set(adapted.replaced) == set(heads)
     assert same(new.state_dict(), {**old.state_dict(), **{head: initial[head] for head in heads}}, "label_embed.")
     if config is ANCHORS:  # all anchors' queries begin as "unknown", which is no class
         assert torch.equal(new.label_embed.weight[-1], old.label_embed.weight[-1])
         assert torch.equal(new.label_embed.weight[:-1], initial["label_embed.weight"][:-1])
+
+
+@pytest.mark.parametrize("known, classes", [("abc", "abc"), ("abc", None), (None, "abc")])
+def test_class_heads_are_kept_unless_it_is_known_that_they_mean_other_classes(known, classes):
+    old, new = drawn(ANCHORS), drawn(ANCHORS)
+    weights = replace(given(old), classes=known and {"ids": [4, 5, 6], "names": list(known)})
+    assert adapt(new, weights, classes and tuple(classes)).replaced == () and same(new.state_dict(), old.state_dict())
 
 
 @pytest.mark.parametrize("config, name", [(SMALL, "query_embed.weight"), (ANCHORS, "refpoint_embed.weight")],
@@ -307,7 +315,7 @@ def test_the_report_counts_and_names_what_became_of_everything():
     backbone = sum(p.numel() for p in model.backbone.parameters())
     total = sum(p.numel() for p in model.parameters())
     assert f"loaded    {len(model.state_dict()) - 3:>4}" in text and "backbone.layer1 (" in text
-    assert "replaced     2  (another number of classes: begins at random) class_embed.weight, class_embed.bias" in text
+    assert "replaced     2  (of other classes: begins at random) class_embed.weight, class_embed.bias" in text
     assert "shortened    1  (the first of its rows) query_embed.weight" in text
     assert f"frozen    {len(list(model.backbone.parameters())):>4}  (never trained) backbone.conv1.weight" in text
     assert f"{total - backbone:,} of {total:,} parameters learn" in text

@@ -42,8 +42,6 @@ class Document:
 
     title: str
     folder: Path
-    """where the pictures lie, and the report will"""
-    folder: Path
     """where the pictures lie, and where the report will"""
     blocks: list[tuple[str, str]] = field(default_factory=list)
     """each as Markdown and as HTML"""

@@ -10,7 +10,7 @@
 
 Drawn from an analysed run, a plain dict that lies beside the charts in analysis.json, from which
 `python -m scratch.analysis.report FOLDER` draws them again. Of many classes the charts show those
-that the dict holds, and say of how many. White paper, whatever the page; Okabe and Ito's colours.
+with the most mistakes, and say of how many. White paper, whatever the page; Okabe and Ito's colours.
 Proven in tests/analysis/test_error_charts.py.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")  # a file, never a window
 from matplotlib import pyplot as plt  # noqa: E402
@@ -35,6 +36,7 @@ from scratch.analysis.run_summary import number  # noqa: E402
 BLUE, RED, GREEN, PINK, ORANGE, SKY = COLOURS
 GREY, INK = "#8A8A8A", "#444444"
 KIND_COLOURS = dict(zip(KINDS, (BLUE, ORANGE, PINK, SKY, RED, GREY)))
+MOST_CLASSES = 20  # shown here, and in the report's table; all are counted
 _LONGEST = 22  # letters of a class's name
 
 
@@ -43,9 +45,14 @@ def short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST - 1]}…"
 
 
+def shown_classes(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those with the most mistakes, which stand first."""
+    return run["classes"][:MOST_CLASSES]
+
+
 def draw_errors(run: dict[str, Any]) -> Optional[Figure]:
     """Bars of ΔAP50: the six kinds; false and not found; the kinds in each class. None if nothing was to be found."""
-    cost, classes = run["errors"]["cost"], [c for c in run["classes"] if c["cost"]]
+    cost, classes = run["errors"]["cost"], [c for c in shown_classes(run) if c["cost"]]
     if not cost:
         return None
     figure, (kinds, special, by_class) = plt.subplots(
@@ -79,13 +86,13 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colours: Se
 
 
 def _of_all(run: dict[str, Any]) -> str:
-    hidden = run["classes_in_all"] - len(run["classes"])
-    return f" ({len(run['classes'])} of {run['classes_in_all']})" if hidden > 0 else ""
+    count = len(run["classes"])
+    return f" ({MOST_CLASSES} of {count})" if count > MOST_CLASSES else ""
 
 
 def draw_precision_recall(run: dict[str, Any]) -> Optional[Figure]:
     """Precision against recall, a panel for each class with objects; None if there is none."""
-    classes = [c for c in run["classes"] if c["curves"]]
+    classes = [c for c in shown_classes(run) if c["curves"]]
     if not classes:
         return None
     columns = min(5, len(classes))
@@ -114,8 +121,16 @@ def draw_precision_recall(run: dict[str, Any]) -> Optional[Figure]:
 
 
 def draw_confusion(run: dict[str, Any]) -> Figure:
-    """The confusion matrix: counts as text, shares of a row as shades; the last row, of nothing, has none."""
+    """The confusion matrix: counts as text, shares of a row as shades; the last row, of nothing, has none.
+
+    All classes that are not shown are one row and one column.
+    """
     names, matrix = [short(name) for name in run["confusion"]["names"]], run["confusion"]["matrix"]
+    others = len(names) - 1 - MOST_CLASSES
+    if others > 0:
+        names[MOST_CLASSES:-1] = [f"{others} others"]
+        for axis in (0, 1):
+            matrix = np.add.reduceat(matrix, [*range(MOST_CLASSES + 1), MOST_CLASSES + others], axis).tolist()
     count = len(names)
     side = max(4.2, 0.46 * count + 2.2)
     figure, axes = plt.subplots(figsize=(side + 2.2, side), layout="constrained")

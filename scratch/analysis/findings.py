@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from scratch.analysis.run_summary import number
+from scratch.analysis.sweep_report import NOISE
 
-# Costs and differences of AP below these are not worth a sentence. One seed's AP moves by about 0.01 from run to run.
-LEAST_COST, LEAST_DIFFERENCE, CHANCE = 0.005, 0.05, 0.01
+LEAST_COST, LEAST_DIFFERENCE = 0.005, 0.05  # costs and differences of AP below these are not worth a sentence
 LEAST_OBJECTS = 10  # of a class or a size: with fewer, AP is chance
 LEAST_CONFUSED = (3, 0.05)  # cases, and share of the class's objects
 LEAST_GAP = 0.1  # between score and share of right ones
@@ -40,8 +40,9 @@ KINDS = {  # what it is, and what to try
 
 
 def findings(run: dict[str, Any]) -> list[str]:
-    """Sentences about one run: how good it is, what costs most, which class and size, confusions, scores, its curve."""
-    rules = (_headline, _dearest, _false_or_missed, _worst_class, _size, _loose, _confused, _queries, _scores, _curve)
+    """Sentences about one run: how good it is, what costs most, class and size, confusions, scores, its course."""
+    rules = (_headline, _dearest, _false_or_missed, _worst_class, _size, _loose, _confused, _queries, _scores, _curve,
+             _warned)
     return [sentence for rule in rules if (sentence := rule(run))]
 
 
@@ -124,8 +125,8 @@ def _loose(run: dict[str, Any]) -> Optional[str]:
 
 def _confused(run: dict[str, Any]) -> Optional[str]:
     names, matrix = run["confusion"]["names"], run["confusion"]["matrix"]
-    pairs = [(matrix[i][j], i, j) for i in range(run["confusion"]["classes"])
-             for j in range(run["confusion"]["classes"]) if i != j]
+    classes = range(len(names) - 1)  # the last row and column are those of nothing
+    pairs = [(matrix[i][j], i, j) for i in classes for j in classes if i != j]
     if not pairs:
         return None
     count, i, j = max(pairs, key=lambda pair: pair[0])
@@ -160,13 +161,22 @@ def _curve(run: dict[str, Any]) -> Optional[str]:
     if not log or not log["last"] or None in (log["best"]["AP"], log["last"]["AP"]):
         return None
     best, last, earlier = log["best"], log["last"], log["earlier"]
-    if earlier and earlier["AP"] is not None and last["AP"] - earlier["AP"] >= 2 * CHANCE:
+    if earlier and earlier["AP"] is not None and last["AP"] - earlier["AP"] >= NOISE:
         return (f"AP was still rising, from {earlier['AP']:.3f} at step {earlier['step']:,} to {last['AP']:.3f} at "
                 f"step {last['step']:,}: a longer run may gain more.")
-    if best["AP"] - last["AP"] >= 2 * CHANCE:
+    if best["AP"] - last["AP"] >= NOISE:
         return (f"After its best evaluation (AP {best['AP']:.3f} at step {best['step']:,}) the run fell to "
                 f"{last['AP']:.3f}: it learns its training images by heart, or the rate is too high.")
     return None
+
+
+def _warned(run: dict[str, Any]) -> Optional[str]:
+    warned = (run["log"] or {}).get("warned")
+    if not warned:
+        return None
+    said = [f"{what} ({f'{len(steps):,} times, first ' if len(steps) > 1 else ''}at step {steps[0]:,})"
+            for what, steps in warned.items()]
+    return f"**Warnings during the run**: {', '.join(said)}. `log.jsonl` says what each means and what to try."
 
 
 def compared(runs: list[dict[str, Any]]) -> list[str]:
@@ -180,9 +190,9 @@ def compared(runs: list[dict[str, Any]]) -> list[str]:
         return []
     first, second = known[:2]
     gain = first["figures"]["AP"] - second["figures"]["AP"]
-    if gain < CHANCE:
+    if gain < NOISE:
         return [f"{first['name']} and {second['name']} are as good as each other: their APs, "
-                f"{first['figures']['AP']:.3f} and {second['figures']['AP']:.3f}, differ by less than two seeds may."]
+                f"{first['figures']['AP']:.3f} and {second['figures']['AP']:.3f}, differ by no more than two seeds do."]
     kinds = {kind: second["errors"]["cost"].get(kind, 0.0) - first["errors"]["cost"].get(kind, 0.0) for kind in KINDS}
     kind = max(kinds, key=lambda name: kinds[name])
     if first["figures"]["AP50"] < second["figures"]["AP50"]:  # better boxes, then, and not fewer mistakes

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
-from scratch.analysis.layer_pages import colours_by_depth, depth_bar, powers_axis, units_of, words
+from scratch.analysis.layer_pages import colours_by_depth, depth_bar, powers_axis, save, units_of, words
 from scratch.analysis.layer_watch import ATTENTIONS
 from scratch.analysis.learning_curve import COLOURS
 
@@ -127,14 +127,15 @@ def _by_layer(losses: dict[str, list[float]], name: str) -> list[list[float]]:
 
 def draw_attention(content: dict[str, Any], path: Path) -> None:
     """Entropy ÷ log(keys) of every head at every batch: a row of maps for each attention, a map for each layer."""
-    looks = {name: content["attention"][name]["entropy"] for name in ATTENTIONS if content["attention"].get(name)}
-    columns = max(len(batches[0]) for batches in looks.values())
-    heads = len(next(iter(looks.values()))[0][0])
+    looks = {name: content["attention"][name] for name in ATTENTIONS if content["attention"].get(name)}
+    columns = max(len(look["entropy"][0]) for look in looks.values())
+    heads = len(next(iter(looks.values()))["entropy"][0][0])
     figure, panels = plt.subplots(len(looks), columns, squeeze=False, layout="constrained",
                                   figsize=(1.9 + 2.5 * columns, 0.8 + len(looks) * (1.15 + 0.16 * heads)))
     extent = _extent(content, heads)
-    for (name, batches), row in zip(looks.items(), panels):
-        maps = np.array(batches, dtype=float).transpose(1, 2, 0)  # (layers, heads, batches)
+    for (name, look), row in zip(looks.items(), panels):
+        maps = np.array(look["entropy"], dtype=float).transpose(1, 2, 0)  # (layers, heads, batches)
+        undivided = np.array(look["undivided"][0], dtype=float).mean(1)  # (layers,), at the first batch
         for depth, axes in enumerate(row):
             if depth >= len(maps):
                 axes.set_axis_off()
@@ -142,7 +143,8 @@ def draw_attention(content: dict[str, Any], path: Path) -> None:
             image = axes.imshow(maps[depth], aspect="auto", cmap="cividis", vmin=0, vmax=1, extent=extent,
                                 interpolation="nearest")
             first, last = maps[depth, :, [0, -1]].mean(1)
-            axes.set_title(f"{words(name)} {depth + 1}\n{first:.2f} → {last:.2f}", fontsize=8.5)
+            axes.set_title(f"{words(name)} {depth + 1}\n{first:.2f} → {last:.2f}; undivided {undivided[depth]:.2f}",
+                           fontsize=8.5)
             axes.set_yticks(range(1, heads + 1, 1 if heads <= 8 else 3))
             axes.set_xlabel("batch", fontsize=8)
         row[0].set_ylabel("head")
@@ -257,5 +259,4 @@ def _save(figure: Any, path: Path) -> None:
     for axes in figure.findobj(Axes):
         if axes.get_xlabel() == "batch":  # there is none between two
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    save(figure, path)

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter, MaxNLocator
+from PIL import Image
 
 from scratch.analysis.layer_groups import page_of
 from scratch.analysis.layer_watch import KINDS
@@ -84,6 +85,18 @@ def words(name: str, without: str = "") -> str:
     return (name.removeprefix(f"{without}_") or name).replace("_", " ")
 
 
+def save(figure: Figure, path: Path) -> None:
+    """Into a PNG of at most 256 colours: a third of the bytes, and a set has thirty charts."""
+    figure.savefig(path, dpi=110, facecolor="white")
+    plt.close(figure)
+    to_palette(path)
+
+
+def to_palette(path: Path) -> None:
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def draw_page(content: dict[str, Any], page: str, path: Path) -> None:
     """The distributions of one page's groups into a PNG."""
     groups, all_units = pages_of(content)[page], units_of(content)
@@ -114,8 +127,7 @@ def draw_page(content: dict[str, Any], page: str, path: Path) -> None:
     figure.suptitle(f"{words(page)} ({content['about'].get('preset', 'a model')})", weight="bold")
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, min(len(handles), columns + 1)),
                   frameon=False)
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    save(figure, path)
 
 
 def _numbered(content: dict[str, Any], units: list[int]) -> bool:

@@ -53,9 +53,10 @@ OVER_BATCHES = {
     "attention_entropy":
         "Each row of a map is a head, each column a batch; above it the layer's mean, first → last batch. 1 looks at "
         "every key alike, 0 at one alone. Healthy: near 1 at the start, then a slow fall that differs from head to "
-        "head. All near 0 have collapsed: there a softmax has no slope left to learn by. Dividing the scores by √d "
-        "is what makes them begin near 1 (scratch/ops/attention). In DETR the decoder's first self-attention reads "
-        "equal values, so its weights do not matter.",
+        "head. All near 0 have collapsed: there a softmax has no slope left to learn by. \"undivided\": the entropy "
+        "that the first batch's queries and keys would have, were their scores not divided by √d, the square root of "
+        "how many products a score adds up (scratch/ops/attention): the division makes them begin near 1. In DETR the "
+        "decoder's first self-attention reads equal values, so its weights do not matter.",
 }
 
 _QUERY_KEY = (

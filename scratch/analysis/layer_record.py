@@ -8,7 +8,7 @@
     units         [{group, label, kind, parameters}]; below, "units" are in this order
     batches       [1, 2 …], those in which the optimizer took a step (fp16's scaler skips some)
     figures       each of FIGURES: units, batches; None where there is nothing to measure
-    attention     each of ATTENTIONS: {"entropy", "sure"}: batches, layers, heads
+    attention     each of ATTENTIONS: each of LOOKS: batches, layers, heads
     losses        each loss of train_step: batches
     loss_weights  how much each kind of loss counts in the total
     grad_norm     batches, before clipping; clip_max_norm is what it is cut to, 0: not at all

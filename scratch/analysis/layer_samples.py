@@ -99,13 +99,15 @@ class Rows:
         return torch.where(self._valid, values, 0.0).sum(1) / self._counts
 
 
-def attention_figures(weights: Tensor, pad_mask: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
-    """weights (B,N,Q,S), pad_mask (B,S) → each head's entropy (N,) and share of sure rows (N,), means over a sample.
+def attention_figures(weights: Tensor, width: int, pad_mask: Optional[Tensor] = None) -> tuple[Tensor, Tensor, Tensor]:
+    """weights (B,N,Q,S), pad_mask (B,S) → three figures of each head (N,), means over a sample.
 
-        entropy = −Σ_j p_j·log p_j / log(keys)          0: one key has all of it; 1: every key has the same
+    entropy   −Σ_j p_j·log p_j / log(keys): 0 where one key has all of it, 1 where every key has the same
+    sure      the share of rows whose largest weight is above 0.9
+    undivided the entropy that the same queries and keys would have, were their scores not divided by √width
 
-    keys      those of the image that are not padding; an image of one key counts 0
-    sure      a row whose largest weight is above 0.9
+    keys are those of the image that are not padding; an image of one key counts 0. width is how many products a score
+    adds up, d. Scores s/√d gave p = e^(s/√d) / Z; so e^s is p^√d, up to what the sum of the row divides away.
     Dropped weights are 0 and the others larger, so each row is divided by its sum again; that lowers the entropy of a
     head that looks everywhere to 1 + log(1 − dropout)/log(keys), 0.98 for 0.1 and 200 keys.
     """
@@ -113,10 +115,16 @@ def attention_figures(weights: Tensor, pad_mask: Optional[Tensor] = None) -> tup
     images = slice(None, None, stride(B, ROWS))
     p = weights[images, :, ::stride(Q, max(1, ROWS // B))].float()                              # (b,N,q,S)
     p = p / p.sum(-1, keepdim=True).clamp(min=1e-12)
-    nats = -(p * p.clamp(min=1e-12).log()).sum(-1)                                              # (b,N,q)
     keys = (~pad_mask[images]).sum(1) if pad_mask is not None else torch.full((len(p),), S, device=p.device)
-    entropy = nats / keys.clamp(min=2).log()[:, None, None]
-    return entropy.mean((0, 2)), (p.amax(-1) > SURE).float().mean((0, 2))
+    most = keys.clamp(min=2).log()[:, None, None]
+    sharper = (p / p.amax(-1, keepdim=True).clamp(min=1e-12)) ** math.sqrt(width)               # (b,N,q,S)
+    sharper = sharper / sharper.sum(-1, keepdim=True).clamp(min=1e-12)
+    entropy, undivided = (_nats(rows) / most for rows in (p, sharper))                          # (b,N,q)
+    return entropy.mean((0, 2)), (p.amax(-1) > SURE).float().mean((0, 2)), undivided.mean((0, 2))
+
+
+def _nats(p: Tensor) -> Tensor:
+    return -(p * p.clamp(min=1e-12).log()).sum(-1)
 
 
 def sure_share(scores: Tensor) -> Tensor:
@@ -143,9 +151,10 @@ def histograms(samples: Sequence[Sequence[tuple[float, np.ndarray]]], powers: bo
     Returns {"low", "high", "shares": (units) lists of BINS shares, "zeros": (units)}. The bins reach from the 0.1st
     to the 99.9th percentile, and the outermost ones hold what lies beyond. Shares and zeros are 1 together. Where all
     numbers are one, as at the start of many a norm, "low" and "high" are it, and there are no shares.
+    What is not finite has no bin, and is missing in the shares. (Gradients are finite after every step.)
     """
-    kept = [[(weight / max(len(x), 1), np.log10(np.abs(x[x != 0])) if powers else x) for weight, x in unit]
-            for unit in samples]
+    kept = [[(weight / max(len(x), 1), np.log10(np.abs(x[x != 0])) if powers else x[np.isfinite(x)])
+             for weight, x in unit] for unit in samples]
     everything = np.concatenate([np.zeros(0), *(x for unit in kept for _, x in unit)])
     if not everything.size:
         return None

@@ -26,6 +26,7 @@ Proven in tests/analysis/test_layer_watch.py. Read: LayerWatch.__enter__ → _of
 from __future__ import annotations
 
 import inspect
+from statistics import mean
 from typing import Any, Optional
 
 import torch
@@ -40,6 +41,7 @@ from scratch.analysis.layer_samples import (
 FIGURES = ("std_weights", "std_activations", "std_gradients", "mean_abs_activations", "saturation", "update_to_weight")
 KINDS = ("weights", "activations", "gradients")  # of numbers that a unit has
 ATTENTIONS = ("encoder_attention", "decoder_self_attention", "decoder_cross_attention")
+LOOKS = ("entropy", "sure", "undivided")  # what is known of each head: attention_figures
 
 
 class LayerWatch:
@@ -70,8 +72,9 @@ class LayerWatch:
         device = next(iter(parameters.values())).device
         self._weights, self._after, self._gradients = (Rows(len(self._pieces), device) for _ in range(3))
         self._activations = Rows(len(self.units), device)
+        self._seen = self._activations.values, self._activations.lengths  # the activations of the last step
         self._parts = [(piece, parameters[piece.parameter]) for piece in self._pieces]
-        self._looks: dict[str, tuple[Tensor, Tensor]] = {}  # an attention's module → its entropy and sure rows, by head
+        self._looks: dict[str, tuple[Tensor, ...]] = {}  # an attention's module → each of LOOKS, by head
         self._boxes: Optional[Tensor] = None  # the share of box coordinates at an edge
         self._pending: Optional[list[Tensor]] = None
         self._watch_modules()
@@ -86,7 +89,7 @@ class LayerWatch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        del self._weights, self._after, self._gradients, self._activations, self._parts
+        del self._weights, self._after, self._gradients, self._activations, self._seen, self._parts
 
     def _watch_modules(self) -> None:
         seen: dict[str, list[tuple[int, Unit]]] = {}
@@ -127,7 +130,9 @@ class LayerWatch:
 
     def _of_attention(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-        self._looks[name] = attention_figures(output[1], arguments.get("key_padding_mask"))
+        halves = 2 if hasattr(module, "q_place") else 1  # conditional attention's scores are of content and of place
+        width = halves * module.embed_dim // module.num_heads
+        self._looks[name] = attention_figures(output[1], width, arguments.get("key_padding_mask"))
 
     @torch.no_grad()
     def _of_answers(self, module: nn.Module, args: Any, output: dict[str, Any]) -> None:
@@ -146,6 +151,8 @@ class LayerWatch:
         for row, (piece, parameter) in enumerate(self._parts):
             self._after.put(row, sample(_rows_of(parameter, piece)))
         before, seen = self._weights.values, self._activations
+        # Copied: a forward pass that no step follows, as one that overflows, writes over the activations alone.
+        self._seen = seen.values.clone(), list(seen.lengths)
         shares = [sure_share(seen.values[row, :seen.lengths[row]].view(-1, unit.measured[0].stop))
                   for row, unit in enumerate(self.units) if unit.kind == "softmax"]
         self._pending = [
@@ -163,7 +170,7 @@ class LayerWatch:
 
         kept   the share of the gradient that clipping left, by which it is divided again
         Returns each of FIGURES as a list over the units, None where a unit has it not, and "attention": of each of
-        ATTENTIONS its "entropy" and "sure", lists over layers of lists over heads.
+        ATTENTIONS each of LOOKS, lists over layers of lists over heads.
         """
         if self._pending is None:
             return None
@@ -174,11 +181,11 @@ class LayerWatch:
         sure = iter(sure)
         attention: dict[str, dict[str, list[list[float]]]] = {}
         sure_rows: dict[str, float] = {}  # an attention's module → over all its heads
-        for (name, module), entropy, rows in zip(self._attentions, looks[::2], looks[1::2]):
-            group = attention.setdefault(name, {"entropy": [], "sure": []})
-            group["entropy"].append(entropy)
-            group["sure"].append(rows)
-            sure_rows[module] = sum(rows) / len(rows)
+        for i, (name, module) in enumerate(self._attentions):
+            group = attention.setdefault(name, {look: [] for look in LOOKS})
+            for look, of_heads in zip(LOOKS, looks[i * len(LOOKS):]):
+                group[look].append(of_heads)
+            sure_rows[module] = mean(group["sure"][-1])
 
         figures: dict[str, Any] = {name: [] for name in FIGURES}
         for i, (unit, rows) in enumerate(zip(self.units, self._rows)):
@@ -200,8 +207,9 @@ class LayerWatch:
 
     def histograms(self, kept: float = 1.0) -> dict[str, dict[str, Any]]:
         """The distributions of the last step: group → each of KINDS → see `layer_samples.histograms`, or None."""
-        content = {"weights": self._weights, "activations": self._activations, "gradients": self._gradients}
-        samples = {kind: (rows.values.double().cpu().numpy(), rows.lengths) for kind, rows in content.items()}
+        content = {"weights": (self._weights.values, self._weights.lengths), "activations": self._seen,
+                   "gradients": (self._gradients.values, self._gradients.lengths)}
+        samples = {kind: (values.double().cpu().numpy(), lengths) for kind, (values, lengths) in content.items()}
         of_groups: dict[str, dict[str, list[Any]]] = {}
         for i, (unit, rows) in enumerate(zip(self.units, self._rows)):
             group = of_groups.setdefault(unit.group, {kind: [] for kind in KINDS})

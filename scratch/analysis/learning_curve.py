@@ -6,7 +6,7 @@ Reads only what runs wrote (log.jsonl, while they run or afterwards) and draws t
 or the steps of training. Above: AP and AP50 of every evaluation, the loss of the training steps beside that of the
 evaluations, and the length of the gradient. Below, the health signs of `scratch/evaluation/health.py`. A run that did
 not record something is named in that panel. Beside the picture goes the data behind it, small enough to keep, from
-which `--data FOLDER/learning_curve.json` draws it again.
+which `--data FOLDER/learning_curve.json` draws it again, against what it was drawn against.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ def _median(values: Any) -> Optional[float]:
     return median(there) if there else None
 
 
-def draw(curves: list[dict[str, Any]], path: Path, x: Literal["minutes", "steps"] = "minutes") -> None:
-    """Draw the runs' curves into a PNG."""
+def draw(curves: list[dict[str, Any]], path: Path, x: Optional[Literal["minutes", "steps"]] = None) -> None:
+    """Draw the runs' curves into a PNG, against `x`, or else what the data says, or else the minutes."""
+    x = x or curves[0].get("x", "minutes")
     figure, panels = plt.subplots(2, 3, figsize=(14, 8), layout="constrained")
     (precision, loss, gradient), (boxes, matching, layers) = panels
     without: dict[Axes, list[str]] = {axes: [] for axes in panels.flat}  # the runs that did not record it
@@ -115,6 +116,12 @@ def draw(curves: list[dict[str, Any]], path: Path, x: Literal["minutes", "steps"
             axes.set(xticks=[], yticks=[])
             axes.minorticks_off()
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="grey")
+    if all(len(without[axes]) == len(curves) for axes in panels.flat[2:]):  # data of an earlier version
+        for axes in panels.flat[2:]:
+            axes.remove()
+        for axes, place in zip((precision, loss), figure.add_gridspec(1, 2)):
+            axes.set_subplotspec(place)
+        figure.set_size_inches(14, 5)
     handles = [Line2D([], [], color=colour, linewidth=3, label=run["name"])
                for colour, run in zip(COLOURS * len(curves), curves)]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(curves), len(COLOURS)), frameon=False)
@@ -181,14 +188,15 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path, help="folders of training runs")
     parser.add_argument("--data", type=Path, help="a learning_curve.json to draw again, instead of runs")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for learning_curve.png and .json")
-    parser.add_argument("--x", choices=("minutes", "steps"), default="minutes", help="what to draw the curves against")
+    parser.add_argument("--x", choices=("minutes", "steps"), help="what to draw the curves against, and to keep in the "
+                        "data; minutes if neither this nor the data says it")
     arguments = parser.parse_args()
     if bool(arguments.runs) == bool(arguments.data):
         parser.error("name either runs or --data")
     if arguments.data:
         curves = json.loads(arguments.data.read_text(encoding="utf-8"))
     else:
-        curves = [read_run(run) for run in arguments.runs]
+        curves = [read_run(run) | ({"x": arguments.x} if arguments.x else {}) for run in arguments.runs]
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.runs:
         (arguments.out / "learning_curve.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from scratch.analysis.document import Document
-from scratch.analysis.error_charts import CHARTS, draw_compared, save
+from scratch.analysis.error_charts import CHARTS, draw_compared, save, shown_classes
 from scratch.analysis.findings import KINDS, compared, findings
 from scratch.analysis.learning_curve import draw
 from scratch.analysis.run_summary import FIGURES, comparison, number
@@ -149,16 +149,16 @@ def _errors(document: Document, run: dict[str, Any]) -> None:
 
 
 def _classes(document: Document, run: dict[str, Any]) -> None:
-    hidden = run["classes_in_all"] - len(run["classes"])
+    shown, count = shown_classes(run), len(run["classes"])
     rows = [[c["name"], f"{c['objects']:,}", *(number(c[name]) for name in FIGURES),
              number(c["precision"]), number(c["recall"]), f"{c['missed']:,}", f"{c['false']:,}", _dearest(c["cost"])]
-            for c in run["classes"]]
+            for c in shown]
     document.table(["class", "objects", *FIGURES, "precision", "recall", "missed", "false", "costs most"], rows)
     text = ("Precision, recall, missed and false are those of the detections that score "
             f"{run['threshold']['score']:.2f} or more, at an IoU of 0.5.")
-    if hidden > 0:
-        text += (f" Of {run['classes_in_all']} classes, the {len(run['classes'])} with the most mistakes (missed and "
-                 "false) are shown, here and in the charts.")
+    if count > len(shown):
+        text += (f" Of {count} classes, the {len(shown)} with the most mistakes (missed and false) are shown, here and "
+                 "in the charts.")
     document.paragraph(text)
 
 

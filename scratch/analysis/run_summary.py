@@ -22,6 +22,7 @@ def summarise_log(run_dir: Path) -> Optional[dict[str, Any]]:
     best, last   step, epoch, minutes and FIGURES of the evaluation with the highest AP, and of the last one
     earlier      the same of the last evaluation in the first three quarters of the steps; None if there was none
     reached      step and minutes of the first evaluation with an AP50 of REACHED; None if there was none
+    warned       the steps of its warnings, by what was wrong: a guard's name, or how an evaluation's warning begins
     images_per_second, memory_gib   the median of the steps, and the most
     """
     log = Path(run_dir) / "log.jsonl"
@@ -33,6 +34,11 @@ def summarise_log(run_dir: Path) -> Optional[dict[str, Any]]:
     if not records:
         return None
     kept = [{name: r.get(name) for name in ("step", "epoch", "minutes", *FIGURES)} for r in evaluations]
+    warned: dict[str, list[int]] = {}
+    for record in records:
+        guards = [record["guard"]] if record.get("kind") == "warning" else []
+        for what in (*guards, *(text.partition(":")[0] for text in record.get("warnings", ()))):
+            warned.setdefault(what, []).append(record["step"])
     reached = next((r for r in kept if r["AP50"] is not None and r["AP50"] >= REACHED), None)
     return {
         "steps": steps[-1]["step"] if steps else 0, "minutes": records[-1].get("minutes"),
@@ -42,7 +48,7 @@ def summarise_log(run_dir: Path) -> Optional[dict[str, Any]]:
         "reached": reached and {name: reached[name] for name in ("step", "minutes")},
         "images_per_second": _over(median, steps, "images_per_second"),
         "memory_gib": _over(max, steps, "memory_gib"),
-        "warnings": sum(len(r.get("warnings", ())) for r in evaluations)}
+        "warned": warned}
 
 
 def _over(figure: Any, records: Sequence[dict[str, Any]], name: str) -> Optional[float]:

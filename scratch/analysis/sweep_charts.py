@@ -25,7 +25,7 @@ from matplotlib.cm import ScalarMappable  # noqa: E402
 from matplotlib.colors import LinearSegmentedColormap, Normalize  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # noqa: E402
 
 from scratch.analysis.learning_curve import COLOURS  # noqa: E402
 from scratch.analysis.sweep_report import ENOUGH, NOISE, best_trial, judged, place_in_range, spelled  # noqa: E402
@@ -37,14 +37,15 @@ _MAP = LinearSegmentedColormap.from_list("pale to dark", plt.get_cmap("viridis_r
 _JITTER = 0.25  # of the distance between two choices: trials of equal value lie beside each other
 
 
-def draw(results: dict[str, Any], folder: Path) -> None:
-    """Draw all four into `folder`."""
+def draw(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw all four into `folder`; returns the files."""
     charts = {"learning_curves": learning_curves, "parallel_coordinates": parallel_coordinates, "slices": slices,
               "importance": importance}
     for name, chart in charts.items():
         figure = chart(results)
         figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
         plt.close(figure)
+    return [folder / f"{name}.png" for name in charts]
 
 
 def learning_curves(results: dict[str, Any]) -> Figure:
@@ -216,6 +217,9 @@ def _scale(axes: Axes, dimension: dict[str, Any]) -> None:
     low, high = dimension["low"], dimension["high"]
     if dimension["kind"] == "log":
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         margin = (high / low) ** 0.04
         axes.set_xlim(low / margin, high * margin)
     else:

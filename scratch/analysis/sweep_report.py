@@ -1,36 +1,44 @@
 """sweep_report: what may be concluded from the trials of a sweep, and by which rule?
 
-    sweep.json ─▶ conclusions ─▶ sweep.md
+    sweep.json ─▶ conclusions ─▶ sweep.md (sweep_page.py)
 
 Every conclusion is a rule (RULES) applied to figures, and says no more than one run of each trial
 can tell. The rules stand at the end of the page, so that whoever reads a conclusion can take it
-apart. Read: RULES → conclusions → report
+apart. Where the space is the seed alone, all trials are one setting: then there is no best, but
+mean, least and most. Read: RULES → conclusions
 """
 
 from __future__ import annotations
 
 import math
-from statistics import median
+from statistics import mean, median
 from typing import Any, Optional, Sequence
 
 import numpy as np
 
-NOISE = 0.02  # of AP, from one seed to another
+# Of AP, from one seed to another: the median difference of two runs in hyper_parameter_tuning_charts/ablation_shapes/
+# ablation.md, of the variants with an AP above 0.1 (as near to 0 there is nothing to differ). Half differ by more.
+NOISE = 0.02
 ENOUGH = 10  # complete trials, before it is said what matters
 ENOUGH_FOR_DIRECTION, ENOUGH_OF_A_CHOICE = 8, 3
 DIRECTION = 0.5  # of Spearman's ρ
 HALF = 0.5  # of a range, on its own scale
 
 RULES = (
-    f"better: by more than {NOISE}. Two runs that differ in nothing but the seed may differ by that much.",
+    f"better: by more than {NOISE}. In the median, the AP of two runs that differ in the seed alone is so far apart "
+    "(hyper_parameter_tuning_charts/ablation_shapes/ablation.md): half of such pairs differ by more. So a lead is a "
+    "hint, and other seeds have to confirm it.",
+    "no setting is better than another: only of two complete trials or more, where none was ended early or diverged.",
     f"higher or lower was better: Spearman's rank correlation between a number and what it led to is {DIRECTION} or "
     f"more, or −{DIRECTION} or less, over {ENOUGH_FOR_DIRECTION} trials or more.",
     f"the best have A to B: the best quarter (three trials at least, of {ENOUGH_FOR_DIRECTION} complete ones or more) "
     "lies within half of the range.",
-    "at the edge: the best trial lies in the outer tenth of a range, or at an end of a list of three numbers or more.",
+    "at the edge: the best trial lies in the outer tenth of a range, or at an end of a list of three numbers or more. "
+    "To widen it there is no advice where a trial beyond the best one failed.",
     f"one choice better than another: its median is, and both had {ENOUGH_OF_A_CHOICE} trials or more.",
     f"what decided most: Optuna's PED-ANOVA, over {ENOUGH} complete trials or more.",
-    "A trial that was ended early counts with the best that it had; one that failed does not count.",
+    "A trial that was ended early counts with the best that it had. One that diverged (something was not finite) "
+    "counts as 0 for a direction or a choice; one that failed otherwise does not count.",
 )
 
 
@@ -60,6 +68,16 @@ def best_trial(results: dict[str, Any]) -> Optional[dict[str, Any]]:
     return next(iter(judged(results, "complete")), None)
 
 
+def diverged(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trials that ended because something was not finite."""
+    return [trial for trial in results["trials"] if trial["state"] == "failed" and "not finite" in trial["reason"]]
+
+
+def is_of_seeds(results: dict[str, Any]) -> bool:
+    """All trials are one setting, with other seeds."""
+    return list(results["space"]) == ["seed"]
+
+
 def place_in_range(dimension: dict[str, Any], value: float) -> float:
     """Where a number lies in its range, on the range's own scale: 0 at the low end, 1 at the high end."""
     scale = math.log if dimension["kind"] == "log" else float
@@ -87,15 +105,18 @@ def conclusions(results: dict[str, Any]) -> list[str]:
         f"{count} {words.get(state, state)}" for state, count in counts.items() if count) + "."]
     if best is None:
         return [*said, "None is complete, so there is nothing to conclude.", *_failures(trials)]
-    metric = results["metric"]
+    if is_of_seeds(results):
+        return [*said, _over_seeds(results), *_failures(trials)]
+    metric, complete, lost = results["metric"], judged(results, "complete"), diverged(results)
     said.append(f"Best: trial {best['number']} with {metric} {best['value']:.3f} ({in_words(best['values'])}).")
-    worst = judged(results, "complete")[-1]
-    if best["value"] - worst["value"] <= NOISE:
+    if len(judged(results)) + len(lost) == 1:
+        return [*said, "There is no other to compare it with.", *_failures(trials)]
+    if len(complete) > 1 and not counts["pruned"] and not lost and best["value"] - complete[-1]["value"] <= NOISE:
         return [*said, f"All complete trials are within {NOISE} of it, which may be chance: in runs like these no "
-                       "setting is better than another.", *_saved(results), *_failures(trials)]
+                       "setting is better than another.", *_failures(trials)]
     said += [*_against_default(results, best), *_equals(results, best)]
     for name, dimension in results["space"].items():
-        said += _of_parameter(results, name, dimension, best)
+        said += _of_parameter(results, name, dimension, best) if name != "seed" else []
     if results["importance"]:
         shares = sorted(results["importance"].items(), key=lambda item: -item[1])
         said.append("What decided most whether a trial was among the best: "
@@ -106,19 +127,26 @@ def conclusions(results: dict[str, Any]) -> list[str]:
     return [*said, *_saved(results), *_failures(trials)]
 
 
+def _over_seeds(results: dict[str, Any]) -> str:
+    values = [trial["value"] for trial in judged(results, "complete")]
+    of_all = f" of {len(results['trials'])}" if len(values) < len(results["trials"]) else ""
+    return (f"{results['metric']} over {len(values)}{of_all} seeds: mean {mean(values):.3f} "
+            f"({min(values):.3f} to {max(values):.3f}).")
+
+
 def _against_default(results: dict[str, Any], best: dict[str, Any]) -> list[str]:
-    default = next((trial for trial in results["trials"] if trial["is_default"] and trial["value"] is not None), None)
+    default = next((trial for trial in results["trials"] if trial["is_default"]), None)
     if default is None:
         return ["No trial had the default's values, so what the search gained is not known."]
     if default is best:
         return ["These are the default's values: nothing better was found."]
-    gained = best["value"] - default["value"]
     name = f"the default (trial {default['number']})"
     if default["state"] != "complete":
         return [f"{name.capitalize()} was not trained to its end ({default['reason'] or default['state']}), so what "
                 "the search gained is not known."]
+    gained = best["value"] - default["value"]
     return [f"That is {gained:.3f} above {name}, which has {default['value']:.3f}: "
-            f"{'more than' if gained > NOISE else 'within'} the {NOISE} that may be chance."]
+            f"{'more than' if gained > NOISE else 'within'} the {NOISE} by which two seeds differ in the median."]
 
 
 def _equals(results: dict[str, Any], best: dict[str, Any]) -> list[str]:
@@ -133,27 +161,43 @@ def _equals(results: dict[str, Any], best: dict[str, Any]) -> list[str]:
 def _of_parameter(results: dict[str, Any], name: str, dimension: dict[str, Any], best: dict[str, Any]) -> list[str]:
     """Direction, edge or choice: what the figures say of one parameter, if anything."""
     tried = [(trial["values"][name], trial["value"]) for trial in judged(results)]
-    said = []
+    lost = [(trial["values"][name], 0.0) for trial in diverged(results)]
+    value, said, slope, end = best["values"][name], [], 0, 0  # 1: upwards, −1: downwards, 0: neither
     if dimension["kind"] == "choice":
-        said += _choice(results["metric"], name, dimension["values"], tried)
+        said += _choice(results["metric"], name, dimension["values"], tried + lost)
         numbers = sorted(dimension["values"]) if all(map(is_number, dimension["values"])) else []
-        at_end = len(numbers) >= 3 and best["values"][name] in (numbers[0], numbers[-1])
+        if len(numbers) >= 3 and value in (numbers[0], numbers[-1]):
+            end = 1 if value == numbers[-1] else -1
     else:
-        rho = rank_correlation(*zip(*tried))
-        if len(tried) >= ENOUGH_FOR_DIRECTION and abs(rho) >= DIRECTION:
+        rho = rank_correlation(*zip(*tried, *lost))
+        if len(tried) + len(lost) >= ENOUGH_FOR_DIRECTION and abs(rho) >= DIRECTION:
+            slope = 1 if rho > 0 else -1
+            among = f", {len(lost)} of which diverged" if lost else ""
             said.append(f"{name}: {'higher' if rho > 0 else 'lower'} was better (rank correlation {rho:+.2f} over "
-                        f"{len(tried)} trials).")
+                        f"{len(tried) + len(lost)} trials{among}).")
         few = [place_in_range(dimension, trial["values"][name]) for trial in judged(results, "complete")]
         few = few[:max(3, round(len(few) / 4))] if len(few) >= ENOUGH_FOR_DIRECTION else []
         if few and max(few) - min(few) <= HALF:
             numbers = [trial["values"][name] for trial in judged(results, "complete")[:len(few)]]
             said.append(f"{name}: the best {len(few)} have {spelled(min(numbers))} to {spelled(max(numbers))}.")
-        place = place_in_range(dimension, best["values"][name])
-        at_end = min(place, 1 - place) < 0.1
-    if at_end:
-        said.append(f"{name}: the best, {spelled(best['values'][name])}, is at the edge of what was tried: widen it "
-                    "there.")
+        place = place_in_range(dimension, value)
+        end = 1 if place > 0.9 else -1 if place < 0.1 else 0
+    for way in sorted({slope, end} - {0}):
+        failed = [trial for trial in results["trials"] if trial["state"] == "failed" and name in trial["values"]
+                  and way * (trial["values"][name] - value) > 0]
+        if failed:
+            said.append(_failed_beyond(name, value, way, failed))
+        elif way == end:
+            said.append(f"{name}: the best, {spelled(value)}, is at the edge of what was tried: widen it there.")
     return said
+
+
+def _failed_beyond(name: str, value: float, way: int, failed: list[dict[str, Any]]) -> str:
+    numbers = [trial["values"][name] for trial in failed]
+    ends = [spelled(pick(numbers)) for pick in (min, max)]
+    ended = "diverged" if all("not finite" in trial["reason"] for trial in failed) else "failed"
+    return (f"{name}: {'above' if way > 0 else 'below'} the best, {spelled(value)}, trial{'s'[:len(failed) > 1]} "
+            f"{', '.join(str(trial['number']) for trial in failed)} {ended} (at {' to '.join(dict.fromkeys(ends))}).")
 
 
 def _choice(metric: str, name: str, values: list[Any], tried: list[tuple[Any, float]]) -> list[str]:
@@ -188,72 +232,3 @@ def _failures(trials: list[dict[str, Any]]) -> list[str]:
     return [(f"Trial {failed[0]['number']} ({in_words(failed[0]['values'])})" if len(failed) == 1 else
              f"Trials {', '.join(str(trial['number']) for trial in failed)}") + f" failed: {reason}"
             for reason, failed in reasons.items()]
-
-
-# -- the page ------------------------------------------------------------------------------------------------------
-
-
-CHARTS = {
-    "learning_curves.png": "Each line is a trial; the best five are coloured, dashed grey ones were ended early. If "
-                           "good and bad ones part early, more could have been ended sooner; if lines cross late, the "
-                           "pruner (or the budget of a trial) is too short-sighted.",
-    "parallel_coordinates.png": "A line is a trial, its colour what it came to. Where all dark lines pass through one "
-                                "place of an axis, that parameter matters, and that place is the good one; where they "
-                                "spread, it does not matter much.",
-    "slices.png": "Every parameter by itself against what came of it. A slope or a hill is an effect; a band of equal "
-                  "height is none. The best at the edge of a range: widen it.",
-    "importance.png": "How unlike the values among the best trials are to those among all. It says that a parameter "
-                      "mattered within these ranges, not in which direction; one of little importance may be left "
-                      "alone next time.",
-}
-
-
-def report(results: dict[str, Any]) -> str:
-    """The Markdown of sweep.md."""
-    metric, best = results["metric"], best_trial(results)
-    lines = [f"# Sweep: {results['study']}", "",
-             f"Data: {results['data']}, {results['split']} split. Sampler: {results['sampler']}, pruner: "
-             f"{results['pruner']}, seed {results['seed']}, up to {results['jobs']} trial{'s'[:results['jobs'] > 1]} "
-             f"at a time. For all trials: `{results['flags']}`", "",
-             *(f"- {sentence}" for sentence in conclusions(results)), ""]
-    if best is not None:
-        lines += ["The best configuration:", "", "```", best["command"], "```", "",
-                  f"The best of {len(results['trials'])} is partly luck, and what is best in short runs need not be so "
-                  "in long ones. Before it is believed it should win again, with other seeds: a grid over `--space "
-                  "\"seed=1,2,3\"` with these flags, and one with the default's.", ""]
-    lines += [f"Sorted by {metric}, the best of a trial's evaluations; the other figures are of that evaluation.", ""]
-    names = list(results["space"])
-    head = ["trial", "AP", "AP50", "AP75", "steps", "minutes", *names, ""]
-    lines += [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *(
-        _row(trial, metric, names) for trial in _sorted(results)))]
-    lines += ["", "The space:", "", *(f"- {name}: {_range(dimension)}; default {spelled(results['defaults'][name])}"
-                                      for name, dimension in results["space"].items())]
-    for name, reading in CHARTS.items():
-        lines += ["", f"![{name.removesuffix('.png').replace('_', ' ')}]({name})", "", reading]
-    lines += ["", "The rules of the conclusions:", "", *(f"- {rule}" for rule in RULES), ""]
-    return "\n".join(lines)
-
-
-def _sorted(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those that were evaluated first, the best on top."""
-    return sorted(results["trials"], key=lambda trial: (trial["value"] is None, -(trial["value"] or 0)))
-
-
-def _row(trial: dict[str, Any], metric: str, names: list[str]) -> list[str]:
-    figures = ["–"] * 3
-    if trial["value"] is not None:
-        curves = trial["evaluation"]
-        at = max(range(len(curves[metric])), key=lambda k: curves[metric][k] or 0.0)
-        figures = ["–" if curves[name][at] is None else f"{curves[name][at]:.3f}" for name in ("AP", "AP50", "AP75")]
-    note = {"complete": "", "running": "not finished"}.get(trial["state"], trial["reason"])
-    notes = [*(["default"] if trial["is_default"] else []), *([note.replace("|", "\\|")] if note else [])]
-    return [str(trial["number"]), *figures, f"{trial['steps']:,}", f"{trial['minutes']:.1f}",
-            *(spelled(trial["values"].get(name, "–")) for name in names), "; ".join(notes)]
-
-
-def _range(dimension: dict[str, Any]) -> str:
-    if dimension["kind"] == "choice":
-        return ", ".join(map(spelled, dimension["values"]))
-    step = f" in steps of {spelled(dimension['step'])}" if dimension["step"] is not None else ""
-    return (f"{spelled(dimension['low'])} to {spelled(dimension['high'])}{step}"
-            + (" (every factor of ten equally likely)" if dimension["kind"] == "log" else ""))

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from scratch.config import DataConfig
-from scratch.data.coco import SPLITS, Annotations, Classes, find_splits, read_annotations
+from scratch.data.coco import SPLITS, Annotations, Classes, UnknownClass, find_splits, read_annotations
 from scratch.data.images import conversions, read_image, upright_size
 from scratch.data.problems import KINDS, Problem, count, refuse
 
@@ -61,22 +61,25 @@ class Report:
         return "\n".join(lines)
 
 
-def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Container[str] = SPLITS) -> Report:
+def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Container[str] = SPLITS,
+                  classes: Optional[Classes] = None) -> Report:
     """Look at everything that a run on `config` would read.
 
-    decode   True: decode every image; False: headers, checksums and file ends
-    only     the splits to look at, where they are there
-    Raises what `find_splits` raises; every other trouble becomes a Problem of the report.
+    decode    True: decode every image; False: headers, checksums and file ends
+    only      the splits to look at, where they are there
+    classes   what a trained detector's labels count; None: what a new run's would, by `config.classes`
+    Raises what `find_splits` raises, and UnknownClass; every other trouble becomes a Problem of the report.
     """
     splits = {name: paths for name, paths in find_splits(config).items() if name in only}
     lines: list[str] = []
     problems: list[Problem] = []
-    classes: Optional[Classes] = None
     by_bytes: dict[int, list[tuple[str, Path]]] = defaultdict(list)  # file size → (split, file)
     for split, (folder, file) in splits.items():
         try:
             annotations = read_annotations(file, classes, config.limit_train if split == "train" else
-                                           config.limit_val if split == config.eval_split else None)
+                                           config.limit_val if split == config.eval_split else None, config.classes)
+        except UnknownClass:  # the person's mistake, not the file's
+            raise
         except ValueError as error:
             problems.append(Problem("broken annotation file", str(file), str(error)))
             continue

@@ -91,6 +91,10 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
 # -- what the annotations say --------------------------------------------------------------------------------------
 
 
+class UnknownClass(ValueError):
+    """A person asked for a class that the data does not have, or for one twice; nothing is wrong with the data."""
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes behind the labels: label k is category `ids[k]`, called `names[k]`."""
@@ -102,15 +106,16 @@ class Classes:
         return len(self.ids)
 
     def only(self, names: str) -> "Classes":
-        """Those named in "person,car", in that order. Raises ValueError for one that is unknown or named twice."""
+        """Those named in "person,car", in that order. Raises UnknownClass for one that is unknown or named twice."""
         wanted = [name.strip() for name in names.split(",")]
         for name in wanted:
             if name not in self.names:
                 near = difflib.get_close_matches(name, self.names, n=3) or self.names[:20]
-                raise ValueError(f"got {name!r} among the classes, which the data does not have; did you mean "
-                                 f"{' or '.join(near)}? Wanted names out of its {len(self)}, with commas between them")
+                raise UnknownClass(f"got {name!r} among the classes, which the data does not have; did you mean "
+                                   f"{' or '.join(near)}? Wanted names out of its {len(self)}, with commas between "
+                                   "them")
             if wanted.count(name) > 1:
-                raise ValueError(f"got {name!r} among the classes {wanted.count(name)} times, wanted each name once")
+                raise UnknownClass(f"got {name!r} among the classes {wanted.count(name)} times, wanted each name once")
         places = [self.names.index(name) for name in wanted]
         return Classes(tuple(self.ids[k] for k in places), tuple(wanted))
 

@@ -57,7 +57,7 @@ class Detr(nn.Module):
     pred_logits   (B,Q,K+1)   of the last decoder layer; column K is "no object", and missing with focal classification
     pred_boxes    (B,Q,4)     cx, cy, w, h in [0,1] of the unpadded image
     aux_outputs   a list of the same two for the decoder layers before it (left out where config.aux_loss is False)
-    attention     with need_weights=True: see `Transformer`
+    attention     with need_weights=True: see `Transformer`; and "anchors" (B,Q,4), where queries that are boxes begin
 
     In training there may be more for the criterion. `targets` (labels and boxes of each image) are what it denoises.
     group_outputs the same four of each further group of queries
@@ -139,7 +139,7 @@ class Detr(nn.Module):
         T = groups * self.config.num_queries
         if proposals is not None:
             silent = proposals.missing(self.config.num_queries).repeat(1, groups)  # (B,G·Q)
-            silent = torch.cat((silent, silent.new_zeros(len(silent), logits.shape[2] - T)), dim=1)  # (B,T)
+            silent = torch.cat((silent, silent.new_zeros(silent.shape[0], logits.shape[2] - T)), dim=1)  # (B,T)
             logits = logits.masked_fill(silent[..., None], SILENT)
         by_room = [self._as_outputs(*room) for room in zip(logits.split(rooms, dim=2), boxes.split(rooms, dim=2))]
         outputs = by_room[0]
@@ -208,7 +208,7 @@ class Detr(nn.Module):
         if not need_weights:
             return hs, boxes, None, proposals
         attention = gathered_attention(encoder, to_queries, to_memory, (h, w), tuple(cell_mask.shape[1:]))
-        return hs, boxes, attention, proposals
+        return hs, boxes, {**attention, "anchors": anchors[:, :Q]}, proposals
 
     def _boxes(self, hs: Tensor, anchors: Optional[Tensor] = None) -> Tensor:
         """hs (…,D) → boxes (…,4), from the middle of nowhere or from anchors (…,4); float32 under autocast."""

@@ -124,7 +124,8 @@ class TransformerDecoder(nn.Module):
                 need_weights: bool = False) -> tuple[Tensor, list, list]:
         """queries of addresses (Q,D), memory, pos (B,S,D), pad_mask (B,S) → hs (L,B,Q,D), the layers' attentions."""
         memory_keys = memory + pos  # once for all layers
-        query_pos = queries.place.expand(len(memory), -1, -1)  # (B,Q,D): the same questions to every picture
+        # (shape[0]: to an exporter's trace, len() would be a number, and the batch fixed.)
+        query_pos = queries.place.expand(memory.shape[0], -1, -1)  # (B,Q,D): the same questions to every picture
         # Zeros, not noise: the first self-attention then mixes equal values, so it is an idle layer (official, too).
         tgt, hs, self_attention, cross_attention = torch.zeros_like(query_pos), [], [], []
         for layer in self.layers:

@@ -34,7 +34,7 @@ from scratch.ops.boxes import box_iou
 from scratch.ops.nms import batched_nms
 
 # Made by hand, as the released code has it (Detectron2's Base-RCNN-FPN): what a person must choose again for small
-# cells, for long ships, for crowds. DETR's own: the number of queries and six weights of costs and losses.
+# cells, for long ships, for crowds. DETR's own: the number of queries and seven weights of costs and losses.
 STRIDES = (4, 8, 16, 32, 64)                # of the five levels of the pyramid
 SIDES = (32, 64, 128, 256, 512)             # pixels: the root of an anchor's area, one for each level
 RATIOS = (0.5, 1.0, 2.0)                    # height ÷ width, three at every cell

@@ -77,7 +77,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as a checkpoint of this project ({reason}); {wanted}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
-                         "(the official DETR's weights go through scratch.convert)")
+                         f"(of other weights: python detr_scratch.py convert {path} --to ours --out FILE.pt)")
     if content["version"] > VERSION:
         raise ValueError(f"{path} has checkpoint version {content['version']}, this code reads up to {VERSION}: "
                          "update the code, or use the version that wrote it")

@@ -13,9 +13,9 @@
 
 A guard speaks when trouble begins and then is silent until it has ended: one line in the log, one
 mark in the chart. None of them stops a run, for noise can look like trouble; what would spoil the
-weights does (`Run.refuse_non_finite`, to which `first_non_finite` adds where it began). Collapsed
-queries are seen by evaluation/health.py. Each is tried on trouble made by hand in
-tests/training/test_guards.py. Read: the guards → Guards → first_non_finite
+weights does, with a line and a mark, too (`Run.refuse_non_finite`, to which `first_non_finite` adds
+where it began). Collapsed queries are seen by evaluation/health.py. Each is tried on trouble made
+by hand in tests/training/test_guards.py. Read: the guards → Guards → first_non_finite
 """
 
 from __future__ import annotations

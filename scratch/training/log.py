@@ -1,11 +1,11 @@
 """log: what did the run do, step by step, and what does a person see of it meanwhile?
 
 `log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for
-every one of those, a "warning" where a guard (guards.py) speaks; a number that is not finite
-(fp16's gradient norm, in a step that its scaler skips) is null. TensorBoard gets the same
-(tensorboard.py). On a terminal a progress bar shows the newest step, elsewhere a line does now and
-then. A run that resumes first forgets the lines written after its checkpoint, so that the file
-reads as if nothing had happened.
+every one of those, a "warning" where a guard (guards.py) speaks, and where the next step does not
+fit into the memory or is not finite; a number that is not finite (fp16's gradient norm, in a step
+that its scaler skips) is null. TensorBoard gets the same (tensorboard.py). On a terminal a progress
+bar shows the newest step, elsewhere a line does now and then. A run that resumes first forgets the
+lines written after its checkpoint, so that the file reads as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class RunLog:
             self.board.evaluation(record)
 
     def warning(self, record: dict[str, Any], guard: str, text: str) -> None:
-        """Write and say what a guard saw in the step of `record`."""
+        """Write and say what a guard saw after the step of `record`, or what went wrong in the next one."""
         if self.active:
             self._write({"kind": "warning", **{name: record[name] for name in ("step", "epoch", "minutes")},
                          "guard": guard, "text": text})

@@ -16,6 +16,7 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from typing import Any, Callable, Iterable, Iterator
 
@@ -88,8 +89,9 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
             waiting = time.perf_counter()
             for batches in _groups(loader, run.config.train.accumulate):
                 started = time.perf_counter()
-                with profile.step(), _said_where(run, batches):
-                    record = step_that_fits(train_step, run, batches, log.say)
+                warn = partial(log.warning, {"step": run.step, "epoch": run.epoch, "minutes": run.minutes})
+                with profile.step(), _said_where(run, batches, partial(warn, "not finite")):
+                    record = step_that_fits(train_step, run, batches, partial(warn, "out of memory"))
                 interrupt.agree(run.distributed)
                 run.advance(len(batches))
                 images = [target["image_id"] for batch in batches for target in batch.targets]
@@ -103,24 +105,27 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
                     log.warning(record, *alert)
                 if report := profile.note(record):
                     log.say(report)
-                waiting = now
                 if run.finished() or interrupt.agreed:
                     break
                 if run.step % run.config.train.checkpoint_every == 0:
                     run.save()
+                waiting = time.perf_counter()  # only here: what was done since `now` is no waiting for images
             run.close_epoch()
             run.save()
-    profile.close()
+    if report := profile.close():
+        log.say(report)
     return run.complete()
 
 
 @contextmanager
-def _said_where(run: Run, batches: list[Any]) -> Iterator[None]:
-    """To the word that something is not finite, add where it began."""
+def _said_where(run: Run, batches: list[Any], warn: Callable[[str], None]) -> Iterator[None]:
+    """To the word that something is not finite, add where it began, and let the log have it."""
     try:
         yield
     except FloatingPointError as error:
-        raise FloatingPointError(" ".join(filter(None, (str(error), first_non_finite(run, batches))))) from error
+        text = " ".join(filter(None, (str(error), first_non_finite(run, batches))))
+        warn(text)
+        raise FloatingPointError(text) from error
 
 
 def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

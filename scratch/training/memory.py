@@ -25,8 +25,8 @@ from scratch.training.run import Run
 
 
 def step_that_fits(step: Callable[[Run, list[Any]], dict[str, float]], run: Run, batches: list[Any],
-                   say: Callable[[str], None]) -> dict[str, float]:
-    """`step(run, batches)`, with every batch in as many parts as the memory asks for; what it was is said.
+                   warn: Callable[[str], None]) -> dict[str, float]:
+    """`step(run, batches)`, with every batch in as many parts as the memory asks for; `warn` is told what it was.
 
     Raises torch.OutOfMemoryError where a single image does not fit, and on several devices (the others would wait for
     this one's gradients for ever).
@@ -44,7 +44,7 @@ def step_that_fits(step: Callable[[Run, list[Any]], dict[str, float]], run: Run,
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         run.parts *= 2
-        say(f"{largest} images at once do not fit into the memory of {run.device}: from here on they pass in "
-            f"{run.parts} parts, {-(-largest // 2)} images at once, and share one step as before. (--batch-size "
-            f"{max(1, run.config.train.batch_size // run.parts)} --accumulate "
-            f"{run.config.train.accumulate * run.parts} is the same from the start)")
+        warn(f"{largest} images at once do not fit into the memory of {run.device}: from here on they pass in "
+             f"{run.parts} parts, {-(-largest // 2)} images at once, and share one step as before. (--batch-size "
+             f"{max(1, run.config.train.batch_size // run.parts)} --accumulate "
+             f"{run.config.train.accumulate * run.parts} is the same from the start)")

@@ -38,6 +38,7 @@ from scratch.training.run import Run
 WARM_UP = 5  # steps before the first round: the very first ones allocate, and start the loader's workers
 TIMED = 5    # steps of the first round
 TRACED = 2   # of the last one; each is some megabytes of trace
+STEPS = WARM_UP + TIMED + 1 + TRACED
 # The forward pass by the methods that do it; what a model does not have is left out.
 FORWARD = {"backbone": ("backbone.stages",), "encoder": ("input_proj.forward", "transformer.encoder.forward"),
            "proposals": ("proposal_head.forward",), "fine memory": ("fine_memory.forward",),
@@ -126,7 +127,7 @@ class Profile:
         """Take in a step's log record; after the last step of all, return what to print, otherwise ""."""
         if self.marks.marks:
             self.timed.append(self.marks.seconds() | {"data wait": record["data_wait_seconds"]})
-        if not self.on or self.steps <= WARM_UP + TIMED + TRACED:
+        if not self.on or self.steps < STEPS:
             return ""
         self.close()
         times = {part: median(step.get(part, 0.0) for step in self.timed) for part in PARTS}
@@ -138,11 +139,13 @@ class Profile:
         return (f"{table(result)}\n{diagnose(result['seconds'], self.run.config.data.workers)}\n"
                 f"every operation: {folder}/*.pt.trace.json, for ui.perfetto.dev")
 
-    def close(self) -> None:
-        """Write the trace of the steps that there were, and watch no more."""
+    def close(self) -> str:
+        """Write the trace of the steps that there were, watch no more; returns what to print if a table is missing."""
+        missing, self.on = self.on, False
         if self.tracer is not None:
             self.tracer.stop()
-        self.on, self.tracer = False, None
+            self.tracer = None
+        return f"no table from --profile: that takes {STEPS} steps, and {self.steps} were done" if missing else ""
 
 
 def start_tracer(run: Run) -> profile:

@@ -70,19 +70,24 @@ def browser() -> Optional[str]:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="module")
-def visit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What was seen at each step of a visit to the page of a made-up record, without a window, on a narrow screen."""
+def opened(page: Path, *flags: str) -> subprocess.CompletedProcess:
+    """The page in a browser without a window; skipped where there is none."""
     if browser() is None:
         pytest.skip("there is no Chromium to open the page with (chromium, chromium-browser or google-chrome)")
+    return subprocess.run(
+        [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+         f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=20000", *flags, page.as_uri()],
+        capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What was seen at each step of a visit to the page of a made-up record, on a narrow screen."""
     folder = tmp_path_factory.mktemp("page")
     write_page(made_up(), folder / "page.html")
     page = (folder / "page.html").read_text(encoding="utf-8").replace("</body>", VISIT + "</body>")
     (folder / "visited.html").write_text(page, encoding="utf-8")
-    done = subprocess.run(
-        [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-         f"--user-data-dir={folder / 'profile'}", "--window-size=500,900", "--virtual-time-budget=20000", "--dump-dom",
-         (folder / "visited.html").as_uri()], capture_output=True, text=True, timeout=120)
+    done = opened(folder / "visited.html", "--window-size=500,900", "--dump-dom")
     log = re.search(r'<pre id="log">(.*?)</pre>', done.stdout, flags=re.DOTALL)
     assert log, (done.stdout[-3000:], done.stderr[-3000:])
     return json.loads(html.unescape(log[1]))
@@ -144,6 +149,18 @@ def test_the_average_over_heads_is_the_first_map_of_a_layer() -> None:
 # -- in a browser ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("width, height", [(1100, 800), (500, 900)])
+def test_on_a_wide_and_on_a_narrow_screen_light_and_boxes_are_drawn(width: int, height: int, tmp_path: Path) -> None:
+    write_page(made_up(), tmp_path / "page.html")
+    done = opened(tmp_path / "page.html", f"--window-size={width},{height}", f"--screenshot={tmp_path / 'seen.png'}")
+    assert (tmp_path / "seen.png").exists(), done.stderr[-3000:]
+    with Image.open(tmp_path / "seen.png") as picture:
+        assert picture.size == (width, height)
+        seen = {colour for _, colour in picture.convert("RGB").getcolors(width * height)}
+    assert len({colour for colour in seen if max(colour) - min(colour) > 40}) > 100  # the light fades; letters are grey
+    assert all(tuple(bytes.fromhex(colour[1:])) in seen for colour in page_content(made_up())["step_colours"])
+
+
 def test_the_page_opens_with_the_first_detection_in_the_last_layer(visit: dict[str, Any]) -> None:
     opened = visit["opened"]
     assert opened["said"].startswith("1: star 0.90 (query 1), decoder layer 3, averaged over 2 heads: most, 50 %")
@@ -174,9 +191,14 @@ def test_pointing_into_a_box_chooses_its_detection_and_beside_all_boxes_nothing_
 
 def test_a_cell_shows_where_it_looks_and_who_looks_at_it(visit: dict[str, Any]) -> None:
     tapped, looked_at = visit["tapped a cell"], visit["who looks there"]
-    assert "seen from row 2, column 2: most, 50 %" in tapped["said"]  # cell 4 looks at cell 5, and cell 3 at it
+    assert tapped["said"] == (  # cell 4 looks at cell 5, and cell 3 at it
+        "Last encoder layer, averaged over 2 heads; seen from row 2, column 2: most, 50 % of the attention, goes to "
+        "row 2, column 3 of 2 × 3 cells.")
+    assert looked_at["said"] == (
+        "Last encoder layer, averaged over 2 heads; who looks at row 2, column 2: most comes from row 2, column 1 of "
+        "2 × 3 cells, which looks here with 50 % of its attention.")
     assert cell(tapped["lit"], CELLS) == (1, 2) and cell(looked_at["lit"], CELLS) == (1, 0)
-    assert "who looks at row 2, column 2" in looked_at["said"] and set(tapped["hidden"]) == {"layers", "heads"}
+    assert set(tapped["hidden"]) == {"layers", "heads"}
 
 
 def test_the_keyboard_reaches_detections_and_cells(visit: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from scratch.analysis import layer_charts
+from scratch.analysis import layer_charts, layer_pages
 from scratch.analysis.layer_charts import draw_set, plan, write_index
 from scratch.analysis.layer_curves import draw_by_group, draw_clipping, draw_losses
 from scratch.analysis.layer_pages import draw_page
@@ -25,10 +25,8 @@ from tests.analysis.test_layer_watch import with_all_ideas
 from tests.training.test_loop import make_run, random_batch, small_config
 
 
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What two watched steps of a small detector with all ideas, and with clipping, left in a file."""
-    folder = tmp_path_factory.mktemp("set") / "v1"
+def watched(folder: Path) -> Path:
+    """What two watched steps of a small detector with all ideas, and with clipping, leave in a file."""
     config = with_all_ideas(small_config())
     run = make_run(replace(config, train=replace(config.train, clip_max_norm=0.1)), folder)
     with LayerWatch(run.unwrapped, run.optimizer) as watch:
@@ -39,8 +37,12 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             record.add(batch, losses, watch.figures(kept), run.learning_rates())
             record.content["histograms"][moment] = watch.histograms(kept)
     record.content["about"] = {"preset": "small", "parameters": "some", "cost_words": "next to nothing"}
-    record.save(folder)
-    return read_layers(folder)
+    return record.save(folder)
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return read_layers(watched(tmp_path_factory.mktemp("set") / "v1").parent)
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
     """The figures that are drawn while a test runs, as matplotlib's objects: pixels would take a minute."""
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
+    monkeypatch.setattr(layer_pages, "to_palette", lambda _: None)
     monkeypatch.setitem(plt.rcParams, "figure.max_open_warning", 0)
     close = plt.close
     monkeypatch.setattr(plt, "close", figures.append)

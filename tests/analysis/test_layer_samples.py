@@ -82,9 +82,18 @@ def test_the_entropy_of_looking_everywhere_is_one_and_of_one_key_nought() -> Non
     weights = torch.full((2, 3, 5, 8), 1 / 8)
     weights[:, 1] = torch.eye(8)[3]
     weights[:, 2] = torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0, 0])  # log 2 of log 8
-    entropy, sure = attention_figures(weights)
+    entropy, sure, _ = attention_figures(weights, 4)
     assert entropy.tolist() == pytest.approx([1.0, 0.0, 1 / 3], abs=1e-6)
     assert sure.tolist() == [0.0, 1.0, 0.0]
+
+
+def test_the_undivided_entropy_is_that_of_the_scores_times_the_root_of_the_width() -> None:
+    scores = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    scores[1, :, :, 4:] = -math.inf
+    pad_mask = torch.zeros(2, 7, dtype=torch.bool)
+    pad_mask[1, 4:] = True
+    undivided = attention_figures((scores / 11**0.5).softmax(-1), 11, pad_mask)[2]
+    assert undivided.tolist() == pytest.approx(attention_figures(scores.softmax(-1), 11, pad_mask)[0].tolist())
 
 
 def test_padding_is_no_key() -> None:
@@ -92,21 +101,21 @@ def test_padding_is_no_key() -> None:
     weights[0] = 1 / 8
     weights[1, ..., :2] = 1 / 2
     pad_mask[1, 2:] = True
-    assert attention_figures(weights, pad_mask)[0].item() == pytest.approx(1.0)
+    assert attention_figures(weights, 4, pad_mask)[0].item() == pytest.approx(1.0)
     weights[1, ..., :2] = torch.tensor([1.0, 0.0])
     pad_mask[1, 1:] = True  # an image of one key, which has no choice
-    assert attention_figures(weights, pad_mask)[0].item() == pytest.approx(0.5)
+    assert attention_figures(weights, 4, pad_mask)[0].item() == pytest.approx(0.5)
 
 
 def test_weights_under_dropout_are_divided_by_their_sum_again() -> None:
     dropped = torch.tensor([0.3125] * 4 + [0.0])[None, None, None]  # ⅕ each, of which one is dropped: ¼ ÷ 0.8
-    assert attention_figures(dropped)[0].item() == pytest.approx(math.log(4) / math.log(5))
+    assert attention_figures(dropped, 4)[0].item() == pytest.approx(math.log(4) / math.log(5))
 
 
 def test_attention_of_many_images_and_queries_is_sampled_evenly() -> None:
     weights = torch.full((3, 2, 500, 7), 1 / 7)
     weights[1:, 1] = torch.eye(7)[0]
-    entropy, sure = attention_figures(weights)
+    entropy, sure, _ = attention_figures(weights, 4)
     assert entropy.tolist() == pytest.approx([1.0, 1 / 3]) and sure.tolist() == pytest.approx([0.0, 2 / 3])
 
 
@@ -138,6 +147,13 @@ def test_powers_of_ten_are_counted_and_zeros_apart() -> None:
     counted = histograms([[(4, np.array([0.0, 1e-3, -1e-3, 0.1]))]], powers=True)
     assert (counted["low"], counted["high"], counted["zeros"]) == (-3.0, pytest.approx(-1, abs=0.01), [0.25])
     assert counted["shares"][0][0] == 0.5 and counted["shares"][0][-1] == 0.25
+
+
+def test_what_is_not_finite_has_no_bin() -> None:
+    counted = histograms([[(8, np.array([1.0, 2.0, 3.0, 4.0, math.inf, math.inf, -math.inf, math.nan]))]])
+    assert (counted["low"], counted["high"]) == pytest.approx((1.0, 4.0), abs=0.01)
+    assert sum(counted["shares"][0]) == pytest.approx(0.5)
+    assert histograms([[(2, np.array([math.nan, math.inf]))]]) is None
 
 
 def test_numbers_that_are_all_one_have_no_bins_and_none_have_no_histogram() -> None:

@@ -262,6 +262,17 @@ def test_histograms_are_of_the_step_and_gradients_of_before_clipping(tmp_path: P
     assert plain["query_embeddings"]["activations"] is None
 
 
+def test_histograms_stay_those_of_the_last_step_whatever_ran_forward_since(tmp_path: Path) -> None:
+    run = make_run(small_config(), tmp_path)
+    with LayerWatch(run.unwrapped, run.optimizer) as watch:
+        train_step(run, [random_batch(2)])
+        before = watch.histograms()
+        run.unwrapped.class_embed.weight.data[:] = math.nan
+        with pytest.raises(FloatingPointError):
+            train_step(run, [random_batch(2)])
+        assert watch.histograms() == before
+
+
 def small_scale(run: Run) -> None:
     """Begin fp16's loss scale where this small model's gradients do not overflow; 65536 takes several steps to fall."""
     if run.precision.name == "fp16":

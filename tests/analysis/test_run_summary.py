@@ -17,7 +17,16 @@ def test_a_log_is_summarised_by_its_best_and_its_last_evaluation(tmp_path: Path)
     assert summary["steps"] == 7 and summary["minutes"] == 0.7
     assert summary["best"] == {"step": 4, "epoch": None, "minutes": 0.4, "AP": 0.25, "AP50": 0.5, "AP75": 0.125}
     assert summary["last"]["step"] == 6 and summary["earlier"]["step"] == 4  # 3/4 of 7 are 5.25
-    assert summary["reached"] == {"step": 2, "minutes": 0.2} and summary["warnings"] == 1
+    assert summary["reached"] == {"step": 2, "minutes": 0.2}
+
+
+def test_warnings_of_guards_and_of_evaluations_are_kept_with_their_steps(tmp_path: Path) -> None:
+    log = write_run(tmp_path / "a", steps=7) / "log.jsonl"
+    with open(log, "a", encoding="utf-8") as file:
+        file.write('{"kind": "warning", "step": 7, "minutes": 0.7, "guard": "loss spike", "text": "it is high"}\n'
+                   '{"kind": "evaluation", "step": 7, "minutes": 0.7, "warnings": ["query collapse: 5 queries"]}\n')
+    assert summarise_log(tmp_path / "a")["warned"] == {"loss spike": [3, 7], "query collapse": [4, 7]}
+    assert summarise_log(write_run(tmp_path / "b", steps=2))["warned"] == {}
 
 
 def test_what_a_log_does_not_hold_is_none(tmp_path: Path) -> None:

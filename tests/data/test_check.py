@@ -8,7 +8,7 @@ from PIL import Image
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
-from scratch.data.coco import SPLITS
+from scratch.data.coco import SPLITS, Classes
 from scratch.data.problems import KINDS, Problem, refuse
 
 
@@ -130,6 +130,30 @@ def test_wrong_ids_and_entries_are_refused(spoil, kind, sound):
     assert set(_kinds(report)) == {kind}
     with pytest.raises(ValueError, match=kind):
         report.refuse()
+
+
+def test_of_classes_that_are_left_out_nothing_is_counted_and_nothing_refused(sound):
+    sound.box("train", 1, [1, 1, 0, 0], category_id=7)
+    sound.box("train", 2, [5, 5, 4, 4], category_id=7)
+    sound.split("val")["categories"].append({"id": 9, "name": "owl"})
+    sound.box("val", 3, [5, 5, 4, 4], category_id=9)
+    assert set(_kinds(_check(sound))) == {"unknown category id", "zero-size box"}
+    report = _check(sound, classes="cat")
+    report.refuse()
+    assert _kinds(report) == []
+    assert [line.split()[1:7:2] for line in report.splits] == [["2", "2", "1"], ["1", "1", "1"]]  # images boxes classes
+
+
+def test_a_misspelt_class_is_said_before_any_image_is_looked_at(sound, monkeypatch):
+    monkeypatch.setattr("scratch.data.check.look_at_image", lambda *_: pytest.fail("an image was looked at"))
+    with pytest.raises(ValueError, match="^got 'cta' among the classes.*did you mean cat"):
+        _check(sound, classes="cta")
+
+
+def test_data_may_lack_a_class_that_a_trained_detector_knows(sound):
+    known = Classes((3, 9), ("cat", "owl"))
+    data = DataConfig(data=str(sound.write()), classes="cat,owl")
+    assert check_dataset(data, 10, decode=False, only=("val",), classes=known).problems == ()
 
 
 def test_duplicate_annotation_ids_are_coped_with(sound):

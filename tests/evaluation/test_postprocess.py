@@ -60,14 +60,14 @@ def test_half_precision_is_scored_and_scaled_in_float32(dtype: torch.dtype):
     out = outputs(dtype=dtype)
     widened = postprocess({name: value.float() for name, value in out.items()}, SIZES)
     for ours, theirs in zip(postprocess(out, SIZES), widened):
-        for name in ("scores", "labels", "boxes"):
+        for name in ("scores", "labels", "boxes", "queries"):
             torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
 
 
 def test_one_query_and_one_class_are_enough():
     [detections] = postprocess(outputs(B=1, Q=1, K=1), SIZES[:1])
     shapes = {name: tuple(value.shape) for name, value in detections.items()}
-    assert shapes == {"scores": (1,), "labels": (1,), "boxes": (1, 4)}
+    assert shapes == {"scores": (1,), "labels": (1,), "boxes": (1, 4), "queries": (1,)}
     assert detections["labels"].dtype == torch.int64
 
 
@@ -107,4 +107,12 @@ def test_the_best_hundred_are_kept_or_as_many_as_there_are_queries(Q, K, N):
     for logits, found in zip(out["pred_logits"], postprocess(out, SIZES, "focal")):
         best = logits.flatten().sigmoid().sort(descending=True).values[:N]
         torch.testing.assert_close(found["scores"], best)
-        assert [len(found[name]) for name in ("scores", "labels", "boxes")] == [N, N, N]
+        assert [len(found[name]) for name in ("scores", "labels", "boxes", "queries")] == [N, N, N, N]
+
+
+def test_every_detection_tells_whose_answer_it_is():
+    out = focal_outputs(2, 7, 5)
+    for b, found in enumerate(postprocess(out, SIZES, "focal")):
+        logits = out["pred_logits"][b, found["queries"], found["labels"]]
+        torch.testing.assert_close(found["scores"], logits.sigmoid())
+    assert [found["queries"].tolist() for found in postprocess(outputs(), SIZES)] == [list(range(7))] * 2

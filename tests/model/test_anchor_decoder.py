@@ -109,3 +109,9 @@ def test_attention_comes_on_request():
     h, w = attention["size"]
     assert attention["decoder_cross"].shape == (2, 2, 3, 5, h * w)
     assert attention["decoder_self"].shape == (2, 2, 3, 5, 5)
+
+
+def test_with_the_attention_come_the_anchors_at_which_the_queries_begin():
+    model = detector(queries="anchor", groups=2).eval()
+    anchors = model(*pictures(), need_weights=True)["attention"]["anchors"]
+    torch.testing.assert_close(anchors, model.refpoint_embed.weight[:5].sigmoid().expand(2, 5, 4))

@@ -84,6 +84,13 @@ def test_a_query_of_one_picture_depends_on_that_picture_alone():
     torch.testing.assert_close(model(images[1:2], pad_mask[1:2])["pred_boxes"], together[1:2], rtol=1e-9, atol=1e-9)
 
 
+def test_with_the_attention_come_the_boxes_of_the_surest_cells():
+    outputs = detector(queries="proposal", classification="focal", groups=2)(*pictures(), need_weights=True)
+    cells, anchors = outputs["proposals"], outputs["attention"]["anchors"]
+    surest = cells["pred_logits"].amax(-1).masked_fill(cells["pad_mask"], -torch.inf).argmax(1)  # (B)
+    assert anchors.shape == (2, 5, 4) and torch.equal(anchors[:, 0], cells["pred_boxes"][torch.arange(2), surest])
+
+
 def test_queries_without_a_cell_answer_nothing_in_training_and_later():
     model = detector(queries="proposal", classification="focal", num_queries=7, groups=2)
     images, pad_mask = pictures(2)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from dataclasses import fields
 
 import pytest
 import torch
+
+from scratch.config import LossConfig
+from scratch.model import two_philosophies
 
 from scratch.model.two_philosophies import (
     DETECTIONS, PER_LEVEL, PROPOSALS, anchor_grid, clear_up, correct, label_anchors, propose,
@@ -16,6 +21,11 @@ def test_the_note_counts_the_anchors_and_the_cells() -> None:
     levels = anchor_grid(800, 1066)
     assert [len(level) // 3 for level in levels] == [200 * 267, 100 * 134, 50 * 67, 25 * 34, 13 * 17]
     assert sum(map(len, levels)) == 213_663 == 3 * 71_221
+
+
+def test_the_note_counts_the_weights_that_a_person_chooses_for_detr() -> None:
+    chosen = [field.name for field in fields(LossConfig) if not field.name.startswith(("focal", "quality"))]
+    assert len(chosen) == 7 and "seven weights of costs and losses" in inspect.getsource(two_philosophies)
 
 
 def test_anchors_stand_on_their_cells_with_their_level_s_area_and_three_shapes() -> None:

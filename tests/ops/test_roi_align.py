@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from scratch.ops.roi_align import hats, roi_align, roi_align_definition
+from scratch.ops.roi_align import POINTS, SIZE, hats, roi_align, roi_align_definition
 
 STRIDE = 16.0
 # Ordinary, over the edge, far outside on two sides, within one cell.
@@ -59,9 +61,11 @@ def test_a_ramp_is_read_at_the_middle_of_each_part() -> None:
 
 
 def test_the_docstring_counts_the_multiplications_of_both_ways() -> None:
-    h, w, r, n = 25, 34, 7, 2
-    assert (h * w, r * w, 4 * (r * n) ** 2) == (850, 238, 784)
-    assert r * (h * w + r * w) / (4 * (r * n) ** 2) == pytest.approx(10, abs=0.5)
+    note = roi_align.__doc__
+    r, h, w = map(int, re.search(r"For a (\d+)×\1 map of a (\d+)×(\d+) grid", note).groups())
+    ours, theirs = r * (h * w + r * w), 4 * (r * POINTS) ** 2
+    assert f"that is {r} · ({h * w} + {r * w}) against {theirs}: ten times as much" in note
+    assert r == SIZE and ours / theirs == pytest.approx(10, abs=0.5)
 
 
 def test_points_more_than_a_cell_outside_read_nothing() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
+from scratch.analysis.learning_curve import draw, read_run
 from scratch.training.guards import (
     DEAD_UNITS, EVERY, SETTLED, WINDOW, Guards, first_non_finite, is_finite, shortened, silent_share,
 )
@@ -153,6 +155,36 @@ def test_the_error_that_stops_a_run_says_where_it_began(run: Run) -> None:
     with pytest.raises(FloatingPointError, match=r"pred_logits.*forward pass is input_proj \(Conv2d\)\."):
         fit(run, sampler, sampler, log, lambda run: {"AP": 0.0})
     log.close()
+
+
+def crosses(folder: Path) -> list[list[float]]:
+    """(step, loss) of every red cross on the training loss, as far as a run's chart shows it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plt, "close", lambda figure: None)
+        draw([read_run(folder)], folder / "curves.png", x="steps")
+    loss = plt.gcf().axes[1]
+    low, high = loss.get_xlim()
+    plt.close()
+    return [[x, y] for line in loss.lines if line.get_marker() == "x" for x, y in line.get_xydata() if low <= x <= high]
+
+
+def test_a_number_that_is_not_finite_is_a_line_in_the_log_and_a_mark_in_the_chart(
+    run: Run, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def spoilt(run: Run, batches: list[Any]) -> dict[str, float]:
+        with torch.no_grad():
+            run.unwrapped.input_proj.weight[2, 1] = math.nan if run.step == 1 else 0.0
+        return train_step(run, batches)
+
+    monkeypatch.setattr("scratch.training.loop.train_step", spoilt)
+    sampler, log = Sampler(), RunLog(run.directory)
+    with pytest.raises(FloatingPointError) as stopped:
+        fit(run, sampler, sampler, log, lambda run: {"AP": 0.0})
+    log.close()
+    step, warning = [json.loads(line) for line in (run.directory / "log.jsonl").read_text().splitlines()]
+    assert (warning["kind"], warning["step"], warning["guard"]) == ("warning", 1, "not finite")
+    assert warning["text"] == str(stopped.value) and "input_proj (Conv2d)" in warning["text"]
+    assert crosses(run.directory) == [[1, pytest.approx(step["loss_queries"])]]
 
 
 def test_an_alert_is_said_and_written_into_the_log(

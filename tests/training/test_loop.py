@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable, Iterator
 
 import numpy as np
@@ -140,6 +142,21 @@ def fit_quietly(run: Run, evaluate: Callable[[Run], dict]) -> bool:
         return fit(run, sampler, sampler, log, evaluate)
     finally:
         log.close()
+
+
+def test_writing_a_checkpoint_is_no_waiting_for_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count()  # one for each look at the clock
+
+    def slow_save(name: str = "last.pt") -> None:
+        for _ in range(100):
+            next(seconds)
+
+    run = make_run(small_config(checkpoint_every=1), tmp_path)
+    monkeypatch.setattr(run, "save", slow_save)
+    monkeypatch.setattr("scratch.training.loop.time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    fit_quietly(run, lambda run: {"AP": 0.0})
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [r["data_wait_seconds"] for r in records if r["kind"] == "step"] == [1] * 5
 
 
 def test_ctrl_c_during_an_evaluation_keeps_its_figures_and_then_stops(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
@@ -9,10 +10,12 @@ from typing import Any, Callable
 import pytest
 import torch
 
-from scratch.training.loop import train_step
+from scratch.training.log import RunLog
+from scratch.training.loop import fit, train_step
 from scratch.training.memory import step_that_fits
 from scratch.training.run import Run
-from tests.training.test_loop import make_run, random_batch, small_config
+from tests.training.test_guards import crosses
+from tests.training.test_loop import Sampler, make_run, random_batch, small_config
 
 
 def a_gpu_for(most: int) -> Callable[[Run, list[Any]], dict[str, float]]:
@@ -48,6 +51,22 @@ def test_where_one_image_does_not_fit_the_error_is_raised(tmp_path: Path) -> Non
     with pytest.raises(torch.OutOfMemoryError, match="2.00 GiB"):
         step_that_fits(a_gpu_for(0), run, [random_batch(3)], lambda text: None)
     assert run.parts == 4
+
+
+def test_what_did_not_fit_is_a_line_in_the_log_and_a_mark_in_the_chart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("scratch.training.loop.train_step", a_gpu_for(1))
+    run, sampler, log = make_run(small_config(eval_every=100, max_steps=3), tmp_path), Sampler(), RunLog(tmp_path)
+    metrics = {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "losses": {"loss": 1.0}}
+    assert fit(run, sampler, sampler, log, lambda run: metrics) and run.parts == 2
+    log.close()
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [r["kind"] for r in records] == ["warning", "step", "step", "step", "evaluation"]
+    assert (records[0]["step"], records[0]["guard"]) == (0, "out of memory")
+    assert records[0]["text"].startswith("2 images at once do not fit into the memory of cpu")
+    assert f"warning: step 0, out of memory: {records[0]['text']}" in capsys.readouterr().out
+    assert crosses(tmp_path) == [[0, pytest.approx(records[1]["loss_queries"])]]
 
 
 def test_on_several_devices_the_error_is_raised_for_the_others_would_wait(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import torch
 from scratch.config import Config
 from scratch.training.log import RunLog
 from scratch.training.loop import fit, train_step
-from scratch.training.profile import FORWARD, PARTS, TIMED, TRACED, WARM_UP, Marks, Profile, diagnose, memory_of, table
+from scratch.training.profile import (
+    FORWARD, PARTS, STEPS, TIMED, TRACED, WARM_UP, Marks, Profile, diagnose, memory_of, table,
+)
 from scratch.training.run import Run
 from tests.training.test_loop import Sampler, make_run, random_batch, small_config
 
-STEPS = WARM_UP + TIMED + 1 + TRACED
 
 
 def with_parts(**model: object) -> Config:
@@ -100,6 +101,17 @@ def test_a_run_that_ends_early_still_gets_the_trace_of_the_steps_that_there_were
     fit(run, sampler, sampler, log, lambda run: {"AP": 0.0}, profiled=True)
     log.close()
     assert len(list((tmp_path / "profile").glob("*.pt.trace.json"))) == 1
+
+
+@pytest.mark.parametrize("profiled, steps, said", [(True, 2, True), (False, 2, False), (True, STEPS, False)])
+def test_a_run_that_is_too_short_for_a_table_says_so(
+    profiled: bool, steps: int, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    sampler, log = Sampler(), RunLog(tmp_path)
+    run = make_run(small_config(max_steps=steps, eval_every=100), tmp_path)
+    fit(run, sampler, sampler, log, lambda run: {"AP": 0.0}, profiled=profiled)
+    log.close()
+    assert ("no table from --profile: that takes 13 steps, and 2 were done" in capsys.readouterr().out) == said
 
 
 def test_memory_is_counted_by_what_stays(tmp_path: Path) -> None:

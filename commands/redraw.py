@@ -1,0 +1,79 @@
+"""redraw: how is every chart of a folder drawn again, from its data alone?
+
+    python -m commands.redraw [FOLDER]        (make charts; else hyper_parameter_tuning_charts)
+
+    learning_curve.json ─▶ learning_curve.png, against minutes or steps as the data says
+    layers*.json        ─▶ the set of `charts`, and its index.md
+    sweep.json          ─▶ the four charts of `sweep`
+    lr_range.json       ─▶ lr_range.png
+    ablation.json       ─▶ ablation.png
+    comparison.json     ─▶ comparison.png
+
+Goes through FOLDER and all folders in it; a chart lies beside its data. Nothing is trained, and no
+GPU is needed. Pictures of which the data is a detector (sheets of predictions) stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+
+from benchmarks import ablation
+from scratch.analysis import comparison, learning_curve, lr_range, sweep_charts
+from scratch.analysis.layer_charts import draw_set
+from scratch.analysis.layer_record import read_layers
+
+CHARTS = Path("hyper_parameter_tuning_charts")
+
+
+def draw_one(data: Path, draw: Callable[[Any, Path], None]) -> list[Path]:
+    """The one chart of a data file has its name."""
+    draw(json.loads(data.read_text(encoding="utf-8")), data.with_suffix(".png"))
+    return [data.with_suffix(".png")]
+
+
+def draw_sweep(data: Path) -> list[Path]:
+    return sweep_charts.draw(json.loads(data.read_text(encoding="utf-8")), data.parent)
+
+
+def draw_layers(data: Path) -> list[Path]:
+    return draw_set(read_layers(data.parent), data.parent)
+
+
+# A pattern of file names → what draws the charts of such a file, and returns them.
+KINDS: dict[str, Callable[[Path], list[Path]]] = {
+    "learning_curve.json": partial(draw_one, draw=learning_curve.draw), "layers*.json": draw_layers,
+    "sweep.json": draw_sweep, "lr_range.json": partial(draw_one, draw=lr_range.draw),
+    "ablation.json": partial(draw_one, draw=ablation.draw), "comparison.json": partial(draw_one, draw=comparison.draw),
+}
+
+
+def redraw(folder: Path) -> list[Path]:
+    """Draw every chart in `folder` and below, and print its file; returns them. FileNotFoundError if there is none."""
+    drawn: list[Path] = []
+    for data in sorted(folder.rglob("*.json")):
+        for pattern, draw in KINDS.items():
+            if data.match(pattern):
+                for chart in draw(data):
+                    print(chart, flush=True)
+                    drawn.append(chart)
+    if not drawn:
+        raise FileNotFoundError(f"there is no data of a chart in {folder}: wanted a folder with {', '.join(KINDS)}")
+    return drawn
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=CHARTS, help="holds the data, in folders of any depth")
+    try:
+        redraw(parser.parse_args(argv).folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""reference.anchors: the detector whose queries are boxes, in torch.nn; the comments are in scratch/model/."""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reference.model import MLP, EncoderLayer, ResNet, Stack, as_outputs, shrunk
+from scratch.config import ModelConfig
+
+SILENT = -20.0  # the logit of a query without a cell
+
+
+def _centres(pad_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """pad_mask (B,h,w) → (B,h·w,2): x, y of the cells' centres."""
+    real, parts = (~pad_mask).to(dtype), []
+    for axis in (2, 1):
+        position = real.cumsum(axis)
+        parts.append((position - 0.5) / position.narrow(axis, -1, 1).clamp(min=1))
+    return torch.stack(parts, dim=-1).flatten(1, 2)
+
+
+def _waves(numbers: Tensor, num_pos_feats: int) -> Tensor:
+    """(…,n) → (…,n·num_pos_feats)"""
+    i = torch.arange(num_pos_feats // 2, dtype=numbers.dtype, device=numbers.device)
+    angle = (numbers * (2 * math.pi))[..., None] / 20.0 ** (2 * i / num_pos_feats)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-3)
+
+
+def _refined(step: Tensor, boxes: Tensor) -> Tensor:
+    inside = boxes.clamp(0, 1)
+    return (step + torch.log(inside.clamp(min=1e-5) / (1 - inside).clamp(min=1e-5))).sigmoid()
+
+
+class ConditionalAttention(nn.Module):
+    def __init__(self, d_model: int, nhead: int, dropout: float):
+        super().__init__()
+        self.nhead, self.dropout = nhead, dropout
+        self.q_content = nn.Linear(d_model, d_model)
+        self.kv_content = nn.Linear(d_model, 2 * d_model)
+        self.q_place, self.k_place = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, content: Tensor, place: Tensor, memory: Tensor, memory_place: Tensor, real: Tensor) -> Tensor:
+        k, v = self.kv_content(memory).chunk(2, dim=-1)
+        q = torch.cat((self._heads(self.q_content(content)), self._heads(self.q_place(place))), dim=-1)
+        k = torch.cat((self._heads(k), self._heads(self.k_place(memory_place))), dim=-1)
+        y = F.scaled_dot_product_attention(q, k, self._heads(v), real, self.dropout if self.training else 0.0)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.nhead, -1)).transpose(1, 2)
+
+
+class AnchorDecoderLayer(nn.Module):
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int, dropout: float):
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(d_model, nhead, dropout=dropout, batch_first=True)
+        self.cross_attn = ConditionalAttention(d_model, nhead, dropout)
+        self.linear1 = nn.Linear(d_model, dim_feedforward)
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(d_model) for _ in range(3))
+        self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(3))
+
+    def forward(self, content: Tensor, place: Tensor, look: Callable[[Tensor], Tensor], missing: Optional[Tensor],
+                memory: Tensor, memory_place: Tensor, real: Tensor) -> Tensor:
+        q = k = content + place
+        y = self.self_attn(q, k, content, key_padding_mask=missing, need_weights=False)[0]
+        content = self.norm1(content + self.dropout1(y))
+        y = self.cross_attn(content, look(content), memory, memory_place, real)
+        content = self.norm2(content + self.dropout2(y))
+        y = self.linear2(self.dropout(F.relu(self.linear1(content))))
+        return self.norm3(content + self.dropout3(y))
+
+
+class AnchorDecoder(nn.Module):
+    def __init__(self, layers: list[AnchorDecoderLayer], d_model: int):
+        super().__init__()
+        self.layers, self.norm = nn.ModuleList(layers), nn.LayerNorm(d_model)
+        self.ref_point_head = MLP(2 * d_model, d_model, d_model)
+        self.query_scale = MLP(d_model, d_model, d_model)
+        self.ref_anchor_head = MLP(d_model, d_model, 2)
+
+    def forward(self, anchors: Tensor, content: Tensor, missing: Optional[Tensor], memory: Tensor,
+                memory_place: Tensor, pad_mask: Tensor, bbox_embed: MLP) -> tuple[Tensor, Tensor]:
+        D, real = content.shape[-1], ~pad_mask.flatten(1)[:, None, None]
+        hs, boxes = [], []
+        for layer in self.layers:
+            waves, sides = _waves(anchors, D // 2), anchors[..., 2:].clamp(min=1e-2)
+
+            def look(content: Tensor, centre: Tensor = waves[..., :D], sides: Tensor = sides) -> Tensor:
+                wanted = self.ref_anchor_head(content).sigmoid() / sides
+                x_and_y = (centre * (1 + self.query_scale(content))).unflatten(-1, (2, -1))
+                return (x_and_y * wanted[..., None]).flatten(-2)
+
+            content = layer(content, self.ref_point_head(waves), look, missing, memory, memory_place, real)
+            hs.append(self.norm(content))
+            boxes.append(_refined(bbox_embed(hs[-1]).to(anchors.dtype), anchors))
+            anchors = boxes[-1].detach()
+        return torch.stack(hs), torch.stack(boxes)
+
+
+class ProposalHead(nn.Module):
+    def __init__(self, d_model: int, num_classes: int):
+        super().__init__()
+        self.project, self.norm = nn.Linear(d_model, d_model), nn.LayerNorm(d_model)
+        self.class_embed, self.bbox_embed = nn.Linear(d_model, num_classes), MLP(*[d_model] * 3, 4)
+
+    def forward(self, memory: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = self.norm(self.project(memory))
+        start = torch.cat((centres, torch.full_like(centres, 0.2)), dim=-1)
+        boxes = _refined(self.bbox_embed(tokens).to(start.dtype), start)
+        return self.class_embed(tokens).to(start.dtype), boxes, tokens
+
+
+class FineMemory(nn.Module):
+    def __init__(self, channels: int, d_model: int):
+        super().__init__()
+        self.lateral, self.norm = nn.Conv2d(channels, d_model, 1), nn.LayerNorm(d_model)
+
+    def forward(self, memory: Tensor, size: torch.Size, stage: Tensor) -> Tensor:
+        edges, coarse = self.lateral(stage), memory.transpose(1, 2).unflatten(2, size)
+        return self.norm((edges + F.interpolate(coarse, size=edges.shape[-2:])).flatten(2).transpose(1, 2))
+
+
+class ReferenceAnchorDetr(nn.Module):
+    """images (B,3,H,W) and pad_mask (B,H,W) → the official output dict, as `scratch.model.detr.Detr`."""
+
+    def __init__(self, config: ModelConfig):
+        if config.queries == "learned" or config.groups > 1 or config.denoising:
+            raise ValueError(f"got queries={config.queries!r}, groups={config.groups}, denoising={config.denoising}; "
+                             "ReferenceAnchorDetr has anchors or proposals, one group and no noised boxes: "
+                             "take groups=1 and denoising=0")
+        super().__init__()
+        self.config, D = config, config.hidden_dim
+        sizes = (D, config.nheads, config.dim_feedforward, config.dropout)
+        self.backbone = ResNet(config.backbone, config.norm, config.dilation)
+        self.input_proj = nn.Conv2d(self.backbone.num_channels, D, 1)
+        self.transformer = nn.ModuleDict({
+            "encoder": Stack([EncoderLayer(*sizes) for _ in range(config.enc_layers)]),
+            "decoder": AnchorDecoder([AnchorDecoderLayer(*sizes) for _ in range(config.dec_layers)], D)})
+        if config.queries == "anchor":
+            self.label_embed = nn.Embedding(config.num_classes + 1, D)
+            self.refpoint_embed = nn.Embedding(config.num_queries, 4)
+        if config.fine_memory:
+            self.fine_memory = FineMemory(self.backbone.finer_channels, D)
+        if config.queries == "proposal":
+            self.proposal_head = ProposalHead(D, config.num_classes)
+            self.group_embed = nn.Embedding(1, D)
+        self.class_embed = nn.Linear(D, config.num_classes + (config.classification == "softmax"))
+        self.bbox_embed = MLP(D, D, D, 4)
+
+    def forward(self, images: Tensor, pad_mask: Tensor) -> dict:
+        Q, D = self.config.num_queries, self.config.hidden_dim
+        wide = torch.promote_types(self.class_embed.weight.dtype, torch.float32)
+        stages = self.backbone.stages(images)
+        src = self.input_proj(stages[-1])
+        cell_mask = shrunk(pad_mask, src)
+        centres = _centres(cell_mask, wide)
+        places, memory, cells_padded = _waves(centres, D // 2), src.flatten(2).transpose(1, 2), cell_mask.flatten(1)
+        for layer in self.transformer["encoder"].layers:
+            memory = layer(memory, cells_padded, places)
+
+        if self.config.queries == "anchor":
+            anchors = self.refpoint_embed.weight.to(wide).sigmoid().expand(len(images), -1, -1)
+            content, missing = self.label_embed.weight[-1].expand(len(images), Q, D), None
+        else:
+            cell_logits, cell_boxes, tokens = self.proposal_head(memory, centres)
+            missing = torch.arange(Q, device=images.device) >= (~cells_padded).sum(1, keepdim=True).clamp(min=1)
+            score = cell_logits.detach().amax(-1).masked_fill(cells_padded, -torch.inf)
+            cell = score.topk(min(Q, score.shape[1]), dim=1).indices
+            cell = F.pad(cell, (0, Q - cell.shape[1]))
+            cell = torch.where(missing, cell[:, :1], cell)[..., None]
+            anchors = cell_boxes.detach().take_along_dim(cell, dim=1)
+            content = tokens.detach().take_along_dim(cell, dim=1) + self.group_embed.weight
+
+        if self.config.fine_memory:
+            stage = stages[self.backbone.finer]
+            memory = self.fine_memory(memory, src.shape[-2:], stage)
+            cell_mask = shrunk(pad_mask, stage)
+            places = _waves(_centres(cell_mask, wide), D // 2)
+        hs, boxes = self.transformer["decoder"](anchors, content, missing, memory, places, cell_mask, self.bbox_embed)
+        logits = self.class_embed(hs).to(wide)
+        if missing is not None:
+            logits = logits.masked_fill(missing[..., None], SILENT)
+        outputs = as_outputs(logits, boxes, self.config.aux_loss)
+        if self.training and self.config.queries == "proposal":
+            outputs["proposals"] = {"pred_logits": cell_logits, "pred_boxes": cell_boxes, "centres": centres,
+                                    "pad_mask": cells_padded}
+        return outputs

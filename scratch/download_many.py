@@ -1,0 +1,78 @@
+"""download_many: how do thousands of small files come side by side, each whole or not there?
+
+    (url, path) ─▶ missing? ─▶ a pool of threads ─▶ download.fetch_into, a connection for each thread
+                                   ├── some fail      the others come all the same; one error in the end
+                                   ├── many fail      the network is gone: the rest is not tried
+                                   └── Ctrl-C         all threads stop; the next call goes on
+
+Proven in tests/test_download_many.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Iterable
+
+import requests
+from tqdm import tqdm
+
+from scratch.download import Stopped, alone, fetch_into, forget
+
+MOST_FAILURES = 20  # before the rest is not tried any more
+
+
+def fetch_all(items: Iterable[tuple[str, Path]], workers: int = 16, what: str = "files") -> None:
+    """Fetch many small files, each (url, path), `workers` at a time; those that are there are left alone.
+
+    Raises OSError that lists what could not be fetched, when all the others are there. However it ends, also by Ctrl-C,
+    each file is whole or not there, and the next call fetches what is missing.
+    """
+    items = [(url, Path(path)) for url, path in items]
+    stop, mine, failures = threading.Event(), threading.local(), []
+    if all(path.is_file() for _, path in items):
+        return
+
+    def one(url: str, path: Path) -> None:
+        if stop.is_set():
+            raise Stopped
+        if not hasattr(mine, "session"):  # a session keeps its connection open, and is one thread's
+            mine.session = requests.Session()
+        try:
+            fetch_into(url, path, None, mine.session, lambda there, total: None, stop)
+        except BaseException:
+            forget(path)  # small: not worth a resume
+            raise
+
+    folders = sorted({path.parent for _, path in items})
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as locks:
+        for folder in folders:  # in one order everywhere, so that no two wait for each other
+            locks.enter_context(alone(folder / ".fetching.lock"))
+        missing = [(url, path) for url, path in items if not path.is_file()]
+        bar = locks.enter_context(tqdm(total=len(items), initial=len(items) - len(missing), desc=f"fetching {what}",
+                                       unit="file", disable=None, leave=False))
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(one, url, path) for url, path in missing]
+            try:
+                for future in as_completed(futures):
+                    error = future.exception()
+                    if error is None:
+                        bar.update()
+                    elif isinstance(error, (OSError, ValueError)):
+                        failures.append(str(error).partition("\n")[0])
+                        if len(failures) == MOST_FAILURES:
+                            stop.set()  # as when the network is gone: thousands of others would fail, too
+                    elif not isinstance(error, Stopped):
+                        raise error
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+    if failures:
+        left = sum(not path.is_file() for _, path in missing)
+        raise OSError(f"{left:,} of {len(items):,} {what} could not be fetched; the same command tries them again. "
+                      "The first that failed:\n" + "\n".join(f"  {failure}" for failure in failures[:5]))

@@ -1,0 +1,123 @@
+"""What the notes of the committed layer charts say is what the data beside them holds."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from scratch.analysis.layer_record import read_layers
+
+CHARTS = Path(__file__).parent.parent / "hyper_parameter_tuning_charts"
+LAST = -1  # the last batch
+
+
+@lru_cache(maxsize=None)
+def content(version: str) -> dict[str, Any]:
+    return read_layers(CHARTS / version)
+
+
+def notes(version: str) -> str:
+    """The notes with their lines joined."""
+    return " ".join((CHARTS / version / "notes.md").read_text(encoding="utf-8").split())
+
+
+def of_group(version: str, figure: str, group: str, batch: int) -> list[float]:
+    """A figure of each layer of a group, in one batch."""
+    data = content(version)
+    return [data["figures"][figure][i][batch] for i, unit in enumerate(data["units"]) if unit["group"] == group]
+
+
+def middle(version: str, figure: str, group: str, batch: int) -> float:
+    return median(of_group(version, figure, group, batch))
+
+
+def heads(version: str, attention: str, look: str, batch: int) -> list[float]:
+    """A figure of each layer of an attention, the mean of its heads."""
+    return [sum(layer) / len(layer) for layer in content(version)["attention"][attention][look][batch]]
+
+
+def kept(version: str) -> list[float]:
+    """The per cent that clipping leaves, by batch."""
+    return [100 * 0.1 / norm for norm in content(version)["grad_norm"]]
+
+
+def share_of_stem(version: str) -> float:
+    """Of the gradient's squared length in the first batch; the norm's few numbers are taken as strong as the others."""
+    (gradient,) = of_group(version, "std_gradients", "backbone_stem", 0)
+    return gradient**2 * 9_536 / content(version)["grad_norm"][0] ** 2
+
+
+def test_undivided_scores_would_begin_nearly_blind() -> None:
+    looks = [figure for name in content("v1")["attention"] for figure in heads("v1", name, "entropy", 0)]
+    encoder = heads("v1", "encoder_attention", "undivided", 0)
+    decoder = heads("v1", "decoder_self_attention", "undivided", 0)[1:]
+    assert f"between {min(looks):.2f} and {max(looks):.2f}" in notes("v1")
+    assert f"{min(encoder):.2f} to {max(encoder):.2f} in the encoder" in notes("v1")
+    assert f"{min(decoder):.2f} to {max(decoder):.2f} in the decoder's self-attention" in notes("v1")
+
+
+def test_the_gradient_grows_on_its_way_to_the_stem_unless_blocks_begin_as_their_shortcut() -> None:
+    stem, last = (middle("v1", "std_gradients", f"backbone_{name}", 0) for name in ("stem", "stage4"))
+    assert 19_000 < stem / last < 21_000 and f"standard deviation {stem:.0f} and {last:.3f}" in notes("v1")
+    spread = of_group("v1", "std_activations", "backbone_stage3", 0)
+    assert f"from {spread[0]:.1f} to {spread[-1]:.1f}" in notes("v1") and spread == sorted(spread)
+    assert f"{share_of_stem('v1'):.0%}".replace("%", " %") == "87 %" and "87 %" in notes("v1")
+    stem = middle("v2", "std_gradients", "backbone_stem", 0)
+    assert f"gradient is {stem:.2f} where it was 102" in notes("v2") and 0.0005 < share_of_stem("v2") < 0.0015
+    assert len(set(of_group("v2", "std_activations", "backbone_stage3", 0))) == 1
+
+
+def test_clipping_leaves_next_to_nothing_and_presses_some_below_epsilon() -> None:
+    norms = content("v1")["grad_norm"]
+    assert f"{norms[0]:,.0f} in the first batch and {norms[LAST]:,.0f} in the last" in notes("v1")
+    assert f"{min(kept('v1')):.4f} to {max(kept('v1')):.4f} %" in notes("v1")
+    query = middle("v1", "std_gradients", "decoder_self_attention_query", 0)
+    assert f"{query:.5f}" == "0.00028" and f"{query * kept('v1')[0] / 100:.1e}" == "2.6e-09"
+    value = middle("v1", "std_gradients", "decoder_self_attention_value", 0)
+    assert 45 < value / query < 55
+    moved = [middle(version, "update_to_weight", f"decoder_self_attention_{role}", 0)
+             for version, role in (("v1", "query"), ("v1", "value"), ("v2", "query"))]
+    assert [f"{figure:.1e}" for figure in moved] == ["3.5e-06", "1.5e-05", "1.2e-05"]
+    assert f"leaves {median(kept('v2')):.3f} % (median) where it left {median(kept('v1')):.4f} %" in notes("v2")
+    assert f"{content('v2')['grad_norm'][0]:.0f} long where it was {norms[0]:,.0f}" in notes("v2")
+
+
+def test_blocks_that_begin_as_their_shortcut_sleep_at_first() -> None:
+    for stage in range(1, 5):
+        inner = slice(1, None)  # a stage's first block has a shortcut with a convolution, which learns at once
+        assert not any(of_group("v2", "std_gradients", f"backbone_stage{stage}", 0)[inner])
+        assert max(of_group("v2", "update_to_weight", f"backbone_stage{stage}", LAST)[inner]) < 1e-6
+        assert 2.5e-5 < middle("v1", "update_to_weight", f"backbone_stage{stage}", LAST) < 7.5e-5
+
+
+def test_the_loss_of_too_high_a_rate_is_the_lowest_of_the_three() -> None:
+    last = [content(version)["losses"]["loss"][LAST] for version in ("v1", "v2", "v3")]
+    assert f"{last[0]:.1f} after 30 batches of v1, {last[1]:.1f} here" in notes("v2")
+    assert f"it is {last[2]:.1f}; v1 has {last[0]:.1f}, v2 {last[1]:.1f}" in notes("v3") and last[2] == min(last)
+
+
+def test_what_too_high_a_rate_does_is_seen_in_the_batches_that_the_notes_name() -> None:
+    moved = [middle("v3", "update_to_weight", unit["group"], 0) for unit in content("v3")["units"]
+             if unit["group"].startswith(("encoder", "decoder")) and not unit["group"].endswith("norm")]
+    assert f"{100 * min(moved):.0f} to {100 * max(moved):.0f} %" in notes("v3")
+    assert [middle("v3", "saturation", "class_head", batch) for batch in (1, 3)] == [1.0, 1.0]
+    stem = [middle("v3", "std_gradients", "backbone_stem", batch) for batch in (0, 4, 9)]
+    assert f"from {stem[0]:.2f} to {stem[1]:.5f}" in notes("v3") and stem[2] < 1e-8
+    first, tenth = (heads("v3", "encoder_attention", "entropy", batch)[0] for batch in (0, 9))
+    assert f"({tenth:.2f}, at first {first:.2f})" in notes("v3")
+    assert f"at most {max(heads('v3', 'decoder_self_attention', 'entropy', LAST)[1:]):.2f}" in notes("v3")
+    assert f"{middle('v3', 'saturation', 'decoder_self_attention_query', LAST):.0%}" == "71%"
+    assert [f"{middle('v3', 'saturation', 'fnn_bbox_mlp_layer1', batch):.0%}" for batch in (0, LAST)] == ["50%", "76%"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
+def test_the_index_of_a_set_shows_its_notes_and_charts_that_are_there(version: str) -> None:
+    folder = CHARTS / version
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    assert (folder / "notes.md").read_text(encoding="utf-8").strip() in index
+    shown = [line.split("](")[1].rstrip(")") for line in index.splitlines() if line.startswith("![")]
+    assert len(shown) == 33 and all((folder / name).exists() for name in shown)
