@@ -7,7 +7,7 @@
     FOLDER/ours, torch_nn, fine_tuned ─▶ comparison.json ─▶ comparison.md, comparison.png
     50 steps of the first two side by side, in float64 and float32 ──┘
 
-The network is DETR as published (`reference/` has no other), small on a CPU, detr_141m on a GPU,
+The network is DETR as published (others are refused), small on a CPU, detr_141m on a GPU,
 that of the weights if they are named; from nothing, its backbone is trained whole and with a batch
 norm that learns. Each way is an ordinary run in a process of its own, so that its peak memory is
 its own, and a crash takes no other along. Stopped or killed, the same command goes on; with

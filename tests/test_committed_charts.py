@@ -1,10 +1,11 @@
-"""What the notes of the committed layer charts say is what the data beside them holds."""
+"""What is said of the committed charts is what the data beside them holds."""
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import pytest
@@ -121,3 +122,37 @@ def test_the_index_of_a_set_shows_its_notes_and_charts_that_are_there(version: s
     assert (folder / "notes.md").read_text(encoding="utf-8").strip() in index
     shown = [line.split("](")[1].rstrip(")") for line in index.splitlines() if line.startswith("![")]
     assert len(shown) == 33 and all((folder / name).exists() for name in shown)
+
+
+# -- the words of the index ----------------------------------------------------------------------------------------
+
+
+def section(heading: str) -> str:
+    """A section of the index of all charts, its lines joined."""
+    text = (CHARTS / "index.md").read_text(encoding="utf-8").split(f"\n## {heading}:")[1].split("\n## ")[0]
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("name, rows", [
+    ("shapes", {"anchors": "+ anchors", "focal": "+ focal", "denoising": "+ denoising", "groups": "+ groups",
+                "proposals": "+ proposals", "fine-memory": "+ fine memory"}),
+    ("bccd", {"vanilla": "vanilla", "anchors": "+ anchors", "focal": "+ focal", "denoising": "+ denoising",
+              "groups": "+ groups", "proposals": "+ proposals",
+              "weight-decay": "+ fine memory, quality, mosaic, weight decay = tiny"}),
+])
+def test_what_an_idea_bought_is_the_mean_of_its_runs(name: str, rows: dict[str, str]) -> None:
+    runs = json.loads((CHARTS / f"ablation_{name}" / "ablation.json").read_text(encoding="utf-8"))["runs"]
+    said = section(f"ablation_{name}")
+    for variant, words in rows.items():
+        found = {budget: [run["AP50"] for run in runs if (run["variant"], run["budget"]) == (variant, budget)]
+                 for budget in ("steps", "minutes")}
+        assert all(len(values) == 3 for values in found.values())
+        figures = "; ".join(f"{mean(values):.3f}" for values in found.values())
+        assert f"({figures}" in said.split(f"**{words}**")[1][:60], variant
+
+
+def test_the_sweeps_best_and_default_are_those_of_its_trials() -> None:
+    trials = json.loads((CHARTS / "sweep_tiny" / "sweep.json").read_text(encoding="utf-8"))["trials"]
+    best = max((trial for trial in trials if trial["state"] == "complete"), key=lambda trial: trial["value"])
+    assert len(trials) == 24 and trials[0]["number"] == 0
+    assert f"have AP {trials[0]['value']:.3f} after 200 steps, the best trial {best['value']:.3f}" in section("sweep_tiny")
