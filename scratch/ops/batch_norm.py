@@ -97,10 +97,12 @@ class _BatchNorm(torch.autograd.Function):
         centred = x - mean  # (B,C,H,W), in float32 at least
         rest = centred.mean(_OVER, keepdim=True)  # (1,C,1,1): what rounding left over; 0 in exact arithmetic
         # E[c²] − E[c]² is the trap of layer_norm.py, but not here: c is centred, so the second term is tiny.
-        variance = centred.square().mean(_OVER, keepdim=True) - rest * rest  # (1,C,1,1)
+        squares = centred.square()  # (B,C,H,W)
+        variance = squares.mean(_OVER, keepdim=True) - rest * rest  # (1,C,1,1)
         r = torch.rsqrt(variance + eps)
         scale = _per_channel(weight.to(wide)) * r  # (1,C,1,1)
-        y = torch.addcmul(_per_channel(bias.to(wide)) - rest * scale, centred, scale)  # (B,C,H,W)
+        # The squares are not needed any more: y is written over them, and no third image is asked from the system.
+        y = torch.addcmul(_per_channel(bias.to(wide)) - rest * scale, centred, scale, out=squares)  # (B,C,H,W)
         ctx.save_for_backward(x, weight, mean, rest, r)  # x, and not x̂: the layer before keeps x anyway
         mean = mean + rest  # for the running statistics, the best that is known
         ctx.mark_non_differentiable(mean, variance)  # running statistics are measured, not learnt
@@ -113,11 +115,13 @@ class _BatchNorm(torch.autograd.Function):
         N = x.numel() // x.shape[1]
         centred = x - mean  # one pass over x again is cheaper than keeping a second image
         grad_bias = grad.sum(_OVER, keepdim=True, dtype=mean.dtype)  # (1,C,1,1)
-        grad_weight = ((grad * centred).sum(_OVER, keepdim=True) - rest * grad_bias) * r  # (1,C,1,1)
+        products = grad * centred  # (B,C,H,W), the place of ∂x
+        grad_weight = (products.sum(_OVER, keepdim=True) - rest * grad_bias) * r  # (1,C,1,1)
         # Two sums a channel over the whole batch, as in the forward: this is where one image hears of the others.
         # With x̂ = (x − μ − rest)·r, ∂x is linear in x − μ and g: three numbers a channel, two multiply-adds a pixel.
         scale, slope = _per_channel(weight.to(mean.dtype)) * r, r * grad_weight / N  # (1,C,1,1)
-        grad_x = torch.addcmul(scale * (rest * slope - grad_bias / N), centred, -scale * slope).addcmul_(grad, scale)
+        constant = scale * (rest * slope - grad_bias / N)  # (1,C,1,1)
+        grad_x = torch.addcmul(constant, centred, -scale * slope, out=products).addcmul_(grad, scale)  # (B,C,H,W)
         return grad_x.to(x.dtype), grad_weight.view(-1).to(weight.dtype), grad_bias.view(-1).to(weight.dtype), None
 
 

@@ -19,7 +19,7 @@ Cost: 2·B·H'·W'·k·k'·(C/G)·O FLOPs, and twice that again for the two grad
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
 Read: windows.py (which pixels a window sees) → conv2d_naive (the formula)
       → conv2d_im2col (one matrix product) → conv2d (chooses the plan)
-      → conv2d_columns.py, conv2d_fast.py, conv2d_rows.py (the plans) → Conv2d (owns the weights)
+      → pointwise, conv2d_columns.py, conv2d_fast.py, conv2d_rows.py (the plans) → Conv2d (owns the weights)
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ import torch
 from torch import Tensor, nn
 
 from scratch.ops.conv2d_columns import Columns
-from scratch.ops.conv2d_fast import Shifted
+from scratch.ops.conv2d_fast import Shifted, straddling
 from scratch.ops.conv2d_rows import Rows
 from scratch.ops.init import kaiming_uniform_, uniform_
+from scratch.ops.linear import linear
 from scratch.ops.precision import autocast_applies
 from scratch.ops.windows import Pair, Windows, output_size, pair
 
@@ -82,26 +83,39 @@ def conv2d_im2col(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride:
     return y if bias is None else y + bias.view(O, 1, 1)  # broadcast over images and pixels
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> Tensor:
+    """A 1×1 convolution without padding: x (B,C,H,W), weight (O,C,1,1) → (B,O,H',W').
+
+    Each window holds one pixel, so the sum over u and v is gone: what is left, Σ_c w[o,c]·x[c], is the linear layer of
+    linear.py at every pixel that the stride does not skip. Two of three convolutions of a ResNet-50 are of this kind.
+    """
+    seen = x if stride == (1, 1) else x[:, :, ::stride[0], ::stride[1]]  # (B,C,H',W')
+    return linear(seen.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)  # (…,C) → (…,O)
+
+
 # Below this, a few products over runs of pixels are faster than k² products with an inner length of C. A matter of
 # speed alone: the plans are right for any number of channels.
 _FEW_CHANNELS = 16
+# Above this share of windows that straddle rows, wasted by Shifted, one product on k² copies is faster.
+_MUCH_WASTE = 0.2
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Pair = 1, padding: int | Pair = 0,
            dilation: int | Pair = 1, groups: int = 1) -> Tensor:
     """Convolve images x (B,C,H,W) with filters weight (O,C/G,k,k') and add bias (O) → (B,O,H',W').
 
-    Equal to `conv2d_im2col`, without its k² copies where that pays, with the gradients written by
-    hand so that nothing but x and weight is kept for them. The choice goes by shape:
+    Equal to `conv2d_im2col`, without its k² copies where that pays, and nothing but x and weight is kept for the
+    gradients. The choice goes by shape:
 
-        1×1 kernel                          Columns    its columns are the image itself, nothing is copied at s = 1
+        1×1 kernel                          pointwise  a window is a pixel: a linear layer, nothing is copied at s = 1
         several groups, few and dilated     Columns    one batched product over the groups
         bf16, fp16                          Columns    one rounding for each sum instead of k²
         few channels (stem: C = 3, k = 7)   Rows       49 products with an inner length of 3 would starve
+        small images (9×9: 1 in 5 straddle) Columns    k² copies of a small image cost less than the windows wasted
         all else (3×3 in a ResNet)          Shifted    k² products on one padded copy
 
-    The result is channels last in memory (`torch.channels_last`); an image that already is needs no copy for it. It is
-    a view, so PyTorch refuses to change it in place (`y.add_(…)`) while its gradient is wanted: write `y = y + …`.
+    The result is channels last in memory (`torch.channels_last`); an image that already is needs no copy for it. But for
+    a 1×1 kernel, PyTorch refuses to change it in place (`y.add_(…)`) while its gradient is wanted: write `y = y + …`.
     Under autocast the product runs in its precision. stride, padding and dilation are an int or a pair (rows, columns).
     Raises ValueError for shapes that do not fit together, TypeError for operands of different dtype.
     """
@@ -110,12 +124,16 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
         low = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = (t if t is None else t.to(low) for t in (x, weight, bias))
     windows = _windows(x, weight, bias, stride, padding, dilation, groups)
-    pointwise, narrow = windows.kernel == (1, 1), x.shape[1] < _FEW_CHANNELS
+    if windows.kernel == (1, 1) and windows.padding == (0, 0) and groups == 1:
+        return pointwise(x, weight, bias, windows.stride)
+    narrow = x.shape[1] < _FEW_CHANNELS
     low_precision = x.dtype in (torch.float16, torch.bfloat16)  # after autocast has had its say
-    if pointwise or groups > 1 or low_precision or (narrow and windows.dilation != (1, 1)):
+    if groups > 1 or low_precision or (narrow and windows.dilation != (1, 1)):
         plan = Columns
+    elif narrow:
+        plan = Rows
     else:
-        plan = Rows if narrow else Shifted
+        plan = Columns if straddling(windows) > _MUCH_WASTE else Shifted
     return plan.apply(x, weight, bias, windows)
 
 
@@ -132,7 +150,9 @@ class Conv2d(nn.Module):
             raise ValueError(f"got {in_channels} → {out_channels} channels in {groups} groups, "
                              "wanted both counts divisible by a positive number of groups")
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *pair(kernel_size)))
+        shape = (out_channels, in_channels // groups, *pair(kernel_size))
+        # Channels last, as the images: the filters' numbers for one tap are then a matrix that BLAS takes as it lies.
+        self.weight = nn.Parameter(torch.empty(shape, memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None  # no use before a norm
         self.reset_parameters()
 

@@ -18,7 +18,7 @@ there.
 
 Backward, with g = ∂L/∂y as (N,O):
     ∂matrix = columnsᵀ g      ∂columns = g matrixᵀ
-    ∂x: `_fold` returns each copy to the pixel it came from
+    ∂x: `_fold` returns each copy to the pixel it came from; at s = 1, `_backwards` spares the copies
 
 With G groups: G products of K = k·k'·C/G and O/G in one batch. Proven in tests/ops/test_conv2d.py.
 Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold → backward
@@ -45,10 +45,7 @@ class Columns(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.windows = windows
-        B, O, G = x.shape[0], weight.shape[0], windows.groups
-        columns, matrix = _columns(x, windows), _matrix(weight, G)  # (G,N,K), (G,K,O/G)
-        y = columns @ matrix if bias is None else torch.baddbmm(bias.view(G, 1, O // G), columns, matrix)  # (G,N,O/G)
-        return y.transpose(0, 1).reshape(B, *windows.size, O).permute(0, 3, 1, 2)  # (B,O,H',W')
+        return _product(_columns(x, windows), _matrix(weight, windows.groups), bias, windows)  # (B,O,H',W')
 
     @staticmethod
     @once_differentiable
@@ -59,20 +56,52 @@ class Columns(torch.autograd.Function):
         grad_x = grad_weight = grad_bias = None
         with without_autocast(x):  # `conv2d` chose the dtype; the caller of backward() shall not choose another
             g = grad.permute(0, 2, 3, 1).reshape(-1, G, O // G).transpose(0, 1)  # (G,N,O/G)
-            if ctx.needs_input_grad[0]:  # y = columns·matrix, so ∂columns = g·matrixᵀ
+            if ctx.needs_input_grad[0] and (back := _backwards(windows, x)):
+                grad_x = _product(_columns(grad, back), _turned(weight), None, back)  # (B,C,H,W)
+            elif ctx.needs_input_grad[0]:  # y = columns·matrix, so ∂columns = g·matrixᵀ
                 grad_x = _fold(g @ _matrix(weight, G).transpose(1, 2), x, windows)  # (B,C,H,W)
             if ctx.needs_input_grad[1]:  # ... and ∂matrix = columnsᵀ·g
-                grad_weight = _columns(x, windows).transpose(1, 2) @ g  # (G,K,O/G)
-                grad_weight = grad_weight.view(G, kH, kW, c, O // G).permute(0, 4, 3, 1, 2).reshape(O, c, kH, kW)
+                grad_weight = g.transpose(1, 2) @ _columns(x, windows)  # (G,O/G,K)
+                grad_weight = grad_weight.view(O, kH, kW, c).permute(0, 3, 1, 2)  # (O,c,kH,kW), channels last
             if ctx.needs_input_grad[2]:
                 grad_bias = grad.sum((0, 2, 3))  # (O): the bias stands in every pixel of every image
         return grad_x, grad_weight, grad_bias, None
 
 
+def _product(columns: Tensor, matrix: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+    """Columns (G,N,K) and matrix (G,K,O/G) → (B,O,H',W')."""
+    G, _, o = matrix.shape  # o = O/G
+    y = columns @ matrix if bias is None else torch.baddbmm(bias.view(G, 1, o), columns, matrix)  # (G,N,O/G)
+    return y.transpose(0, 1).reshape(-1, *windows.size, G * o).permute(0, 3, 1, 2)
+
+
 def _matrix(weight: Tensor, groups: int) -> Tensor:
-    """Weights (O,c,kH,kW) → (G, kH·kW·c, O/G): a column holds one filter, in the order of `_columns`."""
-    O, c, kH, kW = weight.shape
-    return weight.view(groups, O // groups, c, kH, kW).permute(0, 3, 4, 2, 1).reshape(groups, kH * kW * c, O // groups)
+    """Weights (O,c,kH,kW) → (G, kH·kW·c, O/G): a column holds one filter, in the order of `_columns`.
+
+    A view of weights stored channels last, as Conv2d keeps them: BLAS reads a matrix by rows or by columns alike.
+    """
+    return weight.permute(0, 2, 3, 1).reshape(groups, len(weight) // groups, weight[0].numel()).transpose(1, 2)
+
+
+def _backwards(windows: Windows, x: Tensor) -> Windows | None:
+    """The windows through which ∂x sees g = ∂L/∂y, or None where there are none.
+
+    Pixel m was seen by window i at tap u where m = i + u·d − p. Ask it the other way round: which i does pixel m see?
+    i = m − u·d + p = m + (k−1−u)·d − p' with p' = d·(k−1) − p. So ∂x is a convolution of g with padding p' by the
+    filters turned by 180 degrees (u → k−1−u), their two kinds of channels exchanged: one copy and one product, where
+    `_fold` takes k·k' additions. At a stride of 2 every other pixel would see zeros between the g's: `_fold` it is.
+    """
+    (kernel, stride, padding, dilation, groups, _), size = windows, (x.shape[2], x.shape[3])
+    back = (dilation[0] * (kernel[0] - 1) - padding[0], dilation[1] * (kernel[1] - 1) - padding[1])
+    if stride != (1, 1) or groups > 1 or min(back) < 0:
+        return None
+    return Windows(kernel, stride, back, dilation, groups, size)
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """Weights (O,C,kH,kW) → (1, kH·kW·O, C): the matrix of the filters that `_backwards` asks for."""
+    O, C, kH, kW = weight.shape
+    return weight.flip(2, 3).permute(2, 3, 0, 1).reshape(1, kH * kW * O, C)
 
 
 def _columns(x: Tensor, windows: Windows) -> Tensor:

@@ -14,15 +14,15 @@ products.
 
 Equal to conv2d_columns.py, where the same sum over (u,v,c) is one product: here its outer part,
 over (u,v), is a loop of k·k' steps, which each add to y. What changed: the image is copied once,
-not k·k' times. The price is the windows that straddle, a few columns a row, and k·k' passes over y;
-with many channels neither counts.
+not k·k' times. The price is the windows that straddle, a few columns a row, and k·k' passes over y,
+which the cache makes cheap: the list is gone through tile by tile, and each tile k·k' times.
 
 Backward, with g = ∂L/∂y (zero at the straddling windows), tap by tap, by the same slices:
     ∂weight[u,v] = pixels[shift : shift + N]ᵀ g         ∂pixels[shift : shift + N] += g weight[u,v]ᵀ
 Only x and weight are kept for the backward: the list is built again there.
 
 Read after conv2d_columns.py: Shifted.forward → _row_lengths → _pixels → _phases (stride)
-→ Shifted.backward. Proven in tests/ops/test_conv2d.py.
+→ _tiles → Shifted.backward. Proven in tests/ops/test_conv2d.py.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from scratch.ops.precision import without_autocast
 from scratch.ops.windows import Pair, Windows, overlap
 
 
+TILE = 2**18  # numbers of a tile's wider side: 1 MB in float32
+
+
 class Shifted(torch.autograd.Function):
     """k² products over shifted slices of one list of pixels: for float32 and float64, one group, many channels."""
 
@@ -46,12 +49,13 @@ class Shifted(torch.autograd.Function):
         ctx.windows = windows
         B, O, (h, w) = x.shape[0], weight.shape[0], _row_lengths(windows)  # h rows of w pixels an image
         N = B * h * w  # straddling windows included
-        matrices = weight.permute(2, 3, 1, 0).contiguous()  # (kH,kW,C,O)
+        weight = weight.contiguous(memory_format=torch.channels_last)  # as Conv2d keeps it: no copy
         y = x.new_zeros(N, O) if bias is None else bias.repeat(N, 1)  # sums start at the bias: no pass to add it later
         for phase, taps in _phases(windows):
             pixels = _pixels(x, phase, windows)  # (N + tail, C)
-            for u, v, shift in taps:
-                y.addmm_(pixels[shift:shift + N], matrices[u, v])  # (N,O) += (N,C) @ (C,O)
+            for a, b in _tiles(N, weight):
+                for u, v, shift in taps:
+                    y[a:b].addmm_(pixels[a + shift:b + shift], weight[:, :, u, v].T)  # (n,O) += (n,C) @ (C,O)
         return _cut(y, B, windows).contiguous().permute(0, 3, 1, 2)  # (B,O,H',W')
 
     @staticmethod
@@ -65,23 +69,24 @@ class Shifted(torch.autograd.Function):
         N = B * h * w
         g = grad.new_zeros(N, O)  # a straddling window was cut away, so its gradient is zero
         _cut(g, B, windows).copy_(grad.permute(0, 2, 3, 1))  # (B,H',W',O), into its place in g
-        matrices = weight.permute(2, 3, 0, 1).contiguous()  # (kH,kW,O,C)
-        grad_matrices = torch.empty_like(matrices)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        grad_weight = torch.zeros_like(weight)  # (O,C,kH,kW), channels last: each [:, :, u, v] is a matrix for BLAS
         grad_x = x.new_zeros(B, H, W, C) if need_x else None
         with without_autocast(x):  # whoever calls backward() under autocast must not lower these products
             for phase, taps in _phases(windows):
                 pixels = _pixels(x, phase, windows) if need_weight else None  # (N + tail, C)
                 grad_pixels = x.new_zeros(N + _tail(windows), C) if need_x else None  # (N + tail, C)
-                for u, v, shift in taps:  # y[n] += pixels[n+shift]·matrix: a factor's gradient is g times the other
-                    if need_x:
-                        grad_pixels[shift:shift + N].addmm_(g, matrices[u, v])
-                    if need_weight:
-                        torch.mm(g.T, pixels[shift:shift + N], out=grad_matrices[u, v])  # (O,C)
+                for a, b in _tiles(N, weight):
+                    for u, v, shift in taps:  # y[n] += pixels[n+shift]·w: a factor's gradient is g times the other
+                        if need_x:
+                            grad_pixels[a + shift:b + shift].addmm_(g[a:b], weight[:, :, u, v])  # (n,C)
+                        if need_weight:
+                            grad_weight[:, :, u, v].addmm_(g[a:b].T, pixels[a + shift:b + shift])  # (O,C)
                 if need_x:  # each pixel lies in exactly one phase, so its gradient is written once and never added
                     inside, outside = _places(x, phase, windows)
                     grad_x[outside] = grad_pixels[:N].view(B, h, w, C)[inside]  # past N there is no image
         return (grad_x.permute(0, 3, 1, 2) if need_x else None,
-                grad_matrices.permute(2, 3, 0, 1) if need_weight else None,
+                grad_weight if need_weight else None,
                 grad.sum((0, 2, 3)) if need_bias else None, None)
 
 
@@ -105,6 +110,22 @@ def _row_lengths(windows: Windows) -> Pair:
         shared = padding if stride == 1 else 0  # in a phase, padding is not whole rows: share nothing
         lengths.append(size + max(0, reach - shared))
     return lengths[0], lengths[1]
+
+
+def straddling(windows: Windows) -> float:
+    """How many windows of the list straddle rows or images, for each one that does not: computed to be cut away."""
+    (h, w), (height, width) = _row_lengths(windows), windows.size
+    return h * w / (height * width) - 1
+
+
+def _tiles(N: int, weight: Tensor) -> list[Pair]:
+    """The list from a to b, tile by tile. The result of a tile stays in a CPU's cache while all k·k' taps add to it.
+
+    Taken whole, a long list is fetched from memory and written back k·k' times. A GPU's list is one tile: there a
+    product takes less than its start.
+    """
+    n = TILE // max(weight.shape[:2]) if weight.device.type == "cpu" and not torch.compiler.is_compiling() else N
+    return [(a, min(N, a + n)) for a in range(0, N, max(1, n))]
 
 
 def _tail(windows: Windows) -> int:

@@ -24,6 +24,7 @@ Read: calculate_fan → calculate_gain → xavier_* → kaiming_* (each fills it
 from __future__ import annotations
 
 import math
+from typing import Callable
 
 import torch
 from torch import Tensor
@@ -57,19 +58,26 @@ def calculate_gain(nonlinearity: str, a: float = 0.0) -> float:
 @torch.no_grad()
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with draws from U(a, b), whose variance is (b − a)²/12."""
-    return tensor.uniform_(a, b)
+    return _in_order(tensor, lambda t: t.uniform_(a, b))
 
 
 @torch.no_grad()
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with draws from N(mean, std²)."""
-    return tensor.normal_(mean, std)
+    return _in_order(tensor, lambda t: t.normal_(mean, std))
 
 
 @torch.no_grad()
 def constant_(tensor: Tensor, value: float) -> Tensor:
     """Fill with one value."""
     return tensor.fill_(value)
+
+
+def _in_order(tensor: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Draw in the order of the indices, so that one seed gives the same weights however they lie in memory."""
+    if tensor.is_contiguous():
+        return draw(tensor)
+    return tensor.copy_(draw(torch.empty_like(tensor, memory_format=torch.contiguous_format)))
 
 
 # Uniform or normal makes no difference to the sums above: they ask for a variance only. U(−b, b) has variance b²/3,

@@ -41,13 +41,12 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def autocast_applies(x: Tensor) -> bool:
-    """Is autocast on, and would it touch x? It leaves float64 alone, and some devices have none.
+    """Is autocast on, and would it touch x? It leaves float64 alone.
 
-    One of those is "meta", on which shapes are traced without data: merely asking for its state raises an error.
+    On "meta", where shapes are traced without data, there is none: merely asking for its state raises an error.
     """
     device = x.device.type
-    return (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-            and x.dtype is not torch.float64)
+    return device != "meta" and x.dtype is not torch.float64 and torch.is_autocast_enabled(device)
 
 
 def float32_under_autocast(x: Tensor) -> Tensor:
@@ -65,4 +64,4 @@ def without_autocast(x: Tensor) -> AbstractContextManager:
     the gradient's products lowered, though the forward ran in float32.
     """
     device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)

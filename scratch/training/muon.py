@@ -96,6 +96,22 @@ class Muon(torch.optim.Optimizer):
             for part, its_update in zip(weight.chunk(counts[weight]), update.chunk(counts[weight])):
                 by_shape.setdefault((part.shape[0], part[0].numel()), []).append((part, its_update))
         for (m, n), members in by_shape.items():
-            steps = orthogonalised(torch.stack([update.reshape(m, n) for _, update in members]))  # (members, m, n)
+            steps = orthogonalised(torch.stack([as_matrix(update) for _, update in members]))  # (members, m, n)
             for (part, _), step in zip(members, steps):
-                part.add_(step.view(part.shape), alpha=-group["lr"] * max(1.0, m / n) ** 0.5)
+                part.add_(as_weight(step, part), alpha=-group["lr"] * max(1.0, m / n) ** 0.5)
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """A weight as the map it is: (O,I) stays, (O,I,k,k) → (O,k·k·I), a view where it lies channels last.
+
+    In which order the columns stand makes no difference to U Vᵀ but the same order.
+    """
+    return weight.permute(0, 2, 3, 1).flatten(1) if weight.dim() == 4 else weight.flatten(1)
+
+
+def as_weight(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `as_matrix`, a view of the shape of `like`."""
+    if like.dim() != 4:
+        return matrix.view(like.shape)
+    O, I, kH, kW = like.shape
+    return matrix.view(O, kH, kW, I).permute(0, 3, 1, 2)

@@ -21,7 +21,7 @@ Read: adamw_definition (the formula) → adamw_foreach (all tensors at once) →
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -70,11 +70,13 @@ def adamw_foreach(
 
     Both new factors are plain numbers, so m̂ and v̂ are never written: two passes over memory saved. They stand in
     lists, one for each tensor, since a tensor that once had no gradient is behind in t.
+
+    Nor is a decay that float32 cannot see: DETR's own, ηλ = 10⁻⁴·10⁻⁴, leaves 1 − 10⁻⁸, which rounds to 1.
     """
     beta1, beta2 = betas
     root_c2 = [(1 - beta2 ** t) ** 0.5 for t in steps]
     negative_lr = [-lr * root / (1 - beta1 ** t) for root, t in zip(root_c2, steps)]
-    if weight_decay:
+    if lr * weight_decay > torch.finfo(weights[0].dtype).eps / 4:    # else 1 − ηλ is 1 once it is rounded
         torch._foreach_mul_(weights, 1 - lr * weight_decay)          # θ·(1 − ηλ)
     torch._foreach_lerp_(m, gradients, 1 - beta1)                    # m + (1−β₁)(g − m) = β₁m + (1−β₁)g
     torch._foreach_mul_(v, beta2)
@@ -117,11 +119,42 @@ def step_adamw(all_states: dict[Tensor, dict[str, Any]], group: dict[str, Any], 
         if not state:  # the first gradient of this weight: its memory begins at zero
             state.update(step=0, exp_avg=torch.zeros_like(weight), exp_avg_sq=torch.zeros_like(weight))
         state["step"] += 1
-    adamw_foreach(
-        weights, [weight.grad for weight in weights],
-        [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states],
-        [state["step"] for state in states],
-        group["lr"], group["betas"], group["eps"], group["weight_decay"])
+    tensors = (weights, [weight.grad for weight in weights],
+               [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states])
+    for *bunch, steps in bunches(*tensors, [state["step"] for state in states]):
+        adamw_foreach(*bunch, steps, group["lr"], group["betas"], group["eps"], group["weight_decay"])
+
+
+BUNCH = 2**20  # numbers: of weight, gradient, m, v and the temporary together 20 MB in float32
+
+
+def bunches(weights: list[Tensor], gradients: list[Tensor], m: list[Tensor], v: list[Tensor],
+            steps: list[int]) -> Iterator[tuple[list, list, list, list, list]]:
+    """The arguments of `adamw_foreach`, piece by piece: lists of about BUNCH numbers, large tensors cut up.
+
+    Seven calls are seven ways through all the weights, and a temporary as large as they are. On a CPU, where starting a
+    call costs next to nothing, they go through one bunch at a time: it stays in the cache from call to call, and so
+    does the temporary. On a GPU there is one bunch. A tensor that is not one stretch of memory is not cut.
+    """
+    if weights[0].device.type != "cpu":
+        yield weights, gradients, m, v, steps
+        return
+    bunch: tuple[list, list, list, list, list] = ([], [], [], [], [])
+    room = BUNCH
+    for *four, step in zip(weights, gradients, m, v, steps):
+        if four[0].dim() == 4:  # filters lie channels last
+            four = [tensor.permute(0, 2, 3, 1) for tensor in four]
+        pieces = [four]
+        if all(tensor.is_contiguous() for tensor in four):
+            pieces = list(zip(*(tensor.view(-1).split(BUNCH) for tensor in four)))
+        for piece in pieces:
+            room -= piece[0].numel()
+            if room < 0 and bunch[4]:
+                yield bunch
+                bunch, room = ([], [], [], [], []), BUNCH - piece[0].numel()
+            for tensors, tensor in zip(bunch, (*piece, step)):
+                tensors.append(tensor)
+    yield bunch
 
 
 @torch.no_grad()

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from scratch.model.backbone import ResNet
 from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col, conv2d_naive
 from scratch.ops.conv2d_columns import Columns, _columns
-from scratch.ops.conv2d_fast import Shifted, _phases, _reach, _row_lengths
+from scratch.ops.conv2d_fast import Shifted, _phases, _reach, _row_lengths, straddling
 from scratch.ops.conv2d_rows import Rows
+from scratch.ops.linear import linear
 from tests.checks import assert_as_precise_as_torch, assert_same
 
 
@@ -92,15 +94,42 @@ def test_the_convolutions_of_a_resnet_equal_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name, plan", [("stem", Rows), ("3x3", Shifted), ("3x3 stride 2", Shifted),
-                                        ("3x3 dilated", Shifted), ("1x1", Columns), ("1x1 stride 2", Columns)])
+                                        ("3x3 dilated", Shifted)])
 def test_the_plan_goes_by_shape(name: str, plan: type) -> None:
     kernel, stride, padding, dilation, C = RESNET[name]
-    x, weight = (t.requires_grad_() for t in random_inputs(1, C, 5, (kernel, kernel), (9, 9), bias=False))
+    x, weight = (t.requires_grad_() for t in random_inputs(1, C, 5, (kernel, kernel), (42, 42), bias=False))
     chosen = conv2d(x, weight, None, stride, padding, dilation).grad_fn.name()
     low = conv2d(x.bfloat16(), weight.bfloat16(), None, stride, padding, dilation).grad_fn.name()
     dilated = conv2d(x[:, :2], weight[:, :2], None, stride, 9, 2).grad_fn.name()
     assert [chosen, low] == [f"{plan.__name__}Backward", "ColumnsBackward"]
     assert dilated == "ColumnsBackward"
+
+
+@pytest.mark.parametrize("name", ["3x3", "3x3 stride 2", "3x3 dilated"])
+def test_a_small_image_whose_windows_would_often_straddle_is_spread_out_into_columns(name: str) -> None:
+    kernel, stride, padding, dilation, C = RESNET[name]
+    x, weight = (t.requires_grad_() for t in random_inputs(1, C, 5, (kernel, kernel), (9, 9), bias=False))
+    assert conv2d(x, weight, None, stride, padding, dilation).grad_fn.name() == "ColumnsBackward"
+
+
+def test_of_the_windows_of_a_9x9_image_about_one_in_five_straddles() -> None:
+    windows = _windows(torch.zeros(1, 17, 9, 9), torch.zeros(1, 17, 3, 3), None, 1, 1, 1, 1)
+    assert straddling(windows) == pytest.approx(10 * 10 / 81 - 1) and round(1 - 81 / 100, 1) == 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_1x1_convolution_is_a_linear_layer_at_every_pixel(dtype: torch.dtype, stride: int) -> None:
+    x, weight, bias = (t.to(dtype).requires_grad_() for t in random_inputs(2, 19, 23, (1, 1), (13, 11)))
+    y = conv2d(x, weight, bias, stride)
+    assert torch.equal(y, linear(x.permute(0, 2, 3, 1)[:, ::stride, ::stride], weight[..., 0, 0], bias)
+                       .permute(0, 3, 1, 2))
+    assert y.grad_fn.name() == "PermuteBackward0"
+
+
+def test_two_of_three_convolutions_of_a_resnet_50_are_1x1() -> None:
+    kernels = [m.weight.shape[2] for m in ResNet("resnet50").modules() if isinstance(m, Conv2d)]
+    assert round(3 * kernels.count(1) / len(kernels)) == 2
 
 
 @pytest.mark.parametrize("name", RESNET)
@@ -245,7 +274,7 @@ def test_the_columns_of_the_picture_in_conv2d_columns() -> None:
 
 
 def test_pytorch_refuses_to_change_the_result_in_place_while_its_gradient_is_wanted() -> None:
-    x, weight = random_inputs(1, 3, 2, (1, 1), (2, 2), bias=False)
+    x, weight = random_inputs(1, 3, 2, (2, 2), (2, 2), bias=False)
     with pytest.raises(RuntimeError, match="is a view and is being modified inplace"):
         conv2d(x.requires_grad_(), weight).add_(1)
 
