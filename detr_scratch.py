@@ -50,9 +50,11 @@ from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.evaluation.health import QueryHealth, diagnose
+from scratch.model.compiled import compile_blocks
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
+from scratch.training.heap import keep_freed_memory
 from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.run import Run
@@ -63,6 +65,8 @@ def train(arguments: TrainArguments) -> None:
     config, run_dir = arguments.config, arguments.run_dir
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     say = partial(print, flush=True) if distributed.is_main else lambda *_: None
+    if distributed.device.type == "cpu":
+        keep_freed_memory()
 
     # What is there, what is wrong with it, and what it is called.
     data = config.data
@@ -85,6 +89,8 @@ def train(arguments: TrainArguments) -> None:
     config = replace(config, model=replace(config.model, num_classes=len(classes.ids)))
     model = build_detr(config.model).to(distributed.device)
     freeze_backbone(model, config.train.train_backbone)
+    if config.train.compile:
+        compile_blocks(model)
     if arguments.weights:
         say(begin_with(model, arguments.weights, distributed, classes))
     if distributed.is_main:

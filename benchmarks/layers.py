@@ -40,6 +40,7 @@ from benchmarks.roofline import DTYPES, ceilings, floor_seconds, work
 from benchmarks.timing import Calls, added_gib, compared, race
 from benchmarks.training_step import DEFAULTS, SIDES, TrainingStep, peak_memory_of
 from commands.opening import resolve_device
+from scratch.training.heap import keep_freed_memory
 
 SEEN = 8 / 2**10  # GiB: less than 8 MiB is not told of a layer's memory
 
@@ -186,6 +187,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     arguments = parse(argv)
     device = arguments.device
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does, for both sides
     reason = compiler_missing(device) if arguments.compile else ""
     if reason:
         print(f"torch.compile cannot be used here ({reason}): everything is measured without it")

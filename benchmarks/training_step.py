@@ -1,7 +1,8 @@
 """training_step: what does one training step cost, ours beside torch.nn?
 
     python -m benchmarks.training_step                          # tiny, tiny_vanilla and detr_r50 on the CPU
-    python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512
+    python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512 \
+        --compile
 
 A step is forward, matching and losses, backward, clipping and the optimizer (AdamW; `tiny` has Muon, and no
 clipping). Both sides hold the same weights and see the same batch, in one process and in turn (who goes first
@@ -33,9 +34,12 @@ from typing import Any
 import torch
 
 from commands.opening import make_criterion
-from reference import ReferenceCriterion, ReferenceMuon, build_reference
+from reference import ReferenceCriterion, ReferenceMuon, anchors, build_reference
+from reference import model as plain
 from scratch.config import PRESETS, Config
+from scratch.model.compiled import compile_blocks
 from scratch.model.detr import build_detr, freeze_backbone
+from scratch.training.heap import keep_freed_memory
 from scratch.training.log import peak_memory_gib
 from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
@@ -45,6 +49,9 @@ PARTS = ("forward", "objective", "backward", "optimizer")
 # preset → images, height, width: what the preset sees at home; detr_141m and its kin as small as a CPU needs them
 DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640),
             "detr_141m": (2, 256, 256), "detr_141m_fast": (2, 256, 256)}
+# What torch.compile is given of torch.nn's side: the same pieces as of ours (scratch/model/compiled.py).
+REFERENCE_BLOCKS = (plain.BasicBlock, plain.Bottleneck, plain.EncoderLayer, plain.DecoderLayer,
+                    anchors.AnchorDecoderLayer)
 WARM_UP = 2  # steps of each side that are not counted: AdamW's state is made in the first
 
 
@@ -151,30 +158,57 @@ def as_leaves(outputs: Any) -> Any:
     return [as_leaves(value) for value in outputs] if isinstance(outputs, (list, tuple)) else outputs
 
 
-def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str,
-            repeats: int) -> dict[str, Any]:
-    """Medians of `repeats` steps of each side, in turn, and each side's peak memory."""
-    steps = {side: TrainingStep(side, preset, shape, device, precision) for side in SIDES}
+def race(steps: dict[str, TrainingStep], repeats: int) -> dict[str, Any]:
+    """Medians of `repeats` steps of each side, in turn, and ours ÷ torch.nn."""
     times: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for repeat in range(WARM_UP + repeats):
         for side in SIDES if repeat % 2 else reversed(SIDES):
             seconds = steps[side]()
             if repeat >= WARM_UP:
                 times[side].append(seconds)
+    result: dict[str, Any] = {}
+    for side in SIDES:
+        result[side] = {name: statistics.median(t[name] for t in times[side]) for name in ("step", *PARTS)}
+        result[side] |= {"fastest": min(t["step"] for t in times[side]), "slowest": max(t["step"] for t in times[side])}
+    result["ratio"] = {name: result["ours"][name] / result["reference"][name] for name in ("step", *PARTS)}
+    return result
+
+
+def compile_both(steps: dict[str, TrainingStep]) -> dict[str, float]:
+    """Have both sides' blocks compiled, by a first step; returns the seconds that it took."""
+    compile_blocks(steps["ours"].model)
+    for module in steps["reference"].model.modules():
+        if isinstance(module, REFERENCE_BLOCKS):
+            module.compile(dynamic=False)
+    seconds = {}
+    for side, step in steps.items():
+        start = time.perf_counter()
+        step()
+        seconds[side] = time.perf_counter() - start
+    return seconds
+
+
+def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str,
+            repeats: int, compiled: bool = False) -> dict[str, Any]:
+    """Both sides' steps in turn, and each side's peak memory; then, if asked for, the steps again with compiled blocks."""
+    steps = {side: TrainingStep(side, preset, shape, device, precision) for side in SIDES}
+    timed = race(steps, repeats)
+    if compiled:  # which may take long, or fail
+        print(f"{preset}, eager: ours {timed['ours']['step']:.3f} s, torch.nn {timed['reference']['step']:.3f} s, "
+              f"ratio {timed['ratio']['step']:.3f}", flush=True)
     objective = statistics.median(steps["ours"].objective() for _ in range(repeats))
+    after = {"compiled": {"compile_seconds": compile_both(steps), **race(steps, repeats)}} if compiled else {}
     del steps
     if device.type == "cuda":
         torch.cuda.empty_cache()  # room for the processes that measure memory
     result: dict[str, Any] = {"preset": preset, "images": list(shape), "device": str(device), "precision": precision,
                               "repeats": repeats}
+    result |= timed
     for side in SIDES:
-        result[side] = {name: statistics.median(t[name] for t in times[side]) for name in ("step", *PARTS)}
-        result[side] |= {"fastest": min(t["step"] for t in times[side]), "slowest": max(t["step"] for t in times[side]),
-                         "peak_memory_gib": peak_memory_of(side, preset, shape, device, precision)}
+        result[side]["peak_memory_gib"] = peak_memory_of(side, preset, shape, device, precision)
+    result["ratio"]["peak_memory_gib"] = (result["ours"]["peak_memory_gib"] / result["reference"]["peak_memory_gib"])
     result["objective_share"] = objective / result["ours"]["step"]
-    result["ratio"] = {name: result["ours"][name] / result["reference"][name]
-                       for name in ("step", *PARTS, "peak_memory_gib")}
-    return result
+    return result | after
 
 
 def peak_memory_of(side: str, preset: str, shape: tuple[int, int, int], device: torch.device, precision: str) -> float:
@@ -218,6 +252,11 @@ def table(result: dict[str, Any]) -> str:
     for name, label in labels.items():
         lines.append(f"  {label:14}" + "".join(f"{column[name]:10.3f}" for column in columns.values()))
     lines.append(f"  matching and losses with their backward: {100 * result['objective_share']:.1f} % of our step")
+    if compiled := result.get("compiled"):
+        sides = [compiled["ours"], compiled["reference"], compiled["ratio"]]
+        lines.append("  compiled (s)  " + "".join(f"{side['step']:10.3f}" for side in sides))
+        took = compiled["compile_seconds"]
+        lines.append(f"  compiled in {took['ours']:.0f} s and {took['reference']:.0f} s")
     return "\n".join(lines)
 
 
@@ -230,10 +269,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--compile", action="store_true", help="also with both sides' blocks compiled, which takes minutes")
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if device.type == "cpu" and not arguments.memory_of:
+        keep_freed_memory()  # as training does, for both sides
     machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()}
     results = []
@@ -243,7 +285,7 @@ def main() -> None:
         if arguments.memory_of:
             print(own_peak_memory(arguments.memory_of, preset, shape, device, arguments.precision))
             return
-        results.append(measure(preset, shape, device, arguments.precision, arguments.repeats))
+        results.append(measure(preset, shape, device, arguments.precision, arguments.repeats, arguments.compile))
         print(f"\n{table(results[-1])}", flush=True)
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
     if arguments.json:

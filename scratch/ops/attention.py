@@ -37,7 +37,7 @@ from scratch.ops.activations import softmax
 from scratch.ops.dropout import check_probability, dropout_mask
 from scratch.ops.init import constant_, xavier_uniform_
 from scratch.ops.linear import Linear, linear
-from scratch.ops.precision import at_least_float32, autocast_applies, without_autocast
+from scratch.ops.precision import at_least_float32, autocast_applies, as_in_forward
 
 
 def attention_naive(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class _Attention(Function):
     @once_differentiable
     def backward(ctx, grad_output: Tensor | None, grad_used: Tensor | None):
         q, k, v, P, mask, output = ctx.saved_tensors
-        with without_autocast(output):  # the operands have their dtype already
+        with as_in_forward(output):  # the operands have their dtype already
             if grad_output is None:  # a loss on the weights alone
                 grad_output = torch.zeros_like(output)
             used = P if mask is None else torch.where(mask, P, 0).mul_(ctx.scale)  # (B·N, Q, S)

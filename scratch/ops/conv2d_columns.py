@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.precision import without_autocast
+from scratch.ops.precision import as_in_forward
 from scratch.ops.windows import Windows
 
 
@@ -54,7 +54,7 @@ class Columns(torch.autograd.Function):
         windows: Windows = ctx.windows
         (O, c, kH, kW), G = weight.shape, windows.groups
         grad_x = grad_weight = grad_bias = None
-        with without_autocast(x):  # `conv2d` chose the dtype; the caller of backward() shall not choose another
+        with as_in_forward(x):  # `conv2d` chose the dtype; the caller of backward() shall not choose another
             g = grad.permute(0, 2, 3, 1).reshape(-1, G, O // G).transpose(0, 1)  # (G,N,O/G)
             if ctx.needs_input_grad[0] and (back := _backwards(windows, x)):
                 grad_x = _product(_columns(grad, back), _turned(weight), None, back)  # (B,C,H,W)
@@ -116,11 +116,22 @@ def _columns(x: Tensor, windows: Windows) -> Tensor:
     if pH or pW:  # one copy with a frame of zeros, so that no window leaves the memory of the image
         image = x.new_zeros(B, H + 2 * pH, W + 2 * pW, C)
         image[:, pH:pH + H, pW:pW + W] = x.permute(0, 2, 3, 1)
+    if _in_words(image, G):  # numbers are moved here, not computed with: four half ones at a time
+        image, C = image.view(torch.int64), C // 4
     b, h, w, c = image.stride()  # steps in memory from an image, row, pixel, channel to the next
     patches = image.as_strided((B, *size, kH, kW, C), (b, sH * h, sW * w, dH * h, dW * w, c))
     # Now image[b, i·s + u·d, j·s + v·d, c] is called patches[b, i, j, u, v, c].
     patches = patches.unflatten(-1, (G, C // G)).permute(5, 0, 1, 2, 3, 4, 6)  # (G,B,H',W',kH,kW,C/G)
-    return patches.reshape(G, B * size[0] * size[1], kH * kW * (C // G))
+    return patches.reshape(G, B * size[0] * size[1], kH * kW * (C // G)).view(x.dtype)
+
+
+def _in_words(image: Tensor, groups: int) -> bool:
+    """May an image (B,H,W,C) be copied as 64-bit integers? A GPU's copy spends its time on where each number goes.
+
+    Not under torch.compile, which writes a copy of its own.
+    """
+    return (image.element_size() == 2 and groups == 1 and image.shape[-1] % 4 == 0 and image.is_contiguous()
+            and not torch.compiler.is_compiling())
 
 
 def _fold(columns: Tensor, x: Tensor, windows: Windows) -> Tensor:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.precision import without_autocast
+from scratch.ops.precision import as_in_forward
 from scratch.ops.windows import Pair, Windows, overlap
 
 
@@ -72,7 +72,7 @@ class Shifted(torch.autograd.Function):
         weight = weight.contiguous(memory_format=torch.channels_last)
         grad_weight = torch.zeros_like(weight)  # (O,C,kH,kW), channels last: each [:, :, u, v] is a matrix for BLAS
         grad_x = x.new_zeros(B, H, W, C) if need_x else None
-        with without_autocast(x):  # whoever calls backward() under autocast must not lower these products
+        with as_in_forward(x):  # whoever calls backward() under autocast must not lower these products
             for phase, taps in _phases(windows):
                 pixels = _pixels(x, phase, windows) if need_weight else None  # (N + tail, C)
                 grad_pixels = x.new_zeros(N + _tail(windows), C) if need_x else None  # (N + tail, C)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.precision import without_autocast
+from scratch.ops.precision import as_in_forward
 from scratch.ops.windows import Pair, Windows
 
 
@@ -63,7 +63,7 @@ class Rows(torch.autograd.Function):
         N = B * rows * width - (n - 1) * width
         g = g.view(-1, O)[:N]  # (N,O)
         grad_x = grad_weight = grad_bias = None
-        with without_autocast(x):  # whoever calls backward() under autocast must not lower these products
+        with as_in_forward(x):  # whoever calls backward() under autocast must not lower these products
             # y[n] += runs[n + i·W']·band[i]: the gradient of one factor is g times the other
             if ctx.needs_input_grad[0]:  # not for the stem: nobody asks for the gradient of a picture
                 bands = _bands(weight, windows)  # (n,K,O)

@@ -19,7 +19,7 @@ its sums in float32 and rounds once. The rules of these notes follow from that:
 
 Proven in tests/ops/test_precision.py. Sources: IEEE 754; Micikevicius et al. 2018, arXiv
 1710.03740.
-Read: at_least_float32 → autocast_applies → float32_under_autocast → without_autocast
+Read: at_least_float32 → autocast_applies → float32_under_autocast → without_autocast → as_in_forward
 """
 
 from __future__ import annotations
@@ -58,10 +58,16 @@ def float32_under_autocast(x: Tensor) -> Tensor:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """A block in which matrix products take the operands that they are given.
-
-    A backward written by hand needs it: whoever calls `loss.backward()` inside an autocast block would otherwise have
-    the gradient's products lowered, though the forward ran in float32.
-    """
+    """A block in which matrix products take the operands that they are given."""
     device = x.device.type
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+
+
+def as_in_forward(x: Tensor) -> AbstractContextManager:
+    """`without_autocast`, around a backward written by hand.
+
+    Whoever calls `loss.backward()` inside an autocast block would otherwise have the gradient's products lowered,
+    though the forward ran in float32. torch.compile needs no such block, for it runs a backward as its forward ran;
+    and while it reads one, it takes the rest of the forward to be without autocast too.
+    """
+    return nullcontext() if torch.compiler.is_compiling() else without_autocast(x)

@@ -316,4 +316,8 @@ def test_on_a_gpu_a_step_is_watched_with_one_copy_to_the_host(tmp_path: Path) ->
     with LayerWatch(run.unwrapped, run.optimizer) as watch:
         train_step(run, [random_batch(2)])
         figures = watch.figures()
-    assert figures is not None and all(value > 0 for value in figures["std_gradients"])
+    assert figures is not None
+    silent = {unit.group for unit, value in zip(watch.units, figures["std_gradients"]) if not value > 0}
+    # The first decoder layer has zeros to attend to: what its queries and keys are makes no difference. A CPU's
+    # rounding leaves some 1e-9 there, a GPU's nothing.
+    assert silent <= {"decoder_self_attention_query", "decoder_self_attention_key"}

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scratch.model.backbone import ResNet
+from scratch.ops import conv2d_columns, conv2d_fast
 from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col, conv2d_naive
-from scratch.ops.conv2d_columns import Columns, _columns
+from scratch.ops.conv2d_columns import Columns, _backwards, _columns
 from scratch.ops.conv2d_fast import Shifted, _phases, _reach, _row_lengths, straddling
 from scratch.ops.conv2d_rows import Rows
 from scratch.ops.linear import linear
@@ -338,3 +339,41 @@ def test_mixed_dtypes_are_refused_outside_autocast() -> None:
 def test_a_layer_whose_groups_do_not_divide_its_channels_is_refused() -> None:
     with pytest.raises(ValueError, match="groups"):
         Conv2d(6, 4, 3, groups=3)
+
+
+def test_a_list_gone_through_in_tiles_gives_the_same(monkeypatch) -> None:
+    inputs, options = random_inputs(2, 17, 5, (3, 3), (42, 13)), dict(stride=(1, 2), padding=1)
+    monkeypatch.setattr(conv2d_fast, "TILE", 17 * 100)  # 100 places of the list at a time
+    assert_same(bound(conv2d, **options), bound(F.conv2d, **options), *inputs)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_half_images_copied_in_words_give_the_same_columns(monkeypatch, stride: int) -> None:
+    image = torch.randn(2, 20, 11, 7).bfloat16().contiguous(memory_format=torch.channels_last)
+    windows = _windows(image, torch.zeros(1, 20, 3, 3).bfloat16(), None, stride, 1, 1, 1)
+    in_words = _columns(image, windows)
+    monkeypatch.setattr(conv2d_columns, "_in_words", lambda image, groups: False)
+    assert torch.equal(in_words, _columns(image, windows))
+
+
+@pytest.mark.parametrize("padding, dilation", [(0, 1), (1, 1), (2, 1), (2, 2), (4, 2)])
+def test_the_gradient_of_an_image_is_a_convolution_of_the_results(padding: int, dilation: int) -> None:
+    inputs = random_inputs(2, 3, 5, (3, 3), (11, 7), bias=False)
+    windows = _windows(*inputs, None, 1, padding, dilation, 1)
+    assert _backwards(windows, inputs[0]) == windows._replace(padding=(2 * dilation - padding,) * 2, size=(11, 7))
+    assert _backwards(windows._replace(stride=(2, 1)), inputs[0]) is None
+    assert _backwards(windows._replace(padding=(5, 0)), inputs[0]) is None  # a pixel of padding alone has no place in x
+
+
+def test_a_layer_keeps_its_filters_channels_last_through_loading_and_moving() -> None:
+    layer = Conv2d(6, 4, 3)
+    layer.load_state_dict(nn.Conv2d(6, 4, 3).state_dict())
+    for weight in (layer.weight, layer.double().weight, copy.deepcopy(layer).weight):
+        assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+@pytest.mark.parametrize("C, kernel, size", [(17, 3, 42), (17, 3, 9), (3, 7, 20), (17, 1, 9)])
+def test_the_gradient_of_the_filters_lies_as_they_do(C: int, kernel: int, size: int) -> None:
+    layer = Conv2d(C, 5, kernel)
+    layer(torch.randn(2, C, size, size)).square().sum().backward()
+    assert layer.weight.grad.stride() == layer.weight.stride()

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scratch.config import TrainConfig
+from scratch.training import optimizer
 from scratch.training.optimizer import AdamW, adamw_definition, adamw_foreach, clip_grad_norm_, parameter_groups
 
 SHAPES = [(7, 5), (3,), (), (2, 3, 11)]
@@ -103,6 +104,41 @@ def test_the_foreach_version_makes_7_calls_for_all_tensors_and_the_definition_16
     with _CountCalls() as one:
         adamw_definition(tensors[0][0], tensors[1][0], tensors[2][0], v[0], 1, **SETTINGS)
     assert (all_at_once.calls, one.calls) == (7, 16)
+
+
+def test_the_published_decay_is_less_than_float32_can_see_and_its_call_is_spared():
+    weight = torch.randn(1000)
+    assert torch.equal(weight * (1 - 1e-4 * 1e-4), weight)  # so that torch.optim.AdamW does not decay either
+    assert not torch.equal(weight * (1 - 1e-4 * 1e-2), weight)
+    tensors = [[p.detach().float() for p in _weights(seed)] for seed in range(3)]
+    calls = []
+    for decay in (1e-4, 1e-2):
+        with _CountCalls() as counted:
+            adamw_foreach(*tensors, [t.square() for t in tensors[0]], [1] * 4, **{**SETTINGS, "lr": 1e-4,
+                                                                                 "weight_decay": decay})
+        calls.append(counted.calls)
+    assert calls[1] - calls[0] == 1
+
+
+def test_bunches_hold_every_number_once_and_no_more_than_they_should(monkeypatch):
+    monkeypatch.setattr(optimizer, "BUNCH", 10)
+    shapes = [(3,), (4, 2), (5, 7), (2, 3, 2, 2), (1,)]
+    four = [[torch.randn(shape) for shape in shapes] for _ in range(4)]
+    for tensors in four:
+        tensors[3] = tensors[3].contiguous(memory_format=torch.channels_last)
+    found = [[] for _ in range(4)]
+    for *lists, steps in optimizer.bunches(*four, [1, 2, 3, 4, 5]):
+        assert 0 < sum(t.numel() for t in lists[0]) <= 10 and all(len(part) == len(steps) for part in lists)
+        for numbers, tensors in zip(found, lists):
+            numbers += [(t.data_ptr() + 4 * i, step) for t, step in zip(tensors, steps) for i in range(t.numel())]
+    for numbers, tensors in zip(found, four):
+        assert sorted(numbers) == sorted((t.data_ptr() + 4 * i, step) for step, t in enumerate(tensors, 1)
+                                         for i in range(t.numel()))
+
+
+def test_steps_in_small_bunches_equal_torch(monkeypatch):
+    monkeypatch.setattr(optimizer, "BUNCH", 4)
+    _assert_equal_for_50_steps(_random)
 
 
 @pytest.mark.parametrize("scale", [1000.0, 0.001])

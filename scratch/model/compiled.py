@@ -1,0 +1,48 @@
+"""compiled: what if PyTorch wrote the kernels that these notes spell out step by step?
+
+    eager      subtract │ square │ mean │ multiply-add     each step a kernel: memory → GPU → memory
+    compiled   └──────────────────────────────────────┘    one kernel: memory → GPU → memory
+
+torch.compile follows the Python once, with stand-ins for tensors, and writes kernels for what it
+saw: elementwise steps and sums flow into each other, matrix products stay as they are. The notes
+are the better for it the more steps they spell out.
+
+It follows a block at a time, not the whole detector: the 36 blocks of ResNet-152's third stage are
+one piece of code with other weights, and are compiled once. The whole would be compiled layer by
+layer, for minutes. Nothing is renamed, and a checkpoint does not know of it.
+
+Every size of image is compiled for itself: a run wants pictures of one size (`--square`).
+
+Compiled and not, the results differ by rounding. Proven in tests/model/test_compiled.py; the times
+are in the README (`python -m benchmarks.training_step --compile`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from scratch.model.anchor_decoder import AnchorDecoderLayer
+from scratch.model.backbone import ResidualBlock, ResNet
+from scratch.model.transformer import TransformerDecoderLayer, TransformerEncoderLayer
+
+BLOCKS = (ResidualBlock, TransformerEncoderLayer, TransformerDecoderLayer, AnchorDecoderLayer)
+# As many variants of one block may be compiled: its shapes (four stages, their first blocks, other sizes of image),
+# in training and in evaluation. Beyond it a block would silently run as it is; PyTorch's own limit is 8.
+VARIANTS = 64
+
+
+def compile_blocks(model: nn.Module, fullgraph: bool = False, backend: str = "inductor") -> nn.Module:
+    """Have the blocks of a detector compiled, each when it is first called; returns the model.
+
+    fullgraph   raise an error where a block cannot be followed to its end, instead of compiling it in pieces
+    backend     of torch.compile: "inductor" writes kernels (it needs a C++ compiler, on a GPU Triton); "aot_eager" only
+                follows
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
+    for module in model.modules():
+        if isinstance(module, BLOCKS):
+            module.compile(fullgraph=fullgraph, dynamic=False, backend=backend)
+        elif isinstance(module, ResNet):
+            module.stem = torch.compile(module.stem, fullgraph=fullgraph, dynamic=False, backend=backend)
+    return model

@@ -1,0 +1,30 @@
+"""heap: why does the same addition take six times as long on a CPU when its result is large?
+
+    y = x + 1, 32 MB      ask the system for 32 MB ─▶ it clears 8,192 pages, one by one, as they are
+                          first written ─▶ add ─▶ … ─▶ y is dropped: the pages go back to the system
+
+A training step makes hundreds of large tensors and drops them again. The C library's allocator
+returns each block beyond 32 MB to the system at once, and what is free at the top of its heap as
+well, so that the next step begins by having the same pages cleared again. Told to keep what it has,
+it hands the next tensor the memory of the last one. The process then holds its peak until it ends,
+which for a training run it needs again in a second.
+
+GNU's allocator alone (Linux) is spoken to; others are left as they are. Proven in
+tests/training/test_heap.py; what it brings is in the README. Source: man 3 mallopt.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names and numbers of <malloc.h>
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory of dropped tensors for the next ones; False where that cannot be asked for."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is None:  # another system, or another C library
+        return False
+    # Blocks of up to 1 GiB come from the heap, not from the system one by one; and the heap never shrinks (−1).
+    return bool(mallopt(_M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
