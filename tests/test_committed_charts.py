@@ -156,3 +156,18 @@ def test_the_sweeps_best_and_default_are_those_of_its_trials() -> None:
     best = max((trial for trial in trials if trial["state"] == "complete"), key=lambda trial: trial["value"])
     assert len(trials) == 24 and trials[0]["number"] == 0
     assert f"have AP {trials[0]['value']:.3f} after 200 steps, the best trial {best['value']:.3f}" in section("sweep_tiny")
+
+
+def test_the_sweeps_winner_is_ahead_of_the_default_with_three_seeds_each() -> None:
+    curves = json.loads((CHARTS / "sweep_confirmed" / "learning_curve.json").read_text(encoding="utf-8"))
+    text = section("sweep_tiny")
+    last: dict[str, dict[str, list[float]]] = {}
+    for name in ("best", "default"):
+        runs = [curve["evaluation"] for curve in curves if curve["name"].startswith(name)]
+        assert len(runs) == 3
+        last[name] = {figure: [run[figure][LAST] for run in runs] for figure in ("AP", "AP50")}
+    best, default = last["best"], last["default"]
+    assert min(best["AP"]) > max(default["AP"])
+    means = [f"{mean(ap):.3f} ({min(ap):.3f} to {max(ap):.3f})" for ap in (best["AP"], default["AP"])]
+    assert f"mean AP {means[0]} against {means[1]}" in text
+    assert f"mean AP50 {mean(best['AP50']):.3f} against {mean(default['AP50']):.3f}" in text
