@@ -35,5 +35,5 @@ done
 tail -n 1 "$OUT/run/log.jsonl" > "$OUT/last_record.json"
 if [ "$DEVICE" = cuda ]; then
     "$PYTHON" -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512 \
-        --json "$OUT/training_step_bf16.json"
+        --compile --json "$OUT/training_step_bf16.json"
 fi
