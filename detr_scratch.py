@@ -50,7 +50,7 @@ from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.evaluation.health import QueryHealth, diagnose
-from scratch.model.compiled import compile_blocks
+from scratch.model.compiled import compile_blocks, compiler_missing
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
@@ -89,7 +89,9 @@ def train(arguments: TrainArguments) -> None:
     config = replace(config, model=replace(config.model, num_classes=len(classes.ids)))
     model = build_detr(config.model).to(distributed.device)
     freeze_backbone(model, config.train.train_backbone)
-    if config.train.compile:
+    if arguments.compile:
+        if reason := compiler_missing(distributed.device):
+            raise ValueError(f"got --compile, which cannot be used here ({reason}): leave it out")
         compile_blocks(model)
     if arguments.weights:
         say(begin_with(model, arguments.weights, distributed, classes))

@@ -40,6 +40,7 @@ from benchmarks.roofline import DTYPES, ceilings, floor_seconds, work
 from benchmarks.timing import Calls, added_gib, compared, race
 from benchmarks.training_step import DEFAULTS, SIDES, TrainingStep, peak_memory_of
 from commands.opening import resolve_device
+from scratch.model.compiled import compiler_missing, first_line
 from scratch.training.heap import keep_freed_memory
 
 SEEN = 8 / 2**10  # GiB: less than 8 MiB is not told of a layer's memory
@@ -145,19 +146,6 @@ def compiled(bench: Bench) -> Bench:
     fast = copy.copy(bench)
     fast.layer = torch.compile(bench.layer, dynamic=False)
     return fast
-
-
-def compiler_missing(device: torch.device) -> str:
-    """Why torch.compile cannot be used here; "" if it can."""
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))
-    except Exception as error:  # no C++ compiler, no Triton, a Python that is too new …
-        return first_line(error)
-    return ""
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -1,8 +1,8 @@
 """training_step: what does one training step cost, ours beside torch.nn?
 
     python -m benchmarks.training_step                          # tiny, tiny_vanilla and detr_r50 on the CPU
-    python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512 \
-        --compile
+    python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 \
+        --size 512 512 --compile
 
 A step is forward, matching and losses, backward, clipping and the optimizer (AdamW; `tiny` has Muon, and no
 clipping). Both sides hold the same weights and see the same batch, in one process and in turn (who goes first
@@ -158,7 +158,7 @@ def as_leaves(outputs: Any) -> Any:
     return [as_leaves(value) for value in outputs] if isinstance(outputs, (list, tuple)) else outputs
 
 
-def race(steps: dict[str, TrainingStep], repeats: int) -> dict[str, Any]:
+def steps_in_turn(steps: dict[str, TrainingStep], repeats: int) -> dict[str, Any]:
     """Medians of `repeats` steps of each side, in turn, and ours ÷ torch.nn."""
     times: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for repeat in range(WARM_UP + repeats):
@@ -190,14 +190,14 @@ def compile_both(steps: dict[str, TrainingStep]) -> dict[str, float]:
 
 def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str,
             repeats: int, compiled: bool = False) -> dict[str, Any]:
-    """Both sides' steps in turn, and each side's peak memory; then, if asked for, the steps again with compiled blocks."""
+    """Both sides' steps in turn, and each side's peak memory; if asked for, the steps again with compiled blocks."""
     steps = {side: TrainingStep(side, preset, shape, device, precision) for side in SIDES}
-    timed = race(steps, repeats)
+    timed = steps_in_turn(steps, repeats)
     if compiled:  # which may take long, or fail
         print(f"{preset}, eager: ours {timed['ours']['step']:.3f} s, torch.nn {timed['reference']['step']:.3f} s, "
               f"ratio {timed['ratio']['step']:.3f}", flush=True)
     objective = statistics.median(steps["ours"].objective() for _ in range(repeats))
-    after = {"compiled": {"compile_seconds": compile_both(steps), **race(steps, repeats)}} if compiled else {}
+    after = {"compiled": {"compile_seconds": compile_both(steps), **steps_in_turn(steps, repeats)}} if compiled else {}
     del steps
     if device.type == "cuda":
         torch.cuda.empty_cache()  # room for the processes that measure memory
@@ -269,7 +269,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--compile", action="store_true", help="also with both sides' blocks compiled, which takes minutes")
+    parser.add_argument("--compile", action="store_true", help="also with both sides' blocks compiled: minutes")
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)

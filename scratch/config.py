@@ -193,9 +193,6 @@ class TrainConfig:
     """steps over which the learning rate rises linearly to its peak"""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """auto: float32 on a CPU; on a GPU bf16 where it has it, else fp16 with loss scaling"""
-    compile: bool = False
-    """have the model's blocks compiled by torch.compile: minutes at first, faster steps then; every size of image for
-    itself, so take --square with it (scratch/model/compiled)"""
     ema_decay: float = 0.0
     """decay of the running average of the weights that is evaluated; 0 evaluates the weights themselves"""
     eval_every: int = 1

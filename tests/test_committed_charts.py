@@ -155,19 +155,26 @@ def test_the_sweeps_best_and_default_are_those_of_its_trials() -> None:
     trials = json.loads((CHARTS / "sweep_tiny" / "sweep.json").read_text(encoding="utf-8"))["trials"]
     best = max((trial for trial in trials if trial["state"] == "complete"), key=lambda trial: trial["value"])
     assert len(trials) == 24 and trials[0]["number"] == 0
-    assert f"have AP {trials[0]['value']:.3f} after 200 steps, the best trial {best['value']:.3f}" in section("sweep_tiny")
+    words = f"have AP {trials[0]['value']:.3f} after 200 steps, the best trial {best['value']:.3f}"
+    assert words in section("sweep_tiny")
 
 
 def test_the_sweeps_winner_is_ahead_of_the_default_with_three_seeds_each() -> None:
     curves = json.loads((CHARTS / "sweep_confirmed" / "learning_curve.json").read_text(encoding="utf-8"))
-    text = section("sweep_tiny")
+    text, early, busy = section("sweep_tiny"), {}, {}
     last: dict[str, dict[str, list[float]]] = {}
     for name in ("best", "default"):
         runs = [curve["evaluation"] for curve in curves if curve["name"].startswith(name)]
         assert len(runs) == 3
         last[name] = {figure: [run[figure][LAST] for run in runs] for figure in ("AP", "AP50")}
+        early[name] = [run["AP50"][run["step"].index(100)] for run in runs]
+        busy[name] = [100 * run["matched_queries"][LAST][LAST] for run in runs]
     best, default = last["best"], last["default"]
     assert min(best["AP"]) > max(default["AP"])
     means = [f"{mean(ap):.3f} ({min(ap):.3f} to {max(ap):.3f})" for ap in (best["AP"], default["AP"])]
     assert f"mean AP {means[0]} against {means[1]}" in text
     assert f"mean AP50 {mean(best['AP50']):.3f} against {mean(default['AP50']):.3f}" in text
+    ahead, behind = (f"{min(ap):.2f} to {max(ap):.2f}" for ap in (early["best"], early["default"]))
+    assert f"(AP50 {ahead} against {behind})" in text
+    many, few = (f"{min(share):.0f} to {max(share):.0f}" for share in (busy["best"], busy["default"]))
+    assert f"Of its 60 queries {many} per cent found an object, of the default's 40 queries {few}" in text

@@ -186,13 +186,11 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.stages(images)[-1]
 
-    def stem(self, images: Tensor) -> Tensor:
-        x = relu(self.bn1(self.conv1(images)))  # (B,64,H/2,W/2)
-        return self.maxpool(x)  # (B,64,H/4,W/4)
-
     def stages(self, images: Tensor) -> list[Tensor]:
         """The features of all four stages; number `finer`, of `finer_channels`, has half the stride of the last."""
-        x = self.stem(images.contiguous(memory_format=torch.channels_last))  # a pixel's channels side by side
+        x = images.contiguous(memory_format=torch.channels_last)  # a pixel's channels side by side
+        x = relu(self.bn1(self.conv1(x)))  # (B,64,H/2,W/2)
+        x = self.maxpool(x)  # (B,64,H/4,W/4)
         stages = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:

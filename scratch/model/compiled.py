@@ -7,14 +7,14 @@ torch.compile follows the Python once, with stand-ins for tensors, and writes ke
 saw: elementwise steps and sums flow into each other, matrix products stay as they are. The notes
 are the better for it the more steps they spell out.
 
-It follows a block at a time, not the whole detector: the 36 blocks of ResNet-152's third stage are
-one piece of code with other weights, and are compiled once. The whole would be compiled layer by
-layer, for minutes. Nothing is renamed, and a checkpoint does not know of it.
+It follows a block at a time, not the whole detector: blocks of one shape are one piece of code with
+other weights (35 of the 36 in ResNet-152's third stage), and what is compiled for one serves them
+all. The whole would be compiled layer by layer. Nothing is renamed, and a checkpoint does not know
+of it. Every size of image is compiled for itself: a run wants pictures of one size (`--square`).
 
-Every size of image is compiled for itself: a run wants pictures of one size (`--square`).
-
-Compiled and not, the results differ by rounding. Proven in tests/model/test_compiled.py; the times
-are in the README (`python -m benchmarks.training_step --compile`).
+Followed and not, a block computes the same; proven in tests/model/test_compiled.py. The kernels
+that are then written round otherwise, and draw other numbers for dropout.
+`python -m benchmarks.training_step --compile` times both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from scratch.model.anchor_decoder import AnchorDecoderLayer
-from scratch.model.backbone import ResidualBlock, ResNet
+from scratch.model.backbone import ResidualBlock
 from scratch.model.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
 BLOCKS = (ResidualBlock, TransformerEncoderLayer, TransformerDecoderLayer, AnchorDecoderLayer)
@@ -39,10 +39,22 @@ def compile_blocks(model: nn.Module, fullgraph: bool = False, backend: str = "in
     backend     of torch.compile: "inductor" writes kernels (it needs a C++ compiler, on a GPU Triton); "aot_eager" only
                 follows
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
+    limits = torch._dynamo.config
+    limits.cache_size_limit = max(limits.cache_size_limit, VARIANTS)  # newer versions also call it recompile_limit
     for module in model.modules():
         if isinstance(module, BLOCKS):
             module.compile(fullgraph=fullgraph, dynamic=False, backend=backend)
-        elif isinstance(module, ResNet):
-            module.stem = torch.compile(module.stem, fullgraph=fullgraph, dynamic=False, backend=backend)
     return model
+
+
+def compiler_missing(device: torch.device) -> str:
+    """Why torch.compile cannot be used here; "" if it can."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))
+    except Exception as error:  # no C++ compiler, no Triton, a Python that is too new …
+        return first_line(error)
+    return ""
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

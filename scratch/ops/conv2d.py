@@ -19,7 +19,8 @@ Cost: 2·B·H'·W'·k·k'·(C/G)·O FLOPs, and twice that again for the two grad
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
 Read: windows.py (which pixels a window sees) → conv2d_naive (the formula)
       → conv2d_im2col (one matrix product) → conv2d (chooses the plan)
-      → pointwise, conv2d_columns.py, conv2d_fast.py, conv2d_rows.py (the plans) → Conv2d (owns the weights)
+      → pointwise, conv2d_columns.py, conv2d_fast.py, conv2d_rows.py (the plans)
+      → Conv2d (owns the weights)
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> T
 # Below this, a few products over runs of pixels are faster than k² products with an inner length of C. A matter of
 # speed alone: the plans are right for any number of channels.
 _FEW_CHANNELS = 16
-# Above this share of windows that straddle rows, wasted by Shifted, one product on k² copies is faster.
-_MUCH_WASTE = 0.2
+# Where a larger share of Shifted's windows straddles rows, and is wasted, one product on k² copies is faster.
+_MUCH_WASTE = 1 / 6
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Pair = 1, padding: int | Pair = 0,
@@ -107,15 +108,16 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     Equal to `conv2d_im2col`, without its k² copies where that pays, and nothing but x and weight is kept for the
     gradients. The choice goes by shape:
 
-        1×1 kernel                          pointwise  a window is a pixel: a linear layer, nothing is copied at s = 1
+        1×1, one group, no padding          pointwise  a window is a pixel: a linear layer, nothing is copied at s = 1
         several groups, few and dilated     Columns    one batched product over the groups
         bf16, fp16                          Columns    one rounding for each sum instead of k²
         few channels (stem: C = 3, k = 7)   Rows       49 products with an inner length of 3 would starve
-        small images (9×9: 1 in 5 straddle) Columns    k² copies of a small image cost less than the windows wasted
+        small images (9×9: 1 in 5 straddle) Columns    k² copies of a small image cost less than the wasted windows
         all else (3×3 in a ResNet)          Shifted    k² products on one padded copy
 
-    The result is channels last in memory (`torch.channels_last`); an image that already is needs no copy for it. But for
-    a 1×1 kernel, PyTorch refuses to change it in place (`y.add_(…)`) while its gradient is wanted: write `y = y + …`.
+    The result is channels last in memory (`torch.channels_last`); an image that already is needs no copy for it.
+    PyTorch refuses to change it in place (`y.add_(…)`), but for pointwise, while its gradient is wanted: write
+    `y = y + …`.
     Under autocast the product runs in its precision. stride, padding and dilation are an int or a pair (rows, columns).
     Raises ValueError for shapes that do not fit together, TypeError for operands of different dtype.
     """
@@ -152,7 +154,7 @@ class Conv2d(nn.Module):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         shape = (out_channels, in_channels // groups, *pair(kernel_size))
         # Channels last, as the images: the filters' numbers for one tap are then a matrix that BLAS takes as it lies.
-        self.weight = nn.Parameter(torch.empty(shape, memory_format=torch.channels_last))
+        self.weight = nn.Parameter(torch.empty(shape).contiguous(memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None  # no use before a norm
         self.reset_parameters()
 

@@ -18,10 +18,11 @@ there.
 
 Backward, with g = ∂L/∂y as (N,O):
     ∂matrix = columnsᵀ g      ∂columns = g matrixᵀ
-    ∂x: `_fold` returns each copy to the pixel it came from; at s = 1, `_backwards` spares the copies
+    ∂x: `_fold` returns each copy to the pixel it came from; at s = 1, `_backwards` spares that
 
 With G groups: G products of K = k·k'·C/G and O/G in one batch. Proven in tests/ops/test_conv2d.py.
-Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold → backward
+Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold
+→ _backwards, _turned → backward
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def _in_words(image: Tensor, groups: int) -> bool:
 
     Not under torch.compile, which writes a copy of its own.
     """
-    return (image.element_size() == 2 and groups == 1 and image.shape[-1] % 4 == 0 and image.is_contiguous()
-            and not torch.compiler.is_compiling())
+    return (not torch.compiler.is_compiling() and image.element_size() == 2 and groups == 1
+            and image.is_contiguous() and image.shape[-1] % 4 == 0 and image.storage_offset() % 4 == 0)
 
 
 def _fold(columns: Tensor, x: Tensor, windows: Windows) -> Tensor:

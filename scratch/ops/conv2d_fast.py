@@ -70,7 +70,8 @@ class Shifted(torch.autograd.Function):
         g = grad.new_zeros(N, O)  # a straddling window was cut away, so its gradient is zero
         _cut(g, B, windows).copy_(grad.permute(0, 2, 3, 1))  # (B,H',W',O), into its place in g
         weight = weight.contiguous(memory_format=torch.channels_last)
-        grad_weight = torch.zeros_like(weight)  # (O,C,kH,kW), channels last: each [:, :, u, v] is a matrix for BLAS
+        # (O,C,kH,kW), channels last: each [:, :, u, v] is a matrix as BLAS takes it
+        grad_weight = torch.zeros_like(weight) if need_weight else None
         grad_x = x.new_zeros(B, H, W, C) if need_x else None
         with as_in_forward(x):  # whoever calls backward() under autocast must not lower these products
             for phase, taps in _phases(windows):
@@ -86,7 +87,7 @@ class Shifted(torch.autograd.Function):
                     inside, outside = _places(x, phase, windows)
                     grad_x[outside] = grad_pixels[:N].view(B, h, w, C)[inside]  # past N there is no image
         return (grad_x.permute(0, 3, 1, 2) if need_x else None,
-                grad_weight if need_weight else None,
+                grad_weight,
                 grad.sum((0, 2, 3)) if need_bias else None, None)
 
 
@@ -113,9 +114,9 @@ def _row_lengths(windows: Windows) -> Pair:
 
 
 def straddling(windows: Windows) -> float:
-    """How many windows of the list straddle rows or images, for each one that does not: computed to be cut away."""
+    """The share of the list's windows that straddle rows or images: they are computed to be cut away."""
     (h, w), (height, width) = _row_lengths(windows), windows.size
-    return h * w / (height * width) - 1
+    return 1 - height * width / (h * w)
 
 
 def _tiles(N: int, weight: Tensor) -> list[Pair]:
@@ -124,8 +125,9 @@ def _tiles(N: int, weight: Tensor) -> list[Pair]:
     Taken whole, a long list is fetched from memory and written back k·k' times. A GPU's list is one tile: there a
     product takes less than its start.
     """
-    n = TILE // max(weight.shape[:2]) if weight.device.type == "cpu" and not torch.compiler.is_compiling() else N
-    return [(a, min(N, a + n)) for a in range(0, N, max(1, n))]
+    whole = weight.device.type != "cpu" or torch.compiler.is_compiling()
+    n = max(1, N if whole else TILE // max(weight.shape[:2]))
+    return [(a, min(N, a + n)) for a in range(0, N, n)]
 
 
 def _tail(windows: Windows) -> int:

@@ -143,4 +143,5 @@ def _bands(weight: Tensor, windows: Windows) -> Tensor:
 def _unbanded(bands: Tensor, weight: Tensor) -> Tensor:
     """Back from (⌈k/s⌉, s·k'·C, O) to (O,C,k,k'), without the rows of zeros."""
     O, C, kH, kW = weight.shape
-    return bands.view(-1, kW, C, O)[:kH].permute(3, 2, 0, 1)
+    weights = bands.view(-1, kW, C, O)[:kH].permute(3, 2, 0, 1)
+    return weights.contiguous(memory_format=torch.channels_last)  # as Conv2d keeps them

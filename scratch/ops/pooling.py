@@ -104,7 +104,7 @@ class _MaxPool(torch.autograd.Function):
         ctx.windows = x.shape, kernel, stride, padding, size
         # −∞ is the maximum of nothing; written over by the first pixel, and no window is without one (see `_windows`).
         for pixels, outputs in _taps(*ctx.windows):
-            y[outputs] = torch.maximum(y[outputs], x[pixels])
+            torch.maximum(y[outputs], x[pixels], out=y[outputs])
         ctx.save_for_backward(x, y)
         return y
 
@@ -115,11 +115,10 @@ class _MaxPool(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         left = _image(y, y.shape[2:], wide).copy_(grad)  # (B,C,H',W') gradient not yet handed out
         grad_x = _image(x, x.shape[2:], wide).zero_()  # (B,C,H,W)
-        compiling = torch.compiler.is_compiling()
         shares = torch.empty_like(left)  # (B,C,H',W') scratch paper, used anew by every tap
         for pixels, outputs in _taps(*ctx.windows):
-            # 1 or 0, written as numbers: much faster on a CPU than through bool. (A compiler writes what it likes.)
-            share = (x[pixels] == y[outputs]).to(wide) if compiling else torch.eq(x[pixels], y[outputs], out=shares[outputs])
+            # 1 or 0, written as numbers: much faster on a CPU than through bool.
+            share = torch.eq(x[pixels], y[outputs], out=shares[outputs])
             share *= left[outputs]  # what the winner takes: all that is left, or nothing
             left[outputs] -= share  # g − g is exactly 0: the second of a tie finds nothing
             grad_x[pixels] += share  # a pixel may win in several windows

@@ -177,7 +177,8 @@ def first_non_finite(run: Run, batches: list[Any]) -> str:
     # Inner modules end before outer ones, so the first that is found is the innermost.
     handles = [module.register_forward_hook(watch(name)) for name, module in run.unwrapped.named_modules() if name]
     try:
-        with torch.no_grad(), run.precision.autocast():
+        # A compiled block would pass by what is hooked to its inside.
+        with torch.no_grad(), run.precision.autocast(), torch.compiler.set_stance("force_eager"):
             for batch in batches:
                 batch = batch.to(run.device)
                 if not found:

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scratch.training.optimizer import AdamW, step_adamw
+from scratch.training.optimizer import AdamW, lay_as_weights, step_adamw
 
 A, B, C = 3.4445, -4.7750, 2.0315
 ROUNDS = 5
@@ -66,6 +66,10 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, params: Any, momentum: float = 0.95, **adamw: Any) -> None:
         groups = [{"maps": [], "momentum": momentum, **group} for group in params]
         super().__init__(groups, AdamW([torch.zeros(1)], **adamw).defaults)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        lay_as_weights(self.state)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -15,7 +15,8 @@
 Adam: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1. AdamW: Loshchilov & Hutter 2019 (1711.05101),
 algorithm 2. DETR (section 4): η = 1e-4, backbone 1e-5, λ = 1e-4, gradients clipped at 0.1. Same as
 torch.optim.AdamW and torch.nn.utils.clip_grad_norm_; proven in tests/training/test_optimizer.py.
-Read: adamw_definition (the formula) → adamw_foreach (all tensors at once) → AdamW (owns m and v)
+Read: adamw_definition (the formula) → adamw_foreach (all tensors at once) → bunches (a CPU's cache)
+      → AdamW (owns m and v)
       → clip_grad_norm_ → parameter_groups (who learns how fast)
 """
 
@@ -62,7 +63,8 @@ def adamw_foreach(
     """The same step for many tensors, in place.
 
     What changed: each line is one call for *all* tensors. On a GPU the definition would launch 16 kernels for each of
-    some hundred small tensors, and launching would take longer than computing; here it is 7 calls in all.
+    some hundred small tensors, and launching would take longer than computing; here it is 7 calls in all (on a CPU
+    for each of its `bunches`).
 
     And the bias corrections have left the tensors. With c₁ = 1−β₁ᵗ and c₂ = 1−β₂ᵗ, multiply above and below by √c₂:
 
@@ -76,7 +78,7 @@ def adamw_foreach(
     beta1, beta2 = betas
     root_c2 = [(1 - beta2 ** t) ** 0.5 for t in steps]
     negative_lr = [-lr * root / (1 - beta1 ** t) for root, t in zip(root_c2, steps)]
-    if lr * weight_decay > torch.finfo(weights[0].dtype).eps / 4:    # else 1 − ηλ is 1 once it is rounded
+    if lr * weight_decay > min(torch.finfo(weight.dtype).eps for weight in weights) / 4:  # else 1 − ηλ rounds to 1
         torch._foreach_mul_(weights, 1 - lr * weight_decay)          # θ·(1 − ηλ)
     torch._foreach_lerp_(m, gradients, 1 - beta1)                    # m + (1−β₁)(g − m) = β₁m + (1−β₁)g
     torch._foreach_mul_(v, beta2)
@@ -104,12 +106,24 @@ class AdamW(torch.optim.Optimizer):
             if not all(0.0 <= beta < 1.0 for beta in group["betas"]):
                 raise ValueError(f"got betas = {group['betas']}, wanted two numbers in [0, 1)")
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        lay_as_weights(self.state)
+
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if weights:  # the foreach calls refuse empty lists
                 step_adamw(self.state, group, weights)
+
+
+def lay_as_weights(states: dict[Tensor, dict[str, Any]]) -> None:
+    """Let what is remembered of each weight lie in memory as it does (filters: channels last), wherever it was saved."""
+    for weight, state in states.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def step_adamw(all_states: dict[Tensor, dict[str, Any]], group: dict[str, Any], weights: list[Tensor]) -> None:
@@ -134,7 +148,7 @@ def bunches(weights: list[Tensor], gradients: list[Tensor], m: list[Tensor], v: 
 
     Seven calls are seven ways through all the weights, and a temporary as large as they are. On a CPU, where starting a
     call costs next to nothing, they go through one bunch at a time: it stays in the cache from call to call, and so
-    does the temporary. On a GPU there is one bunch. A tensor that is not one stretch of memory is not cut.
+    does the temporary. On a GPU there is one bunch. Tensors that do not lie alike in memory are not cut.
     """
     if weights[0].device.type != "cpu":
         yield weights, gradients, m, v, steps

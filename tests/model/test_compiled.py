@@ -11,21 +11,24 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 
 from scratch.config import PRESETS
-from scratch.model.backbone import BasicBlock, Bottleneck, ResNet
+from scratch.model.anchor_decoder import AnchorDecoderLayer
+from scratch.model.backbone import BasicBlock, Bottleneck
 from scratch.model.compiled import BLOCKS, VARIANTS, compile_blocks
 from scratch.model.detr import build_detr
+from scratch.model.queries import Queries
 from scratch.model.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
 
 @pytest.fixture(autouse=True)
 def nothing_compiled_before():
-    limit = torch._dynamo.config.recompile_limit
+    limit = torch._dynamo.config.cache_size_limit
     torch._dynamo.reset()
     yield
-    torch._dynamo.config.recompile_limit = limit
+    torch._dynamo.config.cache_size_limit = limit
 
 
 def images() -> list[torch.Tensor]:
@@ -43,6 +46,7 @@ CASES = {
     "bottleneck with frozen norms": (lambda: Bottleneck(16, 4, 1, 2, "frozen_batch"), images, ()),
     "encoder layer": (lambda: TransformerEncoderLayer(24, 4, 32, dropout=0.0),
                       lambda: (lambda x, pos: [x, pos])(*tokens(5, 5)), PADDING),
+    "anchor decoder layer": (lambda: AnchorDecoderLayer(24, 4, 32, dropout=0.0), lambda: tokens(3, 3, 5, 5, 3), PADDING),
     "decoder layer": (lambda: TransformerDecoderLayer(24, 4, 32, dropout=0.0), lambda: tokens(3, 3, 5, 5), PADDING),
 }
 
@@ -50,6 +54,9 @@ CASES = {
 def arguments(inputs: list[torch.Tensor], mask) -> list:
     if len(inputs) == 2:
         return [inputs[0], mask, inputs[1]]  # src, pad_mask, pos
+    if len(inputs) == 5:  # content, place, look, queries, memory, memory_place, pad_mask
+        content, place, memory, memory_place, wanted = inputs
+        return [content, place, lambda content: content * wanted, Queries(place, content), memory, memory_place, mask]
     return [*inputs, mask] if len(inputs) == 4 else inputs
 
 
@@ -68,32 +75,39 @@ def test_a_block_is_followed_to_its_end_and_computes_the_same(name: str, low) ->
         leaves = [*inputs, *block.parameters()]
         results.append([y, *torch.autograd.grad(y.float().square().sum(), leaves, allow_unused=True), *block.buffers()])
     for ours, theirs in zip(*results, strict=True):
+        assert (ours is None) == (theirs is None)
         if ours is not None:
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_the_stem_is_followed_to_its_end_pooling_included() -> None:
+def test_blocks_of_one_shape_are_compiled_once() -> None:
     torch.manual_seed(0)
-    plain = ResNet("resnet_tiny", norm="batch").train()
-    followed = compile_blocks(copy.deepcopy(plain), fullgraph=True, backend="aot_eager")
-    x = torch.randn(2, 3, 16, 24).contiguous(memory_format=torch.channels_last)
-    results = []
-    for net in (plain, followed):
-        y = net.stem(x)
-        results.append([y, *torch.autograd.grad(y.square().sum(), [net.conv1.weight, net.bn1.weight, net.bn1.bias])])
-    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    blocks = compile_blocks(nn.ModuleList(Bottleneck(16, 4, 1, 1, "batch") for _ in range(5)), backend=counter)
+    (x,) = images()
+    for block in blocks:
+        x = block(x)
+    assert counter.frame_count == 1
+
+
+def test_a_copy_of_a_compiled_block_has_weights_of_its_own() -> None:
+    block = compile_blocks(BasicBlock(16, 16, 1, 1, "batch"), backend="eager").eval()
+    (x,) = images()
+    y, twin = block(x), copy.deepcopy(block)
+    with torch.no_grad():
+        twin.bn2.weight.zero_()
+    assert torch.equal(twin(x), x.clamp(min=0)) and torch.equal(block(x), y)
 
 
 @pytest.mark.parametrize("preset", ["tiny", "tiny_vanilla"])
-def test_all_blocks_and_the_stem_are_to_be_compiled_and_no_name_changes(preset: str) -> None:
+def test_all_blocks_are_to_be_compiled_and_no_name_changes(preset: str) -> None:
     plain = build_detr(preset)
     model = compile_blocks(copy.deepcopy(plain), backend="eager")
     blocks = [module for module in model.modules() if isinstance(module, BLOCKS)]
     assert len(blocks) == 8 + PRESETS[preset].model.enc_layers + PRESETS[preset].model.dec_layers
     assert all(block._compiled_call_impl is not None for block in blocks)
-    assert "stem" in vars(model.backbone) and "stem" not in vars(plain.backbone)
     assert list(model.state_dict()) == list(plain.state_dict())
-    assert torch._dynamo.config.recompile_limit >= VARIANTS
+    assert torch._dynamo.config.cache_size_limit >= VARIANTS
 
 
 def test_other_modules_are_left_alone() -> None:

@@ -12,6 +12,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from scratch.analysis.learning_curve import draw, read_run
+from scratch.model.compiled import compile_blocks
 from scratch.training.guards import (
     DEAD_UNITS, EVERY, SETTLED, WINDOW, Guards, first_non_finite, is_finite, shortened, silent_share,
 )
@@ -124,6 +125,14 @@ def test_a_list_is_shortened_to_eight() -> None:
 
 
 def test_the_first_module_that_gives_nan_for_finite_input_is_named(run: Run) -> None:
+    with torch.no_grad():
+        run.unwrapped.transformer.encoder.layers[0].linear2.weight[3, 5] = math.nan
+    assert "transformer.encoder.layers.0.linear2 (Linear)" in first_non_finite(run, [random_batch(2)])
+
+
+def test_it_is_found_inside_a_compiled_block_too(run: Run) -> None:
+    compile_blocks(run.unwrapped, backend="eager")
+    run.unwrapped.eval()(random_batch(2).normalised(), random_batch(2).pad_mask)  # what was compiled knows of no hook
     with torch.no_grad():
         run.unwrapped.transformer.encoder.layers[0].linear2.weight[3, 5] = math.nan
     assert "transformer.encoder.layers.0.linear2 (Linear)" in first_non_finite(run, [random_batch(2)])

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scratch.config import TrainConfig
 from scratch.training import optimizer
+from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, adamw_definition, adamw_foreach, clip_grad_norm_, parameter_groups
 
 SHAPES = [(7, 5), (3,), (), (2, 3, 11)]
@@ -118,6 +119,30 @@ def test_the_published_decay_is_less_than_float32_can_see_and_its_call_is_spared
                                                                                  "weight_decay": decay})
         calls.append(counted.calls)
     assert calls[1] - calls[0] == 1
+
+
+def test_a_decay_that_one_dtype_cannot_see_is_not_kept_from_another():
+    weights = [torch.ones(2, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)]
+    zeros = [[torch.zeros_like(weight) for weight in weights] for _ in range(3)]
+    adamw_foreach(weights, *zeros, [1, 1], **{**SETTINGS, "lr": 1e-2, "weight_decay": 1e-1})
+    assert weights[0].tolist() == [1, 1] and weights[1].tolist() == pytest.approx([0.999, 0.999])
+
+
+@pytest.mark.parametrize("make", [AdamW, lambda params: Muon([{**group, "maps": [1]} for group in params])])
+def test_moments_saved_in_another_layout_are_laid_as_the_weights_are(make):
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
+    groups = [{"params": [weight], "lr": 0.1}]
+    first, second = make(groups), make(groups)
+    weight.grad = torch.randn_like(weight)
+    first.step()
+    saved = first.state_dict()
+    for state in saved["state"].values():
+        state.update({name: value.contiguous() for name, value in state.items() if isinstance(value, torch.Tensor)})
+    second.load_state_dict(saved)
+    moments = [value for value in second.state[weight].values() if isinstance(value, torch.Tensor)]
+    assert moments and all(value.stride() == weight.stride() for value in moments)
+    assert all(torch.equal(value, first.state[weight][name]) for name, value in second.state[weight].items()
+               if isinstance(value, torch.Tensor))
 
 
 def test_bunches_hold_every_number_once_and_no_more_than_they_should(monkeypatch):
