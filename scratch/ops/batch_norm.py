@@ -137,7 +137,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _multiply_add(shift: Tensor, x: Tensor, scale: Tensor, room: Tensor) -> Tensor:
-    """shift + x·scale, in the memory and dtype of `room`. torch.compile takes no such room, and needs none: it fuses."""
+    """shift + x·scale, in the memory and dtype of `room`. torch.compile takes no room, and needs none: it fuses."""
     if torch.compiler.is_compiling():
         return torch.addcmul(shift, x, scale).to(room.dtype)
     return torch.addcmul(shift, x, scale, out=room)

@@ -119,7 +119,7 @@ class AdamW(torch.optim.Optimizer):
 
 
 def lay_as_weights(states: dict[Tensor, dict[str, Any]]) -> None:
-    """Let what is remembered of each weight lie in memory as it does (filters: channels last), wherever it was saved."""
+    """Let what is remembered of each weight lie in memory as it does (filters: channels last), however it was saved."""
     for weight, state in states.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():

@@ -46,7 +46,8 @@ CASES = {
     "bottleneck with frozen norms": (lambda: Bottleneck(16, 4, 1, 2, "frozen_batch"), images, ()),
     "encoder layer": (lambda: TransformerEncoderLayer(24, 4, 32, dropout=0.0),
                       lambda: (lambda x, pos: [x, pos])(*tokens(5, 5)), PADDING),
-    "anchor decoder layer": (lambda: AnchorDecoderLayer(24, 4, 32, dropout=0.0), lambda: tokens(3, 3, 5, 5, 3), PADDING),
+    "anchor decoder layer": (lambda: AnchorDecoderLayer(24, 4, 32, dropout=0.0), lambda: tokens(3, 3, 5, 5, 3),
+                             PADDING),
     "decoder layer": (lambda: TransformerDecoderLayer(24, 4, 32, dropout=0.0), lambda: tokens(3, 3, 5, 5), PADDING),
 }
 
