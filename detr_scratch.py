@@ -65,8 +65,6 @@ def train(arguments: TrainArguments) -> None:
     config, run_dir = arguments.config, arguments.run_dir
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     say = partial(print, flush=True) if distributed.is_main else lambda *_: None
-    if distributed.device.type == "cpu":
-        keep_freed_memory()
 
     # What is there, what is wrong with it, and what it is called.
     data = config.data
@@ -195,4 +193,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # a matter of the whole process, and so of the program alone
     main()

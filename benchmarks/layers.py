@@ -175,8 +175,6 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     arguments = parse(argv)
     device = arguments.device
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    if device.type == "cpu":
-        keep_freed_memory()  # as training does, for both sides
     reason = compiler_missing(device) if arguments.compile else ""
     if reason:
         print(f"torch.compile cannot be used here ({reason}): everything is measured without it")
@@ -198,4 +196,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as in training, for both sides
     main()

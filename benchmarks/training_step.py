@@ -274,8 +274,6 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    if device.type == "cpu" and not arguments.memory_of:
-        keep_freed_memory()  # as training does, for both sides
     machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()}
     results = []
@@ -294,4 +292,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if "--memory-of" not in sys.argv:
+        keep_freed_memory()  # as in training, for both sides
     main()

@@ -31,9 +31,9 @@ def test_a_matrix_product_costs_two_flops_for_each_number_that_it_multiplies() -
 def test_a_convolutions_products_are_counted_with_the_windows_that_straddle_two_rows() -> None:
     model = nn.Module()
     model.backbone = Conv2d(17, 19, 3, padding=1, bias=False)
-    x = torch.zeros(2, 17, 5, 7)
-    # 9 taps over the 5 + 1 rows of 7 + 1 pixels of each image (ops/conv2d_fast): the padding is shared by neighbours.
-    assert flops_by_part(model, lambda: model.backbone(x)) == {"backbone": 2 * 9 * (2 * 6 * 8) * 17 * 19}
+    x = torch.zeros(2, 17, 15, 17)
+    # 9 taps over the 15 + 1 rows of 17 + 1 pixels of each image (ops/conv2d_fast): the padding is shared by neighbours.
+    assert flops_by_part(model, lambda: model.backbone(x)) == {"backbone": 2 * 9 * (2 * 16 * 18) * 17 * 19}
 
 
 @pytest.mark.parametrize("dec_layers", [1, 3])

@@ -16,16 +16,17 @@ import torch
 from scratch.training.heap import keep_freed_memory
 
 kept = sys.argv[1] == "keep" and keep_freed_memory()
-for step in range(4):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    x = torch.zeros(10_000_000)  # 40 MB, or 9,766 pages
+x = torch.zeros(10_000_000)  # 40 MB, or 9,766 pages
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(20):
     y = x + 1
-    del x, y
+    z = y * 2
+    del y, z
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def pages_of_the_fourth_step(word: str) -> tuple[bool, int]:
+def pages_cleared(word: str) -> tuple[bool, int]:
     root = Path(__file__).resolve().parents[2]
     run = subprocess.run([sys.executable, "-c", FAULTS, word], cwd=root, check=True, capture_output=True, text=True)
     kept, faults = run.stdout.split()
@@ -33,12 +34,13 @@ def pages_of_the_fourth_step(word: str) -> tuple[bool, int]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have other allocators")
-def test_with_the_memory_kept_a_repeated_step_has_no_pages_cleared() -> None:
-    kept, faults = pages_of_the_fourth_step("keep")
+def test_with_the_memory_kept_repeated_steps_have_most_of_their_pages_already() -> None:
+    kept, faults = pages_cleared("keep")
     if not kept:
-        pytest.skip("this C library has no mallopt")
-    assert faults < 100
-    assert pages_of_the_fourth_step("plain")[1] > 9_000  # of y, if not of x
+        pytest.skip("this C library's allocator cannot be told")
+    _, plain = pages_cleared("plain")
+    assert plain > 300_000  # two tensors of 9,766 pages in each of 20 steps
+    assert faults < plain / 3  # the first steps find the room, and where small things lie in it
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
