@@ -270,6 +270,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--compile", action="store_true", help="also with both sides' blocks compiled: minutes")
+    parser.add_argument("--fresh-memory", action="store_true", help="give dropped memory back to the system, on a CPU, "
+                        "and ask for it again: what scratch/training/heap.py spares")
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -292,6 +294,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--memory-of" not in sys.argv:
+    if not {"--memory-of", "--fresh-memory"} & set(sys.argv):
         keep_freed_memory()  # as in training, for both sides
     main()
