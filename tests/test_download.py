@@ -41,7 +41,9 @@ def visible(folder: Path) -> list[str]:
 
 def in_a_process(call: str, *arguments: object, module: str = "scratch.download") -> subprocess.Popen:
     """`call`, with the module's functions and the arguments as strings, in another process."""
-    program = f"import sys; from {module} import *; from pathlib import Path; a = sys.argv[1:]; {call}"
+    # Where the tests run in a shell's background, Ctrl-C is ignored there and in all that is started there.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{listen}; import sys; from {module} import *; from pathlib import Path; a = sys.argv[1:]; {call}"
     return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], cwd=REPOSITORY,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
