@@ -80,7 +80,7 @@ def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Ten
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Training: returns (y, μ, σ²). Keeps x and three numbers a channel; x − μ is computed again for the backward.
+    """Training: returns (y, μ, σ²). Keeps x and a few numbers a channel; x − μ is computed again for the backward.
 
     The backward is layer_norm's formula with means over N. There weight differs from element to element of a mean;
     here it is constant on a channel and leaves the sums, so that ∂bias and ∂weight are all that ∂x needs besides x and

@@ -36,7 +36,7 @@ from scratch.ops.windows import Windows
 
 
 class Columns(torch.autograd.Function):
-    """One matrix product for each group: for 1×1 kernels, several groups, half precision, few channels if dilated.
+    """One matrix product for each group: for several groups, half precision, small images, few channels if dilated.
 
     In half precision a product adds up in float32 and rounds once. The shifted plan would round after each of
     its k² taps, so half precision always comes here.
