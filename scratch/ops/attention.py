@@ -20,7 +20,8 @@ nn.functional.scaled_dot_product_attention). A query that may look nowhere gets 
 
 Same as torch.nn.MultiheadAttention(batch_first=True) in value, gradients, parameters and, under a
 seed, initial values and dropout; that and the figures: tests/ops/test_attention.py.
-Read: attention_naive → attention_batched → scaled_dot_product_attention → MultiheadAttention
+Read: attention_naive → attention_batched → scaled_dot_product_attention → MultiheadAttention, and
+attention_tiled.py for what becomes of very many weights
 Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
 """
 
@@ -34,6 +35,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from scratch.ops.activations import softmax
+from scratch.ops.attention_tiled import TiledAttention, scaled_product
 from scratch.ops.dropout import check_probability, dropout_mask
 from scratch.ops.init import constant_, xavier_uniform_
 from scratch.ops.linear import Linear, linear
@@ -67,7 +69,7 @@ def attention_batched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = Non
 # ── one tensor of B·N·Q·S numbers instead of four ───────────────────────────────────────────────────────────────────
 
 
-class _Attention(Function):
+class Attention(Function):
     """P is computed in the memory of the scores, and of that size only P (under dropout also a bool mask) is kept.
 
     Scaling and masking ride on the product: `baddbmm` computes bias + q kᵀ/√d in one go. Backwards, with G = ∂L/∂P:
@@ -84,7 +86,7 @@ class _Attention(Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float) -> tuple[Tensor, Tensor]:
         root = 1 / math.sqrt(q.shape[-1])
-        P = _softmax_(_scaled_product(q, k.transpose(1, 2), root, bias))  # (B·N, Q, S)
+        P = _softmax_(scaled_product(q, k.transpose(1, 2), root, bias))  # (B·N, Q, S)
         mask, scale = dropout_mask(P, dropout_p) if dropout_p > 0 else (None, 1.0)
         used = P if mask is None else torch.where(mask, P, 0).mul_(scale)  # (B·N, Q, S): P, or P' under dropout
         output = torch.bmm(used, v)  # (B·N, Q, d)
@@ -113,18 +115,11 @@ class _Attention(Function):
                 G = torch.where(mask, G, 0).mul_(ctx.scale)  # from ∂L/∂P' to ∂L/∂P
             grad_scores = G.sub_(delta).mul_(P).to(q.dtype)  # (B·N, Q, S)
 
-            grad_q = _scaled_product(grad_scores, k, ctx.root)  # (B·N, Q, d)
-            grad_k = _scaled_product(grad_scores.transpose(1, 2), q, ctx.root)  # (B·N, S, d)
+            grad_q = scaled_product(grad_scores, k, ctx.root)  # (B·N, Q, d)
+            grad_k = scaled_product(grad_scores.transpose(1, 2), q, ctx.root)  # (B·N, S, d)
             # The bias was broadcast over queries, or heads and images: its gradient is the sum over them.
             grad_bias = grad_scores.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[3] else None
         return grad_q, grad_k, grad_v, grad_bias, None
-
-
-def _scaled_product(a: Tensor, b: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-    """scale · a b (+ bias) for each matrix of the batch."""
-    if bias is None:
-        return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)  # beta = 0: the empty tensor is not read
-    return torch.baddbmm(bias, a, b, alpha=scale)
 
 
 def _softmax_(scores: Tensor) -> Tensor:
@@ -134,14 +129,20 @@ def _softmax_(scores: Tensor) -> Tensor:
     return e.div_(e.sum(-1, keepdim=True).clamp_(min=1)).to(scores.dtype)  # a row of −∞ alone: 0/1
 
 
+# Up to here the weights are made at once and kept, 64 MB of them in float32; beyond, tile by tile and twice.
+_MOST_WEIGHTS = 2**24
+
+
 def scaled_dot_product_attention(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, key_padding_mask: Tensor | None = None,
-    dropout_p: float = 0.0, training: bool = False,
-) -> tuple[Tensor, Tensor]:
+    dropout_p: float = 0.0, training: bool = False, need_weights: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Return (output (B,N,Q,v), weights (B,N,Q,S)) of q (B,N,Q,d), k (B,N,S,d), v (B,N,S,v); v is d unless told.
 
     The masks are described at the top of this file; a wrong shape raises ValueError, a wrong dtype TypeError. In
     training, a share `dropout_p` of the weights is dropped; the weights returned are those used, as torch returns them.
+    Without `need_weights` they are None, and if they are very many, they never lie in memory together
+    (attention_tiled.py); the output is the same but for rounding, and for which weights are dropped.
     """
     B, N, Q, _ = q.shape
     S = k.shape[2]  # as many values as keys; as many keys as queries only in self-attention
@@ -149,8 +150,20 @@ def scaled_dot_product_attention(
         q, k, v = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (q, k, v))
     bias = additive_mask(attn_mask, key_padding_mask, B, N, Q, S, q.dtype)
     q, k, v = (x.reshape(B * N, *x.shape[2:]) for x in (q, k, v))  # (B·N, Q or S, d)
-    output, weights = _Attention.apply(q, k, v, bias, check_probability(dropout_p) if training else 0.0)
-    return output.view(B, N, Q, -1), weights.view(B, N, Q, S)  # views: B·N apart again
+    dropout_p = check_probability(dropout_p) if training else 0.0
+    if not need_weights and _too_many(B * N * Q * S, q, bias):
+        return TiledAttention.apply(q, k, v, bias, dropout_p).view(B, N, Q, -1), None
+    output, weights = Attention.apply(q, k, v, bias, dropout_p)
+    return output.view(B, N, Q, -1), weights.view(B, N, Q, S) if need_weights else None  # views: B·N apart again
+
+
+def _too_many(weights: int, q: Tensor, bias: Tensor | None) -> bool:
+    """Should so many weights be made tile by tile? Not where a mask learns, and not where nothing is computed.
+
+    torch.compile would write out every tile of the loop.
+    """
+    real = q.device.type != "meta" and not torch.compiler.is_compiling()
+    return weights > _MOST_WEIGHTS and real and not (bias is not None and bias.requires_grad)
 
 
 def additive_mask(
@@ -215,11 +228,9 @@ class MultiheadAttention(nn.Module):
         B, Q, D = query.shape
         q, k, v = (self._split_heads(x) for x in self._project(query, key, value))  # (B, N, Q or S, d)
         output, weights = scaled_dot_product_attention(
-            q, k, v, attn_mask, key_padding_mask, self.dropout, self.training)  # (B, N, Q, d), (B, N, Q, S)
+            q, k, v, attn_mask, key_padding_mask, self.dropout, self.training, need_weights)  # (B,N,Q,d), (B,N,Q,S)
         output = self.out_proj(output.transpose(1, 2).reshape(B, Q, D))  # (B, Q, D)
-        if not need_weights:  # then nobody holds them, and after the backward their memory is free
-            return output, None
-        return output, weights.mean(dim=1) if average_attn_weights else weights
+        return output, weights.mean(dim=1) if need_weights and average_attn_weights else weights
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """q, k, v with as few products as can be: neighbours that are one and the same tensor share one.

@@ -85,9 +85,8 @@ class ConditionalAttention(nn.Module):
         q = torch.cat((self._heads(self.q_content(content)), self._heads(self.q_place(place))), dim=-1)  # (B,N,Q,2d)
         k = torch.cat((self._heads(ck), self._heads(self.k_place(memory_place))), dim=-1)  # (B,N,S,2d)
         output, weights = scaled_dot_product_attention(
-            q, k, self._heads(v), None, key_padding_mask, self.dropout, self.training)  # (B,N,Q,d)
-        output = self.out_proj(output.transpose(1, 2).reshape(B, Q, D))  # (B,Q,D)
-        return output, weights if need_weights else None
+            q, k, self._heads(v), None, key_padding_mask, self.dropout, self.training, need_weights)  # (B,N,Q,d)
+        return self.out_proj(output.transpose(1, 2).reshape(B, Q, D)), weights  # (B,Q,D)
 
     def _heads(self, x: Tensor) -> Tensor:
         B, S, D = x.shape

@@ -22,6 +22,8 @@ Read: dropout_naive (the formula) → dropout → Dropout
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
@@ -31,9 +33,12 @@ def dropout_naive(x: Tensor, p: float) -> Tensor:
     return torch.where(torch.rand_like(x) < 1 - p, x / (1 - p), 0)
 
 
-def dropout_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
-    """Return a bool mask shaped like x, True with probability 1 − p, and the factor 1/(1 − p) (0 where p is 1)."""
-    mask = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p)
+def dropout_mask(x: Tensor, p: float, generator: Optional[torch.Generator] = None) -> tuple[Tensor, float]:
+    """Return a bool mask shaped like x, True with probability 1 − p, and the factor 1/(1 − p) (0 where p is 1).
+
+    A `generator` of the caller's can be begun anew, and draws the same mask again.
+    """
+    mask = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p, generator=generator)
     return mask, 0.0 if p == 1 else 1 / (1 - p)
 
 

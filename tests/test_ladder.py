@@ -1,0 +1,67 @@
+"""The ladders and the attention benchmark: every way that is timed computes the same thing, and the figures are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import attention, ladder
+from tests.checks import assert_same
+
+LADDERS = {
+    "shifts": lambda: ladder.convolution("3×3", (2, 20, 9, 10), (6, 3), 1, ladder.by_shifts),
+    "rows": lambda: ladder.convolution("7×7", (2, 3, 20, 22), (6, 7), 2, ladder.by_rows),
+    "attention": lambda: ladder.attention(4, 13, 8),
+}
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_every_rung_is_the_same_function(name):
+    climbed = LADDERS[name]()
+    for rung in climbed.rungs[:-1]:
+        def shaped(*inputs, rung=rung):
+            return rung.call(*inputs).reshape(climbed.rungs[-1].call(*inputs).shape)
+        assert_same(shaped, climbed.rungs[-1].call, *climbed.inputs)
+
+
+def test_flops_and_bytes_are_those_of_the_formula():
+    climbed = ladder.convolution("3×3", (2, 20, 9, 10), (6, 3), 1, ladder.by_shifts)
+    moved = {rung.name: rung.numbers for rung in climbed.rungs}
+    x, y, weight = 2 * 20 * 90, 2 * 6 * 90, 6 * 20 * 9
+    assert climbed.flops == 2 * y * 9 * 20
+    assert moved["torch.nn"] == x + y + weight
+    assert moved["columns"] == 3 * x + 2 * 9 * x + weight + y
+    assert moved["shifted, in tiles"] < moved["shifted, whole"]
+    few = [x for x in ladder.attention(4, 13, 8).rungs if x.name in ("in tiles", "torch.nn")]
+    assert [rung.numbers for rung in few] == [4 * 4 * 13 * 8] * 2
+
+
+def test_a_ladder_is_climbed_printed_and_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ladder, "LADDERS", LADDERS)
+    monkeypatch.setattr(ladder, "ceilings", lambda device, precision: {"float32": 1e9, "bytes": 1e9})
+    monkeypatch.setattr(sys, "argv", ["ladder", "--only", "rows", "--repeats", "1", "--json", str(tmp_path / "f.json")])
+    ladder.main()
+    (result,) = json.loads((tmp_path / "f.json").read_text())["results"]
+    assert ladder.table(result) in capsys.readouterr().out
+    assert [rung["rung"] for rung in result["rungs"]] == ["im2col, autograd", "columns", "rows", "torch.nn"]
+    assert all(rung["forward"] > 0 and rung["whole"] > 0 for rung in result["rungs"])
+    assert result["rungs"][0]["compute_floor"] == result["flops"] / 1e9
+
+
+def test_every_way_of_attention_is_the_same_function():
+    inputs = [torch.randn(8, 11, 4) for _ in range(3)]
+    for name in ("kept", "tiled"):
+        assert_same(attention.WAYS[name], attention.WAYS["torch.nn"], *inputs)
+
+
+def test_attention_is_measured_printed_written_and_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["attention", "--tokens", "16", "40", "--repeats", "1", "--json",
+                                      str(tmp_path / "f.json"), "--chart", str(tmp_path / "f.png")])
+    attention.main()
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert [row["tokens"] for row in figures["results"]] == [16, 40] and (tmp_path / "f.png").stat().st_size > 10_000
+    assert all(row["seconds"][name] > 0 for row in figures["results"] for name in attention.WAYS)
+    assert "kept, MiB" in capsys.readouterr().out
