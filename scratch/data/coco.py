@@ -26,11 +26,10 @@ from typing import Any, Iterable, Optional
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from scratch.config import DataConfig
-from scratch.data.images import read_image
+from scratch.data.images import Reduced, read_reduced
 from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import Problem, count, refuse
 from scratch.data.shapes import shapes_dataset
@@ -342,8 +341,8 @@ class CocoDetection:
         self.cleaning = count(self.annotations.problems)
         self.annotations.problems.clear()  # a worker has no use for them
         self.classes = self.annotations.classes
-        self._keeps = 3 * int(self.annotations.sizes.prod(1).sum()) <= KEPT_BYTES
-        self._kept: dict[int, Image.Image] = {}
+        self._keeps = self._all_bytes() <= KEPT_BYTES
+        self._kept: dict[int, Reduced] = {}
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -368,11 +367,21 @@ class CocoDetection:
         mine = mine[~a.crowd[mine]]                                                 # (M,)
         image = self._kept.get(index)
         if image is None:
-            image = read_image(self.images / str(a.file_names[index]), tuple(a.sizes[index].tolist()))
+            width, height = a.sizes[index].tolist()
+            image = read_reduced(self.images / str(a.file_names[index]), (width, height),
+                                 self.transform.reduction(height, width))
             if self._keeps:
                 self._kept[index] = image
         boxes_xyxy = box_xywh_to_xyxy(torch.from_numpy(a.boxes_xywh[mine]))         # (M,4)
         return image, boxes_xyxy, torch.from_numpy(a.labels[mine])
+
+    def _all_bytes(self) -> int:
+        """What all pictures of the split need once they are decoded, reduced if they are JPEGs."""
+        total = 0
+        for name, (width, height) in zip(self.annotations.file_names.tolist(), self.annotations.sizes.tolist()):
+            by = self.transform.reduction(height, width) if name.lower().endswith((".jpg", ".jpeg")) else 1
+            total += 4 * -(-width // by) * -(-height // by)  # 4: Pillow adds an unused byte to each pixel's three
+        return total
 
     def ground_truth(self) -> dict[str, Any]:
         """The COCO dict that evaluation compares with: these images, clean boxes, crowds too, the data's category ids.

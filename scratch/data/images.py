@@ -8,11 +8,17 @@ A camera held upright stores a lying picture and a note, "turn me" (EXIF tag 274
 turned, but not always; the annotated width and height tell. `read_image` turns when they fit the turned picture or
 when they cannot tell (a half turn, a square), and leaves the pixels as stored when they fit only those.
 
-Proven in tests/data/test_images.py. Read: conversions (what a file needs) → read_image (doing it)
+A JPEG holds 8×8 blocks of frequencies. Whoever will show it small can leave the high ones out and have 4×4, 2×2 or 1
+pixel a block: less to transform, and less to resample afterwards. Each pixel then is one of `by` × `by` of the file's:
+
+    641 × 427, by 2    321 × 214    the last column and row lie half outside; a place x of the file is at x / 2
+
+Proven in tests/data/test_images.py, test_reduced.py. Read: conversions (what a file needs) → Reduced → read_reduced
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -28,6 +34,34 @@ _T = Image.Transpose
 # EXIF orientation → what undoes it; 1 is upright, 5-8 swap width and height.
 _TURNS = {2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM,
           5: _T.TRANSPOSE, 6: _T.ROTATE_270, 7: _T.TRANSVERSE, 8: _T.ROTATE_90}
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A picture that answers as the whole file's would, from fewer pixels.
+
+    pixels   those that were decoded, upright
+    by       the file's pixels a decoded one, each way: 1, 2, 4 or 8
+    size     (width, height) of the whole file, upright
+    """
+
+    pixels: Image.Image
+    by: int
+    size: tuple[int, int]
+
+    @property
+    def width(self) -> int:
+        return self.size[0]
+
+    @property
+    def height(self) -> int:
+        return self.size[1]
+
+    def resize(self, size: tuple[int, int], resample: Image.Resampling,
+               box: tuple[float, float, float, float]) -> Image.Image:
+        """As Pillow's: the part `box`, in pixels of the file, as a picture of `size`."""
+        x0, y0, x1, y1 = (side / self.by for side in box)
+        return self.pixels.resize(size, resample, box=(x0, y0, x1, y1))
 
 
 def conversions(image: Image.Image) -> list[str]:
@@ -58,10 +92,24 @@ def read_image(path: Path, size: Optional[tuple[int, int]] = None) -> Image.Imag
     Raises FileNotFoundError for a missing file and ValueError, naming the file, for one that cannot be decoded to its
     end, or whose size is not the annotated one.
     """
+    return read_reduced(path, size, 1).pixels
+
+
+def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int) -> Reduced:
+    """As `read_image`, but a JPEG is decoded reduced by 2, 4 or 8: by `reduction`, or less where it has to be turned.
+
+    Turned, a column that lies half outside would come first, and move all others: there the reduction divides the size.
+    """
     try:
         with Image.open(path) as image:
             conversions(image)
             turn = _TURNS[_orientation(image)] if _turns(image, size) else None
+            whole, (width, height) = upright_size(image, size), image.size
+            while min(width, height) < reduction or turn is not None and (width % reduction or height % reduction):
+                reduction //= 2
+            # Pillow takes the largest reduction that keeps a size. No mode: the file's own, whatever it is.
+            if image.draft(None, (width // reduction, height // reduction)) is None:
+                reduction = 1  # not a JPEG
             image.load()
             rgb = _to_rgb(image)
     except FileNotFoundError:
@@ -70,10 +118,12 @@ def read_image(path: Path, size: Optional[tuple[int, int]] = None) -> Image.Imag
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
     if turn is not None:
         rgb = rgb.transpose(turn)
-    if size is not None and rgb.size != size:
-        raise ValueError(f"{path} is {rgb.width}×{rgb.height}, but its annotation says {size[0]}×{size[1]}, so its "
+    if reduction == 1:
+        whole = rgb.size  # a TIFF may have been turned while it was loaded
+    if size is not None and whole != size:
+        raise ValueError(f"{path} is {whole[0]}×{whole[1]}, but its annotation says {size[0]}×{size[1]}, so its "
                          "boxes would be off; correct the annotation or the file")
-    return rgb
+    return Reduced(rgb, reduction, whole)
 
 
 def _orientation(image: Image.Image) -> int:

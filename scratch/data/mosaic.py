@@ -31,10 +31,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scratch.data.images import Reduced
 from scratch.data.transforms import Augmentation
 
-Picture = tuple[Image.Image, Tensor, Tensor]  # as read: RGB image, boxes (M,4) xyxy in pixels, labels (M,)
-Sample = tuple[Tensor, Tensor, Tensor]        # as shown: uint8 (3,h,w), boxes (M',4) cxcywh in [0,1], labels (M',)
+Picture = tuple[Image.Image | Reduced, Tensor, Tensor]  # as read: RGB image, boxes (M,4) xyxy in pixels, labels (M,)
+Sample = tuple[Tensor, Tensor, Tensor]  # as shown: uint8 (3,h,w), boxes (M',4) cxcywh in [0,1], labels (M',)
 
 
 def compose(augmentation: Augmentation, first: Picture, another: Callable[[], Picture], rng: random.Random) -> Sample:

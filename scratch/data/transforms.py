@@ -34,17 +34,12 @@ from torch import Tensor
 
 from scratch.config import DataConfig
 from scratch.data.colour import jittered
+from scratch.data.images import Reduced
 from scratch.ops.boxes import box_xyxy_to_cxcywh
 
 # Of a box that zoom or a mosaic cuts, this share of the area must remain. From a thinner slice nobody could tell the
 # class; the paper's crop keeps every slice, and keeps doing so.
 LEAST_SEEN = 0.2
-
-_T = Image.Transpose
-# (mirrored, quarter turns) → the one Pillow call that does both: the eight symmetries of the square.
-_SYMMETRIES = {(False, 1): _T.ROTATE_90, (False, 2): _T.ROTATE_180, (False, 3): _T.ROTATE_270,
-               (True, 0): _T.FLIP_LEFT_RIGHT, (True, 1): _T.TRANSPOSE, (True, 2): _T.FLIP_TOP_BOTTOM,
-               (True, 3): _T.TRANSVERSE}
 
 
 @dataclass(frozen=True)
@@ -62,14 +57,13 @@ class View:
     quarter_turns: int = 0
     least_seen: float = 0.0
 
-    def of_image(self, image: Image.Image) -> Tensor:
+    def of_image(self, image: Image.Image | Reduced) -> Tensor:
         """The pixels, uint8 (3,h,w). Pillow's bilinear filter averages over all pixels that a smaller one covers."""
         h, w = self.size[::-1] if self.quarter_turns % 2 else self.size
-        shown = image.resize((w, h), Image.Resampling.BILINEAR, box=self.region)
-        symmetry = _SYMMETRIES.get((self.mirrored, self.quarter_turns))
-        if symmetry is not None:
-            shown = shown.transpose(symmetry)
-        return torch.from_numpy(np.array(shown)).permute(2, 0, 1).contiguous()      # (3,h,w)
+        pixels = np.asarray(image.resize((w, h), Image.Resampling.BILINEAR, box=self.region))
+        # Mirror, turn and channels first only say in which order to read: one copy does all three.
+        pixels = np.rot90(pixels[:, ::-1] if self.mirrored else pixels, self.quarter_turns)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy())                   # (3,h,w)
 
     def of_boxes(self, boxes_xyxy: Tensor) -> tuple[Tensor, Tensor]:
         """Pixel boxes (M,4) → what is seen of them, cxcywh in [0,1] (M',4) float32, and which were kept, bool (M,)."""
@@ -141,11 +135,12 @@ class Augmentation:
     def for_evaluation(config: DataConfig) -> "Augmentation":
         return Augmentation("none", config.short_side, config.max_size, config.square)
 
-    def __call__(self, image: Image.Image, boxes_xyxy: Tensor, rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, image: Image.Image | Reduced, boxes_xyxy: Tensor,
+                 rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
         """RGB image and pixel boxes (M,4) → uint8 (3,h,w), cxcywh boxes in [0,1] (M',4), and which were kept (M,)."""
         return self.show(self.draw(image.height, image.width, rng), image, boxes_xyxy, rng)
 
-    def show(self, view: View, image: Image.Image, boxes_xyxy: Tensor,
+    def show(self, view: View, image: Image.Image | Reduced, boxes_xyxy: Tensor,
              rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
         """As a call, with a View that is already drawn: only the colours are left to chance."""
         pixels = view.of_image(image)                                               # (3,h,w)
@@ -203,6 +198,32 @@ class Augmentation:
     def evaluation_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) that an image of this size has at evaluation."""
         return self._shown(height, width, self.short_side)
+
+    def reduction(self, height: int, width: int) -> int:
+        """8, 4, 2 or 1: an image of this size, smaller by this factor each way, has all the pixels that any View shows.
+
+        It follows from the size and the augmentation, not from what is drawn, so one decoding serves every epoch.
+        Pictures that are shown as they are judged, and as `predict` shows them, are decoded whole.
+        """
+        if self.kind == "none":
+            return 1
+        most = self._largest_scale(height, width)
+        return next((by for by in (8, 4, 2) if by * most <= 1), 1)
+
+    def _largest_scale(self, height: int, width: int) -> float:
+        """The most pixels that a View can show, along either axis, for one of an image of this size."""
+        h, w = self.evaluation_size(height, width)
+        whole = most = max(h / height, w / width)
+        if self.kind == "zoom":
+            most = 2 * whole
+        elif self.kind == "paper":  # the least crop of the largest of the three sizes, at the largest scale
+            first = self._scaled(600)
+            most = first / min(height, width) * self.short_side / min(self._scaled(384), first)
+        if self.mosaic or self.mixup:
+            # A part is as large as it has to be: up to the longest side that the other picture can have.
+            side = self.short_side if self.square else self.max_size
+            most = max(most, max(1.5, side / h, side / w) * whole)
+        return most
 
     def _shown(self, height: int, width: int, short_side: int) -> tuple[int, int]:
         return (short_side, short_side) if self.square else resized(height, width, short_side, self.max_size)

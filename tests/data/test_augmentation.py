@@ -290,7 +290,7 @@ def test_a_small_split_is_decoded_once(coco_set):
 
 def test_a_split_larger_than_the_memory_for_it_is_decoded_anew(coco_set, monkeypatch):
     pixels = sum(53 * (37 + id) for id in range(1, 14))
-    monkeypatch.setattr(scratch.data.coco, "KEPT_BYTES", 3 * pixels - 1)
+    monkeypatch.setattr(scratch.data.coco, "KEPT_BYTES", 4 * pixels - 1)
     dataset = _dataset(coco_set, Augmentation("none", 40, 66))
     dataset[(0, 3)]
     (dataset.images / "0004.png").unlink()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import pickle
+
 import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory  # what DataLoader does to a batch
@@ -66,6 +69,31 @@ def test_to_moves_every_tensor_and_keeps_plain_values(batch):
     assert {moved.images.device.type, moved.pad_mask.device.type, moved.targets[0]["boxes"].device.type,
             moved.targets[0]["labels"].device.type} == {"meta"}
     assert moved.targets[0]["size"] == (11, 5)
+
+
+def test_a_batch_is_the_same_in_another_process(batch):
+    there = pickle.loads(pickle.dumps(batch))
+    assert torch.equal(there.images, batch.images) and torch.equal(there.pad_mask, batch.pad_mask)
+    for target, expected in zip(there.targets, batch.targets, strict=True):
+        assert target.keys() == expected.keys()
+        for name, value in expected.items():
+            same = torch.equal(value, target[name]) if isinstance(value, torch.Tensor) else value == target[name]
+            assert same and type(value) is type(target[name])
+        assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
+        target["boxes"] += 1  # its own memory, to be written to
+
+
+def test_images_and_masks_alone_are_sent_as_tensors(batch):
+    sent = []
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, value):
+            if isinstance(value, torch.Tensor):
+                sent.append(value.shape)
+            return NotImplemented
+
+    Pickler(io.BytesIO()).dump(batch)
+    assert sent == [batch.images.shape, batch.pad_mask.shape]
 
 
 def test_a_loader_that_pins_pins_a_batchs_every_tensor(batch, monkeypatch):
