@@ -26,12 +26,9 @@ Read: train (the story) → judge; the flags, and the other commands, are in com
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import torch
@@ -43,6 +40,7 @@ from commands.opening import generate_shapes, make_criterion, open_split, parame
 from commands.sheets import draw_sheet, shown_from
 from commands.train_arguments import TrainArguments, parse_finetune, parse_train
 from scratch.analysis.run_summary import summarise_log
+from scratch.analysis.whole_file import write_json
 from scratch.config import TrainConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
@@ -175,13 +173,6 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
         for warning in metrics["warnings"]:
             log.say(f"warning: {warning}")
     return metrics
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a whole file or none."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 COMMANDS = {"train": (parse_train, train), "finetune": (parse_finetune, train), **OTHER_COMMANDS}

@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,15 +231,16 @@ def own_peak_memory(side: str, preset: str, shape: tuple[int, int, int], device:
 def resident_peak_gib(forget: bool = False) -> float:
     """The largest resident set of this process so far, in GiB; `forget` what was larger than it is now (Linux only).
 
-    Not getrusage's ru_maxrss: under Linux a child inherits its parent's, and the parent here holds two models.
+    Not getrusage's ru_maxrss: under Linux a child inherits its parent's, and the parent here holds two models. It is
+    the fallback where no VmHWM is told. Some containers let nobody forget: a peak less the one before is then too low.
     """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return peak_memory_gib(torch.device("cpu"))
     if forget:
-        Path("/proc/self/clear_refs").write_text("5")
-    kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(kib) / 2**20
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    kib = next((line.split()[1] for line in lines if line.startswith("VmHWM")), None)
+    return peak_memory_gib(torch.device("cpu")) if kib is None else int(kib) / 2**20
 
 
 def table(result: dict[str, Any]) -> str:

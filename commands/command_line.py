@@ -35,6 +35,10 @@ from scratch.detector import read_config
 
 def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
     """Flags from the dataclass's fields; what is not given keeps the value of `default`."""
+    kind = flags_given(argv, "queries").queries or ""
+    if kind.isdigit() and hasattr(default, "config"):  # who counts them means another flag
+        raise ValueError(f"got --queries {kind}; it says of which kind they are (learned, anchor or proposal): give "
+                         f"their number as --num-queries {kind}")
     return tyro.cli(arguments_type, default=default, args=argv, prog=f"detr_scratch.py {command}",
                     config=(tyro.conf.OmitArgPrefixes,))
 

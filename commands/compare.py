@@ -39,12 +39,14 @@ from commands.finetune import config_for, frozen_norm, recipe
 from commands.opening import resolve_device
 from scratch.analysis.comparison import LABELS, agreement_in_words, table, write
 from scratch.analysis.run_summary import changed_fields
+from scratch.analysis.whole_file import write_json
 from scratch.config import PRESETS, Config
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import LAST, PREVIOUS
 from scratch.weights import adapt, find_weights, read_weights
 
 MINUTES = 10.0  # for each way, unless --max-steps or another --max-minutes is given
+AGREEMENT = "agreement.json"
 POLL = 0.5  # seconds between two looks at what a run has printed
 
 
@@ -157,7 +159,7 @@ def prepared(approach: Approach, arguments: CompareArguments) -> Path:
     plan = {"config": config, "weights": arguments.weights if approach == "fine_tuned" else None}
     path = directory / "plan.json"
     if path.exists() and any((directory / name).exists() for name in (RESULT, LAST, PREVIOUS)):
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = read_json(path)
         changed = [f"{name} = {before}, not {now}" for name, before, now in changed_fields(config, begun["config"])]
         if begun["weights"] != plan["weights"]:
             changed.append(f"weights = {begun['weights']}, not {plan['weights']}")
@@ -166,7 +168,7 @@ def prepared(approach: Approach, arguments: CompareArguments) -> Path:
                              "or name another --out")
     else:
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plan) + "\n", encoding="utf-8")
+        write_json(path, plan)
     return directory
 
 
@@ -237,26 +239,31 @@ def _stopping(children: Children) -> Iterator[None]:
 
 
 def compare_steps(arguments: CompareArguments) -> None:
-    """Ours and torch.nn side by side, once; kept in agreement.json."""
-    path = arguments.out / "agreement.json"
-    if path.exists() or not arguments.agreement_steps:
+    """Ours and torch.nn side by side, once; kept in agreement.json with what was asked for."""
+    path = arguments.out / AGREEMENT
+    asked = {"steps": arguments.agreement_steps, "config": arguments.config.to_dict()}
+    kept = read_json(path) or {}
+    if not arguments.agreement_steps or {name: kept.get(name) for name in asked} == asked:
         return
     print(f"\nours and torch.nn side by side, {arguments.agreement_steps} steps:", flush=True)
     found = agreement(arguments.config, arguments.agreement_steps, arguments.device)
-    path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    write_json(path, {**asked, "found": found})
 
 
 def summary(arguments: CompareArguments) -> dict[str, Any]:
     """The content of comparison.json: the question, and what is finished."""
-    def read(path: Path) -> Any:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
     config = arguments.config
-    finished = {name: read(arguments.out / name / RESULT) for name in LABELS}
+    finished = {name: read_json(arguments.out / name / RESULT) for name in LABELS}
+    kept = read_json(arguments.out / AGREEMENT) or {}
     missing = [] if finished["fine_tuned"] or arguments.weights else [
         "No fine-tuned detector: there were no `--weights` to start it from."]
     return {"preset": config.preset, "data": Path(config.data.train_images or config.data.data).name,
             "split": config.data.eval_split, "budget": budget(config), "seed": config.train.seed,
             "on_gpu": resolve_device(arguments.device).startswith("cuda"), "missing": missing,
             "approaches": [result for result in finished.values() if result],
-            "agreement": read(arguments.out / "agreement.json") or {}}
+            "agreement": kept["found"] if kept.get("config") == config.to_dict() else {}}
+
+
+def read_json(path: Path) -> Any:
+    """What the file holds; None if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

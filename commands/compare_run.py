@@ -30,6 +30,7 @@ from commands.opening import generate_shapes, make_criterion, open_split, parame
 from commands.sheets import draw_sheet, shown_from
 from reference import ReferenceCriterion, ReferenceDetr
 from scratch.analysis.learning_curve import read_run
+from scratch.analysis.whole_file import write_json
 from scratch.config import Config
 from scratch.data.check import check_dataset
 from scratch.data.coco import Classes, CocoDetection
@@ -157,7 +158,7 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
     if finished:
         result = {"approach": approach, "weights": Path(weights).name if weights else None, **as_result(run),
                   "machine": f"{machine(distributed.device)}, {run.precision.name}"}
-        (directory / RESULT).write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_json(directory / RESULT, result)
     return finished
 
 

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Callable, Literal, Optional
 
 import torch
 import tyro
@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from commands.finetune import config_of, preset_of, taken_as
-from scratch.config import PRESETS, Config
+from scratch.config import PRESETS, RESNETS, Config
 from scratch.convert import to_official
 from scratch.data.coco import Classes
 from scratch.data.coco_names import COCO_NAMES
@@ -35,7 +35,8 @@ class ConvertArguments:
     """Write weights for the official code, as safetensors, or (--to ours) as a checkpoint of this project."""
 
     weights: tyro.conf.Positional[str]
-    """a run's folder, a file (a checkpoint, official, safetensors), or a known name: detr_r50, detr_r101_dc5 …"""
+    """a run's folder, a file (a checkpoint, official, safetensors), or a known name: detr_r50, detr_r101_dc5 …
+    (fetched once, into the folder that the environment variable DETR_CACHE names)"""
     out: Path
     """the file to write: .pth, .pt or .safetensors"""
     to: Literal["official", "ours"] = "official"
@@ -121,27 +122,31 @@ def refuse_what_the_official_code_lacks(config: Config) -> None:
     model, plain = config.model, dict(queries="learned", classification="softmax", groups=1)
     strange = [f"{name}={getattr(model, name)}" for name, value in plain.items() if getattr(model, name) != value]
     strange += [f"norm={model.norm}"] if model.norm == "group" else []
-    strange += [f"backbone={model.backbone}"] if model.backbone == "resnet_tiny" else []
+    if model.backbone == "resnet_tiny":
+        strange.append(f"backbone={model.backbone}")
+    elif model.dilation and RESNETS[model.backbone][0] == "basic":  # torchvision's basic block refuses it
+        strange.append(f"dilation=True in {model.backbone}")
     if strange:
         raise ValueError(f"the official code has no detector with {', '.join(strange)}: take --to ours")
 
 
 def write_torch(path: Path, content: dict[str, Any]) -> None:
-    """A whole file or none."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda partial: torch.save(content, partial))
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A whole file or none."""
+    # As bytes: the library's own files can be read by their owner alone.
+    content = save({key: value.contiguous() for key, value in tensors.items()}, metadata)
+    write_whole(path, lambda partial: partial.write_bytes(content))
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """A whole file or none. Raises OSError, naming the file, where the disk refuses."""
     partial = path.with_name(f"{path.name}.partial")
     try:
-        # As bytes: the library's own files can be read by their owner alone.
-        partial.write_bytes(save({key: value.contiguous() for key, value in tensors.items()}, metadata))
+        write(partial)
         os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with either
+        raise OSError(f"{path} could not be written: {error}. Free some space, or name another --out") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -5,9 +5,10 @@
 
     OUT/ annotations/instances_{train,val}2017.json      train2017/*.jpg      val2017/*.jpg
 
-A split's annotation file is written last, when all its images are there: a folder that
-`train --data` finds is whole. What was begun goes on where it was, after a cut line, Ctrl-C or a
-kill. The archives are removed when they are used up.
+A split's annotation file is written last, when all its images are there and can be opened: a folder
+that `train --data` finds is whole. What was begun goes on where it was, after a cut line, Ctrl-C or
+a kill; a record, OUT/subset.json or OUT/coco.json, tells it from a folder of somebody else's. The
+archives are removed when they are used up. Proven in tests/test_download_coco.py.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ import os
 import shutil
 import zipfile
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Iterator, Literal, Optional
 
 import tyro
 from tqdm import tqdm
 
+from scratch.data.check import look_at_image
 from scratch.data.subset import TEN_CLASSES, choose
 from scratch.download import fetch
 from scratch.download_many import fetch_all
 
 SPLITS = ("train", "val")
 ARCHIVE = "annotations_trainval2017.zip"
+OF_SUBSET, OF_ALL = "subset.json", "coco.json"  # the records of what a folder was begun as
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class DownloadArguments:
     workers: int = 16
     """of the subset: images that are fetched at the same time"""
 
+    def __post_init__(self) -> None:
+        if min(self.train, self.val, self.workers) < 1:
+            raise ValueError(f"got train = {self.train}, val = {self.val} and workers = {self.workers}, wanted 1 or "
+                             "more of each")
+
 
 def download(arguments: DownloadArguments) -> None:
     """Fetch what is missing, and say what is there then."""
@@ -59,7 +68,7 @@ def download(arguments: DownloadArguments) -> None:
     fetch_part = subset if arguments.what == "coco-subset" else everything
     fetch_part(arguments, out)
     for split in SPLITS:
-        document = json.loads(annotations_of(out, split).read_text(encoding="utf-8"))
+        document = json.loads(annotations_of(out, split).read_text(encoding="utf-8"), object_hook=without_outline)
         print(f"{split:<5} {len(document['images']):>7,} images {len(document['annotations']):>8,} boxes "
               f"{len(document['categories']):>4} classes   {out / f'{split}2017'}")
     print(f"whole. Next: python detr_scratch.py finetune --data {out}")
@@ -79,7 +88,9 @@ def subset(arguments: DownloadArguments, out: Path) -> None:
     """
     counts = {"train": arguments.train, "val": arguments.val}
     wanted = {"classes": arguments.classes, **counts}
-    record = out / "subset.json"
+    record = out / OF_SUBSET
+    if (out / OF_ALL).exists():
+        raise ValueError(f"{out} holds all of COCO, or will: name another --out")
     if record.exists():
         made = json.loads(record.read_text(encoding="utf-8"))
         if made != wanted:
@@ -93,9 +104,13 @@ def subset(arguments: DownloadArguments, out: Path) -> None:
         documents = {split: choose(read_instances(archive, split), arguments.classes.split(","), counts[split])
                      for split in SPLITS}
         write_whole(record, wanted)
-    items = [(f"{arguments.host}/{split}2017/{image['file_name']}", out / f"{split}2017" / image["file_name"])
-             for split in SPLITS for image in documents[split]["images"]]
-    fetch_all(items, arguments.workers, "images")
+    items, sizes = [], {}
+    for split in SPLITS:
+        for image in documents[split]["images"]:
+            path = out / f"{split}2017" / image["file_name"]
+            items.append((f"{arguments.host}/{split}2017/{image['file_name']}", path))
+            sizes[path] = (image["width"], image["height"])
+    fetch_all(items, arguments.workers, "images", lambda path: trouble_with(path, sizes[path]))
     for split, document in documents.items():
         write_whole(annotations_of(out, split), document)
         if (found := len(document["images"])) < counts[split]:
@@ -103,11 +118,18 @@ def subset(arguments: DownloadArguments, out: Path) -> None:
     (out / ARCHIVE).unlink(missing_ok=True)
 
 
+def trouble_with(path: Path, size: tuple[int, int]) -> Optional[str]:
+    """Why training would refuse this image, annotated as (width, height); None if it would not."""
+    refused = [problem for problem in look_at_image(path, size, decode=False) if problem.severity == "refused"]
+    return f"{refused[0].kind}: {refused[0].detail}" if refused else None
+
+
 def refuse_foreign(out: Path) -> None:
-    """Raise ValueError for a folder with annotations that this command has not written: they would be replaced."""
+    """Raise ValueError for a folder with annotations, but no record: of another set, they are not to be replaced."""
     there = [path for split in SPLITS if (path := annotations_of(out, split)).exists()]
     if there:
-        raise ValueError(f"{there[0]} is there already, of another set: name another --out")
+        raise ValueError(f"{there[0]} is there already, and this command has not begun its folder, which may be of "
+                         "another set: name another --out, or train on it as it is")
 
 
 def read_instances(archive: Path, split: str) -> dict[str, Any]:
@@ -135,25 +157,31 @@ def without_outline(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def everything(arguments: DownloadArguments, out: Path) -> None:
-    """Both splits, one after the other; a split whose annotations are there is whole."""
-    missing = [split for split in SPLITS if not annotations_of(out, split).exists()]
-    if (out / "subset.json").exists():
+    """Both splits, one after the other; in a folder that this command has begun, one with annotations is whole.
+
+    Raises ValueError for another folder with annotations or a subset, besides what `fetch` and `unpack` raise.
+    """
+    if (out / OF_SUBSET).exists():
         raise ValueError(f"{out} holds a subset: name another --out")
-    if not missing:
-        return
-    annotations = fetch(f"{arguments.host}/annotations/{ARCHIVE}", out / ARCHIVE)
-    for split in missing:
-        images = fetch(f"{arguments.host}/zips/{split}2017.zip", out / f"{split}2017.zip")
-        unpack(images, f"{split}2017/", out / f"{split}2017")
-        unpack(annotations, f"annotations/instances_{split}2017.json", out / "annotations")
-        images.unlink()
-    annotations.unlink()
+    if not (out / OF_ALL).exists():
+        refuse_foreign(out)
+        write_whole(out / OF_ALL, {"from": arguments.host})
+    for split in SPLITS:
+        images = out / f"{split}2017.zip"
+        if not annotations_of(out, split).exists():
+            annotations = fetch(f"{arguments.host}/annotations/{ARCHIVE}", out / ARCHIVE)
+            fetch(f"{arguments.host}/zips/{split}2017.zip", images)
+            unpack(images, f"{split}2017/", out / f"{split}2017")
+            unpack(annotations, f"annotations/instances_{split}2017.json", out / "annotations")
+        images.unlink(missing_ok=True)  # also what a call left that was killed before it came here
+    (out / ARCHIVE).unlink(missing_ok=True)
 
 
 def unpack(archive: Path, beginning: str, folder: Path) -> None:
     """The files of an archive whose names begin so, into one folder; those that are there whole are left alone.
 
-    Raises ValueError for an archive that is damaged or has none of them; it is removed.
+    Raises ValueError for an archive that is damaged or has none of them; it is removed. Raises OSError where the disk
+    refuses; the archive is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -165,10 +193,8 @@ def unpack(archive: Path, beginning: str, folder: Path) -> None:
                 target = folder / Path(member.filename).name  # the name alone: an archive may not choose the place
                 if target.exists() and target.stat().st_size == member.file_size:
                     continue
-                partial = target.with_name(f"{target.name}.partial")
-                with files.open(member) as source, open(partial, "wb") as copy:
+                with growing(target) as partial, files.open(member) as source, open(partial, "wb") as copy:
                     shutil.copyfileobj(source, copy)  # which compares the checksum at the end
-                os.replace(partial, target)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         archive.unlink()
         raise ValueError(f"{archive} is damaged or another archive ({error}), and is removed: run the command "
@@ -178,6 +204,22 @@ def unpack(archive: Path, beginning: str, folder: Path) -> None:
 def write_whole(path: Path, content: Any) -> None:
     """A whole JSON file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with growing(path) as partial:
+        partial.write_text(json.dumps(content), encoding="utf-8")
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which becomes `path` in the end; if the writing fails, nothing of it stays.
+
+    Raises OSError, saying what to do, where the disk refuses.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error.strerror}. Free some space and run the command again, or "
+                      "name another --out") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -48,7 +48,8 @@ class ExplainArguments:
     out: Path = Path("explained")
     """the folder to write"""
     checkpoint: Optional[Path] = None
-    """a run's folder (its best.pt), or a checkpoint file; None: the newest run"""
+    """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once); None: the
+    newest run"""
     threshold: Optional[float] = None
     """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
     most: int = 12
@@ -82,25 +83,27 @@ def explain(arguments: ExplainArguments) -> None:
     if arguments.redraw:
         redraw(arguments.out)
         return
+    image = read_image(arguments.image) if arguments.image else None  # ahead of a detector that takes long to load
+    places = points_of(arguments.points, image) if image else ()
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
     detector = load_detector(checkpoint, device)
     arguments.out.mkdir(parents=True, exist_ok=True)
     words = f"{checkpoint}, {detector.config.preset}"
-    if arguments.image:
+    if image:
         threshold = detector.threshold if arguments.threshold is None else arguments.threshold
-        record = look_at(arguments.image, detector, words, threshold, arguments)
+        record = look_at(image, places or NOTEBOOK_POINTS, detector, words, threshold, arguments)
         shown, found = len(record.about["detections"]), record.about["found"]
         print(f"{words}: {found} detections in {arguments.image} (threshold {threshold:g})"
               + (f"; {shown} are explained (--most)" if shown < found else "")
               + ("; the surest is explained all the same" if not found else ""))
         path = arguments.out / f"{arguments.image.stem}.npz"
         record.save(path)
-        draw(path)
+        show(path)
     if arguments.data:
         path = arguments.out / SLOTS
         write_slots(slots_of(detector, words, arguments), path)
-        draw(path)
+        show(path)
 
 
 def redraw(folder: Path) -> None:
@@ -109,11 +112,11 @@ def redraw(folder: Path) -> None:
     if not records:
         raise FileNotFoundError(f"there is no record in {folder} to draw: explain an image first, without --redraw")
     for path in records:
-        draw(path)
+        show(path)
 
 
-def draw(path: Path) -> None:
-    """Draw all that a record shows, beside it."""
+def draw(path: Path) -> list[Path]:
+    """Draw all that a record shows, beside it; returns what was drawn."""
     if path.name == SLOTS:
         drawn = [save(draw_slots(json.loads(path.read_text(encoding="utf-8"))), path.with_suffix(".png"))]
     else:
@@ -123,21 +126,24 @@ def draw(path: Path) -> None:
         page = path.with_suffix(".html")
         write_page(record, page)
         drawn.append(page)
-    for picture in drawn:
-        if picture is not None:
-            print(f"  {picture}")
+    return [picture for picture in drawn if picture is not None]
+
+
+def show(path: Path) -> None:
+    """Draw a record, and print what was drawn."""
+    print(*(f"  {picture}" for picture in draw(path)), sep="\n")
 
 
 # ── one picture ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def look_at(path: Path, detector: Detector, words: str, threshold: float, arguments: ExplainArguments) -> Explanation:
-    """The record of the picture in a file, shown to the detector as in an evaluation."""
-    image = read_image(path)
-    places = points_of(arguments.points, image) or NOTEBOOK_POINTS
+def look_at(image: Image.Image, places: Sequence[tuple[float, float]], detector: Detector, words: str,
+            threshold: float, arguments: ExplainArguments) -> Explanation:
+    """The record of a picture, shown to the detector as in an evaluation."""
     pixels, _, _ = Augmentation.for_evaluation(detector.config.data)(image, torch.zeros(0, 4), random.Random(0))
     batch = collate([(pixels, {})]).to(next(detector.model.parameters()).device)
-    about = {"name": path.name, "detector": words, "threshold": threshold, "encoder_heads": arguments.encoder_heads}
+    about = {"name": arguments.image.name, "detector": words, "threshold": threshold,
+             "encoder_heads": arguments.encoder_heads}
     return explained(detector.model, batch, image, detector.classes.names, about, places, arguments.most)
 
 
@@ -174,5 +180,5 @@ def slots_of(detector: Detector, words: str, arguments: ExplainArguments) -> dic
     for batch in tqdm(loader, desc="slots", disable=None):
         batch = batch.to(device)
         boxes.append(detector.model(batch.normalised(), batch.pad_mask)["pred_boxes"].cpu())    # (B,Q,4)
-    about = {"data": f"{arguments.split} of {arguments.data}", "detector": words, "queries": config.model.queries}
+    about = {"data": f"{arguments.split} of {Path(arguments.data).name}", "detector": words, "queries": config.model.queries}
     return slot_record(torch.cat(boxes).numpy(), about)

@@ -22,7 +22,7 @@ from scratch.config import PRESETS, RESNETS, Config, DataConfig, TrainConfig
 from scratch.data.coco import Classes
 from scratch.detector import published_name
 from scratch.training.distributed import Distributed
-from scratch.weights import NAMED, Weights, adapt, find_weights, read_weights
+from scratch.weights import Weights, adapt, find_weights, is_name, read_weights
 
 # The preset that is meant when only a backbone is named.
 PRESET_WITH = {"resnet50": "detr_r50", "resnet101": "detr_r101", "resnet152": "detr_141m"}
@@ -65,7 +65,7 @@ def config_for(name: str) -> Optional[Config]:
 
 def preset_of(name: str) -> Optional[str]:
     """The preset that a name means: one of NAMED (itself, where there is none for it), or a published file's own."""
-    return PRESET_WITH.get(name, name) if name in NAMED else published_name(name)
+    return PRESET_WITH.get(name, name) if is_name(name) else published_name(name)
 
 
 def config_of(weights: Weights) -> Optional[Config]:

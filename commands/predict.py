@@ -28,7 +28,8 @@ class PredictArguments:
     out: Path = Path("predictions")
     """the folder to write"""
     checkpoint: Optional[Path] = None
-    """a run's folder (its best.pt), or a checkpoint file; None: the newest run"""
+    """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once); None: the
+    newest run"""
     threshold: Optional[float] = None
     """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
     device: str = "auto"

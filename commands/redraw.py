@@ -8,6 +8,8 @@
     lr_range.json       ─▶ lr_range.png
     ablation.json       ─▶ ablation.png
     comparison.json     ─▶ comparison.png
+    attention.json      ─▶ attention.png (of benchmarks/attention.py)
+    slots.json, *.npz   ─▶ what `explain` draws of a data set, and of a picture
 
 Goes through FOLDER and all folders in it; a chart lies beside its data. Nothing is trained, and no
 GPU is needed. Pictures of which the data is a detector (sheets of predictions) stay as they are.
@@ -22,7 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
-from benchmarks import ablation
+from benchmarks import ablation, attention
+from commands import explain
 from scratch.analysis import comparison, learning_curve, lr_range, sweep_charts
 from scratch.analysis.layer_charts import draw_set
 from scratch.analysis.layer_record import read_layers
@@ -49,13 +52,14 @@ KINDS: dict[str, Callable[[Path], list[Path]]] = {
     "learning_curve.json": partial(draw_one, draw=learning_curve.draw), "layers*.json": draw_layers,
     "sweep.json": draw_sweep, "lr_range.json": partial(draw_one, draw=lr_range.draw),
     "ablation.json": partial(draw_one, draw=ablation.draw), "comparison.json": partial(draw_one, draw=comparison.draw),
+    "attention.json": partial(draw_one, draw=attention.draw), "slots.json": explain.draw, "*.npz": explain.draw,
 }
 
 
 def redraw(folder: Path) -> list[Path]:
     """Draw every chart in `folder` and below, and print its file; returns them. FileNotFoundError if there is none."""
     drawn: list[Path] = []
-    for data in sorted(folder.rglob("*.json")):
+    for data in sorted(folder.rglob("*.*")):
         for pattern, draw in KINDS.items():
             if data.match(pattern):
                 for chart in draw(data):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from commands.command_line import flags_given, parse, preset_config
-from commands.finetune import config_for, recipe
+from commands.finetune import config_for, frozen_norm, recipe
 from commands.opening import newest_run, resolve_device
 from scratch.config import PRESETS, Config
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
@@ -65,6 +65,7 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     weights = given.weights or ("detr_r50" if tuning else None)
     meant = config_for(weights) if weights and not given.preset else None
     config = meant or preset_config(given.preset, device)
+    config = frozen_norm(config) if weights else config  # of a preset that was named, too; --norm changes it again
     default = TrainArguments(recipe(config) if tuning else config, weights=weights)
     arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)
     if given.preset is None and meant is None and os.environ.get("RANK", "0") == "0":

@@ -183,7 +183,10 @@ def _way_from_weights(path: Path) -> Optional[str]:
 
 
 def published_name(path: Union[str, Path]) -> Optional[str]:
-    """The preset that a name of published weights means, or their file under its published name; None for others."""
+    """The preset that a name of published weights means, or their file under its published name; None for others.
+
+    As in `find_weights`, a folder that is called so goes first: it is a run.
+    """
     path = Path(path)
     name = next((name for name, url in NAMED.items() if path.name in (name, url.rpartition("/")[2])), None)
     return name if name in PRESETS and not path.is_dir() else None

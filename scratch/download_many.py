@@ -1,9 +1,11 @@
 """download_many: how do thousands of small files come side by side, each whole or not there?
 
     (url, path) ─▶ missing? ─▶ a pool of threads ─▶ download.fetch_into, a connection for each thread
-                                   ├── some fail      the others come all the same; one error in the end
+                   damaged?        ├── some fail      the others come all the same; one error in the end
                                    ├── many fail      the network is gone: the rest is not tried
                                    └── Ctrl-C         all threads stop; the next call goes on
+
+    something else arrives (a login page, or half a file of no known length)   it is removed: that one failed
 
 Proven in tests/test_download_many.py.
 """
@@ -14,7 +16,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Iterable
+from typing import Callable, Iterable, Optional
 
 import requests
 from tqdm import tqdm
@@ -24,15 +26,24 @@ from scratch.download import Stopped, alone, fetch_into, forget
 MOST_FAILURES = 20  # before the rest is not tried any more
 
 
-def fetch_all(items: Iterable[tuple[str, Path]], workers: int = 16, what: str = "files") -> None:
+def fetch_all(items: Iterable[tuple[str, Path]], workers: int = 16, what: str = "files",
+              trouble_with: Callable[[Path], Optional[str]] = lambda path: None) -> None:
     """Fetch many small files, each (url, path), `workers` at a time; those that are there are left alone.
 
+    trouble_with   says what is wrong with a file, if anything is. It is asked of each that has arrived, and of those
+                   that are there already, which then come anew: let it be quick, and safe in threads
     Raises OSError that lists what could not be fetched, when all the others are there. However it ends, also by Ctrl-C,
-    each file is whole or not there, and the next call fetches what is missing.
+    each file is whole or not there, and the next call fetches what is missing. Only a kill between a file's arrival and
+    its check leaves it unchecked, until the next call.
     """
     items = [(url, Path(path)) for url, path in items]
     stop, mine, failures = threading.Event(), threading.local(), []
-    if all(path.is_file() for _, path in items):
+
+    def fails(path: Path) -> bool:
+        return not path.is_file() or trouble_with(path) is not None
+
+    missing = [(url, path) for url, path in items if fails(path)]
+    if not missing:
         return
 
     def one(url: str, path: Path) -> None:
@@ -45,14 +56,20 @@ def fetch_all(items: Iterable[tuple[str, Path]], workers: int = 16, what: str = 
         except BaseException:
             forget(path)  # small: not worth a resume
             raise
+        if trouble := trouble_with(path):
+            path.unlink()
+            raise ValueError(f"{url} gave something else than was asked for ({trouble}), which is removed: the line "
+                             "was cut, or something on the way (a proxy, a login page) answered instead")
 
-    folders = sorted({path.parent for _, path in items})
+    folders = sorted({path.parent for _, path in missing})
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as locks:
         for folder in folders:  # in one order everywhere, so that no two wait for each other
             locks.enter_context(alone(folder / ".fetching.lock"))
-        missing = [(url, path) for url, path in items if not path.is_file()]
+        missing = [(url, path) for url, path in missing if fails(path)]  # another process may have been faster
+        for _, path in missing:
+            path.unlink(missing_ok=True)
         bar = locks.enter_context(tqdm(total=len(items), initial=len(items) - len(missing), desc=f"fetching {what}",
                                        unit="file", disable=None, leave=False))
         with ThreadPoolExecutor(workers) as pool:

@@ -10,9 +10,10 @@
     state dict           backbone.conv1.…, class_embed.…     as it is
 
 A new task keeps all that fits. Classes are learnt anew where their number or their names differ:
-the rows of a class head mean the old ones. Fewer queries take the first N: each is a place to look
-at, and none depends on another. Whatever else differs is another network, and an error that counts
-and names, never a silent skip.
+the rows of a class head mean the old ones. A file that names none, and has as many, is taken to be
+of the same ones, and that is said. Fewer queries take the first N: each is a place to look at, and
+none depends on another. Whatever else differs is another network, and an error that counts and
+names, never a silent skip.
 
 Files are read without running foreign code (weights_only=True, or safetensors).
 Proven in tests/test_weights.py, and on the official layout in tests/test_finetune.py.
@@ -87,14 +88,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DETR_CACHE") or "~/.cache/detr_scratch").expanduser()
 
 
+def is_name(name: str) -> bool:
+    """Does it mean published weights? A folder that is called so, a person's own run, goes first."""
+    return name in NAMED and not Path(name).is_dir()
+
+
 def find_weights(name: str) -> Path:
     """The file behind a name of NAMED (fetched if need be), a path, or a run's folder (best.pt, else its last).
 
     Raises what `fetch` raises, and FileNotFoundError for what is neither a name nor there.
     """
-    if name in NAMED:
+    if is_name(name):
         file = NAMED[name].rpartition("/")[2]
-        return fetch(NAMED[name], cache_folder() / file, sha256=Path(file).stem.rpartition("-")[2])
+        try:
+            return fetch(NAMED[name], cache_folder() / file, sha256=Path(file).stem.rpartition("-")[2])
+        except OSError as error:
+            raise OSError(f"{error}\nFetched weights are kept in {cache_folder()}; the environment variable DETR_CACHE "
+                          "names another folder") from error
     path = Path(name)
     if path.is_dir():
         return best_checkpoint(path)
@@ -186,6 +196,8 @@ class Adapted:
     frozen: tuple[str, ...]
     parameters: int
     trained: int
+    unnamed: bool
+    """a class head was loaded from a file that does not name its classes"""
 
     def text(self) -> str:
         """A line or two for each fate: how many tensors, what became of them, their names."""
@@ -198,6 +210,9 @@ class Adapted:
                 whole = grouped(names).replace(" (", "\0(")  # a group and its count stay on one line
                 lines += textwrap.wrap(f"{fate:<9} {len(names):>4}  ({meaning}) {whole}", 116, initial_indent="  ",
                                        subsequent_indent=" " * 18, break_on_hyphens=False)
+        if self.unnamed:
+            lines.append("  class head kept: the weights do not name their classes, and are taken to be of these, "
+                         "which are as many")
         learn = f"  {self.trained:,} of {self.parameters:,} parameters learn"
         return "\n".join([*lines, learn]).replace("\0", " ")
 
@@ -244,7 +259,8 @@ def adapt(model: nn.Module, weights: Weights, classes: Optional[Sequence[str]] =
     frozen = tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     return Adapted(weights.kind, **{fate: tuple(names) for fate, names in fates.items()}, unused=unused, frozen=frozen,
                    parameters=sum(p.numel() for p in model.parameters()),
-                   trained=sum(p.numel() for p in model.parameters() if p.requires_grad))
+                   trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+                   unnamed=bool(classes and not weights.classes) and "class_embed.weight" in fates["loaded"])
 
 
 def grouped(names: Iterable[str]) -> str:

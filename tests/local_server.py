@@ -30,6 +30,8 @@ class Server:
         self.statuses: dict[str, list[int]] = defaultdict(list)  # of the next answers: an error instead
         self.asked: list[tuple[str, Optional[str]]] = []         # what came in: path, Range
         self.sent = 0                                            # bytes of bodies
+        self.busy = self.busiest = 0                             # answers in the making: now, and the most at a time
+        self.counting = threading.Lock()
         self.address = ""
 
     def url(self, path: str) -> str:
@@ -49,10 +51,17 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        server = self.server.told
+        with server.counting:
+            server.busy += 1
+            server.busiest = max(server.busiest, server.busy)
         try:
-            self.answer(self.server.told)
+            self.answer(server)
         except OSError:  # the other side is gone
             self.close_connection = True
+        finally:
+            with server.counting:
+                server.busy -= 1
 
     def answer(self, server: Server) -> None:
         path, wanted = self.path, self.headers.get("Range")

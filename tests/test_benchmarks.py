@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import watching
+from benchmarks import training_step, watching
 from benchmarks.training_step import PARTS, TrainingStep, as_leaves, resident_peak_gib, table
 from scratch.training.guards import EVERY
+from scratch.training.log import peak_memory_gib
 from scratch.training.tensorboard import TensorBoard
 from tests.training.test_loop import make_run, small_config
 
@@ -69,6 +70,22 @@ def test_a_peak_is_counted_from_where_it_was_forgotten():
     large = torch.ones(2**25)
     del large
     assert 0.12 < resident_peak_gib() - before < 0.2
+
+
+@pytest.mark.parametrize("status", [None, "Name:\tpython\nVmRSS:\t2097152 kB\n"], ids=["no file", "no peak in it"])
+def test_where_the_system_tells_no_peak_it_is_that_of_getrusage(tmp_path, monkeypatch, status):
+    monkeypatch.setattr(training_step, "Path", lambda name: tmp_path / Path(name).name)
+    if status is not None:
+        (tmp_path / "status").write_text(status)
+    before = resident_peak_gib(forget=True)
+    assert 0 < before <= resident_peak_gib() == peak_memory_gib(torch.device("cpu"))
+
+
+def test_a_peak_that_nobody_may_forget_is_still_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_step, "Path", lambda name: tmp_path / Path(name).name)
+    (tmp_path / "clear_refs").mkdir()  # which cannot be written to, even by root
+    (tmp_path / "status").write_text("VmHWM:\t 1572864 kB\n")
+    assert resident_peak_gib(forget=True) == resident_peak_gib() == 1.5
 
 
 def test_looking_is_measured_beside_not_looking(tmp_path, monkeypatch):

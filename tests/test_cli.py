@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -281,6 +282,15 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     detr_scratch.main(["--help"])
     output = capsys.readouterr().out
     assert all(name in output for name in detr_scratch.COMMANDS if name != "train")
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "explain", "export"])
+def test_the_help_says_that_published_weights_are_a_detector_too(
+    command: str, capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        detr_scratch.main([command, "--help"])
+    assert "published weights (detr_r50 …" in re.sub(r"[\s│]+", " ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("flag, room, name", [

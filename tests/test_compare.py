@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from commands import children, compare as module, compare_run
-from commands.compare import CompareArguments, compare, config_of, default_config, parse_compare, refuse, run_child
-from commands.compare import prepared, words_of
+from commands import children, compare as module, compare_agreement, compare_run
+from commands.compare import CompareArguments, compare, compare_steps, config_of, default_config, parse_compare
+from commands.compare import prepared, refuse, run_child, summary, words_of
 from commands.compare_agreement import agreement
 from commands.compare_run import TorchNNCriterion, begin
 from commands.finetune import recipe
 from commands.opening import make_criterion
-from scratch.config import PRESETS
+from scratch.config import PRESETS, RESNETS
 from scratch.data.batch import Batch
 from scratch.data.coco import Classes
 from scratch.data.shapes import shapes_dataset
@@ -33,6 +33,10 @@ SMALL = replace(
     VANILLA, model=replace(VANILLA.model, hidden_dim=32, dim_feedforward=48, enc_layers=1, dec_layers=2, num_queries=9),
     data=replace(VANILLA.data, data="set", short_side=48, max_size=64, workers=0),
     train=replace(VANILLA.train, batch_size=2, max_steps=2, max_minutes=None))
+# What SMALL has not: blocks of three convolutions, pictures of other shapes and so padding, dropout, shared steps.
+UNEVEN = replace(SMALL, model=replace(SMALL.model, backbone="resnet50", dilation=False, dropout=0.1),
+                 data=replace(SMALL.data, square=False, short_side=64, max_size=112),
+                 train=replace(SMALL.train, accumulate=2))
 
 
 @pytest.fixture
@@ -58,6 +62,21 @@ def test_in_float64_ours_and_torch_nn_take_the_same_fifty_steps(arguments: Compa
     found = agreement(SMALL, 50, "cpu", ["float64"])["float64"]
     assert len(found["ours"]) == 50 and found["largest"] <= 1e-9
     assert found["ours"][-1] < 0.9 * found["ours"][0]  # and they did learn on the way
+
+
+def test_so_they_do_with_bottlenecks_padding_and_batches_that_share_a_step_and_dropout_is_turned_off(
+    arguments: CompareArguments, monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(RESNETS, "resnet50", ("bottleneck", (1, 2, 1, 1), 8))  # a narrow one
+    seen: list[list[Batch]] = []
+    monkeypatch.setattr(compare_agreement, "train_step", lambda run, batches: seen.append(batches)
+                        or train_step(run, batches))
+    found = agreement(UNEVEN, 5, "cpu", ["float64"])["float64"]
+    assert len(found["ours"]) == 5 and found["largest"] <= 1e-9
+    assert len(set(found["ours"])) == 5  # they did move
+    batches = sum(seen, [])
+    assert [len(group) for group in seen[::2]] == [2, 1, 2, 1, 2]  # three batches in an epoch; ours of each pair
+    assert any(batch.pad_mask.any() for batch in batches) and len({batch.pad_mask.shape for batch in batches}) > 1
 
 
 def test_in_float32_they_begin_alike_and_rounding_is_all_that_parts_them(arguments: CompareArguments):
@@ -242,6 +261,50 @@ def test_three_ways_are_trained_judged_and_compared_and_the_command_goes_on_wher
     assert json.loads(Path("out/comparison.json").read_text()) == results
     with pytest.raises(ValueError, match="ours was begun with seed = 42, not 1: give the flags that it was begun with"):
         compare(replace(arguments, config=replace(SMALL, train=replace(SMALL.train, seed=1))))
+
+
+def test_steps_are_taken_side_by_side_again_if_others_were_asked_for(
+    arguments: CompareArguments, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[tuple[int, int]] = []
+
+    def measured(config: Any, steps: int, device: str) -> dict[str, Any]:
+        taken.append((steps, config.train.seed))
+        return {"float64": {"ours": [1.0] * steps, "torch_nn": [1.0] * steps, "largest": 0.0, "at_step": 1}}
+
+    monkeypatch.setattr(module, "agreement", measured)
+    Path("out").mkdir()
+    Path("out/agreement.json").write_text(json.dumps(measured(SMALL, 1, "cpu")))  # an older version's: by itself
+    seeded = replace(arguments, config=replace(SMALL, train=replace(SMALL.train, seed=7)))
+    for asked in (arguments, arguments, replace(arguments, agreement_steps=3), seeded, seeded):
+        compare_steps(asked)
+        assert len(summary(asked)["agreement"]["float64"]["ours"]) == asked.agreement_steps
+    assert taken[1:] == [(2, 42), (3, 42), (2, 7)]
+    assert summary(arguments)["agreement"] == {}  # of another seed
+
+
+@pytest.mark.parametrize("name", ["plan", "result", "agreement", "comparison"])
+def test_a_command_that_is_killed_while_it_writes_a_file_leaves_no_half_and_goes_on(
+    arguments: CompareArguments, name: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "run_child", lambda way, given: compare(replace(given, approach=way)))
+    monkeypatch.setattr(compare_run, "draw_sheet", lambda *_: None)
+    arguments, whole = replace(arguments, agreement_steps=1), Path.write_text
+
+    def cut_off(path: Path, text: str, **how: Any) -> None:
+        here = path.stem == name
+        whole(path, text[:len(text) // 2] if here else text, **how)
+        if here:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(Path, "write_text", cut_off)
+        compare(arguments)
+    for path in Path("out").rglob("*.json"):
+        json.loads(path.read_text())
+    compare(arguments)
+    results = json.loads(Path("out/comparison.json").read_text())
+    assert len(results["approaches"]) == len(results["agreement"]) == 2
 
 
 def test_without_weights_the_third_way_is_left_out_and_that_is_said(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from commands import convert as module
-from commands.convert import ConvertArguments, convert
+from commands.convert import ConvertArguments, convert, refuse_what_the_official_code_lacks
 from scratch.config import PRESETS, Config, ModelConfig
 from scratch.convert import from_official, to_official
 from scratch.detector import load as load_detector
@@ -52,9 +53,9 @@ def official_r50(golden_dir, tmp_path) -> tuple[Path, dict[str, Tensor]]:
 
 @pytest.fixture
 def official(tmp_path, monkeypatch) -> tuple[Path, dict[str, Tensor]]:
-    """A small detector that the official code could build, of the preset "small"; dilated, which no shape shows."""
-    model = ModelConfig(backbone="resnet18", dilation=True, hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=1,
-                        dec_layers=1, num_queries=5, num_classes=3)
+    """A small detector that the official code could build, of the preset "small"; no shape shows its 3 heads."""
+    model = ModelConfig(backbone="resnet18", hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=1, dec_layers=1,
+                        num_queries=5, num_classes=3)
     monkeypatch.setitem(PRESETS, "small", Config("small", model))
     state = constants({key: list(value.shape) for key, value in to_official(Detr(model).state_dict()).items()})
     torch.save({"model": state}, tmp_path / "official.pth")
@@ -96,7 +97,7 @@ def test_the_published_name_of_a_file_tells_its_preset(official_r50, tmp_path, c
 def test_a_preset_that_no_shape_shows_is_named(official, tmp_path, capsys):
     convert(ConvertArguments(str(official[0]), tmp_path / "a.pt", to="ours", preset="small"))
     detector = load_detector(tmp_path / "a.pt", CPU)
-    assert detector.config.model == PRESETS["small"].model and detector.config.model.dilation
+    assert detector.config.model == PRESETS["small"].model and detector.config.model.nheads == 3
     assert "taken as" not in capsys.readouterr().out
 
 
@@ -146,6 +147,17 @@ def test_what_cannot_be_written_is_refused_before_anything_is(changes, words, tm
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.parametrize("backbone, dilation, refused", [
+    ("resnet18", True, True), ("resnet34", True, True), ("resnet18", False, False), ("resnet50", True, False)])
+def test_the_official_code_dilates_no_network_of_basic_blocks(backbone, dilation, refused):
+    config = Config("any", ModelConfig(backbone=backbone, dilation=dilation))
+    if not refused:
+        refuse_what_the_official_code_lacks(config)
+        return
+    with pytest.raises(ValueError, match=f"no detector with dilation=True in {backbone}: take --to ours"):
+        refuse_what_the_official_code_lacks(config)
+
+
 def test_weights_that_do_not_say_what_they_are_need_a_preset(tmp_path):
     torch.save(build_detr("tiny", num_classes=3).state_dict(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match="add --preset NAME"):
@@ -167,4 +179,24 @@ def test_a_write_that_fails_leaves_nothing(official, tmp_path, monkeypatch):
     for name in ("a.pth", "a.safetensors"):
         with pytest.raises(OSError, match="full"):
             convert(ConvertArguments(str(official[0]), tmp_path / name, preset="small"))
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_a_full_disk_is_said_names_the_file_and_leaves_nothing(official, tmp_path, name):
+    (tmp_path / f"{name}.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"{name} could not be written: .*Free some space, or name another --out"):
+        convert(ConvertArguments(str(official[0]), tmp_path / name, preset="small"))
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
+
+
+def test_torch_tells_of_a_full_disk_in_its_own_way(official, tmp_path, monkeypatch):
+    def full(content, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("unexpected pos 576 vs 534")
+
+    monkeypatch.setattr(module.torch, "save", full)
+    with pytest.raises(OSError, match="a.pth could not be written: unexpected pos 576"):
+        convert(ConvertArguments(str(official[0]), tmp_path / "a.pth", preset="small"))
     assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import detr_scratch
+from commands.finetune import config_for
 from scratch import detector as module
 from scratch.config import PRESETS, Config
 from scratch.convert import to_official
@@ -230,6 +231,16 @@ def test_published_weights_are_a_detector_of_cocos_classes(tmp_path: Path, monke
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in detector.model.state_dict().items())
     assert detector.classes.ids == tuple(range(91)) and detector.classes.names[17] == "cat"
     assert set(detector.predict(photograph(64, 64), 0.0).names) <= set(COCO_NAMES)
+
+
+def test_a_run_in_a_folder_with_a_published_name_is_meant_by_it_wherever_it_is_given(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("detr_r50").mkdir()
+    checkpoint(Path("detr_r50/best.pt"), small("tiny"))
+    assert load("detr_r50", "cpu").classes == CLASSES
+    assert config_for("detr_r50").preset == "tiny"
+    detr_scratch.main(["convert", "detr_r50", "--to", "ours", "--out", "a.pt"])
+    assert load("a.pt", "cpu").classes == CLASSES
 
 
 def test_fine_tuned_weights_under_a_published_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

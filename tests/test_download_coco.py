@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 
-from commands.download import DownloadArguments, annotations_of, download, without_outline
+from commands import download as module
+from commands.download import DownloadArguments, annotations_of, download, unpack, without_outline, write_whole
 from scratch import download as downloading
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
@@ -19,6 +21,7 @@ from tests.local_server import Server, serving
 
 ARCHIVE = "/annotations/annotations_trainval2017.zip"
 FEW = dict(train=12, val=7, workers=4)
+NEEDS_A_FULL_DISK = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 
 
 def zipped(files: dict[str, Path]) -> bytes:
@@ -103,9 +106,57 @@ def test_another_subset_or_another_set_in_the_folder_is_left_alone(server, coco_
     mine = tmp_path / "mine" / "annotations" / "instances_val2017.json"
     mine.parent.mkdir(parents=True)
     mine.write_text("{}")
-    with pytest.raises(ValueError, match="of another set"):
-        download(subset_of(server, tmp_path / "mine"))
-    assert mine.read_text() == "{}"
+    of_mine = DownloadArguments("coco", tmp_path / "mine", server.address)
+    for arguments in (subset_of(server, tmp_path / "mine"), of_mine):
+        with pytest.raises(ValueError, match="instances_val2017.json is there already.*name another --out"):
+            download(arguments)
+    assert [path for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [mine] and mine.read_text() == "{}"
+
+
+def test_a_folder_that_was_begun_for_all_of_coco_takes_no_subset(server, tmp_path):
+    server.statuses[ARCHIVE] = [404]
+    with pytest.raises(OSError, match="404"):
+        download(DownloadArguments("coco", tmp_path / "coco", server.address))
+    with pytest.raises(ValueError, match="holds all of COCO, or will: name another --out"):
+        download(subset_of(server, tmp_path / "coco"))
+
+
+@pytest.mark.parametrize("what_comes", ["a login page", "another image", "half of it", "nothing"])
+def test_an_image_that_is_none_is_not_kept_and_the_command_again_brings_it(server, coco_tiny_dir, tmp_path, what_comes):
+    download(subset_of(server, tmp_path / "other"))
+    victim, other = sorted((tmp_path / "other" / "train2017").glob("*.jpg"))[:2]
+    whole = victim.read_bytes()
+    come = {"a login page": b"<html>please log in</html>", "another image": other.read_bytes(),
+            "half of it": whole[:len(whole) // 2], "nothing": b""}[what_comes]
+    server.files[f"/train2017/{victim.name}"], server.lengths = come, False
+    out = tmp_path / "few"
+    with pytest.raises(OSError, match=f"1 of 19 images .*\n.*{victim.name} gave something else .*is removed"):
+        download(subset_of(server, out))
+    assert not (out / "train2017" / victim.name).exists() and not annotations_of(out, "train").exists()
+    server.files[f"/train2017/{victim.name}"] = whole
+    server.asked.clear()
+    download(subset_of(server, out))
+    assert images_asked(server) == [f"/train2017/{victim.name}"]
+    assert (out / "train2017" / victim.name).read_bytes() == whole
+
+
+def test_an_image_that_was_damaged_later_is_healed_by_the_command(server, tmp_path):
+    out = tmp_path / "few"
+    download(subset_of(server, out))
+    images = sorted((out / "val2017").glob("*.jpg"))[:3]
+    before = [image.read_bytes() for image in images]
+    for image, damage in zip(images, (b"", before[1][:-1000], b"<html></html>")):
+        image.write_bytes(damage)
+    server.asked.clear()
+    download(subset_of(server, out))
+    assert sorted(images_asked(server)) == [f"/val2017/{image.name}" for image in images]
+    assert [image.read_bytes() for image in images] == before
+
+
+@pytest.mark.parametrize("field", ["train", "val", "workers"])
+def test_what_cannot_be_done_is_said_before_anything_is_fetched(field, tmp_path):
+    with pytest.raises(ValueError, match=f"got .*{field} = 0.*wanted 1 or more of each"):
+        DownloadArguments("coco-subset", tmp_path, **{field: 0})
 
 
 def test_a_subset_larger_than_what_there_is_takes_all_and_says_so(server, tmp_path, capsys):
@@ -163,3 +214,63 @@ def test_all_of_coco_is_fetched_unpacked_and_goes_on_where_it_was(server, coco_t
     server.asked.clear()
     download(arguments)
     assert server.asked == []
+
+
+def test_what_a_killed_call_left_of_the_archives_is_removed(server, coco_tiny_dir, tmp_path):
+    out = tmp_path / "coco"
+    serve_images(server, coco_tiny_dir)
+    download(DownloadArguments("coco", out, server.address))
+    for name in ("train2017.zip", "val2017.zip", ARCHIVE.rpartition("/")[2]):
+        (out / name).write_bytes(b"19 GB")
+    download(DownloadArguments("coco", out, server.address))
+    assert not list(out.glob("*.zip"))
+
+
+def test_the_boxes_of_a_set_are_counted_without_its_outlines(server, coco_tiny_dir, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "coco"
+    serve_images(server, coco_tiny_dir)
+    download(DownloadArguments("coco", out, server.address))
+    first, dropped = capsys.readouterr().out, []
+    monkeypatch.setattr(module, "without_outline", lambda entry: dropped.append("segmentation" in entry)
+                        or without_outline(entry))
+    download(DownloadArguments("coco", out, server.address))
+    boxes = sum(len(json.loads(annotations_of(out, split).read_text())["annotations"]) for split in ("train", "val"))
+    assert sum(dropped) == boxes > 0 and capsys.readouterr().out == first
+
+
+# -- the disk ------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_member_of_an_archive_is_named_and_nothing_of_it_stays(tmp_path):
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+    content = zipped({f"val2017/{name}": tmp_path / name for name in ("1.jpg", "2.jpg")})
+    archive = tmp_path / "val2017.zip"
+    archive.write_bytes(content.replace(b"2.jpg2.jpg", b"2.jpg2.jpX", 1))
+    with pytest.raises(ValueError, match="val2017.zip is damaged.*val2017/2.jpg.*and is removed: run the command"):
+        unpack(archive, "val2017/", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.jpg"] and not archive.exists()
+
+
+@NEEDS_A_FULL_DISK
+def test_a_full_disk_while_unpacking_is_said_and_leaves_whole_files_and_the_archive(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(b"1" * 100_000)
+    archive, out = tmp_path / "val2017.zip", tmp_path / "out"
+    archive.write_bytes(zipped({"val2017/1.jpg": tmp_path / "1.jpg", "val2017/2.jpg": tmp_path / "1.jpg"}))
+    out.mkdir()
+    (out / "2.jpg.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="2.jpg could not be written: No space left on device. Free some space and run"):
+        unpack(archive, "val2017/", out)
+    assert [path.name for path in out.iterdir()] == ["1.jpg"]
+    unpack(archive, "val2017/", out)
+    assert (out / "2.jpg").read_bytes() == b"1" * 100_000
+
+
+@NEEDS_A_FULL_DISK
+def test_a_full_disk_while_writing_annotations_is_said_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.json"
+    write_whole(path, [1])
+    (tmp_path / "a.json.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="a.json could not be written: No space left on device. Free some space and run"):
+        write_whole(path, [2])
+    assert json.loads(path.read_text()) == [1] and [file.name for file in tmp_path.iterdir()] == ["a.json"]

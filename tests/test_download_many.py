@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
 import pytest
 
@@ -35,6 +35,12 @@ def test_many_files_arrive_side_by_side(server, tmp_path):
     assert len(visible(tmp_path / "images")) == 40
 
 
+def test_as_many_are_asked_for_at_a_time_as_there_are_workers(server, tmp_path):
+    server.stall = 0.05
+    fetch_all(many(server, tmp_path, 24), workers=4)
+    assert server.busiest == 4
+
+
 def test_what_is_there_needs_no_lock_so_that_a_folder_may_be_read_only(tmp_path):
     (tmp_path / "a.bin").write_bytes(BODY)
     fetch_all([("http://host.invalid/a.bin", tmp_path / "a.bin")])
@@ -58,6 +64,41 @@ def test_what_failed_is_said_together_when_the_others_are_there(server, tmp_path
     assert "2 of 10 images could not be fetched" in str(error.value)
     assert "/3.jpg" in str(error.value) and "404" in str(error.value) and "/7.jpg" in str(error.value)
     assert visible(tmp_path / "images") == sorted(f"{i}.jpg" for i in range(10) if i not in (3, 7))
+
+
+def short(path: Path) -> Optional[str]:
+    """What is wrong with one of `many`."""
+    return None if len(path.read_bytes()) == 9000 else f"{len(path.read_bytes())} bytes"
+
+
+def test_what_arrives_and_is_something_else_has_failed_and_does_not_stay(server, tmp_path):
+    items = many(server, tmp_path, 10)
+    server.files["/3.jpg"], whole = b"<html>please log in</html>", server.files["/3.jpg"]
+    server.lengths = False
+    server.cuts["/7.jpg"] = [5000]
+    with pytest.raises(OSError) as error:
+        fetch_all(items, workers=3, trouble_with=short)
+    assert "2 of 10 files could not be fetched" in str(error.value)
+    assert "/3.jpg gave something else than was asked for (26 bytes)" in str(error.value)
+    assert "/7.jpg gave something else than was asked for (5000 bytes)" in str(error.value)
+    assert visible(tmp_path / "images") == sorted(f"{i}.jpg" for i in range(10) if i not in (3, 7))
+    server.files["/3.jpg"] = whole
+    server.asked.clear()
+    fetch_all(items, workers=3, trouble_with=short)
+    assert sorted(path for path, _ in server.asked) == ["/3.jpg", "/7.jpg"]
+
+
+def test_what_is_there_and_is_something_else_comes_anew_or_goes(server, tmp_path):
+    items = many(server, tmp_path, 5)
+    fetch_all(items, workers=2)
+    for i in (1, 4):
+        items[i][1].write_bytes(b"")
+    del server.files["/4.jpg"]
+    server.asked.clear()
+    with pytest.raises(OSError, match="1 of 5 files"):
+        fetch_all(items, workers=2, trouble_with=short)
+    assert sorted(path for path, _ in server.asked) == ["/1.jpg", "/4.jpg"]
+    assert visible(tmp_path / "images") == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
 
 
 def test_when_all_fail_the_rest_is_not_tried(server, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from scratch.data.batch import Batch, collate
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.analysis.test_attention_page import visited
 
 NAMES = ("ant", "bee", "cow")
 SMALL = ModelConfig(backbone="resnet_tiny", dilation=True, norm="group", hidden_dim=24, nheads=3, dim_feedforward=17,
@@ -222,6 +223,22 @@ def test_a_picture_becomes_three_sheets_a_page_and_a_record_that_draws_them_agai
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
+def test_the_page_that_it_writes_opens_in_a_browser_and_shows_its_detections(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands.explain, "save", lambda *_: None)  # the page alone
+    picture(75, 90).save(tmp_path / "a.png")
+    run(checkpoint, image=tmp_path / "a.png", out=tmp_path, threshold=0.0)
+    about, seen = Explanation.load(tmp_path / "a.npz").about, visited(tmp_path / "a.html", "800,900")
+    for step, number in (("opened", 1), ("hovered", 2)):
+        detection = about["detections"][number - 1]
+        name, score = detection["labels"][0]
+        assert seen[step]["said"].startswith(f"{number}: {name} {score:.2f}")
+        assert f"(query {detection['query'] + 1}), decoder layer 3, averaged over 3 heads" in seen[step]["said"]
+        assert seen[step]["lit"] is not None and len(seen[step]["boxes"]) >= 4
+    assert "seen from row" in seen["tapped a cell"]["said"] and seen["wide"] <= 0
+
+
 def test_below_the_threshold_of_the_checkpoint_the_surest_is_explained_and_that_is_said(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -278,6 +295,23 @@ def test_the_slots_of_a_detector_of_some_classes_are_shown_over_data_of_others(
 def test_what_cannot_be_done_is_said_before_anything_is_opened(fields: dict, words: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         explain(ExplainArguments(**fields))
+
+
+@pytest.mark.parametrize("fields, words", [
+    ({"image": Path("nowhere.png")}, "nowhere.png"),
+    ({"image": Path("text.png")}, "text.png cannot be read as an image"),
+    ({"image": Path("a.png"), "points": ("101,5",)}, "within the picture's 100×70")])
+def test_the_picture_and_the_points_are_looked_at_before_a_detector_is_loaded(
+    fields: dict, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture().save("a.png")
+    Path("text.png").write_text("no picture")
+    for name in ("load_detector", "newest_run"):
+        monkeypatch.setattr(commands.explain, name, lambda *_: pytest.fail("a detector was looked for"))
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        explain(ExplainArguments(**fields, device="cpu"))
+    assert not Path("explained").exists()
 
 
 @pytest.mark.parametrize("text", ["10", "10,20,30", "a,b", "-1,5", "5,71", "101,5", "nan,5"])

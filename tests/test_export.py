@@ -6,12 +6,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from commands import export as module_of_export, traceable as module
-from commands.export import ExportArguments, example, example_size, export, export_checkpoint, largest_difference
+from commands.export import ExportArguments, answers_apart, example, example_size, export, export_checkpoint
+from commands.export import largest_difference
 from commands.traceable import traceable
 from scratch.config import PRESETS, ModelConfig
 from scratch.data.coco import Classes
@@ -101,6 +103,38 @@ def test_a_file_of_another_detector_is_found_out(learned: tuple[Detector, Path])
     pytest.importorskip("onnxruntime", reason=WANTED)
     with pytest.raises(ValueError, match="differs from the checkpoint by"):
         largest_difference(learned[1], detector(MODELS["learned"]), [(1, 96, 128)])
+
+
+def test_learnt_queries_are_compared_in_their_order_and_proposed_ones_in_any_with_none_left_out():
+    there = torch.tensor([[[0.0, 1.0], [2.0, 5.0], [4.0, 4.0]]])  # (1,3,2): three queries
+    swapped, repeated = there[:, [1, 0, 2]], there[:, [1, 1, 1]]
+    assert answers_apart(swapped, there, in_order=True) == 4 and answers_apart(swapped, there, in_order=False) == 0
+    for in_order in (True, False):
+        assert answers_apart(there + 0.25, there, in_order) == 0.25
+        assert answers_apart(repeated, there, in_order) == answers_apart(there, repeated, in_order) > 1
+        assert answers_apart(there * float("nan"), there, in_order).isnan()
+
+
+@pytest.mark.parametrize("spoiled", [lambda answer: answer[:, [0] * 7], lambda answer: answer * float("nan")],
+                         ids=["one query for all", "no number"])
+@pytest.mark.parametrize("name", ["anchors", "proposals, fine memory"])
+def test_a_file_that_repeats_one_query_or_has_no_numbers_is_refused(name, spoiled, monkeypatch: pytest.MonkeyPatch):
+    ours = detector(MODELS[name])
+
+    class Runtime:
+        """Answers as ONNX Runtime would, from a file that spoils the answers."""
+
+        def __init__(self, *_, **__) -> None:
+            pass
+
+        def run(self, names, inputs):
+            with torch.no_grad():
+                answer = ours.model(*(torch.from_numpy(inputs[name]) for name in ("images", "pad_mask")))
+            return [spoiled(answer[name]).numpy() for name in names]
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Runtime))
+    with pytest.raises(ValueError, match="differs from the checkpoint"):
+        largest_difference(Path("a.onnx"), ours, [(2, 96, 128)])
 
 
 def test_a_file_that_differs_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import signal
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +17,15 @@ import torch
 import detr_scratch
 from commands import finetune
 from commands.finetune import backbone_of, begin_with, config_for, frozen_norm, recipe
+from scratch import download
 from scratch.config import PRESETS, Config, DataConfig, ModelConfig, TrainConfig
 from scratch.convert import from_official
 from scratch.data.coco import Classes
 from scratch.model.detr import Detr, build_detr, freeze_backbone
+from scratch.training import loop
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from scratch.training.distributed import Distributed
+from scratch.training.loop import train_step
 from scratch.weights import NAMED, Weights, adapt, find_weights, read_weights
 from tests import golden
 from tests.local_server import serving
@@ -188,6 +194,25 @@ def test_the_preset_is_that_of_the_weights_unless_one_is_named(tmp_path, monkeyp
     assert arguments.config.train == replace(recipe(PRESETS["detr_r50"]).train, lr=3e-5)
 
 
+@pytest.mark.parametrize("weights, preset", [("resnet152", "detr_141m"), ("detr_r50", "detr_r50"), ("run", "tiny")])
+def test_under_weights_batch_norm_is_frozen_whether_a_preset_is_named_or_not(weights, preset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path / "run" / "best.pt", {
+        "model": {}, "ema": None, "config": PRESETS["tiny"].to_dict(), "last_metrics": {},
+        "classes": {"ids": [], "names": []}})
+    words = ["--weights", weights]
+    models = [detr_scratch.parse_train(more).config.model for more in (words, [*words, "--preset", preset])]
+    assert models[0] == models[1] and models[0].norm == "frozen_batch"
+    assert detr_scratch.parse_train([*words, "--preset", preset, "--norm", "batch"]).config.model.norm == "batch"
+    assert detr_scratch.parse_train(["--preset", "tiny"]).config.model.norm == "batch"
+
+
+@pytest.mark.parametrize("words", [["--queries", "50"], ["--queries=50"]])
+def test_who_gives_the_number_of_queries_as_their_kind_is_told_the_flag(words):
+    with pytest.raises(SystemExit, match="got --queries 50; .* give their number as --num-queries 50"):
+        detr_scratch.main(["finetune", *words])
+
+
 def test_who_looks_up_the_kind_of_queries_is_told_how_their_number_is_given(capsys):
     with pytest.raises(SystemExit):
         detr_scratch.main(["finetune", "--help"])
@@ -195,30 +220,88 @@ def test_who_looks_up_the_kind_of_queries_is_told_how_their_number_is_given(caps
     assert "of which kind they are (how many: --num-queries)" in said
 
 
-def test_one_epoch_of_fine_tuning_runs_resumes_without_the_weights_and_evaluates(
-    official_r50, bccd_dir, tmp_path, monkeypatch, capsys,
-):
+@pytest.fixture
+def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bccd_dir: Path) -> list[str]:
+    """A run on the CPU, of photographs as small as the network bears, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(detr_scratch, "draw_mistakes", lambda *_: {})  # seconds, and proven elsewhere
-    weights = tmp_path / "mine.pth"
-    weights.hardlink_to(official_r50)
-    flags = ["--device", "cpu", "--workers", "0", "--run-dir", "run", "--no-tensorboard"]
-    detr_scratch.main(["finetune", "--weights", "mine.pth", "--data", str(bccd_dir), "--short-side", "64",
-                       "--max-size", "86", "--limit-train", "4", "--limit-val", "2", "--batch-size", "2",
-                       "--accumulate", "2", "--epochs", "1", "--num-queries", "20", "--classes", "WBC,RBC", *flags])
+    return ["--data", str(bccd_dir), "--short-side", "64", "--max-size", "86", "--device", "cpu", "--workers", "0",
+            "--run-dir", "run", "--no-tensorboard"]
+
+
+@pytest.mark.parametrize("host, words", [
+    ("absent", "could not be fetched: its host refuses connections"), ("there", "the server answered 404")])
+def test_weights_that_do_not_come_end_the_command_with_an_error_and_no_run(host, words, flags, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with serving(monkeypatch) as server:
+        url = f"{server.address if host == 'there' else nobody}/detr-r50-e632da11.pth"
+        monkeypatch.setitem(NAMED, "detr_r50", url)
+        with pytest.raises(SystemExit) as end:
+            detr_scratch.main(["finetune", "--weights", "detr_r50", "--limit-train", "4", "--limit-val", "2", *flags])
+    said, by_hand, where = str(end.value).splitlines()
+    assert said.startswith(f"error: {url} could not be fetched: ") and words in said
+    assert f"open {url} in a browser" in by_hand and str(tmp_path / "cache" / "detr-r50-e632da11.pth") in by_hand
+    assert "DETR_CACHE names another folder" in where
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
+    assert left == [] and not Path("run").exists()
+
+
+def test_some_of_the_classes_are_learnt_with_fewer_queries_than_the_weights_have(official_r50, flags, capsys):
+    detr_scratch.main(["finetune", "--weights", str(official_r50), "--limit-train", "4", "--limit-val", "2",
+                       "--batch-size", "2", "--accumulate", "2", "--epochs", "1", "--num-queries", "20",
+                       "--classes", "WBC,RBC", *flags])
     said = capsys.readouterr().out
     assert "replaced     2" in said and "shortened    1" in said and "meant to start from trained" not in said
     assert "frozen      53  (never trained) backbone.conv1" in said
-    state, theirs = load_checkpoint(Path("run/last.pt")), from_official(torch.load(weights, weights_only=True)["model"])
+    state = load_checkpoint(Path("run/last.pt"))
+    theirs = from_official(torch.load(official_r50, weights_only=True)["model"])
     assert state["classes"]["names"] == ["WBC", "RBC"] and state["step"] == 1
-    assert all(torch.equal(value, theirs[key]) for key, value in state["model"].items() if key.startswith("backbone."))
     assert state["model"]["query_embed.weight"].shape == (20, 256)
     assert not torch.equal(state["model"]["query_embed.weight"], theirs["query_embed.weight"][:20])
 
+
+def test_an_epoch_of_three_classes_stopped_in_its_middle_goes_on_without_the_weights_and_is_evaluated(
+    official_r50, published, flags, tmp_path, monkeypatch, capsys,
+):
+    weights = tmp_path / "mine.pth"
+    weights.hardlink_to(official_r50)
+    begun: dict[str, torch.Tensor] = {}
+
+    def begin_and_look(model, *rest):
+        said = begin_with(model, *rest)
+        begun.update({name: value.clone() for name, value in model.state_dict().items()})
+        return said
+
+    def step_and_stop(run, batches):
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C, during the third of five steps
+        return train_step(run, batches)
+
+    monkeypatch.setattr(detr_scratch, "begin_with", begin_and_look)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(loop, "train_step", step_and_stop)
+        detr_scratch.main(["finetune", "--weights", "mine.pth", "--limit-train", "72", "--limit-val", "8",
+                           "--epochs", "1", *flags])
+    assert "everything saved" in capsys.readouterr().out
+    middle = load_checkpoint(Path("run/last.pt"))
+    assert (middle["step"], middle["epoch"], middle["batch"]) == (3, 0, 12) and not Path("run/best.pt").exists()
+    assert begun.keys() == published.tensors.keys()
+    assert {name for name in begun if not torch.equal(begun[name], published.tensors[name])} == {
+        "class_embed.weight", "class_embed.bias"}
+
     weights.unlink()
-    detr_scratch.main(["train", "--resume", "--epochs", "2", *flags])
-    assert load_checkpoint(Path("run/last.pt"))["step"] == 2
+    detr_scratch.main(["train", "--resume", *flags])
+    state = load_checkpoint(Path("run/last.pt"))
+    assert (state["step"], state["epoch"]) == (5, 1) and state["classes"]["names"] == ["Platelets", "RBC", "WBC"]
+    moved = {name for name in begun if not torch.equal(state["model"][name], begun[name])}
+    assert not any(name.startswith("backbone.") for name in moved)
+    assert {"class_embed.weight", "query_embed.weight", "transformer.encoder.layers.0.linear1.weight"} <= moved
     records = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
-    assert [(r["step"], r["AP"] is not None) for r in records if r["kind"] == "evaluation"] == [(1, True), (2, True)]
+    assert [r["step"] for r in records if r["kind"] == "step"] == [1, 2, 3, 4, 5]
+    (judged,) = [r for r in records if r["kind"] == "evaluation"]
+    assert judged["step"] == 5 and judged["AP"] is not None and set(judged["per_class"]) == {"Platelets", "RBC", "WBC"}
     with pytest.raises(SystemExit, match="leave --weights out"):
         detr_scratch.main(["train", "--resume", "--weights", "detr_r50", *flags])

@@ -33,6 +33,7 @@ def test_a_set_of_each_kind_has_all_its_charts_anew(
     put(folder / "rates" / "lr_range.json", test_lr_range.results(test_lr_range.a_valley()))
     put(folder / "ways" / "comparison.json", test_comparison.results(test_comparison.run("ours")))
     shutil.copytree(REPOSITORY / CHARTS / "ablation_shapes", folder / "deep" / "ablation_shapes")
+    shutil.copytree(REPOSITORY / CHARTS / "explained", folder / "explained")
     watched(folder / "v1")
     whole = layer_charts.plan  # all of its charts take half a minute
     monkeypatch.setattr(layer_charts, "plan", lambda content, folder: {
@@ -40,13 +41,16 @@ def test_a_set_of_each_kind_has_all_its_charts_anew(
     wanted = {folder / name for name in (
         "vanilla/learning_curve.png", "rates/lr_range.png", "ways/comparison.png", "deep/ablation_shapes/ablation.png",
         "v1/class_head_v1.png", *(f"sweep/{name}.png" for name in (
-            "learning_curves", "parallel_coordinates", "slices", "importance")))}
+            "learning_curves", "parallel_coordinates", "slices", "importance"))),
+        *(f"explained/{name}" for name in ("shapes_detections.png", "shapes_encoder.png", "shapes_boxes.png",
+                                           "shapes.html", "slots.png")))}
     for path in wanted:
         path.write_text("as it was")
 
     main([str(folder)])
-    assert {Path(line) for line in capsys.readouterr().out.splitlines()} == wanted == set(folder.rglob("*.png"))
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in wanted)
+    assert {Path(line) for line in capsys.readouterr().out.splitlines()} == wanted
+    pictures = wanted - {folder / "explained" / "shapes.html"}
+    assert pictures == set(folder.rglob("*.png")) and all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
     learning_curve.draw(curves, tmp_path / "steps.png", "steps")
     assert (folder / "vanilla" / "learning_curve.png").read_bytes() == (tmp_path / "steps.png").read_bytes()
 

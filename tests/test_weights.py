@@ -204,6 +204,21 @@ def test_a_name_is_fetched_once_into_the_cache_and_its_hash_verified(tmp_path, m
         assert find_weights("detr_r50").read_bytes() == body  # the cache still works
 
 
+def test_a_folder_that_is_called_as_published_weights_is_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("detr_r50", "resnet50"):
+        Path(name).mkdir()
+        Path(name, "best.pt").touch()
+        assert find_weights(name) == Path(name, "best.pt")
+
+
+def test_a_cache_that_cannot_be_made_is_an_error_that_says_how_to_name_another(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("DETR_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(OSError, match=f"kept in {tmp_path}/file/cache; the environment variable DETR_CACHE"):
+        find_weights("detr_r50")
+
+
 def test_the_cache_is_in_the_home_folder_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("DETR_CACHE", raising=False)
     assert cache_folder() == Path.home() / ".cache" / "detr_scratch"
@@ -250,7 +265,13 @@ def test_the_class_heads_of_other_classes_keep_their_initial_values(config, head
 def test_class_heads_are_kept_unless_it_is_known_that_they_mean_other_classes(known, classes):
     old, new = drawn(ANCHORS), drawn(ANCHORS)
     weights = replace(given(old), classes=known and {"ids": [4, 5, 6], "names": list(known)})
-    assert adapt(new, weights, classes and tuple(classes)).replaced == () and same(new.state_dict(), old.state_dict())
+    adapted = adapt(new, weights, classes and tuple(classes))
+    assert adapted.replaced == () and same(new.state_dict(), old.state_dict())
+    assert ("class head kept: the weights do not name their classes" in adapted.text()) == (known is None)
+
+
+def test_of_a_head_that_was_not_kept_nobody_is_told_that_it_was():
+    assert "class head kept" not in adapt(drawn(num_classes=2), given(drawn()), ("a", "b")).text()
 
 
 @pytest.mark.parametrize("config, name", [(SMALL, "query_embed.weight"), (ANCHORS, "refpoint_embed.weight")],

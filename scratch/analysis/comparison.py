@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D
 
 from scratch.analysis.learning_curve import COLOURS
 from scratch.analysis.run_summary import number
+from scratch.analysis.whole_file import write_json
 
 LABELS = {"ours": "ours", "torch_nn": "torch.nn", "fine_tuned": "fine-tuned"}
 MEANING = {"ours": "this project's layers, from nothing",
@@ -42,7 +43,7 @@ STYLES = {"ours": {"color": COLOURS[0], "linewidth": 2.4}, "fine_tuned": {"color
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """comparison.json, and what is made of it: comparison.md and comparison.png."""
-    (folder / "comparison.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
+    write_json(folder / "comparison.json", results)
     (folder / "comparison.md").write_text(report(results), encoding="utf-8")
     draw(results, folder / "comparison.png")
 

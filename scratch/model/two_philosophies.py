@@ -19,8 +19,10 @@ taught. The right column asks for the set: one answer for one object, the rest "
     F. R-CNN+  42.0  26.6   45.4    53.4    109     180           (Faster R-CNN-FPN+, 42 M)
     DETR       42.0  20.5   45.8    61.1    500      86           (DETR, 41 M)
 
-The left column runs below: tests/model/test_two_philosophies.py. Ren et al. 2015, arXiv 1506.01497;
-Lin et al. 2017, 1612.03144. Read: anchor_grid → label_anchors → correct → propose → clear_up
+Of the left column run 2, 4, 7, the boxes of 3 and 6, and what anchors learn of 8: here; and 5: in
+ops/roi_align. The layers of 1, 3 and 6 do not. A chain: tests/model/test_two_philosophies.py. Ren
+et al. 2015, arXiv 1506.01497; Lin et al. 2017, 1612.03144.
+Read: anchor_grid → label_anchors → correct → propose → clear_up
 """
 
 from __future__ import annotations

@@ -80,17 +80,22 @@ def opened(page: Path, *flags: str) -> subprocess.CompletedProcess:
         capture_output=True, text=True, timeout=120)
 
 
-@pytest.fixture(scope="module")
-def visit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What was seen at each step of a visit to the page of a made-up record, on a narrow screen."""
-    folder = tmp_path_factory.mktemp("page")
-    write_page(made_up(), folder / "page.html")
-    page = (folder / "page.html").read_text(encoding="utf-8").replace("</body>", VISIT + "</body>")
-    (folder / "visited.html").write_text(page, encoding="utf-8")
-    done = opened(folder / "visited.html", "--window-size=500,900", "--dump-dom")
+def visited(page: Path, size: str) -> dict[str, Any]:
+    """What was seen at each step of a visit to a page, in a window of this width,height."""
+    copy = page.with_name("visited.html")
+    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", VISIT + "</body>"), encoding="utf-8")
+    done = opened(copy, f"--window-size={size}", "--dump-dom")
     log = re.search(r'<pre id="log">(.*?)</pre>', done.stdout, flags=re.DOTALL)
     assert log, (done.stdout[-3000:], done.stderr[-3000:])
     return json.loads(html.unescape(log[1]))
+
+
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A visit to the page of a made-up record, on a narrow screen."""
+    page = tmp_path_factory.mktemp("page") / "page.html"
+    write_page(made_up(), page)
+    return visited(page, "500,900")
 
 
 def cell(place: list[float], grid: tuple[int, int]) -> tuple[int, int]:

@@ -11,10 +11,32 @@ import torch
 
 from scratch.config import LossConfig
 from scratch.model import two_philosophies
-
 from scratch.model.two_philosophies import (
     DETECTIONS, PER_LEVEL, PROPOSALS, anchor_grid, clear_up, correct, label_anchors, propose,
 )
+from scratch.ops.roi_align import roi_align
+
+
+def test_the_steps_make_a_chain_from_fixed_boxes_to_detections_and_what_anchors_learn() -> None:
+    H, W, C, K = 96, 128, 5, 3
+    levels = anchor_grid(H, W)                                                              # 2: (A,4) each
+    counts = [3 * h * w for h, w in ((24, 32), (12, 16), (6, 8), (3, 4), (2, 2))]
+    assert [tuple(level.shape) for level in levels] == [(A, 4) for A in counts]
+    scores, deltas = [torch.rand(A) for A in counts], [0.1 * torch.randn(A, 4) for A in counts]  # 3, drawn
+    proposals = propose(levels, scores, deltas, H, W)                                       # 4: (P,4)
+    P = len(proposals)
+    assert proposals.shape == (P, 4) and 100 < P <= PROPOSALS
+    read = roi_align(torch.rand(C, 6, 8), proposals, stride=16)                             # 5: (P,C,7,7)
+    assert read.shape == (P, C, 7, 7)
+    tokens = read.flatten(1)                                                                # (P,C·49)
+    probabilities = (tokens @ torch.randn(C * 49, K + 1)).softmax(-1)[:, :K]                # 6: (P,K), random layers
+    corrections = (0.01 * tokens @ torch.randn(C * 49, 4 * K)).unflatten(-1, (K, 4))        # (P,K,4)
+    boxes, sure, labels = clear_up(correct(proposals[:, None], corrections), probabilities)  # 7
+    n = len(boxes)
+    assert boxes.shape == (n, 4) and sure.shape == labels.shape == (n,) and 0 < n <= DETECTIONS
+    learnt, of_object = label_anchors(torch.cat(levels), torch.tensor([[8.0, 8, 40, 40], [50.0, 20, 120, 90]]))  # 8
+    assert learnt.shape == of_object.shape == (sum(counts),)
+    assert {0, 1} <= set(learnt.tolist()) <= {-1, 0, 1} and set(of_object[learnt == 1].tolist()) == {0, 1}
 
 
 def test_the_note_counts_the_anchors_and_the_cells() -> None:
