@@ -242,7 +242,7 @@ def test_the_page_that_it_writes_opens_in_a_browser_and_shows_its_detections(
 def test_below_the_threshold_of_the_checkpoint_the_surest_is_explained_and_that_is_said(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(commands.explain, "draw", lambda path: None)
+    monkeypatch.setattr(commands.explain, "draw", lambda path: [])
     picture().save(tmp_path / "a.png")
     run(checkpoint, image=tmp_path / "a.png", out=tmp_path)
     assert "0 detections" in (said := capsys.readouterr().out) and "(threshold 0.4)" in said
@@ -253,7 +253,7 @@ def test_below_the_threshold_of_the_checkpoint_the_surest_is_explained_and_that_
 
 def test_a_photograph_keeps_its_shape_and_its_cells(checkpoint: Path, tmp_path: Path, coco_tiny_dir: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands.explain, "draw", lambda path: None)
+    monkeypatch.setattr(commands.explain, "draw", lambda path: [])
     photograph = sorted((coco_tiny_dir / "val2017").glob("*.jpg"))[0]
     run(checkpoint, image=photograph, out=tmp_path)
     record = Explanation.load(tmp_path / f"{photograph.stem}.npz")
@@ -280,7 +280,7 @@ def test_the_slots_of_a_detector_of_some_classes_are_shown_over_data_of_others(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands.explain, "draw", lambda path: None)
+    monkeypatch.setattr(commands.explain, "draw", lambda path: [])
     state = load_checkpoint(checkpoint)
     state["config"]["data"]["classes"] = "ant,bee,cow"  # which the shapes are none of
     save_checkpoint(tmp_path / "best.pt", state)

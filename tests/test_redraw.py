@@ -41,7 +41,7 @@ def test_a_set_of_each_kind_has_all_its_charts_anew(
     wanted = {folder / name for name in (
         "vanilla/learning_curve.png", "rates/lr_range.png", "ways/comparison.png", "deep/ablation_shapes/ablation.png",
         "v1/class_head_v1.png", *(f"sweep/{name}.png" for name in (
-            "learning_curves", "parallel_coordinates", "slices", "importance"))),
+            "learning_curves", "parallel_coordinates", "slices", "importance")),
         *(f"explained/{name}" for name in ("shapes_detections.png", "shapes_encoder.png", "shapes_boxes.png",
                                            "shapes.html", "slots.png")))}
     for path in wanted:

@@ -115,13 +115,12 @@ class _MaxPool(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         left = _image(y, y.shape[2:], wide).copy_(grad)  # (B,C,H',W') gradient not yet handed out
         grad_x = _image(x, x.shape[2:], wide).zero_()  # (B,C,H,W)
-        shares = torch.empty_like(left)  # (B,C,H',W') scratch paper, used anew by every tap
+        wins = torch.empty_like(left)  # (B,C,H',W') scratch paper, used anew by every tap
         for pixels, outputs in _taps(*ctx.windows):
             # 1 or 0, written as numbers: much faster on a CPU than through bool.
-            share = torch.eq(x[pixels], y[outputs], out=shares[outputs])
-            share *= left[outputs]  # what the winner takes: all that is left, or nothing
-            left[outputs] -= share  # g − g is exactly 0: the second of a tie finds nothing
-            grad_x[pixels] += share  # a pixel may win in several windows
+            won = torch.eq(x[pixels], y[outputs], out=wins[outputs])
+            grad_x[pixels].addcmul_(won, left[outputs])  # the winner takes all that is left; it may win again elsewhere
+            left[outputs].addcmul_(won, left[outputs], value=-1)  # g − g is exactly 0: the second of a tie finds nothing
         return grad_x.to(x.dtype), None, None, None, None  # (B,C,H,W)
 
 
