@@ -54,7 +54,7 @@ def measure(tokens: int, batch_size: int, device: torch.device, precision: str, 
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
-    """Seconds and GiB against tokens, both axes in powers: what grows with S² is twice as steep as what grows with S."""
+    """Seconds and GiB against tokens, both axes in powers: S² is twice as steep as S."""
     rows = figures["results"]
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for axes, (key, label) in zip(panels, (("gib", "added memory at the peak (GiB)"), ("seconds", "seconds"))):

@@ -5,7 +5,8 @@
 
 A loader with one worker is emptied as fast as it can be. The files were read once before, so the system has them in
 memory: a slow disk comes on top. In the first epoch every picture is decoded. Later ones find it kept, if the split is
-small enough; else they cost what the first did.
+small enough; else they cost what the first did. Each worker keeps what it has decoded itself: of several, one finds a
+picture only if it was dealt it before, so how many are needed is reckoned from the first epoch.
 
     decode     from the file to RGB pixels                rest   boxes, colours, pasting mosaics, padding, handing over
     resample   from those to the View, and to a tensor
@@ -152,8 +153,9 @@ def measure(preset: str, data: Optional[str], images: Optional[int], rounds: int
     result = {"preset": preset, "data": config.data.data, **pipeline(config, images, rounds),
               "device": str(device), "precision": precision}
     result["step_images_per_second"] = consumption(preset, tuple(result["batch"]), device, precision)
-    for told in (result[side][epoch] for side in SIDES for epoch in EPOCHS if epoch in result[side]):
-        told["workers"] = math.ceil(result["step_images_per_second"] / told["images_per_second"])
+    for side in SIDES:
+        first = result[side]["first"]
+        first["workers"] = math.ceil(result["step_images_per_second"] / first["images_per_second"])
     return result
 
 
@@ -170,7 +172,7 @@ def table(result: dict[str, Any]) -> str:
             if told := result[side].get(epoch):
                 lines.append(f"  {name:24}{told['images_per_second']:10.0f}"
                              + "".join(f"{100 * told['share'][part]:8.0f} %" for part in PARTS)
-                             + f"{told['workers']:10}")
+                             + f"{told.get('workers', ''):>10}")
             else:
                 lines.append(f"  {name:24}as the first: too many pixels to be kept")
     lines.append(f"  a training step takes {result['step_images_per_second']:.1f} images/s "

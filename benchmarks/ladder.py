@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -43,11 +45,15 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class Rung:
-    """One version of the operation: how it is called, and how many numbers its forward moves through memory."""
+    """One version of the operation: how it is called, and how many numbers its forward moves through memory.
+
+    `within` is what it has to be called in, forward and backward.
+    """
 
     name: str
     call: Callable[..., Tensor]
     numbers: int
+    within: Callable[[], AbstractContextManager] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ def convolution(name: str, images: tuple[int, int, int, int], filters: tuple[int
     weight = torch.randn(O, C, k, k).contiguous(memory_format=torch.channels_last).div_(k * C**0.5).requires_grad_()
     y = B * O * size[0] * size[1]
     columns = B * size[0] * size[1] * k * k * C
-    copied = 3 * x.numel() + 2 * columns + weight.numel() + y  # framed; columns written and read
+    # A frame is filled with zeros, the image read and written into it; then it is read, and columns written and read.
+    copied = 4 * x.numel() + 2 * columns + weight.numel() + y
     small, few = torch.randn(1, 4, 16, 16), torch.randn(4, 4, k, k)
     naive = partial(conv2d_naive, small, few, None, stride, padding)
     return Ladder(
@@ -86,25 +93,27 @@ def convolution(name: str, images: tuple[int, int, int, int], filters: tuple[int
 
 
 def by_shifts(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]:
-    """Shifted, its list taken whole and tile by tile: k² times through the list and y, or once."""
+    """Shifted, its list taken whole and tile by tile: k² times through the list and y, or once.
+
+    Either way the list is filled with zeros, the image read and written into it; y is filled with zeros, and in the end
+    read and written without what straddles.
+    """
     taps = windows.kernel[0] * windows.kernel[1]
 
-    def whole(x: Tensor, w: Tensor) -> Tensor:
-        before, conv2d_fast.TILE = conv2d_fast.TILE, 2**40
-        try:
-            return Shifted.apply(x, w, None, windows)
-        finally:
-            conv2d_fast.TILE = before
+    def call(x: Tensor, w: Tensor) -> Tensor:
+        return Shifted.apply(x, w, None, windows)
 
-    return (Rung("shifted, whole", whole, 2 * x + taps * (x + 2 * y) + weight + 2 * y),
-            Rung("shifted, in tiles", lambda x, w: Shifted.apply(x, w, None, windows), 3 * x + weight + 4 * y))
+    return (Rung("shifted, whole", call, 3 * x + taps * (x + 2 * y) + 3 * y + weight,
+                 partial(patch.object, conv2d_fast, "TILE", 2**40)),
+            Rung("shifted, in tiles", call, 3 * x + (x + 2 * y) + 3 * y + weight))
 
 
 def by_rows(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]:
-    """Rows: runs of a window's width, written once and read for each band; y added to as often."""
+    """Rows: framed as columns are; runs of a window's width, written once and read for each band; y as in Shifted."""
     (k, _), (s, _) = windows.kernel, windows.stride
     bands, runs = -(-k // s), x * k // s
-    return (Rung("rows", lambda x, w: Rows.apply(x, w, None, windows), 3 * x + (1 + bands) * runs + 2 * bands * y),)
+    return (Rung("rows", lambda x, w: Rows.apply(x, w, None, windows),
+                 4 * x + (1 + bands) * runs + (2 * bands + 3) * y + weight),)
 
 
 def attention(heads: int, tokens: int, width: int) -> Ladder:
@@ -132,14 +141,18 @@ LADDERS: dict[str, Callable[[], Ladder]] = {
 def measure(ladder: Ladder, repeats: int, machine: dict[str, float]) -> dict[str, Any]:
     """Median seconds of every rung, forward and with backward, and the floor of its forward."""
     wanted = [x for x in ladder.inputs if x.requires_grad]
-    with torch.no_grad():
-        gradient = torch.randn_like(ladder.rungs[-1].call(*ladder.inputs))
-        forward = race({rung.name: partial(rung.call, *ladder.inputs) for rung in ladder.rungs}, repeats, CPU)
+    def once(rung: Rung) -> Tensor:
+        with rung.within(), torch.no_grad():
+            return rung.call(*ladder.inputs)
 
-    def both(rung: Rung) -> tuple[Tensor, ...]:
-        y = rung.call(*ladder.inputs)
-        return torch.autograd.grad(y, wanted, gradient.view_as(y))
+    gradient = torch.randn_like(once(ladder.rungs[-1]))
 
+    def both(rung: Rung) -> None:
+        with rung.within():
+            y = rung.call(*ladder.inputs)
+            torch.autograd.grad(y, wanted, gradient.view_as(y))
+
+    forward = race({rung.name: partial(once, rung) for rung in ladder.rungs}, repeats, CPU)
     whole = race({rung.name: partial(both, rung) for rung in ladder.rungs}, repeats, CPU)
     naive = race({"naive": ladder.naive}, 3, CPU)["naive"]
     rungs = [{"rung": rung.name, "forward": median(forward[rung.name]), "whole": median(whole[rung.name]),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What only a GPU can show, in one go: detr_141m_fast trained in mixed precision on a COCO-format folder, with its curve, speed and memory;
-# then the training step of ours beside torch.nn.
+# then the training step and the attention of ours beside torch.nn.
 #
 #   bash benchmarks/on_a_gpu.sh DATA OUT        MINUTES=20 bounds the training; PRESET=detr_141m is vanilla; DEVICE=cpu and small FLAGS try the script out
 #
@@ -36,4 +36,6 @@ tail -n 1 "$OUT/run/log.jsonl" > "$OUT/last_record.json"
 if [ "$DEVICE" = cuda ]; then
     "$PYTHON" -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 --size 512 512 \
         --compile --json "$OUT/training_step_bf16.json"
+    "$PYTHON" -m benchmarks.attention --device cuda --precision bf16 --batch-size 8 --json "$OUT/attention_bf16.json" \
+        --chart "$OUT/attention_bf16.png"
 fi

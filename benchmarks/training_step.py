@@ -48,7 +48,7 @@ SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
 # preset → images, height, width: what the preset sees at home; detr_141m and its kin as small as a CPU needs them
 DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640),
-            "detr_141m": (2, 256, 256), "detr_141m_fast": (2, 256, 256)}
+            "detr_r50_dc5": (1, 800, 1066), "detr_141m": (2, 256, 256), "detr_141m_fast": (2, 256, 256)}
 # What torch.compile is given of torch.nn's side: the same pieces as of ours (scratch/model/compiled.py).
 REFERENCE_BLOCKS = (plain.BasicBlock, plain.Bottleneck, plain.EncoderLayer, plain.DecoderLayer,
                     anchors.AnchorDecoderLayer)

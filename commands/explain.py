@@ -180,5 +180,6 @@ def slots_of(detector: Detector, words: str, arguments: ExplainArguments) -> dic
     for batch in tqdm(loader, desc="slots", disable=None):
         batch = batch.to(device)
         boxes.append(detector.model(batch.normalised(), batch.pad_mask)["pred_boxes"].cpu())    # (B,Q,4)
-    about = {"data": f"{arguments.split} of {Path(arguments.data).name}", "detector": words, "queries": config.model.queries}
+    name = Path(arguments.data).name
+    about = {"data": f"{arguments.split} of {name}", "detector": words, "queries": config.model.queries}
     return slot_record(torch.cat(boxes).numpy(), about)

@@ -36,7 +36,8 @@ class TrainArguments:
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
     compile: bool = False
     """have the model's blocks compiled by torch.compile: minutes at first, faster steps then; every size of image for
-    itself, so take --square with it (scratch/model/compiled)"""
+    itself, so take --square with it (scratch/model/compiled). Attention then keeps all its weights: much memory where
+    pictures have thousands of cells"""
     profile: bool = False
     """say where the time of a step goes, and trace a few: RUN/profile"""
     tensorboard: bool = True

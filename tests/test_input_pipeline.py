@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import scratch.data.coco
-from benchmarks.input_pipeline import EPOCHS, PARTS, SIDES, measure, open_side, table
+from benchmarks.input_pipeline import EPOCHS, SIDES, in_parts, measure, open_side, table
 from scratch.config import PRESETS
 from tests.data.conftest import CocoSet
 
@@ -58,10 +58,19 @@ def test_the_figures_are_told_and_written(photographs, tmp_path):
     assert table(result) in output
     assert result["batch"] == [2, 144, 144] and result["images"] == 6
     assert result["reduced"]["reductions"] == {"2": 6} and result["whole"]["reductions"] == {"1": 6}
-    for told in (result[side][epoch] for side in SIDES for epoch in EPOCHS):
-        assert told["images_per_second"] > 0 and sum(told["share"][part] for part in PARTS) == pytest.approx(1)
-        consumed = result["step_images_per_second"] / told["images_per_second"]
-        assert told["workers"] - 1 < consumed <= told["workers"]
+    for side in SIDES:
+        assert all(result[side][epoch]["images_per_second"] > 0 for epoch in EPOCHS)
+        consumed = result["step_images_per_second"] / result[side]["first"]["images_per_second"]
+        assert result[side]["first"]["workers"] - 1 < consumed <= result[side]["first"]["workers"]
+
+
+def test_each_picture_is_decoded_once_and_shown_once_an_epoch(photographs, monkeypatch):
+    seconds = iter(range(10**6))
+    monkeypatch.setattr("benchmarks.input_pipeline.time.perf_counter", lambda: next(seconds))  # each look, one later
+    config = _config(photographs)
+    dataset = open_side("reduced", replace(config, data=replace(config.data, mosaic=0.0)), None)
+    assert in_parts(dataset, 0) == {"decode": 1, "resample": 1}
+    assert in_parts(dataset, 1) == {"decode": 0, "resample": 1}
 
 
 def test_a_split_that_is_not_kept_has_no_later_epochs(photographs, monkeypatch):

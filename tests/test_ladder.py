@@ -1,14 +1,16 @@
-"""The ladders and the attention benchmark: every way that is timed computes the same thing, and the figures are told."""
+"""The ladders and the attention benchmark: every way that is timed computes the same, and the figures are told."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import attention, ladder
+from scratch.ops import conv2d_fast
 from tests.checks import assert_same
 
 LADDERS = {
@@ -29,14 +31,30 @@ def test_every_rung_is_the_same_function(name):
 
 def test_flops_and_bytes_are_those_of_the_formula():
     climbed = ladder.convolution("3×3", (2, 20, 9, 10), (6, 3), 1, ladder.by_shifts)
-    moved = {rung.name: rung.numbers for rung in climbed.rungs}
     x, y, weight = 2 * 20 * 90, 2 * 6 * 90, 6 * 20 * 9
     assert climbed.flops == 2 * y * 9 * 20
-    assert moved["torch.nn"] == x + y + weight
-    assert moved["columns"] == 3 * x + 2 * 9 * x + weight + y
-    assert moved["shifted, in tiles"] < moved["shifted, whole"]
-    few = [x for x in ladder.attention(4, 13, 8).rungs if x.name in ("in tiles", "torch.nn")]
-    assert [rung.numbers for rung in few] == [4 * 4 * 13 * 8] * 2
+    assert {rung.name: rung.numbers for rung in climbed.rungs} == {
+        "im2col, autograd": 22 * x + y + weight, "columns": 22 * x + y + weight,
+        "shifted, whole": 12 * x + 21 * y + weight, "shifted, in tiles": 4 * x + 5 * y + weight,
+        "torch.nn": x + y + weight}
+    stem = ladder.convolution("7×7", (2, 3, 20, 22), (6, 7), 2, ladder.by_rows)
+    x, y, weight = 2 * 3 * 440, 2 * 6 * 110, 6 * 3 * 49
+    assert next(rung.numbers for rung in stem.rungs if rung.name == "rows") == 4 * x + 5 * x * 7 // 2 + 11 * y + weight
+    scores, qkvo = 4 * 13 * 13, 4 * 4 * 13 * 8
+    assert [rung.numbers for rung in ladder.attention(4, 13, 8).rungs] == [12 * scores + qkvo, 10 * scores + qkvo,
+                                                                          qkvo, qkvo]
+
+
+def test_whole_and_tiled_shifts_differ_in_the_backward_too(monkeypatch):
+    cut, tiles_of = [], conv2d_fast._tiles
+    monkeypatch.setattr(conv2d_fast, "TILE", 60)
+    monkeypatch.setattr(conv2d_fast, "_tiles", lambda *a: cut.append(len(tiles_of(*a))) or tiles_of(*a))
+    climbed = LADDERS["shifts"]()
+    for name, whole in (("shifted, whole", True), ("shifted, in tiles", False)):
+        rung = next(rung for rung in climbed.rungs if rung.name == name)
+        cut.clear()
+        ladder.measure(replace(climbed, rungs=(rung,)), 1, {"float32": 1e9, "bytes": 1e9})
+        assert len(cut) > 4 and all((tiles == 1) == whole for tiles in cut)
 
 
 def test_a_ladder_is_climbed_printed_and_written(tmp_path, monkeypatch, capsys):

@@ -189,9 +189,8 @@ class ResNet(nn.Module):
     def stages(self, images: Tensor) -> list[Tensor]:
         """The features of all four stages; number `finer`, of `finer_channels`, has half the stride of the last."""
         x = images.contiguous(memory_format=torch.channels_last)  # a pixel's channels side by side
-        x = self.bn1(self.conv1(x))  # (B,64,H/2,W/2)
-        # The paper pools after the relu. A maximum of maxima may be taken in any order, here on a quarter of the pixels.
-        x = relu(self.maxpool(x))  # (B,64,H/4,W/4)
+        x = relu(self.bn1(self.conv1(x)))  # (B,64,H/2,W/2)
+        x = self.maxpool(x)  # (B,64,H/4,W/4)
         stages = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:

@@ -19,7 +19,8 @@ nn.functional.scaled_dot_product_attention). A query that may look nowhere gets 
 0, where torch gives NaN.
 
 Same as torch.nn.MultiheadAttention(batch_first=True) in value, gradients, parameters and, under a
-seed, initial values and dropout; that and the figures: tests/ops/test_attention.py.
+seed, initial values and dropout (but for very many weights: attention_tiled.py draws other masks);
+that and the figures: tests/ops/test_attention.py.
 Read: attention_naive → attention_batched → scaled_dot_product_attention → MultiheadAttention, and
 attention_tiled.py for what becomes of very many weights
 Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
@@ -86,7 +87,8 @@ class Attention(Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float) -> tuple[Tensor, Tensor]:
         root = 1 / math.sqrt(q.shape[-1])
-        P = _softmax_(scaled_product(q, k.transpose(1, 2), root, bias))  # (B·N, Q, S)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        P = _softmax_(scaled_product(q, k.transpose(1, 2), root, bias, wide)).to(q.dtype)  # (B·N, Q, S)
         mask, scale = dropout_mask(P, dropout_p) if dropout_p > 0 else (None, 1.0)
         used = P if mask is None else torch.where(mask, P, 0).mul_(scale)  # (B·N, Q, S): P, or P' under dropout
         output = torch.bmm(used, v)  # (B·N, Q, d)
@@ -106,7 +108,7 @@ class Attention(Function):
             grad_v = torch.bmm(used.transpose(1, 2), grad_output)  # (B·N, S, d)
 
             exact = at_least_float32(output).dtype  # G − δ subtracts near equals: not in half precision
-            G = torch.bmm(grad_output, v.transpose(1, 2)).to(exact)  # (B·N, Q, S), from here on changed in place
+            G = scaled_product(grad_output, v.transpose(1, 2), 1.0, dtype=exact)  # (B·N, Q, S), changed in place
             delta = (grad_output.to(exact) * output).sum(-1, keepdim=True)  # (B·N, Q, 1)
             if grad_used is not None:  # somebody derives through the returned weights too: ∂L/∂P' has a second part
                 G += grad_used
@@ -123,13 +125,12 @@ class Attention(Function):
 
 
 def _softmax_(scores: Tensor) -> Tensor:
-    """softmax over the last axis, as in activations.py, but in place; low precision passes through float32."""
-    e = at_least_float32(scores)  # float32 and float64: the scores themselves, overwritten below
-    e.sub_(e.amax(-1, keepdim=True).clamp_(min=torch.finfo(e.dtype).min)).exp_()
-    return e.div_(e.sum(-1, keepdim=True).clamp_(min=1)).to(scores.dtype)  # a row of −∞ alone: 0/1
+    """softmax over the last axis, as in activations.py, but in the memory of the scores, which are no halves."""
+    scores.sub_(scores.amax(-1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)).exp_()
+    return scores.div_(scores.sum(-1, keepdim=True).clamp_(min=1))  # a row of −∞ alone: 0/1
 
 
-# Up to here the weights are made at once and kept, 64 MB of them in float32; beyond, tile by tile and twice.
+# Up to here the weights are made at once and kept, 64 MiB of them in float32; beyond, tile by tile and twice.
 _MOST_WEIGHTS = 2**24
 
 

@@ -19,8 +19,9 @@ exp(s − λ), whatever tile it is in. The weights are computed again, tile by t
     P = exp(s − λ)      ∂v += Pᵀ ∂O      ∂s = P ∘ (∂O vᵀ − δ)      ∂q += ∂s k/√d      ∂k += ∂sᵀ q/√d
 
 with δ from O, as in attention.py. FLOPs: seven products instead of six, 2·B·N·Q·S·d each. Memory:
-linear in Q and S, where attention.py keeps B·N·Q·S weights a layer: at 800×1333 pixels and stride
-16 (4,200 tokens, 8 heads) 0.56 GB of float32 for each image and layer.
+linear in Q and S (but for an `attn_mask`, which is B·N·Q·S numbers itself, or Q·S), where
+attention.py keeps B·N·Q·S weights a layer: at 800×1333 pixels and stride 16 (4,200 tokens, 8 heads)
+0.56 GB of float32 for each image and layer.
 
 Dropout draws its mask tile by tile from a generator of its own, which the backward begins anew from
 the same seed: a mask is not kept either. So it is another mask than attention.py's.
@@ -59,10 +60,10 @@ class _Tiles(NamedTuple):
 
 
 def _tiles(q: Tensor, k: Tensor) -> _Tiles:
-    """Tiles of one or more whole heads where those are small, else squares of one head's scores."""
+    """Squares of the scores, or whole heads where those are smaller; of as many heads as fill a tile."""
     most, side = (CPU_TILE, CPU_SIDE) if q.device.type == "cpu" else (GPU_TILE, GPU_SIDE)
-    queries, keys = min(q.shape[1], side), min(k.shape[1], side)
-    return _Tiles(max(1, most // max(1, queries * keys)), queries, keys)
+    queries, keys = max(1, min(q.shape[1], side)), max(1, min(k.shape[1], side))
+    return _Tiles(max(1, most // (queries * keys)), queries, keys)
 
 
 def _cut(length: int, step: int) -> Iterator[slice]:
@@ -84,8 +85,14 @@ class _Rows:
         e = scores.sub_(top).exp_()  # in [0, 1]
         correction = torch.exp(self.top - top)  # 1 where the maximum stays
         self.top = top
-        self.total.mul_(correction).add_(e.sum(-1, keepdim=True))  # dropout leaves the softmax's own sum alone
-        self.sum.mul_(correction).add_(torch.bmm(_dropped(e, drop).to(v.dtype), v))
+        total = e.sum(-1, keepdim=True)  # dropout leaves the softmax's own sum alone
+        self.total.mul_(correction).add_(total)
+        weights = _dropped(e, drop)
+        if v.dtype is e.dtype:
+            self.sum.mul_(correction).add_(torch.bmm(weights, v))
+        else:  # a half product is rounded to half: let it be a mean of v, as at the end, for the sum may overflow
+            mean = torch.bmm((weights / total.clamp(min=torch.finfo(e.dtype).tiny)).to(v.dtype), v)
+            self.sum.mul_(correction).addcmul_(mean, total)
 
     def result(self) -> tuple[Tensor, Tensor]:
         """O (heads,rows,width), and λ (heads,rows,1)."""
@@ -94,10 +101,11 @@ class _Rows:
 
 
 class TiledAttention(Function):
-    """O of q, k, v and a bias that needs no gradient; nothing of the scores' size is made or kept."""
+    """O of q, k, v and a bias that needs no gradient; but for that, nothing of the scores' size is made or kept."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float) -> Tensor:
+        assert not ctx.needs_input_grad[3], "a bias that learns needs the weights: take Attention"
         wide = torch.promote_types(q.dtype, torch.float32)
         root, tiles, width = 1 / math.sqrt(q.shape[-1]), _tiles(q, k), v.shape[-1]
         seed = int(torch.randint(2**62, ())) if dropout_p > 0 else 0  # on the CPU: a GPU need not be waited for
@@ -108,7 +116,7 @@ class TiledAttention(Function):
             for i in _cut(q.shape[1], tiles.queries):
                 rows = _Rows(n.stop - n.start, i.stop - i.start, width, lam)
                 for j in _cut(k.shape[1], tiles.keys):
-                    scores = scaled_product(q[n, i], k[n, j].transpose(1, 2), root, _part(bias, n, i, j)).to(wide)
+                    scores = scaled_product(q[n, i], k[n, j].transpose(1, 2), root, _part(bias, n, i, j), wide)
                     rows.add(scores, v[n, j], _mask(scores, dropout_p, generator))
                 output[n, i], lam[n, i] = rows.result()
         ctx.save_for_backward(q, k, v, bias, output, lam)
@@ -127,11 +135,11 @@ class TiledAttention(Function):
                 for i in _cut(q.shape[1], tiles.queries):
                     delta = (grad[n, i].to(wide) * output[n, i]).sum(-1, keepdim=True)  # (heads,rows,1)
                     for j in _cut(k.shape[1], tiles.keys):  # in the forward's order: the masks come in it
-                        scores = scaled_product(q[n, i], k[n, j].transpose(1, 2), root, _part(bias, n, i, j)).to(wide)
+                        scores = scaled_product(q[n, i], k[n, j].transpose(1, 2), root, _part(bias, n, i, j), wide)
                         P = scores.sub_(lam[n, i]).exp_()  # (heads,rows,keys)
                         drop = _mask(P, ctx.dropout_p, generator)
                         grad_v[n, j] += torch.bmm(_dropped(P, drop).to(q.dtype).transpose(1, 2), grad[n, i])
-                        G = torch.bmm(grad[n, i], v[n, j].transpose(1, 2)).to(wide)  # ∂L/∂P, or ∂L/∂P' under dropout
+                        G = scaled_product(grad[n, i], v[n, j].transpose(1, 2), 1.0, dtype=wide)  # ∂L/∂P, or ∂L/∂P'
                         grad_scores = _dropped(G, drop).sub_(delta).mul_(P).to(q.dtype)
                         grad_q[n, i] += scaled_product(grad_scores, k[n, j], root)
                         grad_k[n, j] += scaled_product(grad_scores.transpose(1, 2), q[n, i], root)
@@ -155,8 +163,17 @@ def _part(bias: Tensor | None, heads: slice, rows: slice, keys: slice) -> Tensor
     return bias[heads if len(bias) > 1 else every, rows if bias.shape[1] > 1 else every, keys]
 
 
-def scaled_product(a: Tensor, b: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-    """scale · a b (+ bias) for each matrix of the batch: both ride on the product and need no pass of their own."""
+def scaled_product(a: Tensor, b: Tensor, scale: float, bias: Tensor | None = None,
+                   dtype: torch.dtype | None = None) -> Tensor:
+    """scale · a b (+ bias) for each matrix of the batch: both ride on the product and need no pass of their own.
+
+    Returned in `dtype`, or in that of a. On a CPU half factors are raised first, so that scores are never rounded to
+    half; on a GPU they are, for its float32 products are many times slower.
+    """
+    if dtype is not None and a.device.type == "cpu":
+        a, b, bias = a.to(dtype), b.to(dtype), None if bias is None else bias.to(dtype)
     if bias is None:
-        return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)  # beta = 0: the empty tensor is not read
-    return torch.baddbmm(bias, a, b, alpha=scale)
+        y = torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)  # beta = 0: the empty tensor is not read
+    else:
+        y = torch.baddbmm(bias, a, b, alpha=scale)
+    return y if dtype is None else y.to(dtype)

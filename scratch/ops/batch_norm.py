@@ -32,7 +32,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-
 def batch_norm_naive(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """The definition in training, one channel at a time."""
     channels = []

@@ -120,7 +120,7 @@ class _MaxPool(torch.autograd.Function):
             # 1 or 0, written as numbers: much faster on a CPU than through bool.
             won = torch.eq(x[pixels], y[outputs], out=wins[outputs])
             grad_x[pixels].addcmul_(won, left[outputs])  # the winner takes all that is left; it may win again elsewhere
-            left[outputs].addcmul_(won, left[outputs], value=-1)  # g − g is exactly 0: the second of a tie finds nothing
+            left[outputs].addcmul_(won, left[outputs], value=-1)  # g − g is exactly 0, for the second of a tie
         return grad_x.to(x.dtype), None, None, None, None  # (B,C,H,W)
 
 

@@ -145,14 +145,14 @@ def test_no_tensor_of_the_scores_size_is_made_or_kept(small_tiles):
                          if isinstance(x, Tensor))
             return result
 
-    inputs = [x.requires_grad_() for x in heads()]
+    inputs, padding = [x.requires_grad_() for x in heads()], biases()["padding"]
     kept, sizes = {}, []
     with Largest():
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.update({t.data_ptr(): t}) or t, lambda t: t):
-            output = TiledAttention.apply(*inputs, None, 0.3)
+            output = TiledAttention.apply(*inputs, padding, 0.3)
         output.sum().backward()
     assert max(sizes) <= B * N * S * d < B * N * Q * S
-    assert sum(t.numel() for t in kept.values()) == sum(x.numel() for x in (*inputs, output)) + B * N * Q
+    assert sum(t.numel() for t in kept.values()) == sum(x.numel() for x in (*inputs, padding, output)) + B * N * Q
 
 
 def test_scores_of_ten_thousand_stay_finite(small_tiles):
@@ -162,13 +162,53 @@ def test_scores_of_ten_thousand_stay_finite(small_tiles):
     torch.testing.assert_close(output, plain()(q * 100, k * 100, v), rtol=1e-4, atol=1e-4)
 
 
-def test_autocast_lowers_the_products_forwards_and_backwards(small_tiles):
+def test_autocast_lowers_the_products(small_tiles):
     q, k, v = (torch.randn(B, N, rows, d, requires_grad=True) for rows in (Q, S, S))
     with torch.autocast("cpu", torch.bfloat16):
         output = scaled_dot_product_attention(q, k, v, need_weights=False)[0]
-        output.sum().backward()  # inside, where the backward's float32 sums must not be lowered either
-    assert output.dtype is torch.bfloat16 and q.grad.dtype is torch.float32
+    assert output.dtype is torch.bfloat16
     torch.testing.assert_close(output.float(), scaled_dot_product_attention(q, k, v)[0], rtol=0.05, atol=0.05)
+
+
+def test_a_backward_under_autocast_is_as_exact_as_its_forward(small_tiles):
+    qkv = [x.requires_grad_() for x in heads()]
+    output = tiled()(*qkv)
+    expected = torch.autograd.grad(output.square().sum(), qkv, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = torch.autograd.grad(output.square().sum(), qkv)
+    assert all(torch.equal(x, y) for x, y in zip(expected, lowered))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_sum_over_many_keys_does_not_overflow(dtype):
+    """600 equal weights: Σ e·v would be 120,000, the output is 200."""
+    q, k, v = torch.zeros(1, 3, d, dtype=dtype), torch.zeros(1, 600, d, dtype=dtype), torch.full((1, 600, 2), 200.0)
+    assert torch.equal(tiled()(q, k, v.to(dtype)), torch.full((1, 3, 2), 200.0, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [tiled(), lambda q, k, v: attention.Attention.apply(q, k, v, None, 0.0)[0]])
+def test_over_a_thousand_keys_the_error_is_at_most_twice_torchs(function, dtype):
+    """The root mean square of it, of output and gradients; the largest is for `assert_as_precise_as_torch`."""
+    qkv, gradient = [torch.randn(4, 1050, 32).to(dtype) for _ in range(3)], torch.randn(4, 1050, 32).to(dtype)
+
+    def answers(of, as_type):
+        inputs = [x.to(as_type).requires_grad_() for x in qkv]
+        output = of(*inputs)
+        return [output, *torch.autograd.grad(output, inputs, gradient.to(as_type))]
+
+    truth = answers(F.scaled_dot_product_attention, torch.float64)
+    for true, ours, torchs in zip(truth, answers(function, dtype), answers(F.scaled_dot_product_attention, dtype)):
+        def error(x):
+            return (x.double() - true).square().mean().sqrt()
+        assert error(ours) <= 2 * error(torchs)
+
+
+def test_a_bias_that_learns_is_refused_and_no_rows_are_no_rows():
+    q, k, v = heads()
+    with pytest.raises(AssertionError, match="a bias that learns needs the weights"):
+        TiledAttention.apply(q, k, v, torch.zeros(1, Q, S, requires_grad=True), 0.0)
+    assert tiled()(q[:, :0], k, v).shape == (B * N, 0, width)
 
 
 def test_without_dropout_nothing_is_drawn(small_tiles):
