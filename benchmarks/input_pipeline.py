@@ -150,7 +150,7 @@ def measure(preset: str, data: Optional[str], images: Optional[int], rounds: int
     config = PRESETS[preset]
     config = replace(config, data=replace(config.data, data=data or config.data.data),
                      train=replace(config.train, batch_size=batch_size or config.train.batch_size))
-    result = {"preset": preset, "data": config.data.data, **pipeline(config, images, rounds),
+    result = {"preset": preset, "data": Path(config.data.data).name, **pipeline(config, images, rounds),
               "device": str(device), "precision": precision}
     result["step_images_per_second"] = consumption(preset, tuple(result["batch"]), device, precision)
     for side in SIDES:

@@ -8,8 +8,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
 import pytest
 
+from scratch.analysis.attention_record import Explanation
 from scratch.analysis.layer_record import read_layers
 
 CHARTS = Path(__file__).parent.parent / "hyper_parameter_tuning_charts"
@@ -178,3 +180,47 @@ def test_the_sweeps_winner_is_ahead_of_the_default_with_three_seeds_each() -> No
     assert f"(AP50 {ahead} against {behind})" in text
     many, few = (f"{min(share):.0f} to {max(share):.0f}" for share in (busy["best"], busy["default"]))
     assert f"Of its 60 queries {many} per cent found an object, of the default's 40 queries {few}" in text
+
+
+def test_ours_and_torch_nn_are_compared_as_the_words_say() -> None:
+    results = json.loads((CHARTS / "compare_bccd" / "comparison.json").read_text(encoding="utf-8"))
+    text, runs = section("compare_bccd"), {run["approach"]: run for run in results["approaches"]}
+    ours, theirs, tuned = (runs[name] for name in ("ours", "torch_nn", "fine_tuned"))
+    doubles, floats = (results["agreement"][name] for name in ("float64", "float32"))
+    assert len(doubles["ours"]) == 50 and doubles["largest"] < 1e-9
+    assert f"differ by {doubles['largest']:.1e} of themselves" in text.replace("e-0", "e-")
+    assert f"{floats['largest']:.1e} after 50 steps".replace("e-0", "e-") in text
+    assert f"AP {ours['AP']:.3f} and {theirs['AP']:.3f}, AP50 {ours['AP50']:.3f} and {theirs['AP50']:.3f}" in text
+    at = {name: dict(zip(run["evaluation"]["step"], run["evaluation"]["AP50"])) for name, run in runs.items()}
+    early = [f"{at[name][384]:.3f}" for name in ("fine_tuned", "ours", "torch_nn")]
+    assert "it has {} after 384 steps, where the other two have {} and {}".format(*early) in text
+    assert all(at[name][768] < at["fine_tuned"][384] for name in ("ours", "torch_nn"))
+    assert (f"AP ({tuned['AP']:.3f}) and AP75 ({tuned['AP75']:.3f} against {ours['AP75']:.3f} and "
+            f"{theirs['AP75']:.3f}) more than in AP50 ({tuned['AP50']:.3f})") in text
+
+
+def test_what_is_explained_is_what_the_record_shows() -> None:
+    record, text = Explanation.load(CHARTS / "explained" / "shapes.npz"), section("explained")
+    last = record.cross[:, LAST].astype(float)  # (D,N,h,w): of each detection, head by head
+    cells = [(np.arange(size) + 0.5) / size for size in last.shape[2:]]
+    inside = np.array([(cells[0] > y0)[:, None] & (cells[0] < y1)[:, None] & (cells[1] > x0) & (cells[1] < x1)
+                       for x0, y0, x1, y1 in record.boxes[:, LAST]])  # (D,h,w)
+    shares = 100 * (last * inside[:, None]).sum((2, 3))
+    areas = 100 * inside.mean((1, 2))
+    assert (f"head 1 puts {shares[:, 0].min():.0f} to {shares[:, 0].max():.0f} per cent of its attention into boxes "
+            f"that cover {areas.min():.0f} to {areas.max():.0f} per cent") in text
+    assert f"head 3 {shares[:, 2].min():.0f} to {shares[:, 2].max():.0f} per cent" in text
+    assert 100 * last[:, [1, 3]].max() < 1 and "at most 1 per cent on a cell" in text
+    proposed, first = record.iou[:, 0].min(), record.iou[:, 1].min()
+    assert f"an IoU of {int(100 * proposed) / 100} and more" in text
+    assert f"after one layer it is {int(100 * first) / 100} and more" in text
+    names = [detection["labels"][0][0] for detection in record.about["detections"]]
+    assert [k + 1 for k, name in enumerate(names) if name == "ellipse"] == [5, 7]
+
+
+def test_one_query_goes_where_it_has_to_and_the_others_stay() -> None:
+    record = json.loads((CHARTS / "explained" / "slots.json").read_text(encoding="utf-8"))
+    centres = np.array(record["boxes_cxcywh"])[..., :2] / 1000  # (I,Q,2)
+    away = np.linalg.norm(centres.std(axis=0), axis=-1)
+    assert centres.shape[:2] == (87, 40) and away.argmax() + 1 == 29
+    assert away.max() > 4 * np.sort(away)[-2] and np.sort(away)[-2] < 0.06

@@ -14,6 +14,10 @@ suppression: a second box for the same object is simply wrong.
 The cost uses the probability and not its logarithm, which keeps it on the scale of the box terms
 (section 3.1). Same pairs as the official DETR's HungarianMatcher; proven in
 tests/objective/test_matcher.py.
+
+Images are solved one after another. A pool of two processes was slower: 16 problems of 100×20 take
+5.7 ms alone and 10.5 ms by the pool, 96 take 31.9 and 36.6 ms, for the costs must travel there. Nor
+is there work to hide it behind: every loss begins with its pairs.
 """
 
 from __future__ import annotations

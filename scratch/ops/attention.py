@@ -13,6 +13,11 @@ Why √d: q·k sums d products, so its variance is d where those of q and k are 
 keys the largest weight is then 0.78 on average, and Σ P(1−P), the scale of the softmax's gradient,
 0.31. Divided by √d: 0.08 and 0.97.
 
+The steps, for 16 heads of 32 and 1,050 tokens, forward and with backward, in milliseconds on two
+threads (`python -m benchmarks.ladder`; torch.nn: 17.7 and 64.6; its products alone: 13.1):
+
+    attention_batched 50.4, 130.5    in place (Attention) 48.8, 103.4    attention_tiled.py 33.0, 98.6
+
 Masks: `key_padding_mask` (B,S) bool, True = padding: nobody looks there. `attn_mask` (Q,S) or
 (B·N,Q,S): float, added; or bool, True = not allowed, as in nn.MultiheadAttention (and opposite to
 nn.functional.scaled_dot_product_attention). A query that may look nowhere gets weights and output
