@@ -41,11 +41,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from scratch.ops.activations import softmax
-from scratch.ops.attention_tiled import TiledAttention, scaled_product
+from scratch.ops.attention_tiled import TiledAttention, lowered, raised, scaled_product
 from scratch.ops.dropout import check_probability, dropout_mask
 from scratch.ops.init import constant_, xavier_uniform_
 from scratch.ops.linear import Linear, linear
-from scratch.ops.precision import at_least_float32, autocast_applies, as_in_forward
+from scratch.ops.precision import at_least_float32, autocast_applies, as_in_forward, without_autocast
 
 
 def attention_naive(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -93,14 +93,15 @@ class Attention(Function):
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float) -> tuple[Tensor, Tensor]:
         root = 1 / math.sqrt(q.shape[-1])
         wide = torch.promote_types(q.dtype, torch.float32)
-        P = _softmax_(scaled_product(q, k.transpose(1, 2), root, bias, wide)).to(q.dtype)  # (B·N, Q, S)
-        mask, scale = dropout_mask(P, dropout_p) if dropout_p > 0 else (None, 1.0)
-        used = P if mask is None else torch.where(mask, P, 0).mul_(scale)  # (B·N, Q, S): P, or P' under dropout
-        output = torch.bmm(used, v)  # (B·N, Q, d)
+        with without_autocast(q):  # the operands have their dtype already; autocast would lower again what is raised
+            P = lowered(_softmax_(scaled_product(q, k.transpose(1, 2), root, bias, wide)), q.dtype)  # (B·N, Q, S)
+            mask, scale = dropout_mask(P, dropout_p) if dropout_p > 0 else (None, 1.0)
+            used = P if mask is None else torch.where(mask, P, 0).mul_(scale)  # (B·N, Q, S): P, or P' under dropout
+            output = torch.bmm(used, raised(v))  # (B·N, Q, d), for δ not rounded to half
         ctx.save_for_backward(q, k, v, P, mask, output)  # P' is not among them: mask and P give it again
         ctx.root, ctx.scale, ctx.bias_shape = root, scale, None if bias is None else bias.shape
         ctx.set_materialize_grads(False)  # whoever ignores the weights sends None, not a (B·N, Q, S) tensor of zeros
-        return output, used
+        return output.to(v.dtype), used.to(v.dtype)
 
     @staticmethod
     @once_differentiable
@@ -108,9 +109,9 @@ class Attention(Function):
         q, k, v, P, mask, output = ctx.saved_tensors
         with as_in_forward(output):  # the operands have their dtype already
             if grad_output is None:  # a loss on the weights alone
-                grad_output = torch.zeros_like(output)
+                grad_output = torch.zeros_like(output, dtype=v.dtype)
             used = P if mask is None else torch.where(mask, P, 0).mul_(ctx.scale)  # (B·N, Q, S)
-            grad_v = torch.bmm(used.transpose(1, 2), grad_output)  # (B·N, S, d)
+            grad_v = torch.bmm(used.transpose(1, 2), raised(grad_output)).to(v.dtype)  # (B·N, S, d)
 
             exact = at_least_float32(output).dtype  # G − δ subtracts near equals: not in half precision
             G = scaled_product(grad_output, v.transpose(1, 2), 1.0, dtype=exact)  # (B·N, Q, S), changed in place
@@ -120,12 +121,12 @@ class Attention(Function):
                 delta += (grad_used.to(exact) * used).sum(-1, keepdim=True)
             if mask is not None:
                 G = torch.where(mask, G, 0).mul_(ctx.scale)  # from ∂L/∂P' to ∂L/∂P
-            grad_scores = G.sub_(delta).mul_(P).to(q.dtype)  # (B·N, Q, S)
+            grad_scores = lowered(G.sub_(delta).mul_(P), q.dtype)  # (B·N, Q, S)
 
-            grad_q = scaled_product(grad_scores, k, ctx.root)  # (B·N, Q, d)
-            grad_k = scaled_product(grad_scores.transpose(1, 2), q, ctx.root)  # (B·N, S, d)
+            grad_q = scaled_product(grad_scores, raised(k), ctx.root).to(q.dtype)  # (B·N, Q, d)
+            grad_k = scaled_product(grad_scores.transpose(1, 2), raised(q), ctx.root).to(k.dtype)  # (B·N, S, d)
             # The bias was broadcast over queries, or heads and images: its gradient is the sum over them.
-            grad_bias = grad_scores.sum_to_size(ctx.bias_shape) if ctx.needs_input_grad[3] else None
+            grad_bias = grad_scores.sum_to_size(ctx.bias_shape).to(q.dtype) if ctx.needs_input_grad[3] else None
         return grad_q, grad_k, grad_v, grad_bias, None
 
 

@@ -43,7 +43,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from scratch.ops.dropout import dropout_mask
-from scratch.ops.precision import as_in_forward
+from scratch.ops.precision import as_in_forward, at_least_float32, without_autocast
 
 # Numbers of a tile's scores. A CPU's must fit into its cache beside what they are made of; a GPU's must be many enough
 # to keep it busy.
@@ -110,18 +110,19 @@ class TiledAttention(Function):
         root, tiles, width = 1 / math.sqrt(q.shape[-1]), _tiles(q, k), v.shape[-1]
         seed = int(torch.randint(2**62, ())) if dropout_p > 0 else 0  # on the CPU: a GPU need not be waited for
         generator = torch.Generator(q.device).manual_seed(seed) if dropout_p > 0 else None
-        output = q.new_empty(*q.shape[:2], width)  # (B·N,Q,d)
+        output = raised(q).new_empty(*q.shape[:2], width)  # (B·N,Q,d)
         lam = q.new_empty(*q.shape[:2], 1, dtype=wide)  # (B·N,Q,1)
-        for n in _cut(len(q), tiles.heads):
-            for i in _cut(q.shape[1], tiles.queries):
-                rows = _Rows(n.stop - n.start, i.stop - i.start, width, lam)
-                for j in _cut(k.shape[1], tiles.keys):
-                    scores = scaled_product(q[n, i], k[n, j].transpose(1, 2), root, _part(bias, n, i, j), wide)
-                    rows.add(scores, v[n, j], _mask(scores, dropout_p, generator))
-                output[n, i], lam[n, i] = rows.result()
+        with without_autocast(q):  # the operands have their dtype already; autocast would lower again what is raised
+            for n in _cut(len(q), tiles.heads):
+                for i in _cut(q.shape[1], tiles.queries):
+                    rows = _Rows(n.stop - n.start, i.stop - i.start, width, lam)
+                    for j in _cut(k.shape[1], tiles.keys):
+                        scores = scaled_product(q[n, i], k[n, j].transpose(1, 2), root, _part(bias, n, i, j), wide)
+                        rows.add(scores, raised(v[n, j]), _mask(scores, dropout_p, generator))
+                    output[n, i], lam[n, i] = rows.result()
         ctx.save_for_backward(q, k, v, bias, output, lam)
         ctx.seed, ctx.dropout_p = seed, dropout_p
-        return output
+        return output.to(q.dtype)
 
     @staticmethod
     @once_differentiable
@@ -138,11 +139,12 @@ class TiledAttention(Function):
                         scores = scaled_product(q[n, i], k[n, j].transpose(1, 2), root, _part(bias, n, i, j), wide)
                         P = scores.sub_(lam[n, i]).exp_()  # (heads,rows,keys)
                         drop = _mask(P, ctx.dropout_p, generator)
-                        grad_v[n, j] += torch.bmm(_dropped(P, drop).to(q.dtype).transpose(1, 2), grad[n, i])
+                        used = lowered(_dropped(P, drop), q.dtype)
+                        grad_v[n, j] += torch.bmm(used.transpose(1, 2), raised(grad[n, i]))
                         G = scaled_product(grad[n, i], v[n, j].transpose(1, 2), 1.0, dtype=wide)  # ∂L/∂P, or ∂L/∂P'
-                        grad_scores = _dropped(G, drop).sub_(delta).mul_(P).to(q.dtype)
-                        grad_q[n, i] += scaled_product(grad_scores, k[n, j], root)
-                        grad_k[n, j] += scaled_product(grad_scores.transpose(1, 2), q[n, i], root)
+                        grad_scores = lowered(_dropped(G, drop).sub_(delta).mul_(P), q.dtype)
+                        grad_q[n, i] += scaled_product(grad_scores, raised(k[n, j]), root)
+                        grad_k[n, j] += scaled_product(grad_scores.transpose(1, 2), raised(q[n, i]), root)
         return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype), None, None
 
 
@@ -167,13 +169,28 @@ def scaled_product(a: Tensor, b: Tensor, scale: float, bias: Tensor | None = Non
                    dtype: torch.dtype | None = None) -> Tensor:
     """scale · a b (+ bias) for each matrix of the batch: both ride on the product and need no pass of their own.
 
-    Returned in `dtype`, or in that of a. On a CPU half factors are raised first, so that scores are never rounded to
-    half; on a GPU they are, for its float32 products are many times slower.
+    Returned in `dtype`, or in that of a. With a dtype, factors are `raised`, so that scores are not rounded to half.
     """
-    if dtype is not None and a.device.type == "cpu":
-        a, b, bias = a.to(dtype), b.to(dtype), None if bias is None else bias.to(dtype)
+    if dtype is not None:
+        a, b, bias = raised(a), raised(b), None if bias is None else raised(bias)
     if bias is None:
         y = torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)  # beta = 0: the empty tensor is not read
     else:
         y = torch.baddbmm(bias, a, b, alpha=scale)
     return y if dtype is None else y.to(dtype)
+
+
+def raised(x: Tensor) -> Tensor:
+    """A half factor in float32, for a product that is not to be rounded; but not on a GPU, whose float32 products are
+    many times slower: there the product is rounded once, as in torch.nn's layers.
+    """
+    return at_least_float32(x) if _raises(x) else x
+
+
+def lowered(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is to meet a `raised` factor, in its dtype."""
+    return x if _raises(x) else x.to(dtype)
+
+
+def _raises(x: Tensor) -> bool:
+    return x.device.type == "cpu"
