@@ -109,11 +109,11 @@ def by_shifts(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]
 
 
 def by_rows(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]:
-    """Rows: framed as columns are; runs of a window's width, written once and read for each band; y as in Shifted."""
+    """Rows: framed as columns are; runs of a window's width, written and read once, tile by tile; y as in Shifted."""
     (k, _), (s, _) = windows.kernel, windows.stride
-    bands, runs = -(-k // s), x * k // s
+    runs = x * k // s
     return (Rung("rows", lambda x, w: Rows.apply(x, w, None, windows),
-                 4 * x + (1 + bands) * runs + (2 * bands + 3) * y + weight),)
+                 4 * x + 2 * runs + 5 * y + weight),)
 
 
 def attention(heads: int, tokens: int, width: int) -> Ladder:

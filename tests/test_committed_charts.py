@@ -13,8 +13,11 @@ import pytest
 
 from scratch.analysis.attention_record import Explanation
 from scratch.analysis.layer_record import read_layers
+from scratch.ops import attention as plain_attention
+from scratch.ops import conv2d
 
-CHARTS = Path(__file__).parent.parent / "hyper_parameter_tuning_charts"
+REPOSITORY = Path(__file__).parent.parent
+CHARTS = REPOSITORY / "hyper_parameter_tuning_charts"
 LAST = -1  # the last batch
 
 
@@ -224,3 +227,31 @@ def test_one_query_goes_where_it_has_to_and_the_others_stay() -> None:
     away = np.linalg.norm(centres.std(axis=0), axis=-1)
     assert centres.shape[:2] == (87, 40) and away.argmax() + 1 == 29
     assert away.max() > 4 * np.sort(away)[-2] and np.sort(away)[-2] < 0.06
+
+
+def test_the_readme_tells_the_measured_steps_and_layers() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for r in json.loads((REPOSITORY / "benchmarks" / "training_step.json").read_text(encoding="utf-8"))["results"]:
+        assert (f"| {r['ours']['step']:.2f} s | {r['reference']['step']:.2f} s | {r['ratio']['step']:.2f} | "
+                f"{r['ratio']['peak_memory_gib']:.2f} |") in readme
+    presets = json.loads((REPOSITORY / "benchmarks" / "layer_map.json").read_text(encoding="utf-8"))["results"]
+    for kind in ("conv", "attention", "linear", "batch-norm", "layer-norm"):
+        cells = []
+        for preset in presets:
+            rows = [row for row in preset["layers"] if row["kind"] == kind]
+            ours, theirs = (sum(row["seconds"][side] for row in rows) for side in ("ours", "reference"))
+            cells.append(f"{100 * sum(row['share'] for row in rows):.1f} %, {ours / theirs:.2f}")
+        assert f"| {kind} | {' | '.join(cells)} |" in readme
+
+
+def test_the_notes_tell_the_measured_ladders() -> None:
+    data = json.loads((REPOSITORY / "benchmarks" / "ladder.json").read_text(encoding="utf-8"))
+    convolution, _, attention = ({rung["rung"]: rung for rung in ladder["rungs"]} for ladder in data["results"])
+    for name, rung in (("conv2d_im2col", "im2col, autograd"), ("Columns", "columns"), ("Shifted, whole", "shifted, whole"),
+                       ("Shifted", "shifted, in tiles"), ("torch.nn", "torch.nn")):
+        figures = convolution[rung]
+        told = [f"{1e3 * figures['forward']:.1f}", f"{1e3 * figures['whole']:.1f}", f"{figures['bytes'] / 1e6:.0f}"]
+        lines = [line.split() for line in conv2d.__doc__.splitlines() if line.startswith(f"    {name} ")]
+        assert any(line[len(name.split()):][:3] == told for line in lines), name
+    for rung in ("batched, autograd", "in place, kept", "in tiles"):
+        assert f"{1e3 * attention[rung]['forward']:.1f}, {1e3 * attention[rung]['whole']:.1f}" in plain_attention.__doc__

@@ -22,7 +22,7 @@ Backward, with g = ∂L/∂y (zero at the straddling windows), tap by tap, by th
 Only x and weight are kept for the backward: the list is built again there.
 
 Read after conv2d_columns.py: Shifted.forward → _row_lengths → _pixels → _phases (stride)
-→ _tiles → Shifted.backward. Proven in tests/ops/test_conv2d.py.
+→ tiles → Shifted.backward. Proven in tests/ops/test_conv2d.py.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Shifted(torch.autograd.Function):
         y = x.new_zeros(N, O) if bias is None else bias.repeat(N, 1)  # sums start at the bias: no pass to add it later
         for phase, taps in _phases(windows):
             pixels = _pixels(x, phase, windows)  # (N + tail, C)
-            for a, b in _tiles(N, weight):
+            for a, b in tiles(N, weight, max(weight.shape[:2]), TILE):
                 for u, v, shift in taps:
                     y[a:b].addmm_(pixels[a + shift:b + shift], weight[:, :, u, v].T)  # (n,O) += (n,C) @ (C,O)
         return _cut(y, B, windows).contiguous().permute(0, 3, 1, 2)  # (B,O,H',W')
@@ -77,7 +77,7 @@ class Shifted(torch.autograd.Function):
             for phase, taps in _phases(windows):
                 pixels = _pixels(x, phase, windows) if need_weight else None  # (N + tail, C)
                 grad_pixels = x.new_zeros(N + _tail(windows), C) if need_x else None  # (N + tail, C)
-                for a, b in _tiles(N, weight):
+                for a, b in tiles(N, weight, max(weight.shape[:2]), TILE):
                     for u, v, shift in taps:  # y[n] += pixels[n+shift]·w: a factor's gradient is g times the other
                         if need_x:
                             grad_pixels[a + shift:b + shift].addmm_(g[a:b], weight[:, :, u, v])  # (n,C)
@@ -119,14 +119,14 @@ def straddling(windows: Windows) -> float:
     return 1 - height * width / (h * w)
 
 
-def _tiles(N: int, weight: Tensor) -> list[Pair]:
-    """The list from a to b, tile by tile. The result of a tile stays in a CPU's cache while all k·k' taps add to it.
+def tiles(N: int, weight: Tensor, width: int, numbers: int) -> list[Pair]:
+    """A list of N rows from a to b, tile by tile, each of so many `numbers` if a row has `width` of them. The result of a tile stays in a CPU's cache while all k·k' taps add to it.
 
     Taken whole, a long list is fetched from memory and written back k·k' times. A GPU's list is one tile: there a
     product takes less than its start.
     """
     whole = weight.device.type != "cpu" or torch.compiler.is_compiling()
-    n = max(1, N if whole else TILE // max(weight.shape[:2]))
+    n = max(1, N if whole else numbers // width)
     return [(a, min(N, a + n)) for a in range(0, N, n)]
 
 

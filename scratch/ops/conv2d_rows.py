@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from scratch.ops.conv2d_fast import tiles
 from scratch.ops.precision import as_in_forward
 from scratch.ops.windows import Pair, Windows
 
@@ -50,9 +51,7 @@ class Rows(torch.autograd.Function):
         # Sums start at the bias: no pass to add it later.
         y = x.new_zeros(B * rows * width, O) if bias is None else bias.repeat(B * rows * width, 1)  # (B·rows·W',O)
         N = len(y) - (n - 1) * width  # the last n − 1 rows of the last image have too few below them
-        step = TILE // max(O, runs.shape[1])  # tile by tile, as in conv2d_fast: y is fetched once, not n times
-        for a in range(0, N, step):
-            b = min(N, a + step)
+        for a, b in tiles(N, weight, max(O, runs.shape[1]), TILE):  # as in conv2d_fast: y is fetched once, not n times
             for i in range(n):
                 y[a:b].addmm_(runs[a + i * width:b + i * width], bands[i])  # (N,O) += (N,K) @ (K,O)
         # A window of an image's last n − 1 rows straddles the next image: cut away.
