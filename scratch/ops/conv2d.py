@@ -36,7 +36,7 @@ more than twice torch.nn's error is not allowed here. F(2×2, 3×3) is exact eno
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
 Read: windows.py (which pixels a window sees) → conv2d_naive (the formula)
       → conv2d_im2col (one matrix product) → conv2d (chooses the plan)
-      → pointwise, conv2d_columns.py, conv2d_fast.py, conv2d_rows.py (the plans)
+      → pointwise, conv2d_columns.py, conv2d_fast.py, conv2d_rows.py, conv2d_winograd.py (the plans)
       → Conv2d (owns the weights)
 """
 
@@ -50,6 +50,7 @@ from torch import Tensor, nn
 from scratch.ops.conv2d_columns import Columns
 from scratch.ops.conv2d_fast import Shifted, straddling
 from scratch.ops.conv2d_rows import Rows
+from scratch.ops.conv2d_winograd import Winograd
 from scratch.ops.init import kaiming_uniform_, uniform_
 from scratch.ops.linear import linear
 from scratch.ops.precision import autocast_applies
@@ -114,8 +115,16 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> T
 # Below this, a few products over runs of pixels are faster than k² products with an inner length of C. A matter of
 # speed alone: the plans are right for any number of channels.
 _FEW_CHANNELS = 16
-# Where a larger share of Shifted's windows straddles rows, and is wasted, one product on k² copies is faster.
-_MUCH_WASTE = 1 / 6
+# A window that straddles rows costs Shifted O products for each number that a window sees, k² copies of the image cost
+# Columns one copy for each: with so many wasted products for each number, the copies are cheaper (the share that
+# straddles, times O; 3×3 forward and backward on two threads: 512 channels, 2×15×20, 1 in 9 straddles: 61.9 ms by
+# Shifted, 52.0 by Columns; 128 channels, 1×60×80, 1 in 35: 32.9 and 35.6).
+_MUCH_WASTE = 13
+# Winograd's additions are for each channel, those of its filters for each pair of channels; its tiles of three windows
+# stick out of a row by up to two. Where there are so many channels, windows, columns and multiplications of each tap,
+# what it saves outweighs them (256 channels, 2×16×16: 9.7 ms, by Columns 11.1; 1×16×16: 10.7 and 7.6; 64 channels,
+# 4×40×40: 10.4 and by Shifted 11.0; 2×32×32: 4.9 and 4.1).
+_MANY_CHANNELS, _MANY_WINDOWS, _MANY_COLUMNS, _MANY_PRODUCTS = 64, 256, 8, 2 * 10**7
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Pair = 1, padding: int | Pair = 0,
@@ -125,12 +134,13 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     Equal to `conv2d_im2col`, without its k² copies where that pays, and nothing but x and weight is kept for the
     gradients. The choice goes by shape:
 
-        1×1, one group, no padding          pointwise  a window is a pixel: a linear layer, nothing is copied at s = 1
-        several groups, few and dilated     Columns    one batched product over the groups
-        bf16, fp16                          Columns    one rounding for each sum instead of k²
-        few channels (stem: C = 3, k = 7)   Rows       49 products with an inner length of 3 would starve
-        small images (9×9: 1 in 5 straddle) Columns    k² copies of a small image cost less than the wasted windows
-        all else (3×3 in a ResNet)          Shifted    k² products on one padded copy
+        1×1, one group, no padding         pointwise  a window is a pixel: a linear layer, nothing is copied at s = 1
+        several groups, few and dilated    Columns    one batched product over the groups
+        bf16, fp16                         Columns    one rounding for each sum instead of k²
+        few channels (stem: C = 3, k = 7)  Rows       49 products with an inner length of 3 would starve
+        3×3, s = d = 1, much to multiply   Winograd   5/9 of the multiplications; on a CPU, not compiled
+        many filters, rows that straddle   Columns    k² copies of a small image cost less than the wasted windows
+        all else                           Shifted    products on one padded copy
 
     The result is channels last in memory (`torch.channels_last`); an image that already is needs no copy for it.
     PyTorch refuses to change it in place (`y.add_(…)`), but for pointwise, while its gradient is wanted: write
@@ -151,9 +161,24 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
         plan = Columns
     elif narrow:
         plan = Rows
+    elif _winograd_pays(x, weight, windows):
+        plan = Winograd
     else:
-        plan = Columns if straddling(windows) > _MUCH_WASTE else Shifted
+        plan = Columns if straddling(x, windows) * len(weight) > _MUCH_WASTE else Shifted
     return plan.apply(x, weight, bias, windows)
+
+
+def _winograd_pays(x: Tensor, weight: Tensor, windows: Windows) -> bool:
+    """Is this a convolution that Winograd's plan can do, and does faster?
+
+    On a CPU: a GPU's passes over memory cost more than its products do, and these may be in TF32, whose rounding the
+    plan would enlarge. torch.compile writes copies where the plan writes into slices.
+    """
+    kernel, stride, padding, dilation, groups, (height, width) = windows
+    can = kernel[1] == 3 and stride == dilation == (1, 1) and padding[0] < kernel[0] and padding[1] < 3 and groups == 1
+    O, C, N = *weight.shape[:2], len(x) * height * width
+    return (can and x.device.type == "cpu" and not torch.compiler.is_compiling() and min(O, C) >= _MANY_CHANNELS
+            and width >= _MANY_COLUMNS and N >= _MANY_WINDOWS and N * O * C >= _MANY_PRODUCTS)
 
 
 class Conv2d(nn.Module):

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scratch.model.backbone import ResNet
-from scratch.ops import conv2d_columns, conv2d_fast
+from scratch.ops import conv2d_columns, conv2d_fast, conv2d_winograd
 from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col, conv2d_naive
 from scratch.ops.conv2d_columns import Columns, _backwards, _columns
-from scratch.ops.conv2d_fast import Shifted, _phases, _reach, _row_lengths, straddling
+from scratch.ops.conv2d_fast import Shifted, layout_of, straddling, taps_of
 from scratch.ops.conv2d_rows import Rows
+from scratch.ops.conv2d_winograd import Winograd, evaluate, evaluate_transposed, interpolate_transposed
 from scratch.ops.linear import linear
 from tests.checks import assert_as_precise_as_torch, assert_same
 
@@ -106,16 +107,15 @@ def test_the_plan_goes_by_shape(name: str, plan: type) -> None:
     assert dilated == "ColumnsBackward"
 
 
-@pytest.mark.parametrize("name", ["3x3", "3x3 stride 2", "3x3 dilated"])
-def test_a_small_image_whose_windows_would_often_straddle_is_spread_out_into_columns(name: str) -> None:
-    kernel, stride, padding, dilation, C = RESNET[name]
-    x, weight = (t.requires_grad_() for t in random_inputs(1, C, 5, (kernel, kernel), (9, 9), bias=False))
-    assert conv2d(x, weight, None, stride, padding, dilation).grad_fn.name() == "ColumnsBackward"
+@pytest.mark.parametrize("filters, plan", [(64, "Shifted"), (80, "Columns")])
+def test_many_filters_on_a_small_image_whose_windows_often_straddle_see_columns(filters: int, plan: str) -> None:
+    x, weight = (t.requires_grad_() for t in random_inputs(1, 17, filters, (3, 3), (9, 9), bias=False))
+    assert conv2d(x, weight, None, 1, 1).grad_fn.name() == f"{plan}Backward"
 
 
 def test_of_the_windows_of_a_9x9_image_about_one_in_five_straddles() -> None:
-    windows = _windows(torch.zeros(1, 17, 9, 9), torch.zeros(1, 17, 3, 3), None, 1, 1, 1, 1)
-    assert straddling(windows) == pytest.approx(1 - 81 / 100)
+    x = torch.zeros(1, 17, 9, 9)
+    assert straddling(x, _windows(x, torch.zeros(1, 17, 3, 3), None, 1, 1, 1, 1)) == pytest.approx(1 - 81 / 100)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -280,22 +280,127 @@ def test_pytorch_refuses_to_change_the_result_in_place_while_its_gradient_is_wan
         conv2d(x.requires_grad_(), weight).add_(1)
 
 
-def test_the_picture_of_the_note_has_four_pixels_to_a_row_and_tap_1_2_starts_at_6() -> None:
-    windows = _windows(torch.zeros(1, 17, 2, 3), torch.zeros(1, 17, 3, 3), None, 1, 1, 1, 1)
-    (phase, taps), = _phases(windows)
-    assert _row_lengths(windows) == (2 + 1, 3 + 1) and phase == (0, 0)
-    assert taps[0] == (0, 0, 0) and taps[5] == (1, 2, 1 * 4 + 2)
+def laid_out(size: tuple, kernel: int, stride: int, padding: int, dilation: int):
+    x, weight = torch.zeros(1, 17, *size), torch.zeros(1, 17, kernel, kernel)
+    windows = _windows(x, weight, None, stride, padding, dilation, 1)
+    return layout_of(x, windows), taps_of(windows, layout_of(x, windows))
 
 
-def test_the_last_tap_of_a_3x3_kernel_lies_2_rows_from_the_first_and_4_if_dilated() -> None:
-    image, weight = torch.zeros(1, 17, 8, 8), torch.zeros(1, 17, 3, 3)
-    assert _reach(_windows(image, weight, None, 1, 1, 1, 1)) == (2, 2)
-    assert _reach(_windows(image, weight, None, 1, 2, 2, 1)) == (4, 4)
+def test_the_picture_of_the_note_has_four_pixels_to_a_row_and_windows_that_see_runs_of_three() -> None:
+    layout, taps = laid_out((2, 3), 3, 1, 1, 1)
+    assert (layout.run, layout.q, layout.h, layout.w) == (3, 3, 2 + 1, 3 + 1)
+    assert taps == [(0, 0), (0, 4), (0, 8)]  # three rows, each a row of four pixels further on
+    pixels = torch.arange(layout.length).view(-1, 1)
+    starts = [conv2d_fast._runs(pixels, taps[0], r, 12, _windows(
+        torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 3, 3), None, 1, 1, 1, 1), layout)[:, 0].tolist() for r in range(3)]
+    assert starts == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]  # windows 0, 3, …; 1, 4, …; 2, 5, …
 
 
-def test_stride_2_splits_nine_taps_into_phases_of_4_2_2_and_1() -> None:
-    windows = _windows(torch.zeros(1, 17, 8, 8), torch.zeros(1, 17, 3, 3), None, 2, 1, 1, 1)
-    assert [len(taps) for _, taps in _phases(windows)] == [4, 2, 2, 1]
+@pytest.mark.parametrize("kernel, stride, dilation, products, lists", [
+    (3, 1, 1, 9, 1), (3, 2, 1, 6, 2), (7, 2, 1, 28, 2), (3, 1, 2, 9, 1), (3, 3, 1, 3, 3)])
+def test_a_plan_makes_k_times_q_products(kernel: int, stride: int, dilation: int, products: int, lists: int) -> None:
+    layout, taps = laid_out((24, 24), kernel, stride, kernel // 2, dilation)
+    assert (len(taps) * layout.q, len({tap.phase for tap in taps})) == (products, lists)
+
+
+def test_the_taps_of_a_dilated_window_lie_as_far_apart_as_its_pixels() -> None:
+    layout, taps = laid_out((8, 8), 3, 1, 2, 2)
+    assert layout.run == layout.q == 1 and layout.w == 8 + 2
+    assert [tap.shift for tap in taps] == [2 * u * 10 + 2 * v for u in range(3) for v in range(3)]
+
+
+def test_tiles_are_of_one_size_and_hold_whole_steps() -> None:
+    weight = torch.zeros(1)
+    assert conv2d_fast.tiles(100, weight, 10, 340, 4) == [(0, 36), (36, 72), (72, 100)]
+    assert conv2d_fast.tiles(100, weight, 10, 1000) == [(0, 100)]
+    assert conv2d_fast.tiles(3, weight, 10, 1) == [(0, 1), (1, 2), (2, 3)]
+    assert conv2d_fast.tiles(0, weight, 10, 1) == []
+    assert conv2d_fast.tiles(100, weight.to("meta"), 10, 340) == [(0, 100)]  # a GPU's list is one tile
+
+
+# ── Winograd ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+@st.composite
+def winograd_cases(draw):
+    rows, padding = draw(st.integers(1, 4)), None
+    padding = (draw(st.integers(0, rows - 1)), draw(st.integers(0, 2)))
+    size = (max(1, rows - 2 * padding[0]) + draw(st.integers(0, 7)), max(1, 3 - 2 * padding[1]) + draw(st.integers(0, 9)))
+    inputs = random_inputs(draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 4)), (rows, 3), size,
+                           bias=draw(st.booleans()))
+    return inputs, dict(padding=padding), draw(st.sampled_from([1, 60, 300, 2**21]))
+
+
+@settings(max_examples=150)
+@given(winograd_cases())
+def test_winograd_is_right_for_any_size_padding_and_slab(case) -> None:
+    inputs, options, slab = case
+
+    def planned(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return Winograd.apply(x, weight, bias, _windows(x, weight, bias, 1, options["padding"], 1, 1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv2d_winograd, "SLAB", slab)
+        assert_same(planned, bound(F.conv2d, **options), *inputs)
+
+
+def test_five_products_give_three_windows() -> None:
+    x, w = torch.randn(5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    pixels, filters = torch.empty(5, 1, 1).double(), torch.empty(5, 1, 1).double()
+    interpolate_transposed(x.view(5, 1, 1), pixels)
+    evaluate(w.view(3, 1, 1), filters)
+    y = torch.empty(3, 1, 1).double()
+    evaluate_transposed(conv2d_winograd._divided(pixels * filters), y)  # dividing the products by n is as good
+    torch.testing.assert_close(y.flatten(), torch.stack([w @ x[i:i + 3] for i in range(3)]))
+
+
+def test_the_transforms_are_the_matrices_of_the_note() -> None:
+    points = [0.5, -0.5, 1.25, -1.25]
+    E = torch.empty(5, 1, 3).double()
+    evaluate(torch.eye(3).double()[:, None].unbind(), E)
+    assert E[:, 0].tolist() == [*([1, p, p * p] for p in points), [0, 0, 1]]
+    E_transposed = torch.empty(3, 1, 5).double()
+    evaluate_transposed(torch.eye(5).double()[:, None], E_transposed)
+    assert E_transposed[:, 0].tolist() == E[:, 0].T.tolist()
+    D = torch.empty(5, 1, 5).double()
+    interpolate_transposed(torch.eye(5).double()[:, None].unbind(), D)
+    M = torch.tensor([(0.5 * 1.25) ** 2, 0, -(0.5**2 + 1.25**2), 0, 1]).double()  # (t² − a²)(t² − b²)
+    torch.testing.assert_close(D[4, 0], M)
+    for row, p in zip(D[:4, 0], points):  # the coefficients of M(t)/(t − p), over p: times t − p they are those of M
+        times = torch.zeros(5).double()
+        times[1:] += row[:4] * p
+        times -= row * p * p
+        torch.testing.assert_close(times, M)
+
+
+@pytest.mark.parametrize("C, size", [(64, (30, 40)), (128, (20, 27)), (256, (16, 16)), (512, (15, 20))])
+def test_winograd_is_as_precise_as_torch(C: int, size: tuple) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = random_inputs(2, C, C, (3, 3), size)
+    windows = _windows(x, weight, bias, 1, 1, 1, 1)
+    assert_as_precise_as_torch(lambda *inputs: Winograd.apply(*inputs, windows), bound(F.conv2d, padding=1),
+                               x.relu(), weight / (3 * C**0.5), bias, dtypes=[torch.float32])
+
+
+def test_winograds_backward_inside_autocast_is_the_backward_outside() -> None:
+    inputs = [t.float().requires_grad_() for t in random_inputs(2, 5, 7, (3, 3), (7, 5))]
+    y = Winograd.apply(*inputs, _windows(*inputs, 1, 1, 1, 1))
+    outside = torch.autograd.grad(y, inputs, torch.ones_like(y), retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = torch.autograd.grad(y, inputs, torch.ones_like(y))
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside))
+
+
+@pytest.mark.parametrize("change, plan", [
+    ({}, "Winograd"), (dict(C=63), "Shifted"), (dict(O=63), "Shifted"), (dict(stride=2), "Shifted"),
+    (dict(padding=2, dilation=2), "Shifted"), (dict(padding=3), "Shifted"), (dict(kernel=(3, 5)), "Shifted"),
+    (dict(kernel=(1, 3), padding=(0, 1)), "Winograd"), (dict(size=(70, 69)), "Shifted"),  # 19,783,680 products
+    (dict(size=(750, 8)), "Winograd"), (dict(size=(750, 7)), "Shifted"),
+    (dict(size=(15, 16), B=2, C=256, O=256), "Winograd"), (dict(size=(15, 16), C=512, O=512), "Columns")])
+def test_winograd_is_for_many_channels_windows_columns_and_products(change: dict, plan: str) -> None:
+    case = dict(B=1, C=64, O=64, kernel=(3, 3), size=(72, 72), stride=1, padding=1, dilation=1) | change
+    x, weight = random_inputs(case["B"], case["C"], case["O"], case["kernel"], case["size"], bias=False)
+    y = conv2d(x.requires_grad_(), weight, None, case["stride"], case["padding"], case["dilation"])
+    assert y.grad_fn.name() == f"{plan}Backward"
 
 
 def test_the_layer_starts_from_the_same_draws_as_torch() -> None:
