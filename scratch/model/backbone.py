@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from scratch.config import RESNETS
-from scratch.ops.activations import relu
+from scratch.ops.activations import relu_
 from scratch.ops.batch_norm import BatchNorm2d, FrozenBatchNorm2d
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.group_norm import GroupNorm
@@ -102,9 +102,9 @@ class BasicBlock(ResidualBlock):
         self.make_shortcut(in_channels, planes, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = relu(self.bn1(self.conv1(x)))  # (B,P,h/s,w/s)
+        y = relu_(self.bn1(self.conv1(x)))  # (B,P,h/s,w/s)
         y = self.bn2(self.conv2(y))
-        return relu(y + self.shortcut(x))
+        return relu_(y + self.shortcut(x))
 
 
 class Bottleneck(ResidualBlock):
@@ -127,10 +127,10 @@ class Bottleneck(ResidualBlock):
         self.make_shortcut(in_channels, 4 * planes, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = relu(self.bn1(self.conv1(x)))  # (B,P,h,w)
-        y = relu(self.bn2(self.conv2(y)))  # (B,P,h/s,w/s)
+        y = relu_(self.bn1(self.conv1(x)))  # (B,P,h,w)
+        y = relu_(self.bn2(self.conv2(y)))  # (B,P,h/s,w/s)
         y = self.bn3(self.conv3(y))  # (B,4P,h/s,w/s)
-        return relu(y + self.shortcut(x))
+        return relu_(y + self.shortcut(x))
 
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -189,7 +189,7 @@ class ResNet(nn.Module):
     def stages(self, images: Tensor) -> list[Tensor]:
         """The features of all four stages; number `finer`, of `finer_channels`, has half the stride of the last."""
         x = images.contiguous(memory_format=torch.channels_last)  # a pixel's channels side by side
-        x = relu(self.bn1(self.conv1(x)))  # (B,64,H/2,W/2)
+        x = relu_(self.bn1(self.conv1(x)))  # (B,64,H/2,W/2)
         x = self.maxpool(x)  # (B,64,H/4,W/4)
         stages = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -19,7 +19,7 @@ Same as torch.relu, nn.functional.gelu, torch.sigmoid, torch.softmax and torch.l
 three edges: an infinite gradient at a dead relu (see `_Relu`), a softmax row of nothing but −∞ (see
 `softmax`), and the gradient of sigmoid far from 0, which is more exact here. inverse_sigmoid is
 torch.logit between ε and 1 − ε. Proven in tests/ops/test_activations.py.
-Read: relu → gelu → sigmoid → inverse_sigmoid → softmax_naive → softmax → log_softmax
+Read: relu → relu_ → gelu → sigmoid → inverse_sigmoid → softmax_naive → softmax → log_softmax
 """
 
 from __future__ import annotations
@@ -47,20 +47,31 @@ class _Relu(Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        y = x.clamp(min=0)  # NaN stays NaN: an error upstream must not turn into a quiet 0
+    def forward(ctx, x: Tensor, in_place: bool) -> Tensor:
+        y = x.clamp_(min=0) if in_place else x.clamp(min=0)  # NaN stays NaN: an error must not turn into a quiet 0
+        if in_place:
+            ctx.mark_dirty(x)  # whoever wanted x for a gradient is told that it is gone
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
-        return torch.sign(y).mul_(grad)  # y ≥ 0, so the sign is the slope: 1 or 0
+        return torch.sign(y).mul_(grad), None  # y ≥ 0, so the sign is the slope: 1 or 0
 
 
 def relu(x: Tensor) -> Tensor:
     """Return max(x, 0) of any shape. The kink at 0 has no derivative; by convention the gradient there is 0."""
-    return _Relu.apply(x)
+    return _Relu.apply(x, False)
+
+
+def relu_(x: Tensor) -> Tensor:
+    """`relu`, written over x: a new tensor less, which a large image would have to be written to through the memory.
+
+    For an x that nobody else reads, such as what a norm or a sum has just made. PyTorch refuses it where x is needed
+    for a gradient, or is a parameter. torch.compile overwrites where it pays, and is given the plain version.
+    """
+    return _Relu.apply(x, not torch.compiler.is_compiling())
 
 
 # ── gelu ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -57,18 +57,18 @@ PAIRS = ((A, B), (B, A))  # planes 0 and 1 belong to the points A and −A, 2 an
 SLAB = 2**21  # numbers of the five planes of a slab's wider side: 8 MB in float32
 
 
-def evaluate(parts: Sequence[Tensor], out: Tensor) -> None:
-    """E: the values of w₀ + w₁t + w₂t² at the five points: three tensors (…) → out (5,…)."""
+def evaluate(parts: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    """E: the values of w₀ + w₁t + w₂t² at the five points: three tensors (…) → five tensors `out` (…)."""
     w0, w1, w2 = parts
-    for i, (p, _) in enumerate(PAIRS):
+    for (p, _), plus, minus in zip(PAIRS, out[0:4:2], out[1:4:2]):
         even = torch.add(w0, w2, alpha=p * p)
-        torch.add(even, w1, alpha=p, out=out[2 * i])
-        torch.sub(even, w1, alpha=p, out=out[2 * i + 1])
+        torch.add(even, w1, alpha=p, out=plus)
+        torch.sub(even, w1, alpha=p, out=minus)
     out[4].copy_(w2)
 
 
-def evaluate_transposed(values: Tensor, out: Sequence[Tensor]) -> None:
-    """Eᵀ: coefficient k gathers pᵏ of each point's value, and the last one ∞'s: (5,…) → three tensors (…).
+def evaluate_transposed(values: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    """Eᵀ: coefficient k gathers pᵏ of each point's value, and the last one ∞'s: five tensors (…) → three tensors (…).
 
     The values are overwritten on the way. A part of `out` may have fewer tiles (the last axis but one) than the values:
     those that it lacks stick out of the image.
@@ -78,20 +78,20 @@ def evaluate_transposed(values: Tensor, out: Sequence[Tensor]) -> None:
     odd_a, odd_b = plus_a.sub_(minus_a).mul_(A), plus_b.sub_(minus_b)
 
     def inside(t: Tensor, part: Tensor) -> Tensor:
-        return t[..., :part.shape[-2], :]
+        return t if t.shape == part.shape else t[..., :part.shape[-2], :]
 
     torch.add(inside(even_a, out[0]), inside(even_b, out[0]), out=out[0])
     torch.add(inside(odd_a, out[1]), inside(odd_b, out[1]), alpha=B, out=out[1])
     torch.add(inside(last.add_(even_a, alpha=A * A), out[2]), inside(even_b, out[2]), alpha=B * B, out=out[2])
 
 
-def interpolate_transposed(x: Sequence[Tensor], out: Tensor) -> None:
-    """D: five pixels of each tile (…) → out (5,…)."""
-    for i, (p, q) in enumerate(PAIRS):
+def interpolate_transposed(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    """D: five pixels of each tile (…) → five tensors `out` (…)."""
+    for (p, q), plus, minus in zip(PAIRS, out[0:4:2], out[1:4:2]):
         even = torch.sub(x[2], x[0], alpha=q * q)
         odd = torch.sub(x[3], x[1], alpha=q * q)
-        torch.add(even, odd, alpha=1 / p, out=out[2 * i])
-        torch.sub(even, odd, alpha=1 / p, out=out[2 * i + 1])
+        torch.add(even, odd, alpha=1 / p, out=plus)
+        torch.sub(even, odd, alpha=1 / p, out=minus)
     torch.sub(x[4], x[2], alpha=A * A + B * B, out=out[4]).add_(x[0], alpha=A * A * B * B)
 
 
@@ -130,7 +130,7 @@ class Winograd(torch.autograd.Function):
 def _filters(columns: Sequence[Tensor]) -> Tensor:
     """E w / n: the three columns of the filters, each (k,O,C) → (5,k,O,C)."""
     filters = columns[0].new_empty(5, *columns[0].shape)
-    evaluate(columns, filters)
+    evaluate(columns, filters.unbind())
     return _divided(filters)
 
 
@@ -156,7 +156,7 @@ def _convolve(x: Tensor, filters: Sequence[Sequence[Tensor]], windows: Windows) 
             for u, row in enumerate(rows_of_filter):  # the first product finds nothing there yet to add to
                 product.addmm_(plane[u * T:u * T + n], row, beta=min(u, 1))  # (n,O) += (n,C) @ (C,O)
         inside = products.view(5, -1, height, T, O)[:, :, :rows.stop - rows.start]  # without what straddles images
-        evaluate_transposed(inside, [y[images, rows, k::3] for k in range(3)])
+        evaluate_transposed(inside.unbind(), [y[images, rows, k::3] for k in range(3)])
     return y
 
 
@@ -169,12 +169,12 @@ def _grad_weight(x: Tensor, g: Tensor, weight: Tensor, windows: Windows) -> Tens
         planes = _planes(frame[_listed(images, rows, h, kH - 1)])  # (5,(l + k − 1)·T,C)
         tiles = g[_listed(images, rows, h, 0), :T]  # (l,T,3,O)
         values = x.new_empty(5, *tiles.shape[:2], O)
-        evaluate(tiles.unbind(2), values)
+        evaluate(tiles.unbind(2), values.unbind())
         for plane, value, grads in zip(planes.unbind(), values.flatten(1, 2).mT.unbind(), grad_filters.unbind()):
             for u, grad in enumerate(grads.unbind()):
                 grad.addmm_(value, plane[u * T:u * T + value.shape[1]])  # (O,C) += (O,n) @ (n,C)
     grad_weight = torch.empty_like(weight, memory_format=torch.channels_last)
-    evaluate_transposed(_divided(grad_filters), grad_weight.permute(3, 2, 0, 1).unbind())
+    evaluate_transposed(_divided(grad_filters).unbind(), grad_weight.permute(3, 2, 0, 1).unbind())
     return grad_weight
 
 
@@ -199,7 +199,8 @@ def _planes(pixels: Tensor) -> Tensor:
     """D x: rows of the frame (l,T+1,3,C) → (5,l·T,C). A tile sees its own three pixels and two of the next tile."""
     l, T, C = len(pixels), pixels.shape[1] - 1, pixels.shape[3]
     planes = pixels.new_empty(5, l, T, C)
-    interpolate_transposed([pixels[:, k // 3:k // 3 + T, k % 3] for k in range(5)], planes)
+    columns = (*pixels[:, :T].unbind(2), *pixels[:, 1:, :2].unbind(2))
+    interpolate_transposed(columns, planes.unbind())
     return planes.flatten(1, 2)
 
 

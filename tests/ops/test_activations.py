@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from scratch.ops.activations import gelu, inverse_sigmoid, log_softmax, relu, sigmoid, softmax, softmax_naive
+from scratch.ops.activations import gelu, inverse_sigmoid, log_softmax, relu, relu_, sigmoid, softmax, softmax_naive
 from tests.checks import assert_as_precise_as_torch, assert_same
 
 
@@ -20,7 +20,8 @@ def torch_inverse_sigmoid(p, eps=1e-5):
     return torch.log(p.clamp(min=eps)) - torch.log((1 - p).clamp(min=eps))
 
 
-POINTWISE = {"relu": (relu, torch.relu), "gelu": (gelu, F.gelu), "sigmoid": (sigmoid, torch.sigmoid),
+POINTWISE = {"relu": (relu, torch.relu), "relu_": (lambda x: relu_(x + 0), torch.relu),
+             "gelu": (gelu, F.gelu), "sigmoid": (sigmoid, torch.sigmoid),
              "inverse_sigmoid": (inverse_sigmoid, torch_inverse_sigmoid)}
 PAIRS = {"softmax": (softmax, torch.softmax), "log_softmax": (log_softmax, torch.log_softmax)}
 shapes = st.lists(st.integers(0, 5), max_size=3)
@@ -79,6 +80,19 @@ def test_relu_keeps_its_output_and_nothing_else():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         y = relu(torch.randn(7, requires_grad=True))
     assert [t.data_ptr() for t in kept] == [y.data_ptr()]
+
+
+def test_relu_in_place_writes_over_what_nobody_else_reads_and_refuses_the_rest():
+    x = torch.randn(7, requires_grad=True)
+    fresh = x + 0
+    y = relu_(fresh)
+    assert y.data_ptr() == fresh.data_ptr() and torch.equal(y, torch.relu(x))
+    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
+        relu_(x)
+    square = fresh.square()  # its gradient needs what relu_ is about to overwrite
+    relu_(fresh)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        square.sum().backward()
 
 
 def test_an_infinite_gradient_does_not_vanish_in_a_dead_unit_as_it_does_in_torch():

@@ -346,23 +346,23 @@ def test_winograd_is_right_for_any_size_padding_and_slab(case) -> None:
 def test_five_products_give_three_windows() -> None:
     x, w = torch.randn(5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     pixels, filters = torch.empty(5, 1, 1).double(), torch.empty(5, 1, 1).double()
-    interpolate_transposed(x.view(5, 1, 1), pixels)
-    evaluate(w.view(3, 1, 1), filters)
+    interpolate_transposed(x.view(5, 1, 1), pixels.unbind())
+    evaluate(w.view(3, 1, 1), filters.unbind())
     y = torch.empty(3, 1, 1).double()
-    evaluate_transposed(conv2d_winograd._divided(pixels * filters), y)  # dividing the products by n is as good
+    evaluate_transposed(conv2d_winograd._divided(pixels * filters).unbind(), y.unbind())  # dividing the products by n is as good
     torch.testing.assert_close(y.flatten(), torch.stack([w @ x[i:i + 3] for i in range(3)]))
 
 
 def test_the_transforms_are_the_matrices_of_the_note() -> None:
     points = [0.5, -0.5, 1.25, -1.25]
     E = torch.empty(5, 1, 3).double()
-    evaluate(torch.eye(3).double()[:, None].unbind(), E)
+    evaluate(torch.eye(3).double()[:, None].unbind(), E.unbind())
     assert E[:, 0].tolist() == [*([1, p, p * p] for p in points), [0, 0, 1]]
     E_transposed = torch.empty(3, 1, 5).double()
-    evaluate_transposed(torch.eye(5).double()[:, None], E_transposed)
+    evaluate_transposed(torch.eye(5).double()[:, None].unbind(), E_transposed.unbind())
     assert E_transposed[:, 0].tolist() == E[:, 0].T.tolist()
     D = torch.empty(5, 1, 5).double()
-    interpolate_transposed(torch.eye(5).double()[:, None].unbind(), D)
+    interpolate_transposed(torch.eye(5).double()[:, None].unbind(), D.unbind())
     M = torch.tensor([(0.5 * 1.25) ** 2, 0, -(0.5**2 + 1.25**2), 0, 1]).double()  # (t² − a²)(t² − b²)
     torch.testing.assert_close(D[4, 0], M)
     for row, p in zip(D[:4, 0], points):  # the coefficients of M(t)/(t − p), over p: times t − p they are those of M
