@@ -42,7 +42,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.dropout import dropout_mask
+from scratch.ops.dropout import quick_mask
 from scratch.ops.precision import as_in_forward, at_least_float32, without_autocast
 
 # Numbers of a tile's scores. A CPU's must fit into its cache beside what they are made of; a GPU's must be many enough
@@ -149,7 +149,7 @@ class TiledAttention(Function):
 
 
 def _mask(scores: Tensor, p: float, generator: Optional[torch.Generator]) -> Optional[tuple[Tensor, float]]:
-    return dropout_mask(scores, p, generator) if p > 0 else None
+    return quick_mask(scores, p, generator) if p > 0 else None
 
 
 def _dropped(weights: Tensor, drop: Optional[tuple[Tensor, float]]) -> Tensor:

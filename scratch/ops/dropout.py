@@ -17,12 +17,10 @@ keeps one of x's own type (four bytes in float32). x is not needed: ∂x = m · 
 
 Same as torch.nn.functional.dropout and torch.nn.Dropout; under the same seed on a CPU also the same
 mask. Proven in tests/ops/test_dropout.py.
-Read: dropout_naive (the formula) → dropout → Dropout
+Read: dropout_naive (the formula) → dropout → Dropout → quick_mask (for attention_tiled.py)
 """
 
 from __future__ import annotations
-
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +31,24 @@ def dropout_naive(x: Tensor, p: float) -> Tensor:
     return torch.where(torch.rand_like(x) < 1 - p, x / (1 - p), 0)
 
 
-def dropout_mask(x: Tensor, p: float, generator: Optional[torch.Generator] = None) -> tuple[Tensor, float]:
-    """Return a bool mask shaped like x, True with probability 1 − p, and the factor 1/(1 − p) (0 where p is 1).
+def dropout_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
+    """Return a bool mask shaped like x, True with probability 1 − p, and the factor 1/(1 − p) (0 where p is 1)."""
+    return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p), 0.0 if p == 1 else 1 / (1 - p)
 
-    A `generator` of the caller's can be begun anew, and draws the same mask again.
+
+def quick_mask(x: Tensor, p: float, generator: torch.Generator) -> tuple[Tensor, float]:
+    """The same, where torch's masks need not be matched: another mask, a sixth of the time on a CPU.
+
+    torch draws 64 bits for each number. 16 decide well enough: they are below round(65536·p) with that probability in
+    65536, p to within 1/131072, and the factor goes by the probability as it is. So one draw makes four numbers of the
+    mask. A `generator` that is begun anew draws the same mask again.
     """
-    mask = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - p, generator=generator)
-    return mask, 0.0 if p == 1 else 1 / (1 - p)
+    dropped = round(2**16 * p)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+    bits = words.random_(-2**63, None, generator=generator).view(torch.int16)[:x.numel()].view(x.shape)
+    if dropped == 2**16:
+        return torch.zeros_like(bits, dtype=torch.bool), 0.0
+    return bits >= dropped - 2**15, 2**16 / (2**16 - dropped)  # as signed numbers they begin at −32768
 
 
 def check_probability(p: float) -> float:
