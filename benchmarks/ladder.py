@@ -36,6 +36,7 @@ from scratch.ops.conv2d import conv2d_im2col, conv2d_naive
 from scratch.ops.conv2d_columns import Columns
 from scratch.ops.conv2d_fast import Shifted
 from scratch.ops.conv2d_rows import Rows
+from scratch.ops.conv2d_winograd import Winograd
 from scratch.ops.windows import Windows, output_size
 from scratch.training.heap import keep_freed_memory
 
@@ -47,13 +48,15 @@ FLOAT = 4  # bytes
 class Rung:
     """One version of the operation: how it is called, and how many numbers its forward moves through memory.
 
-    `within` is what it has to be called in, forward and backward.
+    `within` is what it has to be called in, forward and backward; `share` the part of the operation's FLOPs that it
+    needs.
     """
 
     name: str
     call: Callable[..., Tensor]
     numbers: int
     within: Callable[[], AbstractContextManager] = nullcontext
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,27 +96,30 @@ def convolution(name: str, images: tuple[int, int, int, int], filters: tuple[int
 
 
 def by_shifts(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]:
-    """Shifted, its list taken whole and tile by tile: k² times through the list and y, or once.
+    """Shifted at stride 1, its list taken whole and tile by tile, and Winograd.
 
-    Either way the list is filled with zeros, the image read and written into it; y is filled with zeros, and in the end
-    read and written without what straddles.
+    Either way a list is filled with zeros, the image read and written into it; y is in the end read and written without
+    what straddles. Whole, each of k² products reads the list, and k of them go through y (the first of these writes it
+    alone); in tiles both pass once. Winograd has a frame in the place of the list, and writes y without a second copy;
+    its filters are read, and those of 5 points for 3 taps written and read.
     """
-    taps = windows.kernel[0] * windows.kernel[1]
+    k = windows.kernel[0]
 
-    def call(x: Tensor, w: Tensor) -> Tensor:
-        return Shifted.apply(x, w, None, windows)
+    def by(plan: type) -> Callable[..., Tensor]:
+        return lambda x, w: plan.apply(x, w, None, windows)
 
-    return (Rung("shifted, whole", call, 3 * x + taps * (x + 2 * y) + 3 * y + weight,
+    return (Rung("shifted, whole", by(Shifted), 3 * x + k * k * x + (2 * k - 1) * y + 2 * y + weight,
                  partial(patch.object, conv2d_fast, "TILE", 2**40)),
-            Rung("shifted, in tiles", call, 3 * x + (x + 2 * y) + 3 * y + weight))
+            Rung("shifted, in tiles", by(Shifted), 3 * x + x + y + 2 * y + weight),
+            Rung("winograd", by(Winograd), 3 * x + x + y + weight + 2 * weight * 5 // 3, share=5 / 9))
 
 
 def by_rows(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]:
-    """Rows: framed as columns are; runs of a window's width, written and read once, tile by tile; y as in Shifted."""
+    """Rows: framed as columns are; runs of a window's width, written and read once, tile by tile; y as Shifted's."""
     (k, _), (s, _) = windows.kernel, windows.stride
     runs = x * k // s
     return (Rung("rows", lambda x, w: Rows.apply(x, w, None, windows),
-                 4 * x + 2 * runs + 5 * y + weight),)
+                 4 * x + 2 * runs + 3 * y + weight),)
 
 
 def attention(heads: int, tokens: int, width: int) -> Ladder:
@@ -133,6 +139,7 @@ def attention(heads: int, tokens: int, width: int) -> Ladder:
 
 LADDERS: dict[str, Callable[[], Ladder]] = {
     "conv3x3": lambda: convolution("3×3, 64 → 64, 2×120×160", (2, 64, 120, 160), (64, 3), 1, by_shifts),
+    "conv3x3_deep": lambda: convolution("3×3, 256 → 256, 2×30×40", (2, 256, 30, 40), (256, 3), 1, by_shifts),
     "stem": lambda: convolution("7×7, stride 2, 3 → 64, 2×480×640", (2, 3, 480, 640), (64, 7), 2, by_rows),
     "attention": lambda: attention(16, 1050, 32),
 }
@@ -156,7 +163,7 @@ def measure(ladder: Ladder, repeats: int, machine: dict[str, float]) -> dict[str
     whole = race({rung.name: partial(both, rung) for rung in ladder.rungs}, repeats, CPU)
     naive = race({"naive": ladder.naive}, 3, CPU)["naive"]
     rungs = [{"rung": rung.name, "forward": median(forward[rung.name]), "whole": median(whole[rung.name]),
-              "bytes": FLOAT * rung.numbers, "compute_floor": ladder.flops / machine["float32"],
+              "bytes": FLOAT * rung.numbers, "compute_floor": ladder.flops * rung.share / machine["float32"],
               "memory_floor": FLOAT * rung.numbers / machine["bytes"]} for rung in ladder.rungs]
     return {"ladder": ladder.name, "flops": ladder.flops, "naive_flops_per_second": ladder.naive_flops / median(naive),
             "rungs": rungs}

@@ -14,8 +14,8 @@ together, and the list is sorted by that: "parity saves" is what a step would ga
                truth's; the worst of the output and the gradients, without dropout
     compiled   with --compile, the same under torch.compile, for layers, the answer for one image and the whole step
 
-What the list leaves out (additions, the order of axes, the optimizer) is in the parts. torch.nn's relu is timed as it
-stands alone; reference/ has it overwrite its input, which costs less.
+What the list leaves out (additions, the order of axes, the optimizer) is in the parts. A relu is timed as it stands
+alone; in both sides' backbones it overwrites its input, which costs less.
 """
 
 from __future__ import annotations

@@ -231,9 +231,14 @@ def test_one_query_goes_where_it_has_to_and_the_others_stay() -> None:
 
 def test_the_readme_tells_the_measured_steps_and_layers() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for r in json.loads((REPOSITORY / "benchmarks" / "training_step.json").read_text(encoding="utf-8"))["results"]:
-        assert (f"| {r['ours']['step']:.2f} s | {r['reference']['step']:.2f} s | {r['ratio']['step']:.2f} | "
-                f"{r['ratio']['peak_memory_gib']:.2f} |") in readme
+    for name in ("training_step.json", "training_step_dc5.json"):
+        for r in json.loads((REPOSITORY / "benchmarks" / name).read_text(encoding="utf-8"))["results"]:
+            assert (f"| {r['ours']['step']:.2f} s | {r['reference']['step']:.2f} s | {r['ratio']['step']:.2f} | "
+                    f"{r['ratio']['peak_memory_gib']:.2f} |") in readme
+    compiled = json.loads((REPOSITORY / "benchmarks" / "training_step_compiled.json").read_text(encoding="utf-8"))
+    for r in (r["compiled"] | {"preset": r["preset"]} for r in compiled["results"]):
+        assert (f"`{r['preset']}` {r['ours']['step']:.2f} s and {r['reference']['step']:.2f} s, "
+                f"{r['ratio']['step']:.2f} times") in readme
     presets = json.loads((REPOSITORY / "benchmarks" / "layer_map.json").read_text(encoding="utf-8"))["results"]
     for kind in ("conv", "attention", "linear", "batch-norm", "layer-norm"):
         cells = []
@@ -246,12 +251,18 @@ def test_the_readme_tells_the_measured_steps_and_layers() -> None:
 
 def test_the_notes_tell_the_measured_ladders() -> None:
     data = json.loads((REPOSITORY / "benchmarks" / "ladder.json").read_text(encoding="utf-8"))
-    convolution, _, attention = ({rung["rung"]: rung for rung in ladder["rungs"]} for ladder in data["results"])
-    for name, rung in (("conv2d_im2col", "im2col, autograd"), ("Columns", "columns"), ("Shifted, whole", "shifted, whole"),
-                       ("Shifted", "shifted, in tiles"), ("torch.nn", "torch.nn")):
+    convolution, deep, _, attention = ({rung["rung"]: rung for rung in ladder["rungs"]} for ladder in data["results"])
+    for name, rung in (("conv2d_im2col", "im2col, autograd"), ("Columns", "columns"),
+                       ("Shifted, whole", "shifted, whole"), ("Shifted", "shifted, in tiles"),
+                       ("Winograd", "winograd"), ("torch.nn", "torch.nn")):
         figures = convolution[rung]
         told = [f"{1e3 * figures['forward']:.1f}", f"{1e3 * figures['whole']:.1f}", f"{figures['bytes'] / 1e6:.0f}"]
         lines = [line.split() for line in conv2d.__doc__.splitlines() if line.startswith(f"    {name} ")]
         assert any(line[len(name.split()):][:3] == told for line in lines), name
+    winograd, shifted, theirs = (f"{1e3 * deep[rung]['whole']:.1f}"
+                                 for rung in ("winograd", "shifted, in tiles", "torch.nn"))
+    assert (f"256 → 256, 2×30×40, takes {winograd} ms\nforward and backward by Winograd, {shifted} by Shifted and "
+            f"{theirs} in torch.nn.") in conv2d.__doc__
     for rung in ("batched, autograd", "in place, kept", "in tiles"):
-        assert f"{1e3 * attention[rung]['forward']:.1f}, {1e3 * attention[rung]['whole']:.1f}" in plain_attention.__doc__
+        told = f"{1e3 * attention[rung]['forward']:.1f}, {1e3 * attention[rung]['whole']:.1f}"
+        assert told in plain_attention.__doc__

@@ -68,8 +68,9 @@ def relu(x: Tensor) -> Tensor:
 def relu_(x: Tensor) -> Tensor:
     """`relu`, written over x: a new tensor less, which a large image would have to be written to through the memory.
 
-    For an x that nobody else reads, such as what a norm or a sum has just made. PyTorch refuses it where x is needed
-    for a gradient, or is a parameter. torch.compile overwrites where it pays, and is given the plain version.
+    For an x that nobody else reads, such as what a norm or a sum has just made. PyTorch refuses parameters and results
+    of `conv2d`, and the backward of an operation that has kept x; without gradients it refuses nothing. torch.compile
+    overwrites where it pays, and is given the plain version.
     """
     return _Relu.apply(x, not torch.compiler.is_compiling())
 

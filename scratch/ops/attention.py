@@ -14,9 +14,9 @@ keys the largest weight is then 0.78 on average, and Σ P(1−P), the scale of t
 0.31. Divided by √d: 0.08 and 0.97.
 
 The steps, for 16 heads of 32 and 1,050 tokens, forward and with backward, in milliseconds on two
-threads (`python -m benchmarks.ladder`; torch.nn: 17.7 and 64.6; its products alone: 13.1):
+threads (`python -m benchmarks.ladder`; torch.nn: 17.4 and 64.0; its products alone: 12.4):
 
-    attention_batched 50.4, 130.5    in place (Attention) 48.8, 103.4    attention_tiled.py 33.0, 98.6
+    attention_batched 50.7, 124.0    in place (Attention) 45.5, 103.4    attention_tiled.py 33.3, 109.9
 
 Masks: `key_padding_mask` (B,S) bool, True = padding: nobody looks there. `attn_mask` (Q,S) or
 (B·N,Q,S): float, added; or bool, True = not allowed, as in nn.MultiheadAttention (and opposite to

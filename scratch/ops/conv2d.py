@@ -20,18 +20,17 @@ What each step of these notes buys: 3×3, 64 → 64 channels, 2×120×160 pixels
 milliseconds on two threads (`python -m benchmarks.ladder`, which also climbs the stem's ladder):
 
                        forward   + backward   MB through memory, forward
-    conv2d_naive       92 minutes             (its loops make 0.5 MFLOP/s)
-    conv2d_im2col      30.6      101.4        226
-    Columns            27.7       89.0        226      a backward written by hand keeps less
-    Shifted, whole     21.6       73.2        325      no k² copies, but k² times through y
-    Shifted            19.4       59.7         89      … tile by tile, in the cache
-    the product alone  16.5                            at the 172 GFLOP/s of a large square one
-    torch.nn           13.2       42.7         20      oneDNN's own kernel; not a product
+    conv2d_naive       89 minutes             (its loops make 0.5 MFLOP/s)
+    conv2d_im2col      29.7      100.1       226
+    Columns            28.7      87.8        226        a backward written by hand keeps less
+    Shifted, whole     20.7      71.4        187        no k² copies, but k times through y
+    Shifted            19.3      61.7        69         … tile by tile, in the cache
+    the product alone  15.5                            at the 182 GFLOP/s of a large square one
+    Winograd           15.9      55.3        50         5/9 of the multiplications
+    torch.nn           13.1      43.5        20         oneDNN's own kernel; not a product
 
-Left out: Winograd's F(4×4, 3×3) (Lavin & Gray 2015, arXiv 1509.09308), three products with a quarter
-of the multiplications. It took 9.4 ms where Shifted takes 16.2 (256 → 256, 2×30×40) and 18.5
-against 21.5 at the shape above, but its float32 result is 5e-5 off where torch.nn's is 7e-6, and
-more than twice torch.nn's error is not allowed here. F(2×2, 3×3) is exact enough, and slower.
+With more channels there is less to pass over for each product: 256 → 256, 2×30×40, takes 39.0 ms
+forward and backward by Winograd, 56.4 by Shifted and 42.1 in torch.nn.
 
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
 Read: windows.py (which pixels a window sees) → conv2d_naive (the formula)
@@ -112,18 +111,21 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair) -> T
     return linear(seen.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)  # (…,C) → (…,O)
 
 
-# Below this, a few products over runs of pixels are faster than k² products with an inner length of C. A matter of
-# speed alone: the plans are right for any number of channels.
+# The choice of a plan is a matter of speed: each is right for any number of channels (Winograd's is a little less
+# precise). Milliseconds below are those of forward and backward on two threads (`python -m benchmarks.plans`).
+#
+# Runs of so few channels are copied at little cost, and Rows has fewer products than Shifted, of a longer inner length:
+#     3→64 7×7 /2, 2×256×256: Rows 16.4, Shifted 19.5
 _FEW_CHANNELS = 16
-# A window that straddles rows costs Shifted O products for each number that a window sees, k² copies of the image cost
-# Columns one copy for each: with so many wasted products for each number, the copies are cheaper (the share that
-# straddles, times O; 3×3 forward and backward on two threads: 512 channels, 2×15×20, 1 in 9 straddles: 61.9 ms by
-# Shifted, 52.0 by Columns; 128 channels, 1×60×80, 1 in 35: 32.9 and 35.6).
+# A window that straddles rows costs Shifted O products for each number that a window sees; k² copies of the image cost
+# Columns one copy for each. So the copies are cheaper where the share that straddles, times O, is above this:
+#     512→512 3×3 /2, 2×30×40: Columns 56.0, Shifted 67.0        16→32 3×3 /2, 16×36×36: Columns 2.3, Shifted 2.1
 _MUCH_WASTE = 13
 # Winograd's additions are for each channel, those of its filters for each pair of channels; its tiles of three windows
 # stick out of a row by up to two. Where there are so many channels, windows, columns and multiplications of each tap,
-# what it saves outweighs them (256 channels, 2×16×16: 9.7 ms, by Columns 11.1; 1×16×16: 10.7 and 7.6; 64 channels,
-# 4×40×40: 10.4 and by Shifted 11.0; 2×32×32: 4.9 and 4.1).
+# what it saves outweighs them:
+#     256→256 3×3, 2×16×16: Winograd 17.0, Columns 17.6        256→256 3×3, 1×16×16: Winograd 12.4, Columns 9.0
+#     128→128 3×3, 2×32×32: Winograd 10.6, Shifted 13.0        64→64 3×3, 2×32×32: Winograd 6.2, Shifted 5.1
 _MANY_CHANNELS, _MANY_WINDOWS, _MANY_COLUMNS, _MANY_PRODUCTS = 64, 256, 8, 2 * 10**7
 
 
@@ -137,7 +139,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
         1×1, one group, no padding         pointwise  a window is a pixel: a linear layer, nothing is copied at s = 1
         several groups, few and dilated    Columns    one batched product over the groups
         bf16, fp16                         Columns    one rounding for each sum instead of k²
-        few channels (stem: C = 3, k = 7)  Rows       49 products with an inner length of 3 would starve
+        few channels (stem: C = 3, k = 7)  Rows       4 products with an inner length of 42, not 28 of 21
         3×3, s = d = 1, much to multiply   Winograd   5/9 of the multiplications; on a CPU, not compiled
         many filters, rows that straddle   Columns    k² copies of a small image cost less than the wasted windows
         all else                           Shifted    products on one padded copy

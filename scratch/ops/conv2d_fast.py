@@ -6,7 +6,7 @@ Lay the padded images (channels last) end to end as one long list of pixels, w·
 neighbour u rows down then lies u·w·s places further on, for *every* pixel; and what a window sees
 of that row, k' pixels, lies side by side: a run of k'·C numbers.
 
-    0 0 0 0    k = k' = 3, s = 1, a 2×3 image: w = 3 + 1. Right padding is the next row's left padding.
+    0 0 0 0    k = k' = 3, s = 1, a 2×3 image: w = 3 + 1. A row's right padding is the next one's left.
     0 a b c  → list: 0 0 0 0|0 a b c|0 d e f|0 0 0 0 …      window 0: runs 0 0 0, 0 a b and 0 d e
     0 d e f    result: y y y ·|y y y ·|· · · ·|             · = a window that straddles rows: cut away
     0 0 0 0
@@ -172,7 +172,8 @@ def _phases(windows: Windows) -> list[int]:
 def taps_of(windows: Windows, layout: Layout) -> list[Tap]:
     """The runs that a window sees, row by row."""
     (kH, kW), (sH, sW), _, (dH, dW), _, _ = windows
-    return [Tap(u * dH % sH, u * dH // sH * layout.w * sW + v * dW) for u in range(kH) for v in range(0, kW, layout.run)]
+    return [Tap(u * dH % sH, u * dH // sH * layout.w * sW + v * dW)
+            for u in range(kH) for v in range(0, kW, layout.run)]
 
 
 def _parts(weight: Tensor, layout: Layout) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""conv2d_rows: columns of three channels are slow to copy, taps too thin; what lies between?
+"""conv2d_rows: columns of three channels are slow to copy, rows too thin; what lies between?
 
     runs[(b,r,j), (a,v,c)] = x[b, c, r·s + a − p, j·s + v − p]    a < s: rows passed in a step
     y (N,O) = Σ_i  runs[i·W' : i·W' + N] (N,K) @ band[i] (K,O)    K = s·k'·C, i < ⌈k/s⌉
@@ -12,10 +12,10 @@ runs side by side as one row of a list; the next s rows of the same window lie W
     are 4 bands of 2                                   row r+1  ▄▄ rows 2r+2, 2r+3    × band 1
                                                        row r+2  ▄▄ rows 2r+4, 2r+5    × band 2
                                                        row r+3  ▄▄ row 2r+6, nothing  × band 3
-Equal to conv2d_columns.py and conv2d_fast.py, where the sum over (u,v,c) is one product, or a loop
-over (u,v): here it is a loop over s rows u at a time. For the stem (k = 7, s = 2, C = 3) columns
-copy the image 49/4 times; taps copy it once, but 49 products have an inner length of 3; runs copy
-it 14/4 times, and 4 products have one of 42.
+Equal to conv2d_columns.py, where the sum over (u,v,c) is one product, and to conv2d_fast.py, where
+it is a loop over the rows u: here it is a loop over s rows at a time. For the stem (k = 7, s = 2,
+C = 3) columns copy the image 49/4 times; conv2d_fast copies it once, but needs 28 products with an
+inner length of 21; runs copy it 14/4 times, and 4 products have one of 42.
 
 Backward, with g = ∂L/∂y (zero at the windows that straddle two images), band by band:
     ∂band[i] = runs[i·W' : i·W' + N]ᵀ g         ∂runs[i·W' : i·W' + N] += g band[i]ᵀ
@@ -48,12 +48,13 @@ class Rows(torch.autograd.Function):
         B, O, (height, width) = x.shape[0], weight.shape[0], windows.size
         n, rows = _lists(windows)
         runs, bands = _runs(x, windows), _bands(weight, windows)  # (B·rows·W',K), (n,K,O)
-        # Sums start at the bias: no pass to add it later.
-        y = x.new_zeros(B * rows * width, O) if bias is None else bias.repeat(B * rows * width, 1)  # (B·rows·W',O)
+        # Sums start at the bias: no pass to add it later. Without one, the first product finds nothing to add to.
+        y = x.new_empty(B * rows * width, O) if bias is None else bias.repeat(B * rows * width, 1)  # (B·rows·W',O)
         N = len(y) - (n - 1) * width  # the last n − 1 rows of the last image have too few below them
         for a, b in tiles(N, weight, max(O, runs.shape[1]), TILE):  # as in conv2d_fast: y is fetched once, not n times
             for i in range(n):
-                y[a:b].addmm_(runs[a + i * width:b + i * width], bands[i])  # (N,O) += (N,K) @ (K,O)
+                y[a:b].addmm_(runs[a + i * width:b + i * width], bands[i],  # (N,O) += (N,K) @ (K,O)
+                              beta=0 if i == 0 and bias is None else 1)
         # A window of an image's last n − 1 rows straddles the next image: cut away.
         return y.view(B, rows, width, O)[:, :height].contiguous().permute(0, 3, 1, 2)  # (B,O,H',W')
 

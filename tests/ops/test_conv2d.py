@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scratch.model.backbone import ResNet
 from scratch.ops import conv2d_columns, conv2d_fast, conv2d_winograd
-from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col, conv2d_naive
+from scratch.ops.conv2d import Conv2d, _windows, _winograd_pays, conv2d, conv2d_im2col, conv2d_naive
 from scratch.ops.conv2d_columns import Columns, _backwards, _columns
 from scratch.ops.conv2d_fast import Shifted, layout_of, straddling, taps_of
 from scratch.ops.conv2d_rows import Rows
@@ -299,8 +300,16 @@ def test_the_picture_of_the_note_has_four_pixels_to_a_row_and_windows_that_see_r
 @pytest.mark.parametrize("kernel, stride, dilation, products, lists", [
     (3, 1, 1, 9, 1), (3, 2, 1, 6, 2), (7, 2, 1, 28, 2), (3, 1, 2, 9, 1), (3, 3, 1, 3, 3)])
 def test_a_plan_makes_k_times_q_products(kernel: int, stride: int, dilation: int, products: int, lists: int) -> None:
-    layout, taps = laid_out((24, 24), kernel, stride, kernel // 2, dilation)
-    assert (len(taps) * layout.q, len({tap.phase for tap in taps})) == (products, lists)
+    class Counted(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+            called.append(str(operator))
+            return operator(*arguments, **(keywords or {}))
+
+    called: list[str] = []
+    x, weight = torch.randn(1, 17, 24, 24), torch.randn(5, 17, kernel, kernel)
+    with Counted():
+        Shifted.apply(x, weight, None, _windows(x, weight, None, stride, kernel // 2, dilation, 1))
+    assert (called.count("aten.addmm_.default"), called.count("aten.new_zeros.default")) == (products, lists)
 
 
 def test_the_taps_of_a_dilated_window_lie_as_far_apart_as_its_pixels() -> None:
@@ -322,9 +331,10 @@ def test_tiles_are_of_one_size_and_hold_whole_steps() -> None:
 
 @st.composite
 def winograd_cases(draw):
-    rows, padding = draw(st.integers(1, 4)), None
+    rows = draw(st.integers(1, 4))
     padding = (draw(st.integers(0, rows - 1)), draw(st.integers(0, 2)))
-    size = (max(1, rows - 2 * padding[0]) + draw(st.integers(0, 7)), max(1, 3 - 2 * padding[1]) + draw(st.integers(0, 9)))
+    smallest = (max(1, rows - 2 * padding[0]), max(1, 3 - 2 * padding[1]))
+    size = (smallest[0] + draw(st.integers(0, 7)), smallest[1] + draw(st.integers(0, 9)))
     inputs = random_inputs(draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 4)), (rows, 3), size,
                            bias=draw(st.booleans()))
     return inputs, dict(padding=padding), draw(st.sampled_from([1, 60, 300, 2**21]))
@@ -349,7 +359,8 @@ def test_five_products_give_three_windows() -> None:
     interpolate_transposed(x.view(5, 1, 1), pixels.unbind())
     evaluate(w.view(3, 1, 1), filters.unbind())
     y = torch.empty(3, 1, 1).double()
-    evaluate_transposed(conv2d_winograd._divided(pixels * filters).unbind(), y.unbind())  # dividing the products by n is as good
+    products = conv2d_winograd._divided(pixels * filters)  # to divide them by n is as good as to divide the filters
+    evaluate_transposed(products.unbind(), y.unbind())
     torch.testing.assert_close(y.flatten(), torch.stack([w @ x[i:i + 3] for i in range(3)]))
 
 
@@ -370,6 +381,48 @@ def test_the_transforms_are_the_matrices_of_the_note() -> None:
         times[1:] += row[:4] * p
         times -= row * p * p
         torch.testing.assert_close(times, M)
+
+
+def rms_errors(x: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """Per column of the image, of Winograd and of torch.nn for images channels last, all in float32."""
+    x, weight = (t.float().contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    truth = F.conv2d(x.double(), weight.double(), padding=1)
+    found = {"ours": Winograd.apply(x, weight, None, _windows(x, weight, None, 1, 1, 1, 1)),
+             "theirs": F.conv2d(x, weight, padding=1)}
+    return {side: (y.double() - truth).square().mean((0, 1, 2)).sqrt() for side, y in found.items()} | {
+        "truth": truth.square().mean().sqrt()}
+
+
+@pytest.mark.parametrize("C", [64, 128, 256])
+def test_winograds_error_is_not_twice_torchs(C: int) -> None:
+    x, weight = random_inputs(2, C, C, (3, 3), (24, 24), bias=False)
+    errors = rms_errors(x.relu(), weight / (3 * C**0.5))
+    assert errors["ours"].square().mean() < 4 * errors["theirs"].square().mean()
+    assert errors["ours"].max() < 5e-7 * errors["truth"]
+
+
+def test_a_huge_pixel_costs_precision_up_to_two_columns_beyond_the_windows_that_see_it() -> None:
+    x, weight = random_inputs(2, 64, 64, (3, 3), (24, 24), bias=False)
+    x[..., 10] *= 1e4  # of the tile of windows 9, 10 and 11, and of the one before, which sees pixels 5 to 9, not
+    apart = (errors := rms_errors(x, weight / 24))["ours"] > 100 * errors["ours"][0]
+    assert apart.nonzero().flatten().tolist() == [9, 10, 11]
+    x[..., 11] *= 1e4  # is also the first pixel of the next tile, whose windows 12, 13 and 14 see pixels 11 to 15
+    apart = (errors := rms_errors(x, weight / 24))["ours"] > 100 * errors["ours"][0]
+    assert apart.nonzero().flatten().tolist() == [9, 10, 11, 12, 13, 14]
+
+
+def test_a_convolution_that_takes_winograd_equals_torch() -> None:
+    inputs = random_inputs(2, 64, 64, (3, 3), (50, 52))
+    assert conv2d(*[t.requires_grad_() for t in inputs], padding=1).grad_fn.name() == "WinogradBackward"
+    assert_same(bound(conv2d, padding=1), bound(F.conv2d, padding=1), *inputs)
+
+
+def test_winograd_is_for_a_cpu_and_not_for_torch_compile(monkeypatch) -> None:
+    x, weight = torch.empty(2, 64, 50, 52), torch.empty(64, 64, 3, 3)
+    windows = _windows(x, weight, None, 1, 1, 1, 1)
+    assert _winograd_pays(x, weight, windows) and not _winograd_pays(x.to("meta"), weight, windows)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not _winograd_pays(x, weight, windows)
 
 
 @pytest.mark.parametrize("C, size", [(64, (30, 40)), (128, (20, 27)), (256, (16, 16)), (512, (15, 20))])

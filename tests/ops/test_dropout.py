@@ -62,7 +62,8 @@ def test_a_quick_mask_drops_in_65536ths_and_enlarges_by_as_much(p):
     dropped = round(2**16 * p) / 2**16
     assert mask.shape == (3, 70_001) and mask.dtype is torch.bool
     assert scale == (1 / (1 - dropped) if dropped < 1 else 0)
-    assert (~mask).double().mean().item() == pytest.approx(dropped, abs=4 * math.sqrt(dropped * (1 - dropped) / 210_003))
+    four_sigma = 4 * math.sqrt(dropped * (1 - dropped) / mask.numel())
+    assert (~mask).double().mean().item() == pytest.approx(dropped, abs=four_sigma)
 
 
 def test_the_four_numbers_of_a_draw_are_independent_and_a_generator_begun_anew_draws_them_again():

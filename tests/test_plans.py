@@ -1,0 +1,62 @@
+"""benchmarks.plans: every plan that can is measured, the chosen one marked; where the figures were taken it pays."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import plans
+from benchmarks.plans import Case
+from scratch.ops.conv2d import conv2d
+
+RECORDED = Path(__file__).resolve().parents[1] / "benchmarks" / "plans.json"
+
+
+@pytest.mark.parametrize("case, names, chosen", [
+    (Case(1, 3, 20, 22, 4, 7, 2), {"Columns", "Shifted", "Rows"}, "Rows"),
+    (Case(1, 16, 12, 12, 8), {"Columns", "Shifted", "Winograd"}, "Shifted"),
+    (Case(1, 16, 9, 9, 80, stride=2), {"Columns", "Shifted"}, "Columns"),
+    (Case(1, 3, 12, 12, 8, dilation=2), {"Columns", "Shifted"}, "Columns"),
+])
+def test_every_plan_that_can_is_measured_beside_torch(case: Case, names: set, chosen: str) -> None:
+    result = plans.measure(case, 1)
+    assert result["seconds"].keys() == names | {"torch.nn"} and min(result["seconds"].values()) > 0
+    assert result["chosen"] == chosen
+    told = plans.line(result)
+    assert told.startswith(str(case)) and told.count("[") == 1
+    assert f"[{1e3 * result['seconds'][chosen]:.1f}]" in told
+
+
+def test_a_case_is_told_by_its_shapes() -> None:
+    assert str(Case(2, 3, 4, 5, 6, 7, 2)) == "3→6 7×7 /2, 2×4×5"
+    assert str(Case(2, 3, 4, 5, 6, dilation=2)) == "3→6 3×3 d2, 2×4×5"
+
+
+def test_the_table_is_printed_and_written(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(plans, "CASES", (Case(1, 16, 12, 12, 8),))
+    monkeypatch.setattr(sys, "argv", ["plans", "--repeats", "1", "--json", str(tmp_path / "f.json")])
+    plans.main()
+    (result,) = json.loads((tmp_path / "f.json").read_text())["results"]
+    assert plans.line(result) in capsys.readouterr().out
+
+
+def test_on_the_machine_of_the_figures_no_other_plan_would_have_been_a_fifth_faster() -> None:
+    results = json.loads(RECORDED.read_text(encoding="utf-8"))["results"]
+    assert [result["case"] for result in results] == [str(case) for case in plans.CASES]
+    for result in results:
+        fastest = min(seconds for name, seconds in result["seconds"].items() if name != "torch.nn")
+        assert result["seconds"][result["chosen"]] < 1.2 * fastest, plans.line(result)
+
+
+@pytest.mark.parametrize("case, one, other", [
+    ("3→64 7×7 /2, 2×256×256", "Rows", "Shifted"), ("512→512 3×3 /2, 2×30×40", "Columns", "Shifted"),
+    ("16→32 3×3 /2, 16×36×36", "Columns", "Shifted"), ("256→256 3×3, 2×16×16", "Winograd", "Columns"),
+    ("256→256 3×3, 1×16×16", "Winograd", "Columns"), ("128→128 3×3, 2×32×32", "Winograd", "Shifted"),
+    ("64→64 3×3, 2×32×32", "Winograd", "Shifted")])
+def test_the_notes_tell_the_measured_plans(case: str, one: str, other: str) -> None:
+    results = {result["case"]: result["seconds"] for result in json.loads(RECORDED.read_text("utf-8"))["results"]}
+    told = ", ".join(f"{plan} {1e3 * results[case][plan]:.1f}" for plan in (one, other))
+    assert f"{case}: {told}" in Path(conv2d.__code__.co_filename).read_text(encoding="utf-8")
