@@ -166,10 +166,17 @@ def run_all(shared: SharedStudy, jobs: int) -> dict[str, Any]:
 
 
 def note(shared: SharedStudy) -> dict[str, Any]:
-    """Write all that is known by now."""
+    """Write all that is known by now.
+
+    Another command may share the study, and have written of a newer trial since we read: so read again after writing,
+    until nothing has changed meanwhile. Whoever writes last has then seen all.
+    """
     results = summary(shared)
-    write(results, shared.out)
-    return results
+    while True:
+        write(results, shared.out)
+        written, results = results["trials"], summary(shared)
+        if results["trials"] == written:
+            return results
 
 
 def beginning(results: dict[str, Any], folder: Path) -> str:

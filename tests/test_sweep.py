@@ -18,6 +18,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import optuna
@@ -28,7 +29,7 @@ from commands import children, sweep_study, sweep_trial
 from commands.children import Children
 from commands.command_line import OTHER_COMMANDS
 from commands.search_space import changed, differing, parse_space, settings
-from commands.sweep import SweepArguments, evaluations, prepared, run_all, sweep
+from commands.sweep import SweepArguments, evaluations, note, prepared, run_all, sweep
 from commands.sweep_study import SharedStudy
 from commands.sweep_summary import importance, summary
 from commands.sweep_trial import Evaluations, Outcome, share_of_budget, train_flags
@@ -455,6 +456,14 @@ def test_several_commands_share_a_study_and_no_trial_is_done_twice(folder: Path)
         assert process.exitcode == 0
     assert sorted(trial for trial, *_ in starts()) == [f"trial_{number:04d}" for number in range(9)]
     assert [trial["state"] for trial in results()["trials"]] == ["complete"] * 9
+
+
+def test_what_another_command_tells_while_ours_writes_is_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([{"trials": ["running"]}, {"trials": ["complete"]}, {"trials": ["complete"]}])
+    written: list[dict] = []
+    monkeypatch.setattr("commands.sweep.summary", lambda shared: next(told))
+    monkeypatch.setattr("commands.sweep.write", lambda results, folder: written.append(results))
+    assert note(SimpleNamespace(out=Path("out"))) == written[-1] == {"trials": ["complete"]} and len(written) == 2
 
 
 def test_a_stopped_sweep_leaves_its_trial_saved_and_unfinished(folder: Path) -> None:
