@@ -21,13 +21,13 @@ milliseconds on two threads (`python -m benchmarks.ladder`, which also climbs th
 
                        forward   + backward   MB through memory, forward
     conv2d_naive       89 minutes             (its loops make 0.5 MFLOP/s)
-    conv2d_im2col      29.7      100.1       226
-    Columns            28.7      87.8        226        a backward written by hand keeps less
-    Shifted, whole     20.7      71.4        187        no k² copies, but k times through y
-    Shifted            19.3      61.7        69         … tile by tile, in the cache
-    the product alone  15.5                            at the 182 GFLOP/s of a large square one
-    Winograd           15.9      55.3        50         5/9 of the multiplications
-    torch.nn           13.1      43.5        20         oneDNN's own kernel; not a product
+    conv2d_im2col      29.7      100.1        226
+    Columns            28.7      87.8         226       a backward written by hand keeps less
+    Shifted, whole     20.7      71.4         187       no k² copies, but k times through y
+    Shifted            19.3      61.7         69        … tile by tile, in the cache
+    the product alone  15.5                             at the 182 GFLOP/s of a large square one
+    Winograd           15.9      55.3         50        5/9 of the multiplications
+    torch.nn           13.1      43.5         20        oneDNN's own kernel; not a product
 
 With more channels there is less to pass over for each product: 256 → 256, 2×30×40, takes 39.0 ms
 forward and backward by Winograd, 56.4 by Shifted and 42.1 in torch.nn.
@@ -173,8 +173,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
 def _winograd_pays(x: Tensor, weight: Tensor, windows: Windows) -> bool:
     """Is this a convolution that Winograd's plan can do, and does faster?
 
-    On a CPU: a GPU's passes over memory cost more than its products do, and these may be in TF32, whose rounding the
-    plan would enlarge. torch.compile writes copies where the plan writes into slices.
+    On a CPU, where it was measured; a GPU's products may be in TF32, whose rounding the plan would enlarge.
+    torch.compile writes copies where the plan writes into slices.
     """
     kernel, stride, padding, dilation, groups, (height, width) = windows
     can = kernel[1] == 3 and stride == dilation == (1, 1) and padding[0] < kernel[0] and padding[1] < 3 and groups == 1

@@ -58,13 +58,14 @@ class Shifted(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.windows = windows
         layout, O = layout_of(x, windows), weight.shape[0]
+        taps = taps_of(windows, layout)
         lists = {phase: _list(x, phase, windows, layout) for phase in _phases(windows)}
         filters = [part.T for part in _parts(weight, layout)]  # (run·C,O), one for each tap
         # Sums start at the bias: no pass to add it later. Without one, the first product finds nothing to add to.
         y = x.new_empty(layout.N, O) if bias is None else bias.repeat(layout.N, 1)
         for a, b in tiles(layout.N, weight, max(weight.shape[:2]), TILE, layout.q):
             for r, results in enumerate(y[a:b].view(-1, layout.q, O).unbind(1)):  # (n/q,O)
-                for i, (tap, part) in enumerate(zip(taps_of(windows, layout), filters)):
+                for i, (tap, part) in enumerate(zip(taps, filters)):
                     runs = _runs(lists[tap.phase], tap, a + r, b - a, windows, layout)
                     results.addmm_(runs, part, beta=0 if i == 0 and bias is None else 1)
         return _cut(y, x, windows, layout).contiguous().permute(0, 3, 1, 2)  # (B,O,H',W')
@@ -75,6 +76,7 @@ class Shifted(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         windows: Windows = ctx.windows
         layout, (B, C, H, W), O = layout_of(x, windows), x.shape, weight.shape[0]
+        taps = taps_of(windows, layout)
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         g = grad.new_zeros(layout.N, O)  # a straddling window was cut away, so its gradient is zero
         _cut(g, x, windows, layout).copy_(grad.permute(0, 2, 3, 1))  # (B,H',W',O), into its place in g
@@ -86,7 +88,7 @@ class Shifted(torch.autograd.Function):
         with as_in_forward(x):  # whoever calls backward() under autocast must not lower these products
             for a, b in tiles(layout.N, weight, max(weight.shape[:2]), TILE, layout.q):
                 for r, results in enumerate(g[a:b].view(-1, layout.q, O).unbind(1)):  # (n/q,O)
-                    for tap, part, grad_part in zip(taps_of(windows, layout), filters, grad_filters):
+                    for tap, part, grad_part in zip(taps, filters, grad_filters):
                         # y += runs·w: the gradient of one factor is g times the other
                         if need_x:
                             _runs(grad_lists[tap.phase], tap, a + r, b - a, windows, layout).addmm_(results, part)

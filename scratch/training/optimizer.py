@@ -156,11 +156,12 @@ def bunches(weights: list[Tensor], gradients: list[Tensor], m: list[Tensor], v: 
     bunch: tuple[list, list, list, list, list] = ([], [], [], [], [])
     room = BUNCH
     for *four, step in zip(weights, gradients, m, v, steps):
-        if four[0].dim() == 4 and four[0].numel() > BUNCH:  # filters lie channels last
-            four = [tensor.permute(0, 2, 3, 1) for tensor in four]
         pieces = [four]
-        if four[0].numel() > BUNCH and all(tensor.is_contiguous() for tensor in four):
-            pieces = list(zip(*(tensor.view(-1).split(BUNCH) for tensor in four)))
+        if four[0].numel() > BUNCH:
+            if four[0].dim() == 4:  # filters lie channels last
+                four = [tensor.permute(0, 2, 3, 1) for tensor in four]
+            if all(tensor.is_contiguous() for tensor in four):
+                pieces = list(zip(*(tensor.view(-1).split(BUNCH) for tensor in four)))
         for piece in pieces:
             room -= piece[0].numel()
             if room < 0 and bunch[4]:
