@@ -40,7 +40,7 @@ from commands.opening import generate_shapes, make_criterion, open_split, parame
 from commands.sheets import draw_sheet, shown_from
 from commands.train_arguments import TrainArguments, parse_finetune, parse_train
 from scratch.analysis.run_summary import summarise_log
-from scratch.analysis.whole_file import write_json
+from scratch.whole_file import write_json
 from scratch.config import TrainConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection

@@ -39,7 +39,7 @@ from commands.finetune import config_for, frozen_norm, recipe
 from commands.opening import resolve_device
 from scratch.analysis.comparison import LABELS, agreement_in_words, table, write
 from scratch.analysis.run_summary import changed_fields
-from scratch.analysis.whole_file import write_json
+from scratch.whole_file import write_json
 from scratch.config import PRESETS, Config
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import LAST, PREVIOUS

@@ -30,7 +30,7 @@ from commands.opening import generate_shapes, make_criterion, open_split, parame
 from commands.sheets import draw_sheet, shown_from
 from reference import ReferenceCriterion, ReferenceDetr
 from scratch.analysis.learning_curve import read_run
-from scratch.analysis.whole_file import write_json
+from scratch.whole_file import write_json
 from scratch.config import Config
 from scratch.data.check import check_dataset
 from scratch.data.coco import Classes, CocoDetection

@@ -17,6 +17,8 @@ MAY_IMPORT = {
     "scratch.convert": (),
     "scratch.download": (),
     "scratch.download_many": ("scratch.download",),
+    "scratch.whole_file": (),
+    "scratch.printable": (),
     "scratch.detector": ("scratch.config", "scratch.data", "scratch.evaluation", "scratch.model", "scratch.training",
                          "scratch.weights"),
     "scratch.weights": ("scratch.convert", "scratch.download", "scratch.training.checkpoint"),
@@ -27,10 +29,13 @@ MAY_IMPORT = {
     "scratch.evaluation": ("scratch.ops.boxes",),
     "scratch.analysis": (),
 }
+# Leaves that import nothing of the project: every room but the notes, the model and the objective may use them.
+LEAVES = ("scratch.whole_file", "scratch.printable")
 OURS = ("scratch", "reference", "benchmarks", "tests", "commands", "detr_scratch")
 # The notes and the configuration stand on the standard library, torch and numpy alone.
 PLAIN = {"scratch.ops": {"torch", "numpy"}, "scratch.config": set(), "scratch.convert": {"torch"},
-         "scratch.model": {"torch"}, "scratch.objective": {"torch"}}
+         "scratch.model": {"torch"}, "scratch.objective": {"torch"}, "scratch.whole_file": set(),
+         "scratch.printable": set()}
 
 
 def imported(source: str, module: str) -> set[str]:
@@ -54,7 +59,8 @@ def strangers(source: str, module: str) -> set[str]:
     """What the source of `module` imports of this project without being allowed to."""
     package = ".".join(module.split(".")[:2])
     ours = {name for name in imported(source, module) if within(name, OURS)}
-    return {name for name in ours if not within(name, (package, *MAY_IMPORT[package]))}
+    leaves = () if package in PLAIN else LEAVES
+    return {name for name in ours if not within(name, (package, *MAY_IMPORT[package], *leaves))}
 
 
 def module_name(path: Path) -> str:

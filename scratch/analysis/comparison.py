@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 
 from scratch.analysis.learning_curve import COLOURS
 from scratch.analysis.run_summary import number
-from scratch.analysis.whole_file import write_json
+from scratch.whole_file import write_json
 
 LABELS = {"ours": "ours", "torch_nn": "torch.nn", "fine_tuned": "fine-tuned"}
 MEANING = {"ours": "this project's layers, from nothing",

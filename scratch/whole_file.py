@@ -1,0 +1,54 @@
+"""whole_file: how does a process that is killed while it writes, or a full disk, leave no half file behind?
+
+    content ─▶ .NAME.partial.ENDING ─▶ NAME.ENDING     the last arrow is a rename: it happens completely or not at all
+
+Until then the former content stands under the name. An error removes the partial file; what a kill leaves of it is
+written over by the next writer. Everything that the project writes for a person goes through here (a checkpoint too,
+which also waits for the disk: training/checkpoint). Proven in tests/test_whole_file.py. Read: whole_file → write_json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+
+
+@contextmanager
+def whole_file(path: Path, advice: str = "free some space or name another place", several: bool = False,
+               ) -> Iterator[Path]:
+    """Yield the name of a partial file to write, in the folder of `path` and with its ending; rename it to `path` after.
+
+    advice    ends the error's sentence: what a person can do where the disk refuses
+    several   other processes may write the same file in the same moment: a name of this writer's own
+
+    Raises OSError that names `path` where it cannot be written (a full disk, no permission, a name that is too long), or
+    where something other than a regular file has that name (a device, a pipe, a folder): a rename would replace it.
+    """
+    path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # False, not an error, for a name that no file can have
+        raise OSError(f"{path} could not be written: it is {'a folder' if path.is_dir() else 'a device or a pipe'}, "
+                      "wanted a file's name")
+    own = f".{uuid.uuid4().hex}" if several else ""
+    partial = path.with_name(f".{path.stem[:50]}{own}.partial{path.suffix[:20]}")  # 255 bytes is the most of a name
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error.strerror or error}; {advice}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, **how: Any) -> None:
+    """Write a text (UTF-8) completely or not at all; `how` as for `whole_file`."""
+    with whole_file(path, **how) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, **how: Any) -> None:
+    """Write a JSON file completely or not at all; `how` as for `whole_file`."""
+    write_text(path, json.dumps(content) + "\n", **how)

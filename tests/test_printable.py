@@ -1,0 +1,24 @@
+"""What is shown of a stranger's text is text."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from scratch.printable import command, printable
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("red cell", "red cell"), ("naïve Ж 猫 🦝 👩‍🔬 \u3000", "naïve Ж 猫 🦝 👩‍🔬 \u3000"),
+    ("two\nlines", r"two\nlines"), ("\x1b[2J\x07", r"\x1b[2J\x07"), ("half \ud83d", r"half \ud83d"),
+    ("txt.\u202egpj", r"txt.\u202egpj"), ("a\u2028b", r"a\u2028b"), ("\x9b31m", r"\x9b31m"), (17, "17"),
+])
+def test_control_characters_are_written_out_and_letters_stay(text, shown):
+    assert printable(text) == shown
+    printable(text).encode("utf-8")
+
+
+def test_a_command_is_read_by_a_shell_as_the_words_that_it_was_made_of():
+    words = ["python", "detr_scratch.py", "analyze", "my run (1)", "it's", "$HOME", ""]
+    assert shlex.split(command(*words)) == words
