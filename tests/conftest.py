@@ -1,4 +1,8 @@
-"""conftest: what every test may lean on: a fixed seed, and the shared real data where it is at hand."""
+"""conftest: what every test may lean on: a fixed seed, golden values, and pictures.
+
+    in every clone          golden_dir   bccd_dir (eight photographs)   coco_dir (drawn, in COCO's form)
+    where it is at hand     bccd_whole_dir   coco_tiny_dir: real sets of many megabytes
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests import golden
+from tests.drawn_coco import draw_coco
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Golden values and real photographs are not part of the project; they lie beside a developer's checkout.
+# Whole sets of photographs are not part of the project; they may lie beside a checkout.
 SHARED = Path(os.environ.get("DETR_SHARED", REPOSITORY.parent / "shared"))
 
 settings.register_profile("suite", max_examples=25, deadline=None, derandomize=True,
@@ -26,20 +33,33 @@ def fixed_seed() -> None:
 def _shared(name: str) -> Path:
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"{name} is not beside this checkout (set DETR_SHARED to the folder that holds it)")
+        pytest.skip(f"the data set {name}, of many megabytes, is not beside this checkout (set DETR_SHARED to the "
+                    "folder that holds it)")
     return path
 
 
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
     """The folder of values that the official DETR computed."""
-    return _shared("golden")
+    return golden.FOLDER
 
 
 @pytest.fixture(scope="session")
 def bccd_dir() -> Path:
-    """A real COCO-format set: 364 photographs of blood cells, 3 classes, splits train/ val/ test/."""
+    """A real COCO-format set: eight photographs of blood cells, 3 classes, splits train/ val/ test/."""
+    return REPOSITORY / "tests" / "photographs" / "bccd"
+
+
+@pytest.fixture(scope="session")
+def bccd_whole_dir() -> Path:
+    """The set that those eight are of: 364 photographs."""
     return _shared("data/bccd")
+
+
+@pytest.fixture(scope="session")
+def coco_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 + 40 drawn pictures, laid out as the full COCO 2017: 80 classes, crowds, outlines."""
+    return draw_coco(tmp_path_factory.mktemp("drawn_coco") / "coco")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""download: COCO, or ten classes of it, from a server on this machine that lays coco_tiny out as COCO's host does."""
+"""download: COCO, or ten classes of it, from a server on this machine that lays a small COCO out as COCO's host does."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def zipped(files: dict[str, Path]) -> bytes:
 
 
 @pytest.fixture
-def server(coco_tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(coco_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(downloading, "PAUSE", 0.0)
     with serving(monkeypatch) as server:
         names = [f"annotations/instances_{split}2017.json" for split in ("train", "val")]
-        server.files[ARCHIVE] = zipped({name: coco_tiny_dir / name for name in names})
-        server.folders = {f"/{split}2017/": coco_tiny_dir / f"{split}2017" for split in ("train", "val")}
+        server.files[ARCHIVE] = zipped({name: coco_dir / name for name in names})
+        server.folders = {f"/{split}2017/": coco_dir / f"{split}2017" for split in ("train", "val")}
         yield server
 
 
@@ -50,17 +50,17 @@ def subset_of(server: Server, out: Path, **changes: Any) -> DownloadArguments:
     return DownloadArguments("coco-subset", out, server.address, **{**FEW, **changes})
 
 
-def test_a_subset_is_fetched_whole_and_training_takes_it(server, coco_tiny_dir, tmp_path, capsys):
+def test_a_subset_is_fetched_whole_and_training_takes_it(server, coco_dir, tmp_path, capsys):
     out = tmp_path / "few"
     download(subset_of(server, out))
     for split, count in (("train", 12), ("val", 7)):
-        source = json.loads((coco_tiny_dir / "annotations" / f"instances_{split}2017.json").read_text())
+        source = json.loads((coco_dir / "annotations" / f"instances_{split}2017.json").read_text())
         made = json.loads(annotations_of(out, split).read_text())
         expected = choose(source, TEN_CLASSES, count)
         assert [image["id"] for image in made["images"]] == [image["id"] for image in expected["images"]]
         assert made["annotations"] == [without_outline(dict(a)) for a in expected["annotations"]]
         for image in made["images"]:
-            original = coco_tiny_dir / f"{split}2017" / image["file_name"]
+            original = coco_dir / f"{split}2017" / image["file_name"]
             assert (out / f"{split}2017" / image["file_name"]).read_bytes() == original.read_bytes()
     assert len(images_asked(server)) == 19  # those images, and no others
     assert not (out / ARCHIVE.rpartition("/")[2]).exists()
@@ -97,7 +97,7 @@ def test_a_subset_that_was_broken_off_is_no_data_set_yet_and_goes_on(server, tmp
     assert len(json.loads(annotations_of(out, "train").read_text())["images"]) == 12
 
 
-def test_another_subset_or_another_set_in_the_folder_is_left_alone(server, coco_tiny_dir, tmp_path):
+def test_another_subset_or_another_set_in_the_folder_is_left_alone(server, coco_dir, tmp_path):
     download(subset_of(server, tmp_path / "few"))
     with pytest.raises(ValueError, match="holds another subset.*name another --out"):
         download(subset_of(server, tmp_path / "few", train=13))
@@ -122,7 +122,7 @@ def test_a_folder_that_was_begun_for_all_of_coco_takes_no_subset(server, tmp_pat
 
 
 @pytest.mark.parametrize("what_comes", ["a login page", "another image", "half of it", "nothing"])
-def test_an_image_that_is_none_is_not_kept_and_the_command_again_brings_it(server, coco_tiny_dir, tmp_path, what_comes):
+def test_an_image_that_is_none_is_not_kept_and_the_command_again_brings_it(server, coco_dir, tmp_path, what_comes):
     download(subset_of(server, tmp_path / "other"))
     victim, other = sorted((tmp_path / "other" / "train2017").glob("*.jpg"))[:2]
     whole = victim.read_bytes()
@@ -174,8 +174,8 @@ def test_a_misspelt_class_can_be_put_right_in_the_same_folder(server, tmp_path):
 
 @pytest.mark.parametrize("what, path", [("coco-subset", ARCHIVE), ("coco", ARCHIVE), ("coco", "/zips/train2017.zip"),
                                         ("coco", "/zips/val2017.zip")])
-def test_an_archive_that_is_none_is_removed_and_fetched_again(server, coco_tiny_dir, tmp_path, what, path):
-    serve_images(server, coco_tiny_dir)
+def test_an_archive_that_is_none_is_removed_and_fetched_again(server, coco_dir, tmp_path, what, path):
+    serve_images(server, coco_dir)
     good, server.files[path] = server.files[path], b"<html>please log in</html>"
     arguments = DownloadArguments(what, tmp_path / "out", server.address, **FEW)
     archive = tmp_path / "out" / path.rpartition("/")[2]
@@ -188,16 +188,16 @@ def test_an_archive_that_is_none_is_removed_and_fetched_again(server, coco_tiny_
     assert server.asked[0][0] == path and annotations_of(tmp_path / "out", "val").exists()
 
 
-def serve_images(server: Server, coco_tiny_dir: Path) -> None:
+def serve_images(server: Server, coco_dir: Path) -> None:
     """Archives of five images for each split, as `download coco` wants them."""
     for split in ("train", "val"):
-        images = sorted((coco_tiny_dir / f"{split}2017").iterdir())[:5]
+        images = sorted((coco_dir / f"{split}2017").iterdir())[:5]
         server.files[f"/zips/{split}2017.zip"] = zipped({f"{split}2017/{path.name}": path for path in images})
 
 
-def test_all_of_coco_is_fetched_unpacked_and_goes_on_where_it_was(server, coco_tiny_dir, tmp_path):
+def test_all_of_coco_is_fetched_unpacked_and_goes_on_where_it_was(server, coco_dir, tmp_path):
     out = tmp_path / "coco"
-    serve_images(server, coco_tiny_dir)
+    serve_images(server, coco_dir)
     server.statuses["/zips/val2017.zip"] = [404]
     arguments = DownloadArguments("coco", out, server.address)
     with pytest.raises(OSError, match="404"):
@@ -209,16 +209,16 @@ def test_all_of_coco_is_fetched_unpacked_and_goes_on_where_it_was(server, coco_t
     for split in ("train", "val"):
         assert len(list((out / f"{split}2017").glob("*.jpg"))) == 5
         name = f"annotations/instances_{split}2017.json"
-        assert (out / name).read_bytes() == (coco_tiny_dir / name).read_bytes()
+        assert (out / name).read_bytes() == (coco_dir / name).read_bytes()
     assert not list(out.glob("*.zip")) and not list(out.rglob("*.partial"))
     server.asked.clear()
     download(arguments)
     assert server.asked == []
 
 
-def test_what_a_killed_call_left_of_the_archives_is_removed(server, coco_tiny_dir, tmp_path):
+def test_what_a_killed_call_left_of_the_archives_is_removed(server, coco_dir, tmp_path):
     out = tmp_path / "coco"
-    serve_images(server, coco_tiny_dir)
+    serve_images(server, coco_dir)
     download(DownloadArguments("coco", out, server.address))
     for name in ("train2017.zip", "val2017.zip", ARCHIVE.rpartition("/")[2]):
         (out / name).write_bytes(b"19 GB")
@@ -226,9 +226,9 @@ def test_what_a_killed_call_left_of_the_archives_is_removed(server, coco_tiny_di
     assert not list(out.glob("*.zip"))
 
 
-def test_the_boxes_of_a_set_are_counted_without_its_outlines(server, coco_tiny_dir, tmp_path, monkeypatch, capsys):
+def test_the_boxes_of_a_set_are_counted_without_its_outlines(server, coco_dir, tmp_path, monkeypatch, capsys):
     out = tmp_path / "coco"
-    serve_images(server, coco_tiny_dir)
+    serve_images(server, coco_dir)
     download(DownloadArguments("coco", out, server.address))
     first, dropped = capsys.readouterr().out, []
     monkeypatch.setattr(module, "without_outline", lambda entry: dropped.append("segmentation" in entry)

@@ -110,13 +110,13 @@ def test_published_weights_are_judged_in_float32(server):
     assert load("detr_r50", "cpu").config.train.precision == "float32"
 
 
-def test_an_official_r50_is_judged_as_the_checkpoint_that_it_becomes(golden_dir, coco_tiny_dir, tmp_path, monkeypatch):
+def test_an_official_r50_is_judged_as_the_checkpoint_that_it_becomes(golden_dir, coco_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shapes = json.loads((golden_dir / "detr_resnet50.json").read_text())["state_dict"]
     official = tmp_path / NAMED["detr_r50"].rpartition("/")[2]
     torch.save({"model": golden.weights(shapes)}, official)
     convert(ConvertArguments(str(official), tmp_path / "ours.pt", to="ours"))
-    flags = ["--data", coco_tiny_dir, "--short-side", "64", "--max-size", "96", "--limit-val", "2"]
+    flags = ["--data", coco_dir, "--short-side", "64", "--max-size", "96", "--limit-val", "2"]
     ours, theirs = figures("ours.pt", *flags), figures(official, *flags)
     assert {**ours, "images_per_second": 0} == {**theirs, "images_per_second": 0}
     assert theirs["losses"]["loss"] > 0 and "person" in theirs["per_class"]

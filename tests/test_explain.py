@@ -251,14 +251,20 @@ def test_below_the_threshold_of_the_checkpoint_the_surest_is_explained_and_that_
     assert len(record.about["detections"]) == 1 and len(record.points) == 4 + 1
 
 
-def test_a_photograph_keeps_its_shape_and_its_cells(checkpoint: Path, tmp_path: Path, coco_tiny_dir: Path,
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_photograph_keeps_its_shape_and_its_cells(turned: bool, checkpoint: Path, tmp_path: Path, bccd_dir: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands.explain, "draw", lambda path: [])
-    photograph = sorted((coco_tiny_dir / "val2017").glob("*.jpg"))[0]
+    photograph = sorted((bccd_dir / "val").glob("*.jpg"))[0]
+    if turned:
+        with Image.open(photograph) as image:
+            photograph = tmp_path / "turned.png"
+            image.transpose(Image.Transpose.ROTATE_90).save(photograph)
     run(checkpoint, image=photograph, out=tmp_path)
     record = Explanation.load(tmp_path / f"{photograph.stem}.npz")
     width, height = record.about["size"]
     rows, columns = record.places.shape[-2:]
+    assert (width, height) == ((480, 640) if turned else (640, 480))
     assert (rows < columns) == (height < width) and record.pixels(100).shape[:2].index(100) == int(width > height)
 
 

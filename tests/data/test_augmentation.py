@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 import random
@@ -301,9 +302,10 @@ def test_a_split_larger_than_the_memory_for_it_is_decoded_anew(coco_set, monkeyp
 def test_real_photographs_keep_their_boxes_within_the_picture_under_everything_at_once(bccd_dir):
     config = DataConfig(data=str(bccd_dir), short_side=61, max_size=103, augment="zoom", turns=True, colour=0.3,
                         mosaic=0.5, mixup=0.5)
-    dataset = CocoDetection(*find_splits(config)["train"], Augmentation.for_training(config), limit=23)
-    for index in range(23):
-        pixels, target = dataset[(0, index)]
+    dataset = CocoDetection(*find_splits(config)["train"], Augmentation.for_training(config))
+    assert len(dataset) == 5
+    for epoch, index in itertools.product(range(5), range(5)):
+        pixels, target = dataset[(epoch, index)]
         corners = torch.cat((target["boxes"][:, :2] - target["boxes"][:, 2:] / 2,
                              target["boxes"][:, :2] + target["boxes"][:, 2:] / 2))
         assert min(pixels.shape[1:]) == 61 and len(target["boxes"]) == len(target["labels"]) > 0

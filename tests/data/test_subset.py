@@ -83,8 +83,8 @@ def test_an_unknown_class_and_an_empty_choice_are_refused():
         choose(document(PEOPLE), ("car",), 0)
 
 
-def test_the_ten_classes_are_cocos(coco_tiny_dir):
-    whole = json.loads((coco_tiny_dir / "annotations" / "instances_val2017.json").read_text())
+def test_the_ten_classes_are_cocos(coco_dir):
+    whole = json.loads((coco_dir / "annotations" / "instances_val2017.json").read_text())
     part = choose(whole, TEN_CLASSES, 30)
     assert len(TEN_CLASSES) == 10 == len(part["categories"]) and len(part["images"]) == 30
     assert {c["name"] for c in part["categories"]} == set(TEN_CLASSES)

@@ -14,7 +14,7 @@ from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.error_analysis import KINDS, SPECIAL, Errors, analyse_errors, find_errors, mended
 from scratch.evaluation.matching import Matches, coco_evaluation, matches_of
 from tests.evaluation.test_coco_eval import CATEGORY_IDS, truth_of
-from tests.evaluation.test_matching import photographs, results_for, split_of
+from tests.evaluation.test_matching import pictures_of_coco, results_for, split_of
 
 ANT, BEE = 3, 7
 WHOLE = (0, 0, 10, 10)  # where the one object of each image is; (0, 0, 10, n) overlaps it with an IoU of n/10
@@ -235,8 +235,8 @@ def test_matching_the_mended_detections_again_moves_no_other_one(kind: str) -> N
     assert analysis["cost"][kind] > 0
 
 
-def test_ap50_is_the_evaluators_and_no_mending_costs_anything_on_real_photographs(coco_tiny_dir: Path) -> None:
-    truth, ids = photographs(coco_tiny_dir)
+def test_ap50_is_the_evaluators_and_no_mending_costs_anything_on_real_pictures_of_coco(coco_dir: Path) -> None:
+    truth, ids = pictures_of_coco(coco_dir)
     results = results_for(truth, ids, jitter=0.2, extra=3)
     evaluator = CocoEvaluator(truth, ids, tuple(map(str, ids)))
     evaluator.results = results

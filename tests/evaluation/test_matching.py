@@ -35,8 +35,8 @@ def split_of(boxes: dict[int, list[tuple]], said: dict[int, list[tuple]],
                    for image, entries in said.items() for category, box, score in entries]
 
 
-def photographs(folder: Path, most: int = 20) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """The first photographs of COCO's validation split, and the ids of its 80 categories."""
+def pictures_of_coco(folder: Path, most: int = 20) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The first pictures of COCO's validation split, and the ids of its 80 categories."""
     truth = json.loads((folder / "annotations/instances_val2017.json").read_text())
     images = truth["images"][:most]
     known = {image["id"] for image in images}
@@ -59,8 +59,8 @@ def test_ap_is_that_of_the_evaluator(jitter: float, extra: int) -> None:
                 [summary["per_class"][n][name] for n in NAMES], abs=1e-12)
 
 
-def test_ap_of_real_photographs_with_crowds_is_that_of_the_evaluator(coco_tiny_dir: Path) -> None:
-    truth, ids = photographs(coco_tiny_dir)
+def test_ap_of_eighty_classes_with_crowds_is_that_of_the_evaluator(coco_dir: Path) -> None:
+    truth, ids = pictures_of_coco(coco_dir)
     assert any(annotation["iscrowd"] for annotation in truth["annotations"])
     results = results_for(truth, ids, jitter=0.1, extra=4, crowds=True)
     evaluator = CocoEvaluator(truth, ids, tuple(map(str, ids)))

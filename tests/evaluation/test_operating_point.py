@@ -12,7 +12,7 @@ from scratch.evaluation.matching import Matches, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import (
     FALLBACK, best_threshold, confusion_matrix, errors_by_class, errors_by_image,
 )
-from tests.evaluation.test_matching import photographs, results_for, split_of
+from tests.evaluation.test_matching import pictures_of_coco, results_for, split_of
 
 ANT, BEE = 3, 7
 WHOLE, ELSEWHERE = (0, 0, 10, 10), (50, 50, 10, 10)
@@ -124,8 +124,8 @@ def test_what_is_left_takes_the_object_that_it_overlaps_most() -> None:
     assert confusion_matrix(truth, results, shown, (ANT, BEE)).tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
 
 
-def test_rows_sum_to_the_objects_and_columns_to_what_was_said(coco_tiny_dir: Path) -> None:
-    truth, ids = photographs(coco_tiny_dir)
+def test_rows_sum_to_the_objects_and_columns_to_what_was_said(coco_dir: Path) -> None:
+    truth, ids = pictures_of_coco(coco_dir)
     results = results_for(truth, ids, jitter=0.2, extra=3, crowds=True)
     shown = matches_of(coco_evaluation(truth, results)).shown(0.3)
     matrix, table = confusion_matrix(truth, results, shown, ids), errors_by_class(truth, results, shown)
