@@ -1,7 +1,8 @@
-# make demo    train and evaluate the detector with its defaults      (ARGS="--preset tiny --epochs 3" to change them)
-# make test    every test
-# make charts  draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
-# make clean   remove the environment and the caches; runs/ and data/ stay
+# make demo            train and evaluate the detector with its defaults      (ARGS="--preset tiny --epochs 3" to change them)
+# make test            every test
+# make test-machines   every test, as other processors, thread counts, hashes and orders would run it (ARGS="order --seed 7": one)
+# make charts          draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
+# make clean           remove the environment and the caches; runs/ and data/ stay
 #
 # The first call makes .venv and installs into it. PYTHON=python3.12 chooses the interpreter. On Linux, pip may take the
 # CUDA build of torch; where there is no GPU, PyTorch's installation page names the index of the small CPU build, to be set
@@ -14,13 +15,16 @@ READY   := $(VENV)/.ready
 WORKERS ?= 2
 THREADS ?= 1
 
-.PHONY: demo test charts clean
+.PHONY: demo test test-machines charts clean
 
 demo: $(READY)
 	$(VENV)/bin/python detr_scratch.py $(ARGS)
 
 test: $(READY)
 	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-machines: $(READY)
+	$(VENV)/bin/python -m tests.machines --workers $(WORKERS) $(ARGS)
 
 charts: $(READY)
 	$(VENV)/bin/python -m commands.redraw $(ARGS)
