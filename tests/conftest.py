@@ -1,7 +1,7 @@
 """conftest: what every test may lean on: a fixed seed, golden values, and pictures.
 
     in every clone          golden_dir   bccd_dir (eight photographs)   coco_dir (drawn, in COCO's form)
-    where it is at hand     bccd_whole_dir   coco_tiny_dir: real sets of many megabytes
+    where it is at hand     coco_tiny_dir: a real set of many megabytes
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests import golden
 from tests.drawn_coco import draw_coco
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Whole sets of photographs are not part of the project; they may lie beside a checkout.
+# A set of many megabytes is not part of the project; it may lie beside a checkout.
 SHARED = Path(os.environ.get("DETR_SHARED", REPOSITORY.parent / "shared"))
 
 settings.register_profile("suite", max_examples=25, deadline=None, derandomize=True,
@@ -48,12 +48,6 @@ def golden_dir() -> Path:
 def bccd_dir() -> Path:
     """A real COCO-format set: eight photographs of blood cells, 3 classes, splits train/ val/ test/."""
     return REPOSITORY / "tests" / "photographs" / "bccd"
-
-
-@pytest.fixture(scope="session")
-def bccd_whole_dir() -> Path:
-    """The set that those eight are of: 364 photographs."""
-    return _shared("data/bccd")
 
 
 @pytest.fixture(scope="session")

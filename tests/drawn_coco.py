@@ -3,7 +3,8 @@
     annotations/instances_{train,val}2017.json   80 classes behind 90 ids, outlines, crowds as run lengths, urls
     {train,val}2017/000000000137.jpg             pictures of noise, each of its own size
 
-Each picture shows one of the ten classes of the subset, and two others; every seventh has a crowd.
+Each picture shows one of the ten classes of the subset, and two others; every seventh has a crowd, every fifth a large
+object.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scratch.data.coco_names import COCO_NAMES
 from scratch.data.subset import TEN_CLASSES
 
 COUNT = 40  # pictures of a split
-EVERY_CROWD = 7
+EVERY_CROWD, EVERY_LARGE = 7, 5
 
 
 def draw_coco(folder: Path) -> Path:
@@ -37,8 +38,8 @@ def draw_coco(folder: Path) -> Path:
 def _document(number: int) -> dict[str, Any]:
     ids = {name: i for i, name in enumerate(COCO_NAMES) if name != "-"}
     document: dict[str, Any] = {
-        "info": {"description": "drawn, in the form of COCO 2017", "year": 2017}, "licenses": [{"id": 1, "name": "none"}],
-        "images": [], "annotations": [],
+        "info": {"description": "drawn, in the form of COCO 2017", "year": 2017},
+        "licenses": [{"id": 1, "name": "none"}], "images": [], "annotations": [],
         "categories": [{"id": i, "name": name, "supercategory": "thing"} for name, i in ids.items()]}
     every, draw = list(ids.values()), np.random.RandomState(number)
     for k in range(COUNT):
@@ -50,6 +51,8 @@ def _document(number: int) -> dict[str, Any]:
         for n, category in enumerate(shown):
             x, y = draw.uniform(0, width / 2), draw.uniform(0, height / 2)
             w, h = draw.uniform(5, width / 2), draw.uniform(5, height / 2)
+            if n == 1 and k % EVERY_LARGE == 0:  # in COCO's measure an object is large from 96² pixels on
+                x, y, w, h = 2, 2, width - 4, height - 4
             x, y, w, h = (round(float(value), 2) for value in (x, y, w, h))
             crowd = int(n == 2 and k % EVERY_CROWD == 0)
             outline = ({"counts": [int(x * height), 17], "size": [height, width]} if crowd

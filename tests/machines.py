@@ -48,7 +48,7 @@ VARIATIONS = {
     "aten-avx512": Variation("one with AVX-512", {"ATEN_CPU_CAPABILITY": "avx512"}, wants="AVX512"),
     "onednn-sse41": Variation("one with SSE4.1 alone, in oneDNN", {"ONEDNN_MAX_CPU_ISA": "SSE41"}, wants="x86"),
     "onednn-avx2": Variation("one with AVX2, in oneDNN", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, wants="x86"),
-    "mkl-compatible": Variation("MKL's path that is the same on all processors", {"MKL_CBWR": "COMPATIBLE"}, wants="x86"),
+    "mkl-compatible": Variation("MKL's path for every processor", {"MKL_CBWR": "COMPATIBLE"}, wants="x86"),
     "two-threads": Variation("two threads in each process", {"OMP_NUM_THREADS": "2"}),
     "hashes": Variation("another order of sets of texts", {"PYTHONHASHSEED": "{seed}"}),
     "order": Variation("another order of the files, and of the tests in each", {},
@@ -109,8 +109,8 @@ def run(name: str, seed: int, workers: int, more: Sequence[str]) -> Outcome:
     """One variation; what pytest prints is passed on as it comes."""
     variables, words = command(name, seed, workers, more)
     settings = "".join(f"{key}={value} " for key, value in variables.items())
-    print(f"\n== {name}: {VARIATIONS[name].shows}\n== {settings}{shlex.join(words)}\n== again: {again(name, seed, more)}",
-          flush=True)
+    print(f"\n== {name}: {VARIATIONS[name].shows}\n== {settings}{shlex.join(words)}\n"
+          f"== again: {again(name, seed, more)}", flush=True)
     began, last = time.perf_counter(), ""
     with subprocess.Popen(words, cwd=REPOSITORY, env=environment(variables), stdout=subprocess.PIPE, text=True,
                           encoding="utf-8", errors="replace") as process:
@@ -132,8 +132,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         rows.append([outcome.name, str(outcome.counts.get("passed", 0)), str(failed),
                      str(outcome.counts.get("skipped", 0)), f"{outcome.seconds:.0f}"])
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    return "\n".join(" ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-                     for row in rows)
+    lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))] for row in rows]
+    return "\n".join(map(" ".join, lines))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -165,7 +165,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         print(f"\n{table(outcomes)}")
     bad = [outcome for outcome in outcomes if outcome.status]
     if bad:
-        sys.exit("error: the suite fails in " + "; ".join(f"{outcome.name} (again: {outcome.again})" for outcome in bad))
+        said = [f"{outcome.name} (again: {outcome.again})" for outcome in bad]
+        sys.exit(f"error: the suite fails in {'; '.join(said)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""download: COCO, or ten classes of it, from a server on this machine that lays a small COCO out as COCO's host does."""
+"""download: COCO, or ten classes of it, from a server on this machine that has a small one as COCO's host has it."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_the_entropy_of_looking_everywhere_is_one_and_of_one_key_nought() -> Non
 
 
 def test_the_undivided_entropy_is_that_of_the_scores_times_the_root_of_the_width() -> None:
-    scores = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    scores = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0)).double()
     scores[1, :, :, 4:] = -math.inf
     pad_mask = torch.zeros(2, 7, dtype=torch.bool)
     pad_mask[1, 4:] = True
