@@ -234,9 +234,9 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bccd_dir: Path) -> li
 def test_weights_that_do_not_come_end_the_command_with_an_error_and_no_run(host, words, flags, tmp_path, monkeypatch):
     monkeypatch.setenv("DETR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "PAUSE", 0.0)
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    with serving(monkeypatch) as server:
+    with socket.socket() as taken, serving(monkeypatch) as server:
+        taken.bind(("127.0.0.1", 0))  # a port that is taken, where nobody listens: no other program can get it meanwhile
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
         url = f"{server.address if host == 'there' else nobody}/detr-r50-e632da11.pth"
         monkeypatch.setitem(NAMED, "detr_r50", url)
         with pytest.raises(SystemExit) as end:

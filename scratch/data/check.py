@@ -90,7 +90,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         problems += _crowded(annotations, file, num_queries)
         paths = [folder / name for name in annotations.file_names.tolist()]
         problems += _look_at_images(paths, annotations, split, decode)
-        for path in set(paths):
+        for path in dict.fromkeys(paths):  # each once, in the file's order, which a set would shuffle anew each time
             if path.is_file():
                 by_bytes[path.stat().st_size].append((split, path))
     return Report(tuple(lines), tuple(problems + _shared_between_splits(by_bytes)))

@@ -191,6 +191,14 @@ def test_one_image_in_two_splits_is_noted_whatever_its_name(sound):
     assert _kinds(report) == ["same image in two splits"]
 
 
+def test_what_is_in_two_splits_is_told_in_the_order_of_the_annotations(sound):
+    for id in range(10, 22):
+        sound.image("train", id)
+        sound.image("val", 100 + id, Image.open(sound.root / "train" / f"{id:04d}.png"))
+    told = [problem.where for problem in _check(sound).problems]
+    assert told == [str(sound.root / "train" / f"{id:04d}.png") for id in range(10, 22)]
+
+
 def test_the_quick_pass_looks_at_the_splits_and_images_that_a_run_uses(sound):
     sound.image("test", 8).unlink()
     sound.image("train", 9).unlink()
