@@ -176,7 +176,7 @@ def test_a_stop_asks_a_run_to_end_until_when_no_other_may_write_there_and_lets_n
     program, output = tmp_path / "program.py", tmp_path / "output.txt"
     program.write_text("import signal, sys, time\n"
                        "signal.signal(signal.SIGTERM, lambda *_: print('saved', flush=True) or sys.exit(0))\n"
-                       "print(sys.argv[1], flush=True)\ntime.sleep(30)")
+                       "print(sys.argv[1], flush=True)\ntime.sleep(300)")
     monkeypatch.setattr("commands.children.COMMAND_LINE", program)
     monkeypatch.setattr("commands.children.PATIENCE", 0)
     children = Children(threads=1)
@@ -187,7 +187,7 @@ def test_a_stop_asks_a_run_to_end_until_when_no_other_may_write_there_and_lets_n
         with pytest.raises(RuntimeError, match="still written to"):  # as if its command had been killed
             Children(threads=1).run(["second"], output)
         children.stop(terminate=True)
-        assert first.result(timeout=60) is True
+        assert first.result(timeout=240) is True
     assert children.run(["later"], output) is False and output.read_text() == "begun\nsaved\n"
 
 

@@ -247,7 +247,7 @@ def test_two_processes_fetch_a_file_once(server, tmp_path):
     server.pause = 0.02
     both = [in_a_process("fetch(a[0], Path(a[1]), a[2])", server.url("/a.bin"), tmp_path / "a.bin", SHA)
             for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in both]
+    outputs = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert (tmp_path / "a.bin").read_bytes() == BODY and server.sent == len(BODY)
 

@@ -1,6 +1,6 @@
 """On the official DETR's weights the detector computes what the official DETR computes, forwards and backwards.
 
-The tolerances stand in tests/golden/__init__.py: ten times the stored values' own distance from float64.
+The tolerances stand in tests/golden/__init__.py: about ten times the stored values' own distance from float64.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def steps_of(folder: Path) -> list[dict]:
 
 
 def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
-    deadline = time.time() + 120
+    deadline = time.time() + 240
     while max((r["step"] for r in steps_of(folder)), default=0) < step:
         assert time.time() < deadline and process.poll() is None, process.stdout.read()
         time.sleep(0.01)
@@ -132,5 +132,5 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(uninterru
 
 def test_training_into_a_folder_that_holds_a_run_is_refused(uninterrupted: Path) -> None:
     process = start(uninterrupted, *FLAGS)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode != 0 and "already holds a run" in output and "Traceback" not in output

@@ -409,7 +409,7 @@ def in_a_process(call: Callable[[], Any], pause: float) -> multiprocessing.Proce
 
 
 def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -77,7 +77,7 @@ def opened(page: Path, *flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
          f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=20000", *flags, page.as_uri()],
-        capture_output=True, text=True, timeout=120)
+        capture_output=True, text=True, timeout=240)
 
 
 def visited(page: Path, size: str) -> dict[str, Any]:

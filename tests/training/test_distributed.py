@@ -91,7 +91,7 @@ def ranks(tmp_path_factory) -> list[dict]:
     out = tmp_path_factory.mktemp("ranks")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*torchrun, __file__, out], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*torchrun, __file__, out], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
