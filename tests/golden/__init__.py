@@ -17,8 +17,9 @@ from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parent
 NAMES = ("detr_resnet50", "detr_resnet50_dc5", "detr_resnet101")
-# About ten times the stored values' own distance from float64 (recompute.py shows it): what a faithful implementation stays within. The norms'
-# distance is relative; post_scores are probabilities, held as logits are; post_boxes are pixels of a 640 wide image.
+# About ten times the stored values' own distance from float64 (recompute.py shows it): what a faithful implementation
+# stays within. The norms' distance is relative; post_scores are held as logits are; post_boxes are pixels of an image
+# 640 wide.
 LOGITS, BOXES, LOSSES, NORMS = 5e-5, 4e-6, 2e-4, 1.1e-3
 PIXELS = 640 * BOXES
 # The first decoder layer's input is zero, so the gradient of what its queries and keys are made of is rounding noise.
