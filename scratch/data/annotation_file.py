@@ -120,7 +120,7 @@ def _not_json(content: bytes, error: json.JSONDecodeError) -> str:
     where = f"{error.msg} in line {error.lineno}, column {error.colno}"
     if error.msg == "Extra data":
         objects = "one object a line" if "\n" in text[:at] else "a second one follows the first"
-        return (f"is JSON lines or several files in one ({objects}; {where}): wanted one JSON object; {_WANTED}")
+        return (f"is not one JSON object, but JSON lines or several files in one ({objects}; {where}); {_WANTED}, all in one object")
     if text[at:at + 1] == "'":
         return f"is written with single quotes, as Python prints a dict ({where}): write it with json.dump"
     if text.lstrip()[:1] not in ("{", "["):

@@ -74,8 +74,7 @@ class Report:
 
 
 # What an evaluation tells of its data beside the figures.
-OF_EVALUATION = ("no box to find", "more boxes than COCO counts", "same file twice", "same box twice",
-                 "boxes perhaps in another form")
+OF_EVALUATION = ("no box to find", "more boxes than COCO counts", "best possible AP", "boxes perhaps in another form")
 
 
 def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Container[str] = SPLITS,
@@ -104,20 +103,23 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         except UnknownClass:  # the person's mistake, not the file's
             raise
         except ValueError as error:
-            problems.append(Problem("broken annotation file", str(file), str(error)))
+            problems.append(Problem("broken annotation file", str(file), str(error).removeprefix(f"{file} ")))
             continue
         classes = classes or annotations.classes
         lines.append(f"{split:<6} {len(annotations):>7,} images {len(annotations.labels):>8,} boxes "
                      f"{len(annotations.classes):>4} classes   {shown(file)}")
-        problems += annotations.problems
         problems += _nothing_to_find(annotations, file, learns and split == "train")
         problems += _crowded(annotations, file, num_queries)
         problems += _same_twice(annotations, file, config.max_dets, split == config.eval_split)
         paths = [folder / name for name in annotations.file_names.tolist()]
         looks = _look_at_images(paths, annotations, split, decode)
         problems += looks
-        if not any(problem.kind.startswith("boxes ") for problem in annotations.problems):
-            problems += _turned_by_cameras(annotations, file, paths, looks, config.as_is)
+        read = annotations.problems
+        if not any(problem.kind == "boxes in another form" for problem in read):
+            noted = _turned_by_cameras(annotations, file, paths, looks, config.as_is)
+            problems += noted
+            read = [problem for problem in read if not noted or problem.kind != "boxes perhaps in another form"]
+        problems += read
         for path in set(paths):
             if os.path.isfile(path):  # unlike Path.is_file, it answers for a name too long for the system, too
                 by_bytes[path.stat().st_size].append((split, path))
@@ -176,12 +178,12 @@ def _look_at_images(paths: list[Path], annotations: Annotations, split: str, dec
 def _nothing_to_find(annotations: Annotations, file: Path, learned: bool) -> list[Problem]:
     """A split without any box but crowds, if it is one."""
     boxes = int((~annotations.crowd).sum())
-    if boxes or not len(annotations):  # that there is no image is said already
+    if boxes or any(problem.severity == "refused" for problem in annotations.problems):  # which says why
         return []
     crowds, listed = int(annotations.crowd.sum()), annotations.listed
-    of = f"in {len(annotations):,} images and {len(annotations.classes)} classes"
+    of = f"of {len(annotations.classes)} classes in {len(annotations):,} images"
     why = (f"no annotation {of}" if not listed else
-           f"none of {listed:,} annotations {of} is left: {crowds:,} are crowds, {listed - crowds:,} were dropped")
+           f"none of the {listed:,} annotations {of} is left: {crowds:,} are crowds, {listed - crowds:,} were dropped")
     return [Problem("no box to learn from" if learned else "no box to find", file.name, why)]
 
 
@@ -216,20 +218,20 @@ def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: boo
         once = same_boxes(group[rows], labels, boxes)
         entries = np.bincount(group, minlength=len(a))
         said = int(entries[group[rows[once == np.arange(len(once))]]].sum())
-        cost = f"; finding every object of every picture, {there:,} of {said:,} detections count as right" * (said > there)
+        if said > there:
+            notes.add("best possible AP", file.name, f"{len(twice):,} files stand under two image ids or more: of the "
+                      f"{said:,} detections that find every object of every picture, {there:,} count as right")
     for name, its in twice.items():
-        notes.add("same file twice", f"{file.name}, {name}", f"images {', '.join(str(a.image_ids[i]) for i in its[:6])}"
-                  + (cost if judged and name == next(iter(twice)) else ""))
+        notes.add("same file twice", f"{file.name}, {name}", f"images {', '.join(str(a.image_ids[i]) for i in its[:6])}")
 
-    ceiling = ""
     if judged and again.any():
         best = best_ap(rows, labels, first, len(first))
-        ceiling = f"; finding every object once has an AP of {best:.3f} at most"
+        notes.add("best possible AP", file.name, f"{again.sum():,} of {len(again):,} boxes stand there twice: a detector "
+                  f"that finds every object once has an AP of {best:.3f}")
     for k in np.flatnonzero(again):
         box = ", ".join(f"{side:g}" for side in boxes[k].tolist())
         notes.add("same box twice", lambda: f"{file.name}, {a.file_names[rows[k]]}",
-                  f"{shown(a.classes.names[labels[k]])} at [{box}]{ceiling}")
-        ceiling = ""
+                  f"{shown(a.classes.names[labels[k]])} at [{box}]")
 
     if judged:
         _, places, number = np.unique(np.column_stack((rows, labels)), axis=0, return_index=True, return_counts=True)
@@ -251,13 +253,19 @@ def _turned_by_cameras(annotations: Annotations, file: Path, paths: list[Path], 
     Among other pictures they may be too few to show in the whole set.
     """
     noted = {problem.where for problem in looks if problem.kind == "EXIF-rotated image"}
+    as_stored = []
+    for row, path in enumerate(paths):
+        if str(path) in noted:
+            with Image.open(path) as image:
+                if tuple(annotations.sizes[row].tolist()) == image.size != upright_size(image):
+                    as_stored.append(row)
     boxes, rows = annotations.written
-    of_them = np.isin(rows, [row for row, path in enumerate(paths) if str(path) in noted])
+    of_them = np.isin(rows, as_stored)
     found = turned(boxes[of_them], annotations.sizes[rows[of_them]])
     if not found:
         return []
     return [Problem("boxes in another form" if found.certain and not as_is else "boxes perhaps in another form",
-                    f"{file.name}, the pictures with an EXIF note", found.words)]
+                    f"{file.name}, the {len(as_stored):,} pictures with a camera's EXIF note", found.words)]
 
 
 def _shared_between_splits(by_bytes: dict[int, list[tuple[str, Path]]]) -> list[Problem]:

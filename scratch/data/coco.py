@@ -90,12 +90,12 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
     missing = [split for split in {**explicit, **dict.fromkeys(need)} if split not in found]
     if missing or not found:
         wanted = " and ".join(f"the split {split!r}" for split in missing) or "any split"
+        hint = layout_hint(Path(config.data)) if not found and not explicit and config.data != "shapes" else ""
         raise FileNotFoundError(
-            f"data = {config.data!r} does not hold {wanted}. A split is a folder of images and an annotation file; "
-            "looked for\n"
-            + "\n".join(f"  {path}  ({_there(path)})" for path in looked_for)
-            + f"\n{layout_hint(Path(config.data)) if config.data != 'shapes' else ''}"
-            "Name a COCO-format folder with --data, or give the four explicit paths.")
+            f"data = {config.data!r} does not hold {wanted}. A split is a folder of images and an annotation file"
+            + (f".\n{hint}" if hint else
+               "; looked for\n" + "".join(f"  {path}  ({_there(path)})\n" for path in looked_for))
+            + "Name a COCO-format folder with --data, or give the four explicit paths.")
     return found
 
 
@@ -245,7 +245,7 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
     def report(kind: str, what: str | Callable[[], str], detail: str, *values: Any, times: int = 1) -> None:
         notes.add(kind, lambda: f"{path.name}, {what if isinstance(what, str) else what()}", detail, *values, times=times)
 
-    own = _read_categories(document["categories"], report, classes is None)
+    own, odd_categories = _read_categories(document["categories"], report, classes is None)
     classes, wanted = _chosen(own, classes, only, report)
     label_of = {id: label for label, id in enumerate(classes.ids) if id in wanted.ids}
     own_ids = set(own.ids)
@@ -260,7 +260,7 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
     boxes: list[tuple[float, float, float, float]] = []
     written: list[tuple[float, float, float, float]] = []  # those of `boxes`, before they were clipped
     outside: list[tuple[int, tuple[float, float, float, float]]] = []
-    stray: dict[int, list[_Annotation]] = defaultdict(list)  # those of categories that no label counts
+    stray: dict[int, tuple[_Annotation, int]] = {}  # category that no label counts → the first of its boxes, how many
     seen_ids: set[int] = set()
     listed = 0
     for place, entry in enumerate(document["annotations"]):
@@ -287,8 +287,9 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
         label = label_of.get(category)
         if label is None:
             if category in own_ids:
-                stray[category].append(what)
-            else:
+                first, number_of = stray.get(category, (what, 0))
+                stray[category] = (first, number_of + 1)
+            elif own_ids and _key(entry.get("category_id")) not in odd_categories:  # else it is said what is wrong
                 report("unknown category id", what, "category_id {} is none of the {} classes",
                        entry.get("category_id"), len(classes))
             continue
@@ -312,12 +313,12 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
         boxes.append(box)
         written.append(raw)
 
-    for category, its in stray.items():
+    for category, (first, number_of) in stray.items():
         name = dict(zip(own.ids, own.names))[category]
         elsewhere = [id for id, known in zip(classes.ids, classes.names) if known == name]
-        report("unknown category id", its[0], f"category_id {category} is {brief(name)}, which is not in train: the labels "
+        report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the labels "
                f"count its {len(classes)} classes" + (f", where {brief(name)} has the id {elsewhere[0]}" if elsewhere else
-                                                      "") + f" ({len(its):,} boxes)", times=len(its))
+                                                      "") + f" ({number_of:,} box{'es' * (number_of > 1)})", times=number_of)
     table = np.array(rows, dtype=[("row", "i8"), ("label", "i8"), ("area", "f8"), ("crowd", "?")])
     order = np.argsort(table["row"], kind="stable")
     as_written = np.array(written + [box for _, box in outside], dtype=np.float64).reshape(-1, 4)
@@ -358,17 +359,23 @@ class _Annotation:
         return f"{called} of {shown(self.file)}" if self.file else called
 
 
-def _read_categories(entries: list[Any], report: Any, decisive: bool) -> Classes:
-    """The file's own classes; whether they are well named is told where they are `decisive` for the labels."""
+def _read_categories(entries: list[Any], report: Any, decisive: bool) -> tuple[Classes, set[Any]]:
+    """The file's own classes, and the ids of those that are malformed.
+
+    Whether they are well named is told where they are `decisive` for the labels.
+    """
     names: dict[int, str] = {}
+    unusable: set[Any] = set()
     for place, entry in enumerate(entries):
         id = whole(entry.get("id")) if isinstance(entry, dict) else None
         if id is None:
             report("malformed entry", f"category number {place}", "got {}, wanted an object with a whole number as id, "
                    "and a name", entry)
+            unusable.add(_key(entry.get("id")) if isinstance(entry, dict) else None)
         elif not isinstance(entry.get("name"), str):
             report("malformed entry", f"category number {place}", "category {} has the name {}, wanted a text (\"…\")", id,
                    entry.get("name"))
+            unusable.add(id)
         elif id in names:
             report("duplicate category id", f"category {id}", "{} and {}", names[id], entry["name"])
         else:
@@ -378,7 +385,7 @@ def _read_categories(entries: list[Any], report: Any, decisive: bool) -> Classes
     ids = tuple(sorted(names))
     if decisive:
         _look_at_names({id: names[id] for id in ids}, report)
-    return Classes(ids, tuple(names[id] for id in ids))
+    return Classes(ids, tuple(names[id] for id in ids)), unusable
 
 
 def _look_at_names(names: dict[int, str], report: Any) -> None:
@@ -417,10 +424,13 @@ def _read_images(entries: list[Any], report: Any) -> tuple[list[tuple[int, str, 
         id, name = whole(values.get("id")), values.get("file_name")
         width, height = (whole(values.get(side)) or 0 for side in ("width", "height"))
         if id is None or not isinstance(name, str) or not name:
-            text = isinstance(values.get("id"), str) and isinstance(name, str)
-            report("malformed entry", f"image number {place}", "got the id {}, wanted a whole number: number the images "
-                   "from 1, and the image_id of their annotations alike" if text else
-                   "got {}, wanted an object with a whole number as id, and a file_name", values["id"] if text else entry)
+            if isinstance(name, str) and name and "id" in values:
+                report("malformed entry", f"image number {place}, {shown(name)}", "got the id {}, wanted a whole number of at "
+                       "most 18 digits: number the images from 1, and the image_id of their annotations alike",
+                       values["id"])
+            else:
+                report("malformed entry", f"image number {place}", "got {}, wanted an object with a whole number as id, and "
+                       "a file_name", entry)
             unusable.add(_key(values.get("id")))
         elif len(name) > LONGEST_NAME:
             report("malformed entry", f"image {id}", f"its file_name has {len(name):,} letters ({{}}), no path is longer "

@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "size taken from the picture": ("coped", "its annotation has no usable width and height"),
     "same file twice": ("coped", "used twice; what is found counts as false where only the other entry has its box"),
     "same box twice": ("coped", "both are kept; a detector that finds the object once misses the other"),
+    "best possible AP": ("coped", "what a perfect detector reaches on these annotations is less than 1"),
     "more boxes than COCO counts": ("coped", "AP has a ceiling; --max-dets N counts more detections"),
     "negative-size box": ("coped", "dropped, from training and evaluation"),
     "zero-size box": ("coped", "dropped, from training and evaluation"),
