@@ -91,5 +91,6 @@ def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -
 
 def described(classes: Classes) -> str:
     """How many classes there are, and the first of them: "80 (1 person, 2 bicycle, 3 car …)"."""
-    named = [f"{id} {shown(name, 40)}" for id, name in zip(classes.ids, classes.names) if name != "-"]  # "-": data/coco_names
+    named = [f"{id} {shown(name, 40)}" for id, name in zip(classes.ids, classes.names)
+             if name != "-"]  # data/coco_names
     return f"{len(named)} ({', '.join(named[:3])}{' …' if len(named) > 3 else ''})"

@@ -71,7 +71,7 @@ def load_instances(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} {_not_json(content, error)}") from error
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply to be read, far deeper than any annotation; {_WANTED}") from error
+        raise ValueError(f"{path} is nested too deeply to be read, deeper than any annotation; {_WANTED}") from error
     except MemoryError as error:
         raise ValueError(f"{path} does not fit into the memory ({path.stat().st_size:,} bytes): divide it, or free "
                          "some") from error
@@ -108,8 +108,8 @@ def _not_text(content: bytes, error: UnicodeDecodeError) -> str:
     if b"\0" in content[:4096] or error.encoding != "utf-8":
         return (f"is not text that can be read (byte {error.start}, taken as {error.encoding}: {error.reason}); "
                 f"{_WANTED}, in UTF-8")
-    return (f"is not written in UTF-8 (line {line}, byte {error.start}: 0x{content[error.start]:02x}); it may be Latin-1 or "
-            "Windows-1252: save it as UTF-8, as with iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
+    return (f"is not written in UTF-8 (line {line}, byte {error.start}: 0x{content[error.start]:02x}); it may be "
+            "Latin-1 or Windows-1252: save it as UTF-8, as with iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
 
 
 def _not_json(content: bytes, error: json.JSONDecodeError) -> str:
@@ -120,7 +120,8 @@ def _not_json(content: bytes, error: json.JSONDecodeError) -> str:
     where = f"{error.msg} in line {error.lineno}, column {error.colno}"
     if error.msg == "Extra data":
         objects = "one object a line" if "\n" in text[:at] else "a second one follows the first"
-        return (f"is not one JSON object, but JSON lines or several files in one ({objects}; {where}); {_WANTED}, all in one object")
+        return (f"is not one JSON object, but JSON lines or several files in one ({objects}; {where}); {_WANTED}, all "
+                "in one object")
     if text[at:at + 1] == "'":
         return f"is written with single quotes, as Python prints a dict ({where}): write it with json.dump"
     if text.lstrip()[:1] not in ("{", "["):

@@ -68,9 +68,8 @@ class Report:
 
     def told(self, *kinds: str) -> str:
         """The problems of these kinds alone, a line each, for a command that is about something else; "" for none."""
-        counts = count(self.problems)
-        return "\n".join(f"note: {problem}" + (f" … and {more:,} more" if (more := counts[kind] - problem.times) else "")
-                         for kind in kinds for problem in [p for p in self.problems if p.kind == kind and p.where][:1])
+        of_them = [problem for kind in kinds for problem in self.problems if problem.kind == kind and problem.where]
+        return "\n".join(f"note: {problem}" for problem in of_them)
 
 
 # What an evaluation tells of its data beside the figures.
@@ -109,8 +108,8 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         lines.append(f"{split:<6} {len(annotations):>7,} images {len(annotations.labels):>8,} boxes "
                      f"{len(annotations.classes):>4} classes   {shown(file)}")
         problems += _nothing_to_find(annotations, file, learns and split == "train")
-        problems += _crowded(annotations, file, num_queries)
-        problems += _same_twice(annotations, file, config.max_dets, split == config.eval_split)
+        problems += _crowded(annotations, file, num_queries, most)
+        problems += _same_twice(annotations, file, config.max_dets, split == config.eval_split, most)
         paths = [folder / name for name in annotations.file_names.tolist()]
         looks = _look_at_images(paths, annotations, split, decode)
         problems += looks
@@ -187,20 +186,21 @@ def _nothing_to_find(annotations: Annotations, file: Path, learned: bool) -> lis
     return [Problem("no box to learn from" if learned else "no box to find", file.name, why)]
 
 
-def _crowded(annotations: Annotations, file: Path, num_queries: int) -> list[Problem]:
+def _crowded(annotations: Annotations, file: Path, num_queries: int, most: Optional[int]) -> list[Problem]:
     """The images with more boxes than the detector has queries."""
     totals = np.concatenate(([0], np.cumsum(~annotations.crowd)))
     boxes = totals[annotations.offsets[1:]] - totals[annotations.offsets[:-1]]      # (n,)
-    notes = Notes()
+    notes = Notes(most)
     for i in np.flatnonzero(boxes > num_queries):
         notes.add("more boxes than queries", f"{file.name}, {annotations.file_names[i]}",
                   f"image {annotations.image_ids[i]}: {boxes[i]} boxes, {num_queries} queries")
     return notes.problems()
 
 
-def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: bool) -> list[Problem]:
+def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: bool, most: Optional[int]
+                ) -> list[Problem]:
     """One file under two image ids, one box twice, more boxes than COCO counts; and what each costs where it judges."""
-    a, notes = annotations, Notes()
+    a, notes = annotations, Notes(most)
     mine = np.flatnonzero(~a.crowd)
     rows, labels, boxes = np.repeat(np.arange(len(a)), np.diff(a.offsets))[mine], a.labels[mine], a.boxes_xywh[mine]
     first = same_boxes(rows, labels, boxes)
@@ -222,27 +222,30 @@ def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: boo
             notes.add("best possible AP", file.name, f"{len(twice):,} files stand under two image ids or more: of the "
                       f"{said:,} detections that find every object of every picture, {there:,} count as right")
     for name, its in twice.items():
-        notes.add("same file twice", f"{file.name}, {name}", f"images {', '.join(str(a.image_ids[i]) for i in its[:6])}")
+        ids = ", ".join(str(a.image_ids[row]) for row in its[:6])
+        notes.add("same file twice", f"{file.name}, {name}", f"images {ids}")
 
     if judged and again.any():
         best = best_ap(rows, labels, first, len(first))
-        notes.add("best possible AP", file.name, f"{again.sum():,} of {len(again):,} boxes stand there twice: a detector "
-                  f"that finds every object once has an AP of {best:.3f}")
-    for k in np.flatnonzero(again):
+        notes.add("best possible AP", file.name, f"{again.sum():,} of {len(again):,} boxes stand there twice: a "
+                  f"detector that finds every object once has an AP of {best:.3f}")
+    for k in np.flatnonzero(again)[:most]:
         box = ", ".join(f"{side:g}" for side in boxes[k].tolist())
-        notes.add("same box twice", lambda: f"{file.name}, {a.file_names[rows[k]]}",
+        notes.add("same box twice", f"{file.name}, {a.file_names[rows[k]]}",
                   f"{shown(a.classes.names[labels[k]])} at [{box}]")
+    notes.more("same box twice", int(again.sum()) - (most or len(again)))
 
     if judged:
         _, places, number = np.unique(np.column_stack((rows, labels)), axis=0, return_index=True, return_counts=True)
         if (beyond := number > max_dets).any():
             best = best_ap(rows, labels, np.arange(len(rows)), max_dets)
-            most = places[number.argmax()]
+            fullest = places[number.argmax()]
+            where = f"{shown(a.classes.names[labels[fullest]])} in {shown(a.file_names[rows[fullest]])}"
             notes.add("more boxes than COCO counts", file.name,
                       f"{len(set(rows[places[beyond]])):,} images have more than {max_dets} boxes of a class (the most: "
-                      f"{number.max():,}, {shown(a.classes.names[labels[most]])} in {shown(a.file_names[rows[most]])}), "
-                      f"and the best {max_dets} detections of a class in an image count: perfect ones have an AP of "
-                      f"{best:.3f}. --max-dets {number.max()} counts them all, with figures that are not COCO's")
+                      f"{number.max():,}, {where}), and the best {max_dets} detections of a class in an image count: "
+                      f"perfect ones have an AP of {best:.3f}. --max-dets {number.max()} counts them all, with figures "
+                      "that are not COCO's")
     return notes.problems()
 
 

@@ -152,19 +152,20 @@ class Classes:
         for name in wanted:
             places = self._places(name)
             if len(places) > 1:
-                raise UnknownClass(f"got {brief(name)} among the classes, which {len(places)} classes are called; wanted "
-                                   f"{' or '.join(brief(called[k]) for k in places)}")
+                raise UnknownClass(f"got {brief(name)} among the classes, which {len(places)} classes are called; "
+                                   f"wanted {' or '.join(brief(called[k]) for k in places)}")
             if not places:
                 near = difflib.get_close_matches(name.strip(), [n for n in called if len(n) < 100], n=3) or called[:20]
                 comma = " (a comma in a name is written as \\,)" if any("," in n for n in called) else ""
-                raise UnknownClass(f"got {brief(name.strip())} among the classes, which the data does not have; did you "
-                                   f"mean {' or '.join(shown(n, 80) for n in near)}? Wanted names out of its {len(self)}, "
-                                   f"with commas between them{comma}")
+                meant = " or ".join(shown(n, 80) for n in near)
+                raise UnknownClass(f"got {brief(name.strip())} among the classes, which the data does not have; did "
+                                   f"you mean {meant}? Wanted names out of its {len(self)}, with commas between them"
+                                   f"{comma}")
             chosen += places
         for k in chosen:
             if chosen.count(k) > 1:
-                raise UnknownClass(f"got {brief(called[k])} among the classes {chosen.count(k)} times, wanted each name "
-                                   "once")
+                raise UnknownClass(f"got {brief(called[k])} among the classes {chosen.count(k)} times, wanted each "
+                                   "name once")
         return Classes(tuple(self.ids[k] for k in chosen), tuple(self.names[k] for k in chosen))
 
     def _places(self, name: str) -> list[int]:
@@ -243,7 +244,8 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
     notes = Notes(most)
 
     def report(kind: str, what: str | Callable[[], str], detail: str, *values: Any, times: int = 1) -> None:
-        notes.add(kind, lambda: f"{path.name}, {what if isinstance(what, str) else what()}", detail, *values, times=times)
+        notes.add(kind, lambda: f"{path.name}, {what if isinstance(what, str) else what()}", detail, *values,
+                  times=times)
 
     own, odd_categories = _read_categories(document["categories"], report, classes is None)
     classes, wanted = _chosen(own, classes, only, report)
@@ -316,9 +318,10 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
     for category, (first, number_of) in stray.items():
         name = dict(zip(own.ids, own.names))[category]
         elsewhere = [id for id, known in zip(classes.ids, classes.names) if known == name]
-        report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the labels "
-               f"count its {len(classes)} classes" + (f", where {brief(name)} has the id {elsewhere[0]}" if elsewhere else
-                                                      "") + f" ({number_of:,} box{'es' * (number_of > 1)})", times=number_of)
+        there = f", where {brief(name)} has the id {elsewhere[0]}" if elsewhere else ""
+        report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the "
+               f"labels count its {len(classes)} classes{there} ({number_of:,} box{'es' * (number_of > 1)})",
+               times=number_of)
     table = np.array(rows, dtype=[("row", "i8"), ("label", "i8"), ("area", "f8"), ("crowd", "?")])
     order = np.argsort(table["row"], kind="stable")
     as_written = np.array(written + [box for _, box in outside], dtype=np.float64).reshape(-1, 4)
@@ -355,7 +358,7 @@ class _Annotation:
 
     def __call__(self) -> str:
         id = self.entry.get("id")
-        called = f"annotation number {self.place}" if id is None else f"annotation {id if type(id) is int else brief(id)}"
+        called = f"annotation number {self.place}" if id is None else f"annotation {brief(id)}"
         return f"{called} of {shown(self.file)}" if self.file else called
 
 
@@ -373,7 +376,7 @@ def _read_categories(entries: list[Any], report: Any, decisive: bool) -> tuple[C
                    "and a name", entry)
             unusable.add(_key(entry.get("id")) if isinstance(entry, dict) else None)
         elif not isinstance(entry.get("name"), str):
-            report("malformed entry", f"category number {place}", "category {} has the name {}, wanted a text (\"…\")", id,
+            report("malformed entry", f"category number {place}", "category {} has the name {}, wanted a text", id,
                    entry.get("name"))
             unusable.add(id)
         elif id in names:
@@ -393,7 +396,8 @@ def _look_at_names(names: dict[int, str], report: Any) -> None:
     for id, name in names.items():
         alike[name.strip().casefold()].append(id)
         why = ("is blank" if not name.strip() else "holds signs that cannot be shown" if printable(name) != name else
-               f"has {len(name)} letters" if len(name) > 100 else "has blanks around it" if name != name.strip() else "")
+               f"has {len(name)} letters" if len(name) > 100 else
+               "has blanks around it" if name != name.strip() else "")
         if why:
             report("odd class name", f"category {id}", "{} " + why, name)
     for ids in alike.values():
@@ -425,16 +429,16 @@ def _read_images(entries: list[Any], report: Any) -> tuple[list[tuple[int, str, 
         width, height = (whole(values.get(side)) or 0 for side in ("width", "height"))
         if id is None or not isinstance(name, str) or not name:
             if isinstance(name, str) and name and "id" in values:
-                report("malformed entry", f"image number {place}, {shown(name)}", "got the id {}, wanted a whole number of at "
-                       "most 18 digits: number the images from 1, and the image_id of their annotations alike",
-                       values["id"])
+                report("malformed entry", f"image number {place}, {shown(name)}", "got the id {}, wanted a whole "
+                       "number of at most 18 digits: number the images from 1, and the image_id of their annotations "
+                       "alike", values["id"])
             else:
-                report("malformed entry", f"image number {place}", "got {}, wanted an object with a whole number as id, and "
-                       "a file_name", entry)
+                report("malformed entry", f"image number {place}", "got {}, wanted an object with a whole number as "
+                       "id, and a file_name", entry)
             unusable.add(_key(values.get("id")))
         elif len(name) > LONGEST_NAME:
-            report("malformed entry", f"image {id}", f"its file_name has {len(name):,} letters ({{}}), no path is longer "
-                   f"than {LONGEST_NAME:,}", name)
+            report("malformed entry", f"image {id}", f"its file_name has {len(name):,} letters ({{}}), wanted at most "
+                   f"{LONGEST_NAME:,}", name)
             unusable.add(_key(id))
         elif "\0" in name:
             report("malformed entry", f"image {id}", "file_name is {}, and no file's name holds a NUL", name)
@@ -461,8 +465,8 @@ def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path],
                 size = upright_size(image)
         except Exception as error:  # damaged headers make decoders raise anything
             unsized.add(row)
-            report("malformed entry", f"image {id}, {shown(name)}", "it has no usable width and height, and its file does "
-                   f"not tell them: {error if folder is None else type(error).__name__}")
+            report("malformed entry", f"image {id}, {shown(name)}", "it has no usable width and height, and its file "
+                   f"does not tell them: {error if folder is None else type(error).__name__}")
         else:
             whole_list[row] = (id, name, *size)
             report("size taken from the picture", f"image {id}, {shown(name)}", f"{size[0]}×{size[1]}")
@@ -485,7 +489,7 @@ def _judge_box(entry: dict[str, Any], width: int, height: int) -> tuple[str, str
     bbox = entry.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4:
         if bbox is None and entry.get("segmentation"):
-            return ("malformed entry", "it has a segmentation and no bbox, wanted bbox: [x, y, width, height] around it",
+            return ("malformed entry", "it has a segmentation and no bbox, wanted [x, y, width, height] around it",
                     None, None)
         return "malformed entry", "bbox is {}, wanted [x, y, width, height]", None, None
     x, y, w, h = map(number, bbox)

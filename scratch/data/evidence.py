@@ -97,9 +97,9 @@ def _centres(boxes: np.ndarray, sizes: np.ndarray) -> Optional[Finding]:
     k, fitting = int(out.sum()), int(fits.sum())
     certain = n >= 8 and fitting >= 0.99 * n and (k >= 3 and k >= n / 5 or k >= 5 and k >= n / 20)
     if certain or n >= 5 and k >= 2 and k >= 0.03 * n and fitting >= 0.98 * n:
-        return Finding(certain, f"{_of(k, n)} beyond the right or the lower border, none comes as near to the left and "
-                       f"the upper one, and {fitting:,} would fit with x y as the centre: centres, instead of the upper "
-                       "left corner? Subtract half the width and half the height", int(out.argmax()))
+        return Finding(certain, f"{_of(k, n)} beyond the right or the lower border, and {fitting:,} would fit with x y "
+                       "as the centre: centres, instead of the upper left corner? Subtract half the width and half the "
+                       "height", int(out.argmax()))
     return None
 
 
@@ -132,8 +132,8 @@ def _percent(boxes: np.ndarray, sizes: np.ndarray) -> Optional[Finding]:
     """Likely at best: in large pictures all may lie up there by chance."""
     ends = (boxes[:, :2] + boxes[:, 2:]).max(0)
     if len(boxes) >= 20 and (sizes >= 250).all() and (ends >= 80).all() and (ends <= 100.5).all():
-        return Finding(False, f"all {len(boxes):,} boxes lie within the first 100 × 100 pixels of larger images: are they "
-                       "in percent?", 0)
+        return Finding(False, f"all {len(boxes):,} boxes lie within the first 100 × 100 pixels of larger images: are "
+                       "they in percent?", 0)
     return None
 
 
@@ -150,7 +150,7 @@ def _of(k: int, n: int) -> str:
 
 
 def same_boxes(rows: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(N,) int64: the place of the first box of the same image, class and coordinates (to 0.01 pixels); its own else."""
+    """(N,) int64: the place of the first box of the same image, class and coordinates (to 0.01 pixels), or its own."""
     with np.errstate(invalid="ignore", over="ignore"):
         columns = np.column_stack([rows, labels, np.round(boxes * 100)]).astype(np.int64)           # (N,6)
         mixed = np.zeros(len(columns), dtype=np.uint64)
@@ -166,7 +166,7 @@ def same_boxes(rows: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> np.nd
 
 
 def best_ap(rows: np.ndarray, labels: np.ndarray, first: np.ndarray, most: int) -> Optional[float]:
-    """The AP of a detector that finds every object once and nothing else, of which COCO counts `most` a class and image.
+    """The AP of a detector that finds every object once and nothing else; COCO counts `most` a class and image.
 
     Of boxes that are the same (`first`, as of `same_boxes`) it finds one. A class of n boxes, m of them found, has the
     recall m/n at a precision of 1: of the 101 recalls 0, 0.01 … 1 those up to m/n count. None without a box.

@@ -26,17 +26,19 @@ MOST_FILES = 20      # of JSON
 BEGINNING = 2**20    # bytes of each
 
 _FIRST_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
-_SPLITS = (("train", re.compile(r"train", re.I)), ("val", re.compile(r"val", re.I)), ("test", re.compile(r"test", re.I)))
+_SPLITS = ("train", "val", "test")  # "valid" and "validation" begin alike
 
 
 def layout_hint(root: Path) -> str:
     """A few lines that end with a line break, or nothing where there is nothing to say."""
     if not root.exists():
         near = [path.name for path in _children(root.parent) if path.name.lower() == root.name.lower()]
-        return f"There is no {shown(root)}" + (f"; did you mean {shown(root.parent / near[0])}?" if near else ".") + "\n"
+        meant = f"; did you mean {shown(root.parent / near[0])}?" if near else "."
+        return f"There is no {shown(root)}{meant}\n"
     if not root.is_dir():
-        what = {".zip": "unpack it, and name the folder", ".json": "give it as --train-annotations, its pictures' folder "
-                "as --train-images"}.get(root.suffix.lower(), "wanted a folder")
+        what = {".zip": "unpack it, and name the folder",
+                ".json": "give it as --train-annotations, its pictures' folder as --train-images",
+                }.get(root.suffix.lower(), "wanted a folder")
         return f"{shown(root)} is a file: {what}.\n"
     folders, files = _walk(root)
     pairs = _pairs(folders, files)
@@ -52,8 +54,9 @@ def layout_hint(root: Path) -> str:
                f"and --{other}-images, --{other}-annotations the other one, which was not found.\n"
     if "all" in pairs:
         images, file = pairs["all"]
-        return f"It looks like one annotation file without a split: {shown(file)}, with its pictures in {shown(images)}. " \
-               "Divide its images into two files, one to learn from and one to be judged by, and name them:\n  " \
+        return f"It looks like one annotation file without a split: {shown(file)}, with its pictures in " \
+               f"{shown(images)}. Divide its images into two files, one to learn from and one to be judged by, and " \
+               "name them:\n  " \
                + command("--train-images", images, "--train-annotations", "TRAIN.json", "--val-images", images,
                          "--val-annotations", "VAL.json") + "\n"
     return _other_formats(root, folders, files)
@@ -137,7 +140,7 @@ def _likely(file: Path, folders: list[Path]) -> Iterator[Path]:
 
 
 def _split_of(name: str) -> Optional[str]:
-    return next((split for split, pattern in _SPLITS if pattern.search(name)), None)
+    return next((split for split in _SPLITS if split in name.lower()), None)
 
 
 def _first_picture(file: Path) -> Optional[str]:

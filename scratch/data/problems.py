@@ -116,8 +116,12 @@ class Notes:
         text = detail.format(*map(brief, values)) if values else detail
         self._kept.append(Problem(kind, where if isinstance(where, str) else where(), text, times))
 
+    def more(self, kind: str, number: int) -> None:
+        """`number` more of a kind, of which nothing is kept."""
+        self._rest[kind] += max(0, number)
+
     def problems(self) -> list[Problem]:
-        return self._kept + [Problem(kind, "", "", number) for kind, number in self._rest.items()]
+        return self._kept + [Problem(kind, "", "", number) for kind, number in self._rest.items() if number]
 
 
 def brief(value: Any) -> str:

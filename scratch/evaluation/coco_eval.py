@@ -106,7 +106,7 @@ class CocoEvaluator:
             evaluation.params.maxDets = [1, 10, self.max_dets]
             evaluation.evaluate()
             evaluation.accumulate()
-        precision = evaluation.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K): all areas, max_dets detections
+        precision = evaluation.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K): all areas, max_dets
         columns = {i: precision[..., k] for k, i in enumerate(evaluation.params.catIds)}
         per_class = {name: {"AP": _measured(columns[i].mean()), "AP50": _measured(columns[i][0].mean())}
                      for i, name in zip(self.category_ids, self.names)}
@@ -221,7 +221,7 @@ def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
     if hidden:
         lines.append(f"… and {hidden} more classes, each with an AP of at most {per_class[most_classes][0]:.3f}")
     if most != DETECTIONS:
-        lines.append(f"the best {most:,} detections of a class in an image count; COCO's own figures are of {DETECTIONS}")
+        lines.append(f"the best {most:,} detections of a class in an image count; COCO's figures are of {DETECTIONS}")
     if absent:
         lines.append(f"{absent} of {len(summary['per_class'])} classes have no box to find here")
     return "\n".join(lines)

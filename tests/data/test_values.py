@@ -12,8 +12,8 @@ def test_a_whole_number_is_read_however_it_is_written(value):
     assert whole(value) == 7 and type(whole(value)) is int
 
 
-@pytest.mark.parametrize("value", [True, False, None, 7.5, "7.5", "", "seven", "7b", "1_000", "٣", "7e0", [7], {}, math.nan,
-                                   math.inf, -math.inf, 1e300, 2**63, 10**4000, str(2**63), "9" * 10**6])
+@pytest.mark.parametrize("value", [True, False, None, 7.5, "7.5", "", "seven", "7b", "1_000", "٣", "7e0", [7], {},
+                                   math.nan, math.inf, -math.inf, 1e300, 2**63, 10**4000, str(2**63), "9" * 10**6])
 def test_what_is_no_whole_number_is_none(value):
     assert whole(value) is None
 
