@@ -109,7 +109,8 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
                      f"{len(annotations.classes):>4} classes   {shown(file)}")
         problems += _nothing_to_find(annotations, file, learns and split == "train")
         problems += _crowded(annotations, file, num_queries, most)
-        problems += _same_twice(annotations, file, config.max_dets, split == config.eval_split, most)
+        problems += _same_twice(annotations, file, config.max_dets,
+                                split != "train" or config.eval_split == "train", most)
         paths = [folder / name for name in annotations.file_names.tolist()]
         looks = _look_at_images(paths, annotations, split, decode)
         problems += looks
@@ -242,7 +243,7 @@ def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: boo
             fullest = places[number.argmax()]
             where = f"{shown(a.classes.names[labels[fullest]])} in {shown(a.file_names[rows[fullest]])}"
             notes.add("more boxes than COCO counts", file.name,
-                      f"{len(set(rows[places[beyond]])):,} images have more than {max_dets} boxes of a class (the most: "
+                      f"{len(set(rows[places[beyond]])):,} images have more than {max_dets} boxes of a class (at most "
                       f"{number.max():,}, {where}), and the best {max_dets} detections of a class in an image count: "
                       f"perfect ones have an AP of {best:.3f}. --max-dets {number.max()} counts them all, with figures "
                       "that are not COCO's")

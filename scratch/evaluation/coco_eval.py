@@ -103,7 +103,7 @@ class CocoEvaluator:
             for i, r in enumerate(self.results, start=1)]}
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(_indexed(self._truth), _indexed(detections), "bbox")
-            evaluation.params.maxDets = [1, 10, self.max_dets]
+            evaluation.params.maxDets = [1, min(10, self.max_dets), self.max_dets]  # evaluate() sorts them
             evaluation.evaluate()
             evaluation.accumulate()
         precision = evaluation.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K): all areas, max_dets
