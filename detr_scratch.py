@@ -46,7 +46,7 @@ from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
+from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary, shown
 from scratch.evaluation.health import QueryHealth, diagnose
 from scratch.model.compiled import compile_blocks, compiler_missing
 from scratch.model.detr import build_detr, freeze_backbone
@@ -67,7 +67,8 @@ def train(arguments: TrainArguments) -> None:
     # What is there, what is wrong with it, and what it is called.
     data = config.data
     generate_shapes(data, distributed)
-    look = partial(check_dataset, data, config.model.num_queries, decode=False, only=("train", data.eval_split))
+    splits = ("train", data.eval_split)
+    look = partial(check_dataset, data, config.model.num_queries, decode=False, only=splits, need=splits)
     report = distributed.gather([look()] if distributed.is_main else [])[0]  # one rank looks for all
     if report.problems:
         say(report.table())
@@ -115,9 +116,10 @@ def train(arguments: TrainArguments) -> None:
         finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log),
                        arguments.profile)
         if finished and (summary := summarise_log(run_dir)):
-            best = {name: value or 0.0 for name, value in summary["best"].items()}  # one evaluation, that of best.pt
-            log.board.result(config, {"best AP": best["AP"], "AP50 at best AP": best["AP50"],
-                                      "AP75 at best AP": best["AP75"]}, run.step)
+            best = summary["best"]  # one evaluation, that of best.pt; None where there was nothing to find
+            names = {"best AP": "AP", "AP50 at best AP": "AP50", "AP75 at best AP": "AP75"}
+            log.board.result(config, {name: best[figure] for name, figure in names.items()
+                                      if best[figure] is not None}, run.step)
     finally:
         log.close()
         run.model = run.unwrapped
@@ -130,11 +132,18 @@ def train(arguments: TrainArguments) -> None:
         say("this run was already at its end; a larger --epochs, --max-steps or --max-minutes takes it further")
     say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
         f"{format_summary(run.last_metrics)}\n"
-        f"(the best evaluation had AP {run.best_ap:.3f}, and its weights are in best.pt)\n\nLook next at\n"
+        f"({best_of(run)})\n\nLook next at\n"
         f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
         f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step (tensorboard --logdir runs shows them)\n"
         f"  python detr_scratch.py predict IMAGE|DIR --checkpoint {run_dir} --out predictions\n"
         f"  python detr_scratch.py analyze {run_dir}")
+
+
+def best_of(run: Run) -> str:
+    """Which evaluation best.pt is of, in words."""
+    if run.last_metrics["AP"] is None:
+        return f"the {run.config.data.eval_split} split has no box to find, so no evaluation is better than another"
+    return f"the best evaluation had AP {run.best_ap:.3f}, and its weights are in best.pt"
 
 
 def budget(train: TrainConfig) -> str:
@@ -148,7 +157,7 @@ def budget(train: TrainConfig) -> str:
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
     """Evaluate the run's weights (or their running average); draw predictions beside the truth; say what looks ill."""
     health, truth = QueryHealth(run.last_matching), eval_set.ground_truth()
-    evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names)
+    evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names, run.config.data.max_dets)
     with run.judged_weights():
         run.distributed.share_buffers(run.unwrapped)
         metrics, results = evaluate(run.unwrapped, loader, run.criterion, evaluator, run.device, run.precision.autocast,
@@ -156,7 +165,7 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
     run.last_matching = health.matching()
     metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"], run.progress()),
                 "split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm,
-                "threshold": shown_from(truth, results)}
+                "threshold": shown_from(truth, results, evaluator.max_dets)}
     if run.distributed.is_main:
         sheet = run.directory / "pictures" / f"step_{run.step:06d}.png"
         draw_sheet(sheet, eval_set, [image["id"] for image in truth["images"][:8]], results, metrics["threshold"])
@@ -165,10 +174,11 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
             detections = {"split": metrics["split"], "step": run.step, "results": results}
             write_json(run.directory / "best_detections.json", detections)
         if run.finished():
-            for name, picture in draw_mistakes(eval_set, results, sheet.parent).items():
+            drawn = draw_mistakes(eval_set, results, sheet.parent, evaluator.max_dets)
+            for name, picture in drawn.items():
                 log.board.picture(f"mistakes/{name}", picture, run.step)
-        log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {metrics['AP'] or 0:.3f}  "
-                f"AP50 {metrics['AP50'] or 0:.3f}  AP75 {metrics['AP75'] or 0:.3f}  "
+        log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {shown(metrics['AP'])}  "
+                f"AP50 {shown(metrics['AP50'])}  AP75 {shown(metrics['AP75'])}  "
                 f"loss {metrics['losses']['loss']:.2f}  {sheet}")
         for warning in metrics["warnings"]:
             log.say(f"warning: {warning}")

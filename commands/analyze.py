@@ -59,6 +59,8 @@ class AnalyzeArguments:
     """the split to judge; None: that of the run's own evaluations"""
     data: Optional[str] = None
     """another COCO-format folder than the one that the detector was trained with"""
+    max_dets: Optional[int] = None
+    """the best so many detections of a class in an image count; None: as in the run's own evaluations (COCO's 100)"""
     out: Optional[Path] = None
     """the folder to write; None: `analysis` in the first run's folder"""
     batch_size: int = 8
@@ -109,14 +111,15 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> di
     """Everything that the report says about one run, as plain values; draws the sheet of its worst images."""
     state = read_checkpoint(path)
     config = Config.from_dict(state["config"])
-    data = replace(config.data, eval_split=arguments.eval_split or config.data.eval_split)
+    data = replace(config.data, eval_split=arguments.eval_split or config.data.eval_split,
+                   max_dets=config.data.max_dets if arguments.max_dets is None else arguments.max_dets)
     if arguments.data:
         data = replace(data, data=arguments.data, train_images=None, train_annotations=None, val_images=None,
                        val_annotations=None)
     results, source = found(path, state, data, arguments)
     dataset = _open(data, config, state)
     truth = dataset.ground_truth()
-    figures = judged(truth, results, dataset)
+    figures = judged(truth, results, dataset, data.max_dets)
     file = _file(path)
     sheet = out / name / SHEET
     sheet.unlink(missing_ok=True)
@@ -189,11 +192,12 @@ def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     model, config, classes, _ = load_detector(path, distributed.device)
     generate_shapes(data, distributed)
-    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes).refuse()
+    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
+                  need=(data.eval_split,)).refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
                             device_type=distributed.device.type)
-    evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names)
+    evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names, data.max_dets)
     precision = Precision(config.train.precision, distributed.device)
     return evaluate(model, loader, None, evaluator, distributed.device, precision.autocast)[1]
 
@@ -201,9 +205,12 @@ def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results
 # -- the figures ---------------------------------------------------------------------------------------------------
 
 
-def judged(truth: Truth, results: Results, dataset: CocoDetection) -> dict[str, Any]:
-    """Every figure of a split, the classes with the most mistakes first: see the notes of scratch/evaluation/."""
-    evaluator = CocoEvaluator(truth, dataset.classes.ids, dataset.classes.names)
+def judged(truth: Truth, results: Results, dataset: CocoDetection, max_dets: int = 100) -> dict[str, Any]:
+    """Every figure of a split, the classes with the most mistakes first: see the notes of scratch/evaluation/.
+
+    `max_dets` is how many detections of a class in an image count.
+    """
+    evaluator = CocoEvaluator(truth, dataset.classes.ids, dataset.classes.names, max_dets)
     unknown = {result["image_id"] for result in results} - {image["id"] for image in truth["images"]}
     if unknown:
         raise ValueError(f"got detections for image id {min(unknown)}, which is none of the {len(truth['images'])} "
@@ -211,7 +218,7 @@ def judged(truth: Truth, results: Results, dataset: CocoDetection) -> dict[str, 
     evaluator.results = results
     names = dict(zip(evaluator.category_ids, evaluator.names))
     figures = evaluator.summary()
-    evaluation = coco_evaluation(truth, results, CURVE_IOUS)
+    evaluation = coco_evaluation(truth, results, CURVE_IOUS, most=max_dets)
     matches = matches_of(evaluation)
     threshold = best_threshold(matches)
     shown = matches.shown(threshold["score"])
@@ -234,15 +241,15 @@ def judged(truth: Truth, results: Results, dataset: CocoDetection) -> dict[str, 
         "confusion": {"names": [*(c["name"] for c in classes), "nothing"],
                       "matrix": confusion_matrix(truth, results, shown, [c["id"] for c in classes]).tolist()},
         "calibration": calibration(matches.scores[counted], matches.right[counted], threshold["score"]),
-        "sizes": by_size(truth, figures), "numbers": by_number(truth, results),
+        "sizes": by_size(truth, figures), "numbers": by_number(truth, results, max_dets),
         "empty": {"images": sum(not of["objects"] for of in worst),
                   "false": sum(of["false"] for of in worst if not of["objects"])},
         "worst": [of for of in worst if of["missed"] or of["false"]][:MOST_IMAGES]}
 
 
-def draw_mistakes(dataset: CocoDetection, results: Results, folder: Path) -> dict[str, Path]:
+def draw_mistakes(dataset: CocoDetection, results: Results, folder: Path, max_dets: int = 100) -> dict[str, Path]:
     """Three of the report's charts, for a run that has just ended: what mistakes cost, precision-recall, confusion."""
-    figures = judged(dataset.ground_truth(), results, dataset)
+    figures = judged(dataset.ground_truth(), results, dataset, max_dets)
     drawn = {name: save(CHARTS[name](figures), folder / f"{name}.png")
              for name in ("errors", "precision_recall", "confusion")}
     return {name: path for name, path in drawn.items() if path}

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Optional
 
 import tyro
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
+from scratch.data.problems import LISTED
+from scratch.whole_file import write_text
+
+EXAMPLES = 10  # of each kind
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,21 @@ class CheckDataArguments:
     """Explicit paths and limits, as for train; the folder above takes the place of --data."""
     num_queries: int = 100
     """images with more boxes than this are reported"""
+    all: Optional[Path] = None
+    """also write every problem to this file, one a line; only the first few of each kind are printed"""
 
 
 def check_data(arguments: CheckDataArguments) -> None:
     """Print the report; exit with 1 if training would refuse the data."""
-    report = check_dataset(replace(arguments.data, data=str(arguments.folder)), arguments.num_queries, decode=True)
-    print(report.table(examples=None))
+    data = replace(arguments.data, data=str(arguments.folder))
+    report = check_dataset(data, arguments.num_queries, decode=True, need=("train", data.eval_split),
+                           most=LISTED if arguments.all is None else None)
+    table = report.table(EXAMPLES)
+    print(table)
+    if arguments.all is not None:
+        write_text(arguments.all, "".join(f"{problem.severity}: {problem}\n" for problem in report.problems))
+        print(f"all of them, one a line: {arguments.all}")
+    elif " more\n" in table:
+        print("--all FILE writes every one of them to a file")
     if any(problem.severity == "refused" for problem in report.problems):
         sys.exit(1)

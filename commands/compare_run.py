@@ -36,7 +36,7 @@ from scratch.data.check import check_dataset
 from scratch.data.coco import Classes, CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate
+from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, shown
 from scratch.evaluation.health import QueryHealth
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.checkpoint import latest_checkpoint
@@ -131,7 +131,8 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     distributed, data = Distributed.from_environment(resolve_device(device)), config.data
     generate_shapes(data, distributed)
-    check_dataset(data, config.model.num_queries, decode=False, only=("train", data.eval_split)).refuse()
+    check_dataset(data, config.model.num_queries, decode=False, only=("train", data.eval_split),
+                  need=("train", data.eval_split)).refuse()
     train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed)
     eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed,
                           train_set.classes)
@@ -165,18 +166,18 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, criterion: Any, peak: Any) -> dict[str, Any]:
     """Evaluate the run, whichever it is, with our criterion; a sheet of predictions beside the truth at its end."""
     health, truth = QueryHealth(run.last_matching), eval_set.ground_truth()
-    evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names)
+    evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names, run.config.data.max_dets)
     with run.judged_weights():
         metrics, results = evaluate(run.unwrapped, loader, criterion, evaluator, run.device, run.precision.autocast,
                                     health=health)
     run.last_matching = health.matching()
     metrics |= {"split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm,
-                "threshold": shown_from(truth, results), "peak_memory_gib": peak()}
+                "threshold": shown_from(truth, results, evaluator.max_dets), "peak_memory_gib": peak()}
     if run.finished():
         draw_sheet(run.directory / "predictions.png", eval_set, [image["id"] for image in truth["images"][:8]], results,
                    metrics["threshold"])
-    log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {metrics['AP'] or 0:.3f}  "
-            f"AP50 {metrics['AP50'] or 0:.3f}  loss {metrics['losses']['loss']:.2f}")
+    log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {shown(metrics['AP'])}  "
+            f"AP50 {shown(metrics['AP50'])}  loss {metrics['losses']['loss']:.2f}")
     return metrics
 
 

@@ -17,9 +17,10 @@ import tyro
 
 from commands.opening import generate_shapes, make_criterion, open_split, resolve_device
 from scratch.config import DataConfig
-from scratch.data.check import check_dataset
+from scratch.data.check import OF_EVALUATION, check_dataset
 from scratch.data.coco import Classes, find_splits, read_annotations
 from scratch.data.loader import make_loader
+from scratch.data.problems import shown
 from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, published_name
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
@@ -54,12 +55,14 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
     model, config, classes, _ = load_detector(arguments.checkpoint, distributed.device)
     generate_shapes(data, distributed)
     refuse_other_classes(arguments.checkpoint, classes, data)
-    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes).refuse()
+    report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
+                           need=(data.eval_split,))
+    report.refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
                             device_type=distributed.device.type, rank=distributed.rank,
                             world_size=distributed.world_size)
-    evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names)
+    evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names, data.max_dets)
     precision = Precision(config.train.precision, distributed.device)  # as the run's own evaluations
     metrics, _ = evaluate(model, loader, make_criterion(config), evaluator, distributed.device,
                           precision.autocast, gather=distributed.gather, progress=distributed.is_main)
@@ -67,6 +70,8 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
         print(f"{arguments.checkpoint} on the {data.eval_split} split of {data.data}: {len(dataset):,} images, "
               f"{metrics['images_per_second']:.1f} images/s, loss {metrics['losses']['loss']:.3f}\n"
               f"{format_summary(metrics)}")
+        if notes := report.told(*OF_EVALUATION):
+            print(notes)
         if arguments.json:
             arguments.json.write_text(json.dumps(metrics) + "\n", encoding="utf-8")
     distributed.close()
@@ -74,9 +79,9 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
 
 def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -> None:
     """Raise ValueError for data with objects of classes that the detector does not know by the same ids and names."""
-    file = find_splits(data, need=(data.eval_split,))[data.eval_split][1]
+    folder, file = find_splits(data, need=(data.eval_split,))[data.eval_split]
     limit = data.limit_train if data.eval_split == "train" else data.limit_val
-    problems = read_annotations(file, classes, limit, data.classes).problems
+    problems = read_annotations(file, classes, limit, data.classes, folder, data.as_is).problems
     if any(problem.kind in ("category renamed", "unknown category id") for problem in problems):
         raise ValueError(f"{file} has other classes than {checkpoint}, which knows {described(classes)}; wanted data "
                          f"with its ids and names, got {described(read_annotations(file).classes)}: name another "
@@ -86,5 +91,6 @@ def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -
 
 def described(classes: Classes) -> str:
     """How many classes there are, and the first of them: "80 (1 person, 2 bicycle, 3 car …)"."""
-    named = [f"{id} {name}" for id, name in zip(classes.ids, classes.names) if name != "-"]  # "-": data/coco_names
+    named = [f"{id} {shown(name, 40)}" for id, name in zip(classes.ids, classes.names)
+             if name != "-"]  # data/coco_names
     return f"{len(named)} ({', '.join(named[:3])}{' …' if len(named) > 3 else ''})"

@@ -148,7 +148,7 @@ def opened(arguments: LrRangeArguments) -> tuple[Run, Iterator[Any]]:
     config, data = arguments.config, arguments.config.data
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     generate_shapes(data, distributed)
-    check_dataset(data, config.model.num_queries, decode=False, only=("train",)).refuse()
+    check_dataset(data, config.model.num_queries, decode=False, only=("train",), need=("train",)).refuse()
     dataset = open_split(data, "train", Augmentation.for_training(data), config.train.seed)
     loader, sampler = make_loader(dataset, config.train.batch_size, train=True, workers=data.workers,
                                   seed=config.train.seed, device_type=distributed.device.type)

@@ -41,7 +41,8 @@ def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int,
     """One split of a data set, with the classes of a checkpoint or of the training split."""
     images, annotations = find_splits(data, need=(split,))[split]
     limit = data.limit_train if split == "train" else data.limit_val
-    return CocoDetection(images, annotations, transform, classes, limit=limit, seed=seed, only=data.classes)
+    return CocoDetection(images, annotations, transform, classes, limit=limit, seed=seed, only=data.classes,
+                         as_is=data.as_is)
 
 
 def make_criterion(config: Config) -> SetCriterion:

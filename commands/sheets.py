@@ -15,9 +15,9 @@ from scratch.evaluation.pictures import prediction_sheet
 from scratch.ops.boxes import box_xywh_to_xyxy
 
 
-def shown_from(truth: Truth, results: Results) -> float:
+def shown_from(truth: Truth, results: Results, most: int = 100) -> float:
     """The score from which on it is best to show detections to a person (scratch/evaluation/operating_point)."""
-    return best_threshold(matches_of(coco_evaluation(truth, results)))["score"]
+    return best_threshold(matches_of(coco_evaluation(truth, results, most=most)))["score"]
 
 
 def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], results: Results,

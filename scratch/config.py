@@ -118,11 +118,17 @@ class DataConfig:
     """the split that is evaluated"""
     classes: Optional[str] = None
     """learn these of the data's classes alone, labelled in this order: "person,car"; boxes of others are left out, and
-    an image without any other box stays: there is nothing to find on it"""
+    an image without any other box stays: there is nothing to find on it. A comma in a name: 'cup\\, mug,plate'; one of
+    two classes of a name: 'cup (7)', with its id"""
     limit_train: Optional[int] = None
     """use only the first N training images (in the order of their ids)"""
     limit_val: Optional[int] = None
     """evaluate only the first N images of the val or test split (in the order of their ids)"""
+    max_dets: int = 100
+    """the best so many detections of a class in an image count in AP: 100 in COCO's figures; more where images have
+    more objects of a class"""
+    as_is: bool = False
+    """take boxes as they are, even if all of them together look like another form: normalised, corners, centres"""
     short_side: int = 800
     """pixels of the shorter side at evaluation; the training scales are 0.6 to 1.0 of it (480-800)"""
     max_size: int = 1333
@@ -147,7 +153,8 @@ class DataConfig:
     """images of the generated validation split"""
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "limit_train", "limit_val", "short_side", "max_size", "shapes_train", "shapes_val")
+        _at_least(1, self, "limit_train", "limit_val", "short_side", "max_size", "shapes_train", "shapes_val",
+                  "max_dets")
         _at_least(0, self, "workers")
         for name in ("mosaic", "mixup"):
             if not 0 <= getattr(self, name) <= 1:

@@ -8,39 +8,50 @@
 
 One reader, `read_annotations`, serves training and check-data: it turns the JSON into arrays (860,000 boxes of COCO
 would be gigabytes as dicts, once in every worker) and writes down every problem that it meets; `problems.KINDS` says
-which are refused. What remains is clean: every box has an area and lies within its image to 0.01 pixels.
+which are refused. What remains is clean: every box has an area and lies within its image to 0.01 pixels. What is no
+such file, annotation_file says; which number a text means, values; what all boxes together look like, evidence.
 
 Format: Lin et al. 2014 (arXiv 1405.0312), cocodataset.org/#format-data; boxes are x, y, width, height in pixels.
-Proven in tests/data/test_coco.py. Read: find_splits → Classes → read_annotations → CocoDetection
+Proven in tests/data/test_coco.py, test_wrong_types.py. Read: find_splits → Classes → read_annotations → CocoDetection
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import random
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from scratch.config import DataConfig
-from scratch.data.images import Reduced, read_reduced
+from scratch.data.annotation_file import load_instances
+from scratch.data.evidence import judge
+from scratch.data.images import Reduced, read_reduced, upright_size
+from scratch.data.layout_hint import flags_for, layout_hint
 from scratch.data.mosaic import Picture, compose
-from scratch.data.problems import Problem, count, refuse
+from scratch.data.problems import LISTED, Notes, Problem, brief, count, refuse, shown
 from scratch.data.shapes import shapes_dataset
 from scratch.data.transforms import Augmentation
+from scratch.data.values import number, whole, yes
 from scratch.ops.boxes import box_xywh_to_xyxy
+from scratch.printable import printable
 
 # Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
 TOLERANCE = 0.01
 # Decoding is the dearest part of a sample. A process keeps the pictures of a split whose pixels need no more than this.
 KEPT_BYTES = 256 * 2**20
 SPLITS = ("train", "val", "test")
+# File names are kept in one block, in which each takes the room of the longest; no path is longer than this.
+LONGEST_NAME = 1024
+# COCO counts an object in one of three sizes; one whose area is beyond the largest counts in none, nor in all.
+LARGEST_AREA = 1e10
 
 
 # -- where the files are -------------------------------------------------------------------------------------------
@@ -79,12 +90,27 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
     missing = [split for split in {**explicit, **dict.fromkeys(need)} if split not in found]
     if missing or not found:
         wanted = " and ".join(f"the split {split!r}" for split in missing) or "any split"
+        hint = layout_hint(Path(config.data)) if not found and not explicit and config.data != "shapes" else ""
         raise FileNotFoundError(
-            f"data = {config.data!r} does not hold {wanted}. A split is a folder of images and an annotation file; "
-            "looked for\n"
-            + "\n".join(f"  {path}  ({'found' if path.exists() else 'not there'})" for path in looked_for)
-            + "\nName a COCO-format folder with --data, or give the four explicit paths.")
+            f"data = {config.data!r} does not hold {wanted}. A split is a folder of images and an annotation file"
+            + (f".\n{hint}" if hint else
+               "; looked for\n" + "".join(f"  {path}  ({_there(path)})\n" for path in looked_for))
+            + "Name a COCO-format folder with --data, or give the four explicit paths.")
     return found
+
+
+def missing_split(config: DataConfig, split: str) -> str:
+    """Where a split was looked for, beside others that were found."""
+    flags = f", or --{split}-images and --{split}-annotations" if split in ("train", "val") else ""
+    there = flags_for(Path(config.data), split) if config.data != "shapes" else None
+    return (f"{config.data!r} has no {split}2017 or {split} with annotations/instances_{split}2017.json or "
+            f"instances_{split}.json{flags}" + (f"; perhaps {there}" if there else ""))
+
+
+def _there(path: Path) -> str:
+    kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "no file" if path.exists() else ""
+    wanted = "a file" if path.suffix == ".json" else "a folder"
+    return "not there" if not kind else "found" if kind == wanted else f"found, but it is {kind}"
 
 
 # -- what the annotations say --------------------------------------------------------------------------------------
@@ -104,19 +130,51 @@ class Classes:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def told_apart(self) -> tuple[str, ...]:
+        """The names, each with its id where two classes share one: "cat (3)", "cat (7)"."""
+        number = Counter(self.names)
+        return tuple(name if number[name] == 1 else f"{name} ({id})" for id, name in zip(self.ids, self.names))
+
     def only(self, names: str) -> "Classes":
-        """Those named in "person,car", in that order. Raises UnknownClass for one that is unknown or named twice."""
-        wanted = [name.strip() for name in names.split(",")]
+        """Those named in "person,car", in that order; a comma in a name is written as "cup\\, mug".
+
+        Raises UnknownClass for one that is unknown, ambiguous or named twice.
+        """
+        wanted = _divided(names)
+        if names in self.names and not all(map(self._places, wanted)):
+            wanted = [names]  # one name alone, with a comma in it
+        return self.named(wanted)
+
+    def named(self, wanted: Sequence[str]) -> "Classes":
+        """As `only`, for names that nothing separates."""
+        called = self.told_apart()
+        chosen: list[int] = []
         for name in wanted:
-            if name not in self.names:
-                near = difflib.get_close_matches(name, self.names, n=3) or self.names[:20]
-                raise UnknownClass(f"got {name!r} among the classes, which the data does not have; did you mean "
-                                   f"{' or '.join(near)}? Wanted names out of its {len(self)}, with commas between "
-                                   "them")
-            if wanted.count(name) > 1:
-                raise UnknownClass(f"got {name!r} among the classes {wanted.count(name)} times, wanted each name once")
-        places = [self.names.index(name) for name in wanted]
-        return Classes(tuple(self.ids[k] for k in places), tuple(wanted))
+            places = self._places(name)
+            if len(places) > 1:
+                raise UnknownClass(f"got {brief(name)} among the classes, which {len(places)} classes are called; "
+                                   f"wanted {' or '.join(brief(called[k]) for k in places)}")
+            if not places:
+                near = difflib.get_close_matches(name.strip(), [n for n in called if len(n) < 100], n=3) or called[:20]
+                comma = " (a comma in a name is written as \\,)" if any("," in n for n in called) else ""
+                meant = " or ".join(shown(n, 80) for n in near)
+                raise UnknownClass(f"got {brief(name.strip())} among the classes, which the data does not have; did "
+                                   f"you mean {meant}? Wanted names out of its {len(self)}, with commas between them"
+                                   f"{comma}")
+            chosen += places
+        for k in chosen:
+            if chosen.count(k) > 1:
+                raise UnknownClass(f"got {brief(called[k])} among the classes {chosen.count(k)} times, wanted each "
+                                   "name once")
+        return Classes(tuple(self.ids[k] for k in chosen), tuple(self.names[k] for k in chosen))
+
+    def _places(self, name: str) -> list[int]:
+        """Which classes `name` means: one that is called just so, else one that is but for blanks around it."""
+        for called in (self.told_apart(), self.names):
+            for means in (lambda n: n == name, lambda n: n == name.strip(), lambda n: n.strip() == name.strip() != ""):
+                if places := [k for k, n in enumerate(called) if means(n)]:
+                    return places
+        return []
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Plain values, for a checkpoint."""
@@ -125,6 +183,20 @@ class Classes:
     @staticmethod
     def from_dict(values: dict[str, list[Any]]) -> "Classes":
         return Classes(tuple(values["ids"]), tuple(values["names"]))
+
+
+def _divided(names: str) -> list[str]:
+    """ "a,b\\, c" → "a" and "b, c": a backslash takes the comma, or the backslash, after it as it is."""
+    parts, letters = [""], iter(names)
+    for letter in letters:
+        if letter == ",":
+            parts.append("")
+        elif letter == "\\":
+            following = next(letters, "")
+            parts[-1] += following if following in (",", "\\") else letter + following
+        else:
+            parts[-1] += letter
+    return parts
 
 
 @dataclass
@@ -144,175 +216,297 @@ class Annotations:
     areas: np.ndarray       # (M,) float64, pixels
     crowd: np.ndarray       # (M,) bool
     problems: list[Problem] = field(repr=False)
+    # What the file says, for whoever judges it: boxes (M',4) with their images' rows (M',), before any was clipped or
+    # dropped for lying outside; and how many annotations of these images and classes there are.
+    written: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    listed: int
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
 
 def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optional[int] = None,
-                     only: Optional[str] = None) -> Annotations:
+                     only: Optional[str] = None, folder: Optional[Path] = None, as_is: bool = False,
+                     most: Optional[int] = LISTED) -> Annotations:
     """Read and clean a COCO annotation file, and write down every problem in it; refuses nothing by itself.
 
     classes   the classes that the labels count (of the training split, or of a checkpoint); None takes the file's own
     limit     only the first N images, in the order of their ids
-    only      labels count these of the file's classes (as for `Classes.only`); boxes of its others are left out, and no
-              problem. Beside `classes`, which were chosen before, it only says that others may be left out
+    only      some of the file's classes (as for `Classes.only`); boxes of its others are left out, and no problem.
+              Without `classes`, labels count these; beside them, it chooses among those
+    folder    the images' folder, for sizes that the file does not tell; None: such an image is a malformed entry
+    as_is     boxes that look like another form altogether are told, but not refused (see evidence)
+    most      so many problems of a kind are kept one by one; None: all
     Raises FileNotFoundError, or ValueError for a file that is not the JSON of a COCO data set or lacks a class.
     """
     path = Path(path)
-    document = _load_json(path)
-    problems: list[Problem] = []
+    document = load_instances(path)
+    notes = Notes(most)
 
-    def report(kind: str, what: str, detail: str) -> None:
-        problems.append(Problem(kind, f"{path.name}, {what}", detail))
+    def report(kind: str, what: str | Callable[[], str], detail: str, *values: Any, times: int = 1) -> None:
+        notes.add(kind, lambda: f"{path.name}, {what if isinstance(what, str) else what()}", detail, *values,
+                  times=times)
 
-    own = _read_categories(document["categories"], report)
-    for id, name in zip(own.ids, own.names):
-        known = dict(zip(classes.ids, classes.names)).get(id, name) if classes else name
-        if known != name:
-            report("category renamed", f"category {id}",
-                   f"{name!r} here, {known!r} in the classes that the labels count")
-    classes = classes or (own.only(only) if only is not None else own)
-    left_out = set(own.ids) - set(classes.ids) if only is not None else set()
-    label_of = {id: label for label, id in enumerate(classes.ids)}
+    own, odd_categories = _read_categories(document["categories"], report, classes is None)
+    classes, wanted = _chosen(own, classes, only, report)
+    label_of = {id: label for label, id in enumerate(classes.ids) if id in wanted.ids}
+    own_ids = set(own.ids)
+    left_out = own_ids - set(wanted.ids) if only is not None else set()
 
-    images = _read_images(document["images"], report)
+    images, unusable = _read_images(document["images"], report)
     row_of = {id: row for row, (id, *_) in enumerate(images)}
     used = images[:limit]
+    used, unsized = _read_sizes(used, folder, report)
 
     rows: list[tuple[int, int, float, bool]] = []
     boxes: list[tuple[float, float, float, float]] = []
+    written: list[tuple[float, float, float, float]] = []  # those of `boxes`, before they were clipped
+    outside: list[tuple[int, tuple[float, float, float, float]]] = []
+    stray: dict[int, tuple[_Annotation, int]] = {}  # category that no label counts → the first of its boxes, how many
     seen_ids: set[int] = set()
+    listed = 0
     for place, entry in enumerate(document["annotations"]):
         if not isinstance(entry, dict):
-            report("malformed entry", f"annotation number {place}", f"got {entry!r}, wanted an object")
+            report("malformed entry", f"annotation number {place}", "got {}, wanted an object", entry)
             continue
-        id = entry.get("id")
-        what = f"annotation number {place}" if id is None else f"annotation {id}"
-        if isinstance(id, int):
+        what = _Annotation(place, entry)
+        id = whole(entry.get("id"))
+        if id is not None:
             if id in seen_ids:
-                report("duplicate annotation id", what, f"again as number {place} of the file")
+                report("duplicate annotation id", what, "again as number {} of the file", place)
             seen_ids.add(id)
-        row = row_of.get(_whole(entry.get("image_id")))
-        category = _whole(entry.get("category_id"))
-        label = label_of.get(category)
+        image_id = entry.get("image_id")
+        row = row_of.get(whole(image_id))
+        category = whole(entry.get("category_id"))
         if row is None:
-            report("unknown image id", what, f"image_id {entry.get('image_id')!r} is no image of the file")
-        elif row < len(used) and category not in left_out:
-            what = f"{what} of {used[row][1]}"
-            if label is None:
-                report("unknown category id", what,
-                       f"category_id {entry.get('category_id')!r} is none of the {len(classes)} classes")
-                continue
-            kind, detail, box = _judge_box(entry.get("bbox"), used[row][2], used[row][3])
-            if kind:
-                report(kind, what, detail)
-            if box is None:
-                continue
-            crowd = bool(entry.get("iscrowd", 0))
-            if crowd:
-                report("crowd box", what, classes.names[label])
-            area = _number(entry.get("area"))
-            rows.append((row, label, area if area > 0 else box[2] * box[3], crowd))  # NaN > 0 is False
-            boxes.append(box)
+            if _key(image_id) not in unusable:  # of those it is said what is wrong with the image
+                report("unknown image id", what, "image_id {} is no image of the file" if "image_id" in entry else
+                       "it has no image_id", *([image_id] if "image_id" in entry else []))
+            continue
+        if row >= len(used) or category in left_out or row in unsized:
+            continue
+        what.file = used[row][1]
+        label = label_of.get(category)
+        if label is None:
+            if category in own_ids:
+                first, number_of = stray.get(category, (what, 0))
+                stray[category] = (first, number_of + 1)
+            elif own_ids and _key(entry.get("category_id")) not in odd_categories:  # else it is said what is wrong
+                report("unknown category id", what, "category_id {} is none of the {} classes",
+                       entry.get("category_id"), len(classes))
+            continue
+        listed += 1
+        kind, detail, box, raw = _judge_box(entry, used[row][2], used[row][3])
+        crowd = yes(entry.get("iscrowd"))
+        if crowd is None:
+            report("malformed entry", what, "iscrowd is {}, wanted 0 or 1", entry["iscrowd"])
+            continue
+        if kind:
+            report(kind, what, detail, entry.get("bbox"), used[row][2], used[row][3])
+        if raw is not None and box is None:
+            outside.append((row, raw))
+        if box is None:
+            continue
+        if crowd:
+            report("crowd box", what, "{}", classes.names[label])
+        area = number(entry.get("area"))
+        usable = area is not None and 0 < area <= LARGEST_AREA  # NaN > 0 is False
+        rows.append((row, label, area if usable else box[2] * box[3], crowd))
+        boxes.append(box)
+        written.append(raw)
 
+    for category, (first, number_of) in stray.items():
+        name = dict(zip(own.ids, own.names))[category]
+        elsewhere = [id for id, known in zip(classes.ids, classes.names) if known == name]
+        there = f", where {brief(name)} has the id {elsewhere[0]}" if elsewhere else ""
+        report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the "
+               f"labels count its {len(classes)} classes{there} ({number_of:,} box{'es' * (number_of > 1)})",
+               times=number_of)
     table = np.array(rows, dtype=[("row", "i8"), ("label", "i8"), ("area", "f8"), ("crowd", "?")])
     order = np.argsort(table["row"], kind="stable")
+    as_written = np.array(written + [box for _, box in outside], dtype=np.float64).reshape(-1, 4)
+    written_rows = np.concatenate((table["row"], np.array([row for row, _ in outside], dtype=np.int64)))
+    sizes = np.array([image[2:] for image in used], dtype=np.int64).reshape(-1, 2)
     table = table[order]
     for row in np.flatnonzero(np.bincount(table["row"][~table["crowd"]], minlength=len(used)) == 0):
         report("image without boxes", used[row][1], f"image {used[row][0]}")
     if not used:
         report("no images", "images", f"{len(images)} usable images in the file, limit {limit}")
+    if found := judge(as_written, sizes[written_rows]):
+        row = written_rows[found.example]
+        report("boxes in another form" if found.certain and not as_is else "boxes perhaps in another form",
+               f"{len(as_written):,} boxes", f"{found.words}. Such as {as_written[found.example].round(3).tolist()} in "
+               f"{shown(used[row][1])}, {sizes[row, 0]}×{sizes[row, 1]}")
     return Annotations(
         classes=classes,
         image_ids=np.array([image[0] for image in used], dtype=np.int64),
         file_names=np.array([image[1] for image in used], dtype=str),
-        sizes=np.array([image[2:] for image in used], dtype=np.int64).reshape(-1, 2),
+        sizes=sizes,
         offsets=np.searchsorted(table["row"], np.arange(len(used) + 1)),
         boxes_xywh=np.array(boxes, dtype=np.float64).reshape(-1, 4)[order],
         labels=table["label"].copy(), areas=table["area"].copy(), crowd=table["crowd"].copy(),
-        problems=problems)
+        problems=notes.problems(), written=(as_written, written_rows), listed=listed)
 
 
-def _load_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no annotation file {path}")
-    try:
-        document = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}; "
-                         "was it cut short? Fetch or export it again") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text: byte {error.start} cannot be decoded; wanted COCO's JSON") from error
-    for name in ("images", "annotations", "categories"):
-        if not isinstance(document, dict) or not isinstance(document.get(name), list):
-            raise ValueError(f"{path} is JSON, but has no list {name!r} at its top; wanted COCO's instances format")
-    return document
+@dataclass
+class _Annotation:
+    """How an annotation is called in a report; in words where somebody asks for them."""
+
+    place: int
+    entry: dict[str, Any]
+    file: str = ""
+
+    def __call__(self) -> str:
+        id = self.entry.get("id")
+        called = f"annotation number {self.place}" if id is None else f"annotation {brief(id)}"
+        return f"{called} of {shown(self.file)}" if self.file else called
 
 
-def _read_categories(entries: list[Any], report: Any) -> Classes:
+def _read_categories(entries: list[Any], report: Any, decisive: bool) -> tuple[Classes, set[Any]]:
+    """The file's own classes, and the ids of those that are malformed.
+
+    Whether they are well named is told where they are `decisive` for the labels.
+    """
     names: dict[int, str] = {}
+    unusable: set[Any] = set()
     for place, entry in enumerate(entries):
-        id = _whole(entry.get("id")) if isinstance(entry, dict) else None
-        if id is None or not isinstance(entry.get("name"), str):
-            report("malformed entry", f"category number {place}", f"got {entry!r}, wanted an object with id and name")
+        id = whole(entry.get("id")) if isinstance(entry, dict) else None
+        if id is None:
+            report("malformed entry", f"category number {place}", "got {}, wanted an object with a whole number as id, "
+                   "and a name", entry)
+            unusable.add(_key(entry.get("id")) if isinstance(entry, dict) else None)
+        elif not isinstance(entry.get("name"), str):
+            report("malformed entry", f"category number {place}", "category {} has the name {}, wanted a text", id,
+                   entry.get("name"))
+            unusable.add(id)
         elif id in names:
-            report("duplicate category id", f"category {id}", f"{names[id]!r} and {entry['name']!r}")
+            report("duplicate category id", f"category {id}", "{} and {}", names[id], entry["name"])
         else:
             names[id] = entry["name"]
     if not names:
         report("no categories", "categories", f"{len(entries)} entries in the file, none of them usable")
     ids = tuple(sorted(names))
-    return Classes(ids, tuple(names[id] for id in ids))
+    if decisive:
+        _look_at_names({id: names[id] for id in ids}, report)
+    return Classes(ids, tuple(names[id] for id in ids)), unusable
 
 
-def _read_images(entries: list[Any], report: Any) -> list[tuple[int, str, int, int]]:
-    """(id, file name, width, height) in the order of the ids."""
+def _look_at_names(names: dict[int, str], report: Any) -> None:
+    alike: dict[str, list[int]] = defaultdict(list)
+    for id, name in names.items():
+        alike[name.strip().casefold()].append(id)
+        why = ("is blank" if not name.strip() else "holds signs that cannot be shown" if printable(name) != name else
+               f"has {len(name)} letters" if len(name) > 100 else
+               "has blanks around it" if name != name.strip() else "")
+        if why:
+            report("odd class name", f"category {id}", "{} " + why, name)
+    for ids in alike.values():
+        if len(ids) > 1:
+            report("classes alike", f"categories {', '.join(map(str, ids[:6]))}{' …' if len(ids) > 6 else ''}",
+                   f"{len(ids)} classes are called " + ", ".join(dict.fromkeys(brief(names[id]) for id in ids[:6])))
+
+
+def _chosen(own: Classes, classes: Optional[Classes], only: Optional[str], report: Any) -> tuple[Classes, Classes]:
+    """The classes that the labels count, and those of them whose boxes are wanted."""
+    known = dict(zip(classes.ids, classes.names)) if classes else {}
+    for id, name in zip(own.ids, own.names):
+        if known.get(id, name) != name:
+            report("category renamed", f"category {id}", "{} here, {} in the classes that the labels count", name,
+                   known[id])
+    if classes is None:
+        chosen = own.only(only) if only is not None else own
+        return chosen, chosen
+    return classes, classes.only(only) if only is not None else classes
+
+
+def _read_images(entries: list[Any], report: Any) -> tuple[list[tuple[int, str, int, int]], set[Any]]:
+    """(id, file name, width, height) in the order of the ids, 0 for a size that is not told; and the ids of others."""
     images: dict[int, tuple[int, str, int, int]] = {}
+    unusable: set[Any] = set()
     for place, entry in enumerate(entries):
         values = entry if isinstance(entry, dict) else {}
-        id, name, width, height = (_whole(values.get("id")), values.get("file_name"),
-                                   _whole(values.get("width")), _whole(values.get("height")))
-        if id is None or not isinstance(name, str) or not name or not width or not height or min(width, height) < 1:
-            report("malformed entry", f"image number {place}",
-                   f"got {entry!r}, wanted an object with a whole number as id, file_name, width and height in pixels")
+        id, name = whole(values.get("id")), values.get("file_name")
+        width, height = (whole(values.get(side)) or 0 for side in ("width", "height"))
+        if id is None or not isinstance(name, str) or not name:
+            if isinstance(name, str) and name and "id" in values:
+                report("malformed entry", f"image number {place}, {shown(name)}", "got the id {}, wanted a whole "
+                       "number of at most 18 digits: number the images from 1, and the image_id of their annotations "
+                       "alike", values["id"])
+            else:
+                report("malformed entry", f"image number {place}", "got {}, wanted an object with a whole number as "
+                       "id, and a file_name", entry)
+            unusable.add(_key(values.get("id")))
+        elif len(name) > LONGEST_NAME:
+            report("malformed entry", f"image {id}", f"its file_name has {len(name):,} letters ({{}}), wanted at most "
+                   f"{LONGEST_NAME:,}", name)
+            unusable.add(_key(id))
+        elif "\0" in name:
+            report("malformed entry", f"image {id}", "file_name is {}, and no file's name holds a NUL", name)
+            unusable.add(_key(id))
         elif id in images:
-            report("duplicate image id", f"image {id}", f"{images[id][1]} and {name}")
+            report("duplicate image id", f"image {id}", f"{shown(images[id][1])} and {shown(name)}")
         else:
-            images[id] = (id, name, width, height)
-    return [images[id] for id in sorted(images)]
+            images[id] = (id, name, *((width, height) if min(width, height) > 0 else (0, 0)))
+    return [images[id] for id in sorted(images)], unusable
 
 
-def _judge_box(bbox: Any, width: int, height: int) -> tuple[str, str, Optional[tuple[float, float, float, float]]]:
-    """(problem or "", detail, the box that remains or None) of an xywh box in an image of this size."""
-    if not isinstance(bbox, (list, tuple)) or len(bbox) != 4:
-        return "malformed entry", f"bbox is {bbox!r}, wanted [x, y, width, height]", None
-    x, y, w, h = map(_number, bbox)
-    if not all(map(math.isfinite, (x, y, w, h))):
-        return "NaN box", f"bbox is {bbox}", None
-    if w <= 0 or h <= 0:
-        return "zero-size box", f"bbox is {bbox}", None
+def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path], report: Any
+                ) -> tuple[list[tuple[int, str, int, int]], set[int]]:
+    """The images with the sizes that only their files tell, upright; and the rows of those that have none to tell."""
+    unsized: set[int] = set()
+    whole_list = list(images)
+    for row, (id, name, width, _) in enumerate(images):
+        if width > 0:
+            continue
+        try:
+            if folder is None:
+                raise ValueError("wanted a whole number of pixels for each")
+            with Image.open(folder / name) as image:
+                size = upright_size(image)
+        except Exception as error:  # damaged headers make decoders raise anything
+            unsized.add(row)
+            report("malformed entry", f"image {id}, {shown(name)}", "it has no usable width and height, and its file "
+                   f"does not tell them: {error if folder is None else type(error).__name__}")
+        else:
+            whole_list[row] = (id, name, *size)
+            report("size taken from the picture", f"image {id}, {shown(name)}", f"{size[0]}×{size[1]}")
+    return whole_list, unsized
+
+
+def _key(id: Any) -> Any:
+    """What stands for an id of any kind in a set."""
+    return id if isinstance(id, (int, float, str)) and whole(id) is None else whole(id)
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _judge_box(entry: dict[str, Any], width: int, height: int) -> tuple[str, str, Optional[_Box], Optional[_Box]]:
+    """(problem or "", detail, the box that remains or None, as it was written or None) in an image of this size.
+
+    The detail takes bbox, width and height.
+    """
+    bbox = entry.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        if bbox is None and entry.get("segmentation"):
+            return ("malformed entry", "it has a segmentation and no bbox, wanted [x, y, width, height] around it",
+                    None, None)
+        return "malformed entry", "bbox is {}, wanted [x, y, width, height]", None, None
+    x, y, w, h = map(number, bbox)
+    if x is None or y is None or w is None or h is None:
+        return "malformed entry", "bbox is {}, wanted four numbers: x, y, width, height", None, None
+    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(w) and math.isfinite(h)):
+        return "NaN box", "bbox is {}", None, None
+    if w < 0 or h < 0:
+        return "negative-size box", "bbox is {}: its width or height is negative", None, None
+    if w == 0 or h == 0:
+        return "zero-size box", "bbox is {}", None, None
     x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
     if x0 >= x1 or y0 >= y1:
-        return "box outside the image", f"bbox is {bbox}, the image {width}×{height}", None
+        return "box outside the image", "bbox is {}, the image {}×{}", None, (x, y, w, h)
     if max(x0 - x, y0 - y, x + w - x1, y + h - y1) > TOLERANCE:
-        return "box out of range", f"bbox is {bbox}, the image {width}×{height}", (x0, y0, x1 - x0, y1 - y0)
-    return "", "", (x, y, w, h)
-
-
-def _whole(value: Any) -> Optional[int]:
-    """The whole number that JSON wrote as 7 or 7.0; None for anything else."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63 and value == int(value):
-        return int(value)  # anything larger, infinity and NaN too, fits no array of ids
-    return None
-
-
-def _number(value: Any) -> float:
-    """A float; NaN for what is no number, or for a whole one beyond all floats."""
-    try:
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        return math.nan
+        return "box out of range", "bbox is {}, the image {}×{}", (x0, y0, x1 - x0, y1 - y0), (x, y, w, h)
+    return "", "", (x, y, w, h), (x, y, w, h)
 
 
 # -- what a batch is made from -------------------------------------------------------------------------------------
@@ -326,7 +520,7 @@ class CocoDetection:
     transform     draws how an image is shown, and with how many others
     classes       as for `read_annotations`: pass the training split's (`.classes`) to every other split
     limit         only the first N images, in the order of their ids
-    only          as for `read_annotations`: some of the classes
+    only, as_is   as for `read_annotations`: some of the classes; boxes that look like another form
     seed          with epoch and index, all that the transform's randomness depends on: a sample is the same in
                   whichever worker it is made, and after a resume
 
@@ -334,12 +528,13 @@ class CocoDetection:
     """
 
     def __init__(self, images: Path, annotations: Path, transform: Augmentation, classes: Optional[Classes] = None,
-                 limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None) -> None:
+                 limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None, as_is: bool = False) -> None:
         self.images, self.transform, self.seed = Path(images), transform, seed
-        self.annotations = read_annotations(annotations, classes, limit, only)
+        self.annotations = read_annotations(annotations, classes, limit, only, self.images, as_is)
         refuse(self.annotations.problems)
         self.cleaning = count(self.annotations.problems)
         self.annotations.problems.clear()  # a worker has no use for them
+        self.annotations.written = (np.empty((0, 4)), np.empty(0, dtype=np.int64))
         self.classes = self.annotations.classes
         self._keeps = self._all_bytes() <= KEPT_BYTES
         self._kept: dict[int, Reduced] = {}

@@ -3,13 +3,19 @@
     refused   training would learn from wrong data or stop halfway: it does not begin
     coped     training goes on with what is said here, and says how often
     note      nothing is wrong, but a person may want to know
+
+A broken file can hold a million faults of one kind: the first LISTED are kept one by one, the others as a number, and
+what a stranger's file says is shown shortened and without control characters (scratch/printable).
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import Iterable, Literal
+from typing import Any, Callable, Iterable, Literal, Optional, Union
+
+from scratch.printable import printable
 
 Severity = Literal["refused", "coped", "note"]
 
@@ -17,7 +23,10 @@ Severity = Literal["refused", "coped", "note"]
 KINDS: dict[str, tuple[Severity, str]] = {
     "broken annotation file": ("refused", "nothing in it can be trusted"),
     "malformed entry": ("refused", "it lacks what COCO's format demands"),
+    "missing split": ("refused", "training needs one to learn from, and one to be judged by"),
     "no images": ("refused", "there is nothing to learn from"),
+    "no box to learn from": ("refused", "a detector would learn that there is never anything to find"),
+    "boxes in another form": ("refused", "what is learnt would lie elsewhere; --as-is takes them as they are"),
     "no categories": ("refused", "there is no class to learn"),
     "duplicate category id": ("refused", "two classes cannot share an id"),
     "category renamed": ("refused", "one id must mean one class in every split"),
@@ -29,6 +38,14 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "truncated image": ("refused", "the file ends, or breaks, before its pixels do"),
     "size differs": ("refused", "boxes drawn on another size are off"),
     "duplicate annotation id": ("coped", "both boxes are kept; evaluation numbers them afresh"),
+    "no box to find": ("coped", "evaluation has nothing to measure: it shows – where an AP would be"),
+    "boxes perhaps in another form": ("coped", "taken as they are: look at some of them before you train"),
+    "size taken from the picture": ("coped", "its annotation has no usable width and height"),
+    "same file twice": ("coped", "used twice; what is found counts as false where only the other entry has its box"),
+    "same box twice": ("coped", "both are kept; a detector that finds the object once misses the other"),
+    "best possible AP": ("coped", "what a perfect detector reaches on these annotations is less than 1"),
+    "more boxes than COCO counts": ("coped", "AP has a ceiling; --max-dets N counts more detections"),
+    "negative-size box": ("coped", "dropped, from training and evaluation"),
     "zero-size box": ("coped", "dropped, from training and evaluation"),
     "NaN box": ("coped", "dropped, from training and evaluation"),
     "box outside the image": ("coped", "dropped, from training and evaluation"),
@@ -41,37 +58,105 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "YCbCr image": ("coped", "converted to RGB"),
     "16-bit image": ("coped", "scaled to 8 bits"),
     "EXIF-rotated image": ("coped", "turned upright, unless its annotated size is that of the pixels as stored"),
+    "odd class name": ("note", "used as it is, and shown on one line"),
+    "classes alike": ("note", "they are learnt as two classes; to choose one of two of a name: --classes 'name (id)'"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),
     "image without boxes": ("note", "it teaches that there is nothing to find"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
 }
 
 
+# So many problems of a kind are kept one by one.
+LISTED = 1000
+# So many letters of a text from somebody else's file are shown.
+SHOWN = 160
+
+
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: its kind (a key of KINDS), the file or id, and what was found there."""
+    """One thing that is wrong: its kind (a key of KINDS), the file or id, and what was found there.
+
+    `times` is more than 1 for the rest of a kind, which is counted alone (then `where` is empty), and where one line
+    tells of many.
+    """
 
     kind: str
     where: str
     detail: str
+    times: int = 1
 
     @property
     def severity(self) -> Severity:
         return KINDS[self.kind][0]
 
+    def line(self) -> str:
+        """Where, and what was found there, to be printed."""
+        return f"{shown(self.where)}: {shown(self.detail, 4 * SHOWN)}"
+
     def __str__(self) -> str:
-        return f"{self.kind}: {self.where}: {self.detail}"
+        return f"{self.kind}: {self.line()}"
+
+
+class Notes:
+    """Takes down problems, of each kind the first `most` one by one (None: all), of the others how many there are."""
+
+    def __init__(self, most: Optional[int] = LISTED) -> None:
+        self.most = most
+        self._kept: list[Problem] = []
+        self._lines: Counter[str] = Counter()
+        self._rest: Counter[str] = Counter()
+
+    def add(self, kind: str, where: Union[str, Callable[[], str]], detail: str, *values: Any,
+            times: int = 1) -> None:
+        """`values` take the places of the {} in `detail`; neither they nor `where` are worked out for one not kept."""
+        if self.most is not None and self._lines[kind] >= self.most:
+            self._rest[kind] += times
+            return
+        self._lines[kind] += 1
+        text = detail.format(*map(brief, values)) if values else detail
+        self._kept.append(Problem(kind, where if isinstance(where, str) else where(), text, times))
+
+    def more(self, kind: str, number: int) -> None:
+        """`number` more of a kind, of which nothing is kept."""
+        self._rest[kind] += max(0, number)
+
+    def problems(self) -> list[Problem]:
+        return self._kept + [Problem(kind, "", "", number) for kind, number in self._rest.items() if number]
+
+
+def brief(value: Any) -> str:
+    """A value out of a JSON file as Python would write it, but short, however large or deep it is."""
+    return _BRIEF.repr(value)
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist = 3, 8, 6
+_BRIEF.maxstring = _BRIEF.maxother = 80
+_BRIEF.maxlong = 40
+
+
+def shown(text: object, most: int = SHOWN) -> str:
+    """A text to be printed: on one line, without control characters, and the middle of a long one left out."""
+    text = str(text)
+    if len(text) > most:  # first, for printable() reads every letter
+        text = f"{text[:most // 2]}…{text[-(most // 2):]}"
+    return printable(text)
 
 
 def count(problems: Iterable[Problem]) -> Counter[str]:
     """How many there are of each kind."""
-    return Counter(problem.kind for problem in problems)
+    number: Counter[str] = Counter()
+    for problem in problems:
+        number[problem.kind] += problem.times
+    return number
 
 
 def refuse(problems: Iterable[Problem]) -> None:
     """Raise ValueError that lists the refused ones among `problems` (the first 20), if there are any."""
     refused = [problem for problem in problems if problem.severity == "refused"]
     if refused:
-        more = f"\n  … and {len(refused) - 20} more" if len(refused) > 20 else ""
-        raise ValueError(f"the data cannot be trained or evaluated on as it is; {len(refused)} to be put right:\n"
-                         + "\n".join(f"  {problem}" for problem in refused[:20]) + more)
+        listed, number = [problem for problem in refused if problem.where][:20], sum(count(refused).values())
+        more = number - sum(problem.times for problem in listed)
+        raise ValueError(f"the data cannot be trained or evaluated on as it is; {number:,} to be put right:\n"
+                         + "\n".join(f"  {problem}" for problem in listed)
+                         + (f"\n  … and {more:,} more" if more else ""))

@@ -43,10 +43,11 @@ def by_size(truth: Truth, figures: dict[str, Any]) -> list[dict[str, Any]]:
             for name, (low, high) in SIZES.items()]
 
 
-def by_number(truth: Truth, results: Results) -> list[dict[str, Any]]:
+def by_number(truth: Truth, results: Results, most: int = 100) -> list[dict[str, Any]]:
     """Images grouped by how many objects they hold: {"name", "images", "objects", "AP", "AP50"}, the emptiest first.
 
-    A crowd is no object. The group of images without any has the name "0" and None for its APs.
+    The best `most` detections of a class in an image count. A crowd is no object. The group of images without any has
+    the name "0" and None for its APs.
     """
     number = Counter(annotation["image_id"] for annotation in truth["annotations"] if not annotation.get("iscrowd"))
     groups: dict[int, list[int]] = defaultdict(list)
@@ -58,7 +59,7 @@ def by_number(truth: Truth, results: Results) -> list[dict[str, Any]]:
         row = {"name": f"{low}" if low >= high else f"{low}-{high}", "images": len(ids),
                "objects": sum(number[i] for i in ids), "AP": None, "AP50": None}
         if doublings:
-            curves = precision_curves(coco_evaluation(truth, results, _COCO_IOUS, image_ids=ids))
+            curves = precision_curves(coco_evaluation(truth, results, _COCO_IOUS, image_ids=ids, most=most))
             row["AP"] = average_precision(curves)
             row["AP50"] = average_precision({category: curve[:1] for category, curve in curves.items()})
         table.append(row)

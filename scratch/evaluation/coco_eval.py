@@ -5,8 +5,9 @@
     AP_t = mean precision at the recalls 0, 0.01 … 1;  AP = mean of AP_t over t = 0.50, 0.55 … 0.95 and the classes
 
 AP50, AP75: one t alone. Small, medium, large: boxes of area < 32², < 96², ≥ 96² pixels of the
-original. AR_n: the recall reached with the n best detections of each class and image. Crowd boxes
-are neither hit nor miss. pycocotools does the counting, so that the figures are the published ones
+original. AR_n: the recall reached with the n best detections of each class and image; of AP, too,
+COCO counts the best 100 of a class in an image, which `max_dets` lifts where there are more objects.
+Crowd boxes are neither hit nor miss. pycocotools does the counting, so that the figures are the published ones
 (Lin et al. 2014, arXiv 1405.0312); tests/evaluation/test_coco_eval.py holds all twelve against
 pycocotools run on files.
 Read: coco_results (one image) → CocoEvaluator (a split) → evaluate (a model) → format_summary (for people)
@@ -27,9 +28,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scratch.evaluation.health import QueryHealth
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.postprocess import DETECTIONS, postprocess
+from scratch.printable import printable
 
-# The twelve figures in the order of COCOeval.stats.
+# The twelve figures in the order of COCOeval.stats. AR_100 keeps its name where another number of detections counts.
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
            "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 
@@ -51,9 +53,14 @@ class CocoEvaluator:
 
     `ground_truth` is a COCO dict, `category_ids[k]` and `names[k]` the category behind label k. `results` is a plain
     list of COCO entries: assign it to measure results that were gathered from several processes or read from a file.
+    `max_dets` is how many detections of a class in an image count.
     """
 
-    def __init__(self, ground_truth: dict[str, Any], category_ids: tuple[int, ...], names: tuple[str, ...]) -> None:
+    def __init__(self, ground_truth: dict[str, Any], category_ids: tuple[int, ...], names: tuple[str, ...],
+                 max_dets: int = DETECTIONS) -> None:
+        if max_dets < 1:
+            raise ValueError(f"got max_dets = {max_dets}, wanted 1 or more detections of a class in an image")
+        self.max_dets = max_dets
         if len(category_ids) != len(names):
             raise ValueError(f"got {len(category_ids)} category ids and {len(names)} names, wanted one name for each "
                              "id")
@@ -86,7 +93,7 @@ class CocoEvaluator:
                 self.results += coco_results(image_id, prediction, self.category_ids)
 
     def summary(self) -> dict[str, Any]:
-        """The twelve COCO figures by name, and `per_class`: {name: {"AP", "AP50"}}.
+        """The twelve COCO figures by name, `max_dets`, and `per_class`: {name: {"AP", "AP50"}}.
 
         A figure is None where there is nothing to find (pycocotools' −1: no box of that size, no box of that class),
         and 0.0 where there is something and no detection found it.
@@ -96,14 +103,28 @@ class CocoEvaluator:
             for i, r in enumerate(self.results, start=1)]}
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(_indexed(self._truth), _indexed(detections), "bbox")
+            evaluation.params.maxDets = [1, min(10, self.max_dets), self.max_dets]  # evaluate() sorts them
             evaluation.evaluate()
             evaluation.accumulate()
-            evaluation.summarize()
-        precision = evaluation.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K): all areas, 100 detections
+        precision = evaluation.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K): all areas, max_dets
         columns = {i: precision[..., k] for k, i in enumerate(evaluation.params.catIds)}
         per_class = {name: {"AP": _measured(columns[i].mean()), "AP50": _measured(columns[i][0].mean())}
                      for i, name in zip(self.category_ids, self.names)}
-        return {**{name: _measured(value) for name, value in zip(METRICS, evaluation.stats)}, "per_class": per_class}
+        figures = dict(zip(METRICS, map(_measured, _stats(evaluation))))
+        return {**figures, "max_dets": self.max_dets, "per_class": per_class}
+
+
+def _stats(evaluation: COCOeval) -> list[np.floating]:
+    """The twelve of COCOeval.summarize, which gives AP for 100 detections alone."""
+    precision, recall = (evaluation.eval[name] for name in ("precision", "recall"))  # (10,101,K,4,3), (10,K,4,3)
+
+    def mean(values: np.ndarray) -> np.floating:
+        return np.mean(values[values > -1]) if (values > -1).any() else np.float64(-1)
+
+    # Areas: all, small, medium, large. IoU number 0 is 0.5, number 5 is 0.75. Counts: 1, 10, max_dets.
+    return [mean(precision[..., 0, -1]), mean(precision[0, ..., 0, -1]), mean(precision[5, ..., 0, -1]),
+            *(mean(precision[..., area, -1]) for area in (1, 2, 3)),
+            *(mean(recall[..., 0, most]) for most in (0, 1, 2)), *(mean(recall[..., area, -1]) for area in (1, 2, 3))]
 
 
 def _indexed(dataset: dict[str, Any]) -> COCO:
@@ -154,7 +175,7 @@ def evaluate(
                 health.update(batch.targets, outputs["pred_boxes"], matching)
                 last_layer = {name: outputs[name].cpu() for name in ("pred_logits", "pred_boxes")}
                 orig_sizes = torch.tensor([target["orig_size"] for target in batch.targets])       # (B,2)
-                found = postprocess(last_layer, orig_sizes, model.config.classification)
+                found = postprocess(last_layer, orig_sizes, model.config.classification, evaluator.max_dets)
                 evaluator.update([target["image_id"] for target in batch.targets], found)
     finally:
         model.train(was_training)
@@ -174,17 +195,24 @@ def evaluate(
             "images_per_second": images / max(seconds for _, _, _, seconds, _ in ranks)}, evaluator.results
 
 
+def shown(value: Optional[float]) -> str:
+    """A figure to print: "–" where there was nothing to find."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
     """A summary as a small table: precision, recall, then the classes from the best AP to the worst."""
     def row(name: str, values: Iterable[Optional[float]]) -> str:
-        return name + "".join(f"{'–':>8}" if value is None else f"{value:8.3f}" for value in values)
+        return name + "".join(f"{shown(value):>8}" for value in values)
 
-    measured = ((ap["AP"], name, ap["AP50"]) for name, ap in summary["per_class"].items() if ap["AP"] is not None)
+    most = summary.get("max_dets", DETECTIONS)
+    measured = ((ap["AP"], _short(name), ap["AP50"]) for name, ap in summary["per_class"].items()
+                if ap["AP"] is not None)
     per_class = sorted(measured, key=lambda entry: (-entry[0], entry[1]))
     width = max([6, *(len(name) for _, name, _ in per_class[:most_classes])])
     lines = [" " * width + "     all   IoU.5  IoU.75   small  medium   large",
              row(f"{'AP':{width}}", (summary[name] for name in METRICS[:6])),
-             " " * width + "   top 1  top 10 top 100   small  medium   large",
+             " " * width + f"   top 1  top 10{f'top {most}':>8}   small  medium   large",
              row(f"{'AR':{width}}", (summary[name] for name in METRICS[6:]))]
     if per_class:
         lines.append(f"{'class':{width}}      AP    AP50")
@@ -192,6 +220,13 @@ def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
     hidden, absent = len(per_class[most_classes:]), len(summary["per_class"]) - len(per_class)
     if hidden:
         lines.append(f"… and {hidden} more classes, each with an AP of at most {per_class[most_classes][0]:.3f}")
+    if most != DETECTIONS:
+        lines.append(f"the best {most:,} detections of a class in an image count; COCO's figures are of {DETECTIONS}")
     if absent:
         lines.append(f"{absent} of {len(summary['per_class'])} classes have no box to find here")
     return "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    """A class's name, which came from a stranger's file, on one line of a table."""
+    return printable(name if len(name) <= 40 else f"{name[:20]}…{name[-19:]}")

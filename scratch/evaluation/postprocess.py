@@ -31,12 +31,13 @@ DETECTIONS = 100  # an image, as COCO counts them
 
 @torch.no_grad()
 def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor,
-                classification: str = "softmax") -> list[dict[str, Tensor]]:
+                classification: str = "softmax", most: int = DETECTIONS) -> list[dict[str, Tensor]]:
     """Turn the model's output dict into detections in the originals' pixels, one dict an image.
 
     `orig_sizes` (B,2) holds each original's (height, width). A dict holds `scores` (Q,) float32 in [0,1], `labels` (Q,)
     int64 contiguous 0..K−1, `boxes` (Q,4) float32 xyxy in pixels and `queries` (Q,) int64: whose answer each is;
-    nothing is sorted, dropped or clipped. Under focal classification there are N of each, the surest first.
+    nothing is sorted, dropped or clipped. Under focal classification there are N of each, the surest first; `most`
+    takes the place of the 100 above.
     Raises ValueError when `orig_sizes` does not hold one (height, width) for each image.
     """
     logits, boxes_cxcywh = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
@@ -46,7 +47,7 @@ def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor,
                          f"one (height, width) for each image of the batch")
 
     if classification == "focal":
-        best, place = logits.flatten(1).topk(min(logits[0].numel(), max(Q, DETECTIONS)))  # (B,N), (B,N)
+        best, place = logits.flatten(1).topk(min(logits[0].numel(), max(Q, most)))  # (B,N), (B,N)
         scores, labels, queries = 1 / (1 + (-best).exp()), place % K, place // K    # (B,N)
         boxes_cxcywh = boxes_cxcywh.gather(1, queries[..., None].expand(-1, -1, 4))  # (B,N,4)
     else:
