@@ -30,6 +30,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config
 from scratch.data.batch import collate
 from scratch.data.coco import Classes
@@ -39,7 +40,7 @@ from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr, build_detr
-from scratch.training.checkpoint import best_checkpoint, load_checkpoint
+from scratch.training.checkpoint import best_checkpoint
 from scratch.weights import NAMED, adapt, find_weights, read_weights
 
 Picture = Union[str, Path, Image.Image, np.ndarray]
@@ -150,6 +151,7 @@ def as_picture(image: Picture) -> Image.Image:
 def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
     """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder, on the CPU.
 
+    All of it was checked: the weights are those that its configuration asks for, its classes as many, its numbers finite.
     Raises FileNotFoundError if there is none, with near names, and ValueError for a file that is none: if it holds
     weights all the same, with what makes a checkpoint of them.
     """
@@ -158,8 +160,9 @@ def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
         if str(path) in NAMED:
             raise ValueError(f"{path}: {_BACKBONE_ALONE} {path}")
         find_weights(str(path))  # raises: it is no name either
+    file = best_checkpoint(path) if path.is_dir() else path
     try:
-        return load_checkpoint(best_checkpoint(path) if path.is_dir() else path)
+        return read_state(file)
     except ValueError as error:
         if way := _way_from_weights(path):
             raise ValueError(f"{path} is no checkpoint; {way}") from error
