@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from commands.command_line import flags_given, parse, preset_config
-from commands.finetune import config_for, frozen_norm, recipe
+from commands.finetune import config_for, frozen_norm, recipe, sized
 from commands.opening import newest_run, resolve_device
 from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config
@@ -67,6 +67,7 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     weights = given.weights or ("detr_r50" if tuning else None)
     meant = config_for(weights) if weights and not given.preset else None
     config = meant or preset_config(given.preset, device)
+    config = sized(config, weights) if weights and not meant else config
     config = frozen_norm(config) if weights else config  # of a preset that was named, too; --norm changes it again
     default = TrainArguments(recipe(config) if tuning else config, weights=weights)
     arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)

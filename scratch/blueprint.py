@@ -78,8 +78,13 @@ def read_state(path: Path, training: bool = False, map_location: Any = "cpu") ->
     Raises FileNotFoundError, and ValueError for a file that is no checkpoint, or contradicts itself.
     """
     state = load_checkpoint(path, map_location)
+    check_state(state, path, training)
+    return state
+
+
+def check_state(state: Any, path: Path, training: bool = False) -> None:
+    """The same of a state that was read already. Raises ValueError."""
     with blaming(path):
         config = check_content(state, training)
         names = state["model"] if isinstance(state["model"], dict) else ()
         check_weights(state, blueprint(config.model, (name for name in names if isinstance(name, str))))
-    return state

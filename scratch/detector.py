@@ -21,6 +21,7 @@ Read: Detections → Detector.predict → as_picture → load
 from __future__ import annotations
 
 import random
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -41,7 +42,7 @@ from scratch.evaluation.operating_point import FALLBACK
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr, build_detr
 from scratch.training.checkpoint import best_checkpoint
-from scratch.weights import NAMED, adapt, find_weights, read_weights
+from scratch.weights import NAMED, adapt, as_published, as_told, find_weights, read_weights
 
 Picture = Union[str, Path, Image.Image, np.ndarray]
 
@@ -230,7 +231,11 @@ def _published(name: str, path: Union[str, Path], device: torch.device) -> Detec
     if K != len(COCO_NAMES):
         raise ValueError(f"{path} has {K} classes, wanted the {len(COCO_NAMES)} of the published {name}: give "
                          "fine-tuned weights another name, and use a checkpoint, which knows its classes")
-    preset = PRESETS[name]
+    file = Path(path)
+    if file.is_file() and not as_published(file):
+        warnings.warn(f"{path} is not the published {name}, by its hash: its {K} classes are taken to be COCO's all the "
+                      "same, which is a guess; give weights of your own another name", stacklevel=3)
+    preset = as_told(PRESETS[name], weights)
     config = replace(preset, model=replace(preset.model, num_classes=K),
                      train=replace(preset.train, precision="float32"))  # as their AP was measured
     model = build_detr(config.model)

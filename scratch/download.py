@@ -103,7 +103,7 @@ def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Se
             continue
         if _is_whole(partial, sha256):
             break
-        got = _digest(partial)[:len(sha256)]
+        got = digest(partial)[:len(sha256)]
         forget(path)
         if not resumed:
             raise ValueError(f"{url} gave a file whose SHA-256 begins with {got}, wanted {sha256}: it has changed, or "
@@ -210,7 +210,8 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -219,7 +220,7 @@ def _digest(path: Path) -> str:
 
 
 def _is_whole(path: Path, sha256: Optional[str]) -> bool:
-    return path.is_file() and (sha256 is None or _digest(path).startswith(sha256.lower()))
+    return path.is_file() and (sha256 is None or digest(path).startswith(sha256.lower()))
 
 
 @contextmanager

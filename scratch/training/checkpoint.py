@@ -223,26 +223,34 @@ def why_unreadable(error: Exception) -> str:
     return f"it is damaged, or cut short: {reason}"
 
 
+def damage_of(path: Path) -> str | None:
+    """What is wrong with a zip file as torch writes it, if anything is. Raises whatever zipfile does for another file."""
+    with zipfile.ZipFile(path) as archive:  # its table of contents is at the end: a file that was cut off has none
+        entries = archive.infolist()
+        # What torch writes is not compressed. So entries that claim more bytes than the file has would unpack to more
+        # than anybody asked for, or are one entry many times.
+        if (claimed := sum(entry.file_size for entry in entries)) > os.path.getsize(path):
+            return f"its entries would unpack to {claimed:,} bytes"
+        damaged = archive.testzip()  # reads each entry and compares its checksum, as torch.load does not
+    # Attribute 0x10 means "a folder". A flipped bit can put it on a tensor, and torch.load then leaves it unfilled.
+    damaged = damaged or next((entry.filename for entry in entries if entry.external_attr & 0x10), None)
+    return damaged and f"wrong checksum or header of {printable(damaged)}"
+
+
 def _check_whole(path: Path) -> None:
     """Raise ValueError unless `path` is a zip file (torch's format), and every entry as it was written."""
     kind = foreign_kind(path)
     beside = Path(path).with_name(PREVIOUS)
     use = f"use {PREVIOUS} beside it, or another copy" if beside != Path(path) and beside.is_file() else "use another copy"
-    with open(path, "rb") as file:
-        try:
-            archive = zipfile.ZipFile(file)  # its table of contents is at the end, so a file that was cut off has none
-            # What torch writes is not compressed. So entries that claim more bytes than the file has would unpack to
-            # more than anybody asked for, or are one entry many times.
-            if (claimed := sum(entry.file_size for entry in archive.infolist())) > os.path.getsize(path):
-                raise ValueError(f"its entries would unpack to {claimed:,} bytes")
-            damaged = archive.testzip()      # reads each entry and compares its checksum, as torch.load does not
-        except Exception as error:  # zipfile has another one for each part of a header that can be broken
-            raise ValueError(f"{path} is not a whole checkpoint ({kind or printable(error)}): it was cut off while it "
-                             f"was written or copied, or is another kind of file; {use}") from error
-    # Attribute 0x10 means "a folder". A flipped bit can put it on a tensor, and torch.load then leaves it unfilled.
-    damaged = damaged or next((entry.filename for entry in archive.infolist() if entry.external_attr & 0x10), None)
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged (wrong checksum or header of {printable(damaged)}); {use}")
+    try:
+        damage = damage_of(path)
+    except OSError:
+        raise
+    except Exception as error:  # zipfile has another one for each part of a header that can be broken
+        raise ValueError(f"{path} is not a whole checkpoint ({kind or printable(error)}): it was cut off while it was "
+                         f"written or copied, or is another kind of file; {use}") from error
+    if damage:
+        raise ValueError(f"{path} is damaged ({damage}); {use}")
 
 
 def _assert_plain(value: Any, where: str) -> None:

@@ -125,14 +125,20 @@ def check_tensors(what: str, tensors: Any, wanted: Wanted) -> None:
 
 def check_names(what: str, tensors: Any, wanted: Any) -> None:
     """Raise ValueError unless `tensors` are a dict of dense tensors with the names `wanted`."""
-    _want(isinstance(tensors, dict) and bool(tensors), f"{what} is {shown(tensors)}, wanted a dict of tensors")
-    for name, tensor in tensors.items():
-        _want(isinstance(name, str), f"a name in {what} is {shown(name)}, wanted a text")
-        _want(isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
-              and tensor.device.type != "meta", f"{what}: {shown(name)} is {shown(tensor)}, wanted a tensor of numbers")
+    check_dense(what, tensors)
     for names, said in (([name for name in wanted if name not in tensors], "missing"),
                         ([name for name in tensors if name not in wanted], "too many")):
         _want(not names, f"{what} has {len(tensors):,} tensors, wanted {len(wanted):,}: {_few(names)} {said}")
+
+
+def check_dense(what: str, tensors: Any) -> None:
+    """Raise ValueError unless `tensors` are dense ones of real or whole numbers, by names that are texts."""
+    _want(isinstance(tensors, dict) and bool(tensors), f"{what} is {shown(tensors)}, wanted a dict of tensors")
+    for name, tensor in tensors.items():
+        _want(isinstance(name, str), f"a name in {what} is {shown(name)}, wanted a text")
+        _want(isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type != "meta"
+              and _kind(tensor) in ("float", "whole"), f"{what}: {shown(name)} is {shown(tensor)}, wanted a tensor of "
+                                                       "numbers")
 
 
 def check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
