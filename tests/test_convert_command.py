@@ -70,7 +70,8 @@ def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 def test_what_leaves_has_the_keys_and_shapes_of_the_official_state_dict(facts, tmp_path):
     config = PRESETS[PRESET[facts["name"]]]
     state = from_official(constants(facts["state_dict"]))
-    convert(ConvertArguments(str(save_run(tmp_path, config, state)), tmp_path / "out.pth"))
+    run = save_run(tmp_path, config, state, [str(k) for k in range(config.model.num_classes)])
+    convert(ConvertArguments(str(run), tmp_path / "out.pth"))
     content = torch.load(tmp_path / "out.pth", weights_only=True)
     assert list(content) == ["model"]
     assert {key: list(value.shape) for key, value in content["model"].items()} == facts["state_dict"]

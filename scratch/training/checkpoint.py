@@ -244,8 +244,6 @@ def _check_whole(path: Path) -> None:
     use = f"use {PREVIOUS} beside it, or another copy" if beside != Path(path) and beside.is_file() else "use another copy"
     try:
         damage = damage_of(path)
-    except OSError:
-        raise
     except Exception as error:  # zipfile has another one for each part of a header that can be broken
         raise ValueError(f"{path} is not a whole checkpoint ({kind or printable(error)}): it was cut off while it was "
                          f"written or copied, or is another kind of file; {use}") from error
