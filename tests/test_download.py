@@ -182,9 +182,8 @@ def test_a_length_that_is_too_large_is_a_line_that_is_cut(server, tmp_path):
 
 
 def test_a_line_that_ends_without_a_word_is_measured(server, tmp_path, monkeypatch):
-    whole, first = requests.Response.iter_content, iter([2])  # urllib3 says nothing before its version 2
-    monkeypatch.setattr(requests.Response, "iter_content",
-                        lambda answer, size: list(whole(answer, size))[:next(first, None)])
+    monkeypatch.setattr(download, "_pieces", lambda answer: iter([answer.raw.read(CHUNK) for _ in range(next(pieces))]))
+    CHUNK, pieces = download.CHUNK, iter([2, 5])  # urllib3 says nothing before its version 2
     assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
     assert server.asked == [("/a.bin", None), ("/a.bin", "bytes=32768-")]
 
