@@ -140,7 +140,7 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> di
             "file": file.name, "bytes": file.stat().st_size, "preset": config.preset, "config": config.to_dict(),
             "changed": changed_fields(config.to_dict(), PRESETS[config.preset].to_dict())
             if config.preset in PRESETS else None,
-            **{figure: state[figure] for figure in ("step", "epoch", "minutes")},
+            **{figure: state.get(figure) for figure in ("step", "epoch", "minutes")},  # convert leaves them out
             "classes": list(dataset.classes.names)},
         **figures}
 
@@ -179,6 +179,8 @@ def found(path: Path, state: dict[str, Any], data: DataConfig, arguments: Analyz
                              "with split, step and results: remove it to run the detector again") from error
         if split != data.eval_split:
             why = f"{DETECTIONS} is of the {split} split"
+        elif "step" not in state:
+            why = "the checkpoint does not say after which step it was made"
         elif step != state["step"]:
             why = f"{DETECTIONS} is of step {step}, the checkpoint of step {state['step']}"
         else:

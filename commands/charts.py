@@ -19,12 +19,13 @@ from commands.opening import generate_shapes, make_criterion, open_split, parame
 from scratch.analysis.layer_charts import draw_set
 from scratch.analysis.layer_record import LayerRecord, data_file, read_layers
 from scratch.analysis.layer_watch import LayerWatch
+from scratch.blueprint import read_state
 from scratch.config import Config
 from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr, freeze_backbone
-from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.training.run import Run
@@ -147,7 +148,7 @@ def checkpoint_file(path: Path) -> Path:
 
 def config_of(checkpoint: Path) -> Config:
     """The configuration that a checkpoint was trained with."""
-    return Config.from_dict(load_checkpoint(checkpoint_file(checkpoint))["config"])
+    return Config.from_dict(read_state(checkpoint_file(checkpoint), training=True)["config"])
 
 
 def endless(run: Run, loader: Any, sampler: Any) -> Iterator[list[Any]]:

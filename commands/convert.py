@@ -8,10 +8,9 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Literal, Optional
+from typing import Any, Literal, Optional
 
 import torch
 import tyro
@@ -19,13 +18,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from commands.finetune import config_of, preset_of, taken_as
+from scratch.blueprint import blueprint
 from scratch.config import PRESETS, RESNETS, Config
 from scratch.convert import to_official
 from scratch.data.coco import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import save_checkpoint
-from scratch.weights import Weights, adapt, find_weights, read_weights
+from scratch.weights import Weights, adapt, as_published, as_told, find_weights, read_weights
+from scratch.whole_file import whole_file
 
 COCO = Classes(tuple(range(len(COCO_NAMES))), COCO_NAMES)  # as the published detectors count them
 
@@ -43,6 +44,8 @@ class ConvertArguments:
     """whose names the weights get; as .pth or .pt, ours is a checkpoint that predict and eval take"""
     preset: Optional[str] = None
     """what the weights are weights of, where neither file nor name tells (detr_r50_dc5, say: DC5 leaves no trace)"""
+    classes: Optional[str] = None
+    """what their classes are called, in the order of their labels, where the file does not tell: "person,car" """
 
 
 def convert(arguments: ConvertArguments) -> None:
@@ -50,12 +53,18 @@ def convert(arguments: ConvertArguments) -> None:
     out = arguments.out
     if out.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"got --out {out}, wanted a file that ends in .pth, .pt or .safetensors")
+    if out.exists() and not out.is_file():
+        raise ValueError(f"got --out {out}, which is {'a folder' if out.is_dir() else 'a device or a pipe'}, wanted a "
+                         "file's name")
     weights = read_weights(find_weights(arguments.weights))
     preset = arguments.preset or preset_of(arguments.weights)
     config = whole_config(weights, preset)
+    blueprint(config.model, weights.tensors)  # refuses what is too large to be built
     adapted = adapt(build_detr(config.model), weights)
-    assert not adapted.replaced and not adapted.shortened, adapted.text()
-    classes = classes_of(weights, config)
+    if adapted.replaced or adapted.shortened:
+        raise ValueError(f"the heads of {arguments.weights} contradict each other in the number of classes or queries: "
+                         + ", ".join(adapted.replaced + adapted.shortened))
+    classes = classes_of(weights, config, arguments.classes)
     tensors = weights.tensors
     if arguments.to == "official":
         refuse_what_the_official_code_lacks(config)
@@ -72,8 +81,15 @@ def convert(arguments: ConvertArguments) -> None:
     print(f"{out}: {len(tensors)} tensors, {numbers:,} numbers, of a {config.model.backbone} detector "
           f"({config.preset}) with {config.model.num_queries} queries and {config.model.num_classes} classes, "
           f"from {arguments.weights} ({weights.kind})")
+    for note in weights.notes:
+        print(note)
     if weights.config is None and preset is None:
         print(taken_as(config))
+    published = preset_of(arguments.weights) is not None and as_published(Path(arguments.weights))
+    if weights.classes is None and arguments.classes is None and not published:
+        guess = "taken to be COCO's, which are as many" if classes is COCO else "they are numbered"
+        print(f"note: the file does not name its classes: {guess} ({', '.join(classes.names[:4])} …); if they are your "
+              "own, say what they are: --classes a,b,c")
 
 
 def whole_config(weights: Weights, preset: Optional[str]) -> Config:
@@ -91,24 +107,29 @@ def whole_config(weights: Weights, preset: Optional[str]) -> Config:
         return config
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}; wanted one of {', '.join(PRESETS)}")
-    config = PRESETS[preset] if preset else config_of(weights)
+    config = as_told(PRESETS[preset], weights) if preset else config_of(weights)
     if config is None:
         raise ValueError("the file does not say what its weights are weights of: add --preset NAME, one of "
                          + ", ".join(PRESETS))
-    rows = {name: len(weights.tensors[f"{name}.weight"]) for name in ("class_embed", "query_embed", "refpoint_embed")
-            if f"{name}.weight" in weights.tensors}
-    queries = rows.get("query_embed", rows.get("refpoint_embed", config.model.num_queries))
-    return replace(config, model=replace(config.model, num_queries=queries,
-                                         num_classes=rows["class_embed"] - (config.model.classification == "softmax")))
+    rows = len(weights.tensors["class_embed.weight"]) - (config.model.classification == "softmax")
+    return replace(config, model=replace(config.model, num_classes=rows))
 
 
-def classes_of(weights: Weights, config: Config) -> Classes:
-    """The classes that a file names; COCO's for the published 91; else numbers."""
+def classes_of(weights: Weights, config: Config, named: Optional[str] = None) -> Classes:
+    """The classes that a file names, or a person; COCO's for 91; else numbers. Raises ValueError for another number."""
+    count = config.model.num_classes
+    if named is not None:
+        names = tuple(name.strip() for name in named.split(","))
+        if len(names) != count or len(set(names)) != count or not all(names):
+            raise ValueError(f"got {len(names)} --classes, wanted {count} different names, one for each row of the class "
+                             "head, with commas between them")
+        ids = weights.classes["ids"] if weights.classes else range(count)
+        return Classes(tuple(ids), names)
     if weights.classes is not None:
         return Classes.from_dict(weights.classes)
-    if config.model.num_classes == len(COCO):
+    if count == len(COCO):
         return COCO
-    return Classes(tuple(range(config.model.num_classes)), tuple(f"class {k}" for k in range(config.model.num_classes)))
+    return Classes(tuple(range(count)), tuple(f"class {k}" for k in range(count)))
 
 
 def checkpoint_of(weights: Weights, config: Config, classes: Classes) -> dict[str, Any]:
@@ -130,23 +151,19 @@ def refuse_what_the_official_code_lacks(config: Config) -> None:
         raise ValueError(f"the official code has no detector with {', '.join(strange)}: take --to ours")
 
 
+ADVICE = "free some space, or name another --out"
+
+
 def write_torch(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, lambda partial: torch.save(content, partial))
+    with whole_file(path, ADVICE) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # it tells of a full disk in its own way
+            raise OSError(str(error)) from error
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     # As bytes: the library's own files can be read by their owner alone.
     content = save({key: value.contiguous() for key, value in tensors.items()}, metadata)
-    write_whole(path, lambda partial: partial.write_bytes(content))
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """A whole file or none. Raises OSError, naming the file, where the disk refuses."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with either
-        raise OSError(f"{path} could not be written: {error}. Free some space, or name another --out") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, ADVICE) as partial:
+        partial.write_bytes(content)

@@ -8,31 +8,41 @@
 A split's annotation file is written last, when all its images are there and can be opened: a folder
 that `train --data` finds is whole. What was begun goes on where it was, after a cut line, Ctrl-C or
 a kill; a record, OUT/subset.json or OUT/coco.json, tells it from a folder of somebody else's. The
-archives are removed when they are used up. Proven in tests/test_download_coco.py.
+archives are removed when they are used up. Two commands for one folder take turns.
+
+What comes from the host is somebody else's: annotations are read as a whole before anything is done with
+them, and a name among them that is more than a file's name (../x, /x) is refused before a file is
+touched. COCO's own host is asked by way of Amazon's: images.cocodataset.org is a name of one of its
+buckets, and has no certificate of its own, so that with it only plain http would work, where anybody on
+the way can change what comes. Proven in tests/test_download_coco.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Iterator, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
+from urllib.parse import quote
 
 import tyro
 from tqdm import tqdm
 
 from scratch.data.check import look_at_image
 from scratch.data.subset import TEN_CLASSES, choose
-from scratch.download import fetch
-from scratch.download_many import fetch_all
+from scratch.download import alone, fetch
+from scratch.download_many import fetch_all, trouble_in_name
+from scratch.printable import command, printable
+from scratch.whole_file import whole_file, write_json
 
 SPLITS = ("train", "val")
 ARCHIVE = "annotations_trainval2017.zip"
+ADVICE = "free some space and run the command again, or name another --out"
+# Bytes that a host may send or an archive unpack to; COCO's annotations are 0.25 and 0.8 GB, its photographs 19 GB.
+MOST_ANNOTATIONS, MOST_IMAGES = 2**32, 2**36
 OF_SUBSET, OF_ALL = "subset.json", "coco.json"  # the records of what a folder was begun as
 
 
@@ -44,8 +54,8 @@ class DownloadArguments:
     """coco-subset: some images of some classes; coco: everything, 19 GB to fetch and twice that while unpacking"""
     out: Optional[Path] = None
     """the folder to write; None: data/coco-subset or data/coco"""
-    host: Annotated[str, tyro.conf.arg(name="from")] = "http://images.cocodataset.org"
-    """where annotations/, zips/, train2017/ and val2017/ are"""
+    host: Annotated[str, tyro.conf.arg(name="from")] = "https://s3.amazonaws.com/images.cocodataset.org"
+    """where annotations/, zips/, train2017/ and val2017/ are (COCO's own, by a name that has a certificate)"""
     classes: str = ",".join(TEN_CLASSES)
     """of the subset: names with commas between them"""
     train: int = 2000
@@ -64,14 +74,17 @@ class DownloadArguments:
 def download(arguments: DownloadArguments) -> None:
     """Fetch what is missing, and say what is there then."""
     out = arguments.out or Path("data") / arguments.what
+    fetch_part, refuse = (subset, refuse_for_subset) if arguments.what == "coco-subset" else (everything, refuse_for_all)
+    refuse(arguments, out)
     out.mkdir(parents=True, exist_ok=True)
-    fetch_part = subset if arguments.what == "coco-subset" else everything
-    fetch_part(arguments, out)
-    for split in SPLITS:
-        document = json.loads(annotations_of(out, split).read_text(encoding="utf-8"), object_hook=without_outline)
-        print(f"{split:<5} {len(document['images']):>7,} images {len(document['annotations']):>8,} boxes "
-              f"{len(document['categories']):>4} classes   {out / f'{split}2017'}")
-    print(f"whole. Next: python detr_scratch.py finetune --data {out}")
+    with alone(out / ".download.lock"):
+        refuse(arguments, out)  # another process may have begun something else meanwhile
+        fetch_part(arguments, out)
+        for split in SPLITS:
+            document = read_own(annotations_of(out, split))
+            print(f"{split:<5} {len(document['images']):>7,} images {len(document['annotations']):>8,} boxes "
+                  f"{len(document['categories']):>4} classes   {out / f'{split}2017'}")
+    print(f"whole. Next: {command('python', 'detr_scratch.py', 'finetune', '--data', out)}")
 
 
 def annotations_of(out: Path, split: str) -> Path:
@@ -81,38 +94,49 @@ def annotations_of(out: Path, split: str) -> Path:
 # -- a part --------------------------------------------------------------------------------------------------------
 
 
-def subset(arguments: DownloadArguments, out: Path) -> None:
-    """The images that `choose` picks, and their annotations.
+def wanted_of(arguments: DownloadArguments) -> dict[str, Any]:
+    """What the record of a subset holds."""
+    return {"classes": arguments.classes, "train": arguments.train, "val": arguments.val}
 
-    Raises ValueError for a folder with another choice, besides what `fetch`, `fetch_all` and `choose` raise.
-    """
-    counts = {"train": arguments.train, "val": arguments.val}
-    wanted = {"classes": arguments.classes, **counts}
+
+def refuse_for_subset(arguments: DownloadArguments, out: Path) -> None:
+    """Raise ValueError for a folder of something else."""
     record = out / OF_SUBSET
     if (out / OF_ALL).exists():
         raise ValueError(f"{out} holds all of COCO, or will: name another --out")
-    if record.exists():
-        made = json.loads(record.read_text(encoding="utf-8"))
-        if made != wanted:
-            raise ValueError(f"{out} holds another subset ({made}, wanted {wanted}): name another --out")
-    else:
+    if not record.exists():
         refuse_foreign(out)
-    if record.exists() and all(annotations_of(out, split).exists() for split in SPLITS):
-        documents = {split: json.loads(annotations_of(out, split).read_text(encoding="utf-8")) for split in SPLITS}
+        return
+    try:
+        made = json.loads(record.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{record} is not what this command writes there ({type(error).__name__}): remove it, or name "
+                         "another --out") from error
+    if made != wanted_of(arguments):
+        raise ValueError(f"{out} holds another subset ({printable(made)[:300]}, wanted {wanted_of(arguments)}): name "
+                         "another --out")
+
+
+def subset(arguments: DownloadArguments, out: Path) -> None:
+    """The images that `choose` picks, and their annotations. Raises what `fetch`, `fetch_all` and `choose` raise."""
+    counts, host = {"train": arguments.train, "val": arguments.val}, arguments.host.rstrip("/")
+    if (out / OF_SUBSET).exists() and all(annotations_of(out, split).exists() for split in SPLITS):
+        documents = {split: read_own(annotations_of(out, split)) for split in SPLITS}
     else:
-        archive = fetch(f"{arguments.host}/annotations/{ARCHIVE}", out / ARCHIVE)
+        archive = fetch(f"{host}/annotations/{ARCHIVE}", out / ARCHIVE, most=MOST_ANNOTATIONS)
         documents = {split: choose(read_instances(archive, split), arguments.classes.split(","), counts[split])
                      for split in SPLITS}
-        write_whole(record, wanted)
+        write_json(out / OF_SUBSET, wanted_of(arguments), advice=ADVICE)
     items, sizes = [], {}
     for split in SPLITS:
         for image in documents[split]["images"]:
             path = out / f"{split}2017" / image["file_name"]
-            items.append((f"{arguments.host}/{split}2017/{image['file_name']}", path))
+            items.append((f"{host}/{split}2017/{quote(image['file_name'])}", path))
             sizes[path] = (image["width"], image["height"])
     fetch_all(items, arguments.workers, "images", lambda path: trouble_with(path, sizes[path]))
     for split, document in documents.items():
-        write_whole(annotations_of(out, split), document)
+        annotations_of(out, split).parent.mkdir(exist_ok=True)
+        write_json(annotations_of(out, split), document, advice=ADVICE)
         if (found := len(document["images"])) < counts[split]:
             print(f"note: {found:,} {split} images show these classes; {counts[split]:,} were asked for")
     (out / ARCHIVE).unlink(missing_ok=True)
@@ -135,16 +159,58 @@ def refuse_foreign(out: Path) -> None:
 def read_instances(archive: Path, split: str) -> dict[str, Any]:
     """The instances file of a split, without the objects' outlines: they are most of it, and no box.
 
-    Raises ValueError for an archive that is damaged or another one; it is removed, so that the next call fetches it.
+    Raises ValueError for an archive that is damaged or another one, also for one whose annotations are none, or name
+    files that are not theirs; it is removed, so that the next call fetches it.
     """
     name = f"annotations/instances_{split}2017.json"
     try:
-        with zipfile.ZipFile(archive) as files, files.open(name) as file:
-            return json.load(file, object_hook=without_outline)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+        with zipfile.ZipFile(archive) as files:
+            if (size := files.getinfo(name).file_size) > MOST_ANNOTATIONS:
+                raise ValueError(f"it would unpack to {size:,} bytes")
+            with files.open(name) as file:
+                return as_instances(json.load(file, object_hook=without_outline))
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RecursionError, RuntimeError) as error:
         archive.unlink()
-        raise ValueError(f"{archive} was no archive with {name} ({error}), and is removed: run the command "
-                         "again") from error
+        raise ValueError(f"{archive} was no archive with {name} ({printable(error)[:300]}), and is removed: run the "
+                         "command again") from error
+
+
+def read_own(path: Path) -> dict[str, Any]:
+    """An annotation file that this command has written, or unpacked. Raises ValueError for another."""
+    try:
+        return as_instances(json.loads(path.read_text(encoding="utf-8"), object_hook=without_outline))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not what this command writes there ({printable(error)[:300]}): remove it and run "
+                         "the command again, or name another --out") from error
+
+
+# What of an instances file is used, and of which type it is.
+FIELDS: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str, "width": int, "height": int},
+    "annotations": {"image_id": int, "category_id": int, "bbox": list}, "categories": {"id": int, "name": str}}
+
+
+def as_instances(document: Any) -> dict[str, Any]:
+    """`document`, if it is one as COCO's are. Raises ValueError, saying what is missing or of another type."""
+    if not isinstance(document, dict):
+        raise ValueError(f"it is a {type(document).__name__}, wanted a dict of {', '.join(FIELDS)}")
+    for part, fields in FIELDS.items():
+        entries = document.get(part)
+        if not isinstance(entries, list):
+            raise ValueError(f"it has no list of {part}")
+        for i, entry in enumerate(entries):
+            for field, kind in fields.items():
+                if not isinstance(entry, dict) or type(entry.get(field)) is not kind:
+                    raise ValueError(f"{part}[{i}] has no {field}, or one of another type than {kind.__name__}")
+    names: set[str] = set()
+    for i, image in enumerate(document["images"]):
+        trouble = trouble_in_name(image["file_name"])
+        if not trouble and image["file_name"].casefold() in names:
+            trouble = "another image has it, too"
+        if trouble:
+            raise ValueError(f"images[{i}] has the file_name {image['file_name'][:100]!r}: {trouble}")
+        names.add(image["file_name"].casefold())
+    return document
 
 
 def without_outline(entry: dict[str, Any]) -> dict[str, Any]:
@@ -156,21 +222,28 @@ def without_outline(entry: dict[str, Any]) -> dict[str, Any]:
 # -- all of it -----------------------------------------------------------------------------------------------------
 
 
-def everything(arguments: DownloadArguments, out: Path) -> None:
-    """Both splits, one after the other; in a folder that this command has begun, one with annotations is whole.
-
-    Raises ValueError for another folder with annotations or a subset, besides what `fetch` and `unpack` raise.
-    """
+def refuse_for_all(arguments: DownloadArguments, out: Path) -> None:
+    """Raise ValueError for a folder of something else."""
     if (out / OF_SUBSET).exists():
         raise ValueError(f"{out} holds a subset: name another --out")
     if not (out / OF_ALL).exists():
         refuse_foreign(out)
-        write_whole(out / OF_ALL, {"from": arguments.host})
+
+
+def everything(arguments: DownloadArguments, out: Path) -> None:
+    """Both splits, one after the other; in a folder that this command has begun, one with annotations is whole.
+
+    Raises what `fetch`, `read_instances` and `unpack` raise.
+    """
+    host = arguments.host.rstrip("/")
+    if not (out / OF_ALL).exists():
+        write_json(out / OF_ALL, {"from": arguments.host}, advice=ADVICE)
     for split in SPLITS:
         images = out / f"{split}2017.zip"
         if not annotations_of(out, split).exists():
-            annotations = fetch(f"{arguments.host}/annotations/{ARCHIVE}", out / ARCHIVE)
-            fetch(f"{arguments.host}/zips/{split}2017.zip", images)
+            annotations = fetch(f"{host}/annotations/{ARCHIVE}", out / ARCHIVE, most=MOST_ANNOTATIONS)
+            read_instances(annotations, split)  # before 19 GB are fetched for what may be none
+            fetch(f"{host}/zips/{split}2017.zip", images, most=MOST_IMAGES)
             unpack(images, f"{split}2017/", out / f"{split}2017")
             unpack(annotations, f"annotations/instances_{split}2017.json", out / "annotations")
         images.unlink(missing_ok=True)  # also what a call left that was killed before it came here
@@ -180,8 +253,8 @@ def everything(arguments: DownloadArguments, out: Path) -> None:
 def unpack(archive: Path, beginning: str, folder: Path) -> None:
     """The files of an archive whose names begin so, into one folder; those that are there whole are left alone.
 
-    Raises ValueError for an archive that is damaged or has none of them; it is removed. Raises OSError where the disk
-    refuses; the archive is kept.
+    Raises ValueError for an archive that is damaged, has none of them, or is made to do harm; it is removed. Raises
+    OSError where the disk refuses; the archive is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -189,37 +262,22 @@ def unpack(archive: Path, beginning: str, folder: Path) -> None:
             members = [file for file in files.infolist() if file.filename.startswith(beginning) and not file.is_dir()]
             if not members:
                 raise zipfile.BadZipFile(f"it has no {beginning}…")
+            for member in members:  # the name alone is used: an archive may not choose the place
+                if trouble := trouble_in_name(_name_of(member)):
+                    raise zipfile.BadZipFile(f"it holds {member.filename[:100]!r}: {trouble}")
+            if (size := sum(member.file_size for member in members)) > MOST_IMAGES:
+                raise zipfile.BadZipFile(f"it would unpack to {size:,} bytes")
             for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file", disable=None, leave=False):
-                target = folder / Path(member.filename).name  # the name alone: an archive may not choose the place
-                if target.exists() and target.stat().st_size == member.file_size:
+                target = folder / _name_of(member)
+                if target.is_file() and target.stat().st_size == member.file_size:
                     continue
-                with growing(target) as partial, files.open(member) as source, open(partial, "wb") as copy:
+                with whole_file(target, ADVICE) as partial, files.open(member) as source, open(partial, "wb") as copy:
                     shutil.copyfileobj(source, copy)  # which compares the checksum at the end
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: of what is encrypted
         archive.unlink()
-        raise ValueError(f"{archive} is damaged or another archive ({error}), and is removed: run the command "
-                         "again") from error
+        raise ValueError(f"{archive} is damaged or another archive ({printable(error)[:300]}), and is removed: run the "
+                         "command again") from error
 
 
-def write_whole(path: Path, content: Any) -> None:
-    """A whole JSON file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with growing(path) as partial:
-        partial.write_text(json.dumps(content), encoding="utf-8")
-
-
-@contextmanager
-def growing(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write, which becomes `path` in the end; if the writing fails, nothing of it stays.
-
-    Raises OSError, saying what to do, where the disk refuses.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written: {error.strerror}. Free some space and run the command again, or "
-                      "name another --out") from error
-    finally:
-        partial.unlink(missing_ok=True)
+def _name_of(member: zipfile.ZipInfo) -> str:
+    return member.filename.rpartition("/")[2]

@@ -18,11 +18,11 @@ from typing import Optional
 
 from torch import nn
 
-from scratch.config import PRESETS, RESNETS, Config, DataConfig, TrainConfig
+from scratch.config import PRESETS, Config, DataConfig, TrainConfig
 from scratch.data.coco import Classes
 from scratch.detector import published_name
 from scratch.training.distributed import Distributed
-from scratch.weights import Weights, adapt, find_weights, is_name, read_weights
+from scratch.weights import Weights, adapt, as_told, backbone_of, differing, find_weights, is_name, read_weights
 
 # The preset that is meant when only a backbone is named.
 PRESET_WITH = {"resnet50": "detr_r50", "resnet101": "detr_r101", "resnet152": "detr_141m"}
@@ -69,7 +69,7 @@ def preset_of(name: str) -> Optional[str]:
 
 
 def config_of(weights: Weights) -> Optional[Config]:
-    """The same as of a name, of weights that were read. DC5 changes no shape: see `taken_as`."""
+    """The same as of a name, of weights that were read, in their own sizes. DC5 changes no shape: see `taken_as`."""
     if weights.config is not None:
         config = Config.from_dict(weights.config)
         which = ("data", "train_images", "train_annotations", "val_images", "val_annotations", "eval_split", "classes",
@@ -77,24 +77,30 @@ def config_of(weights: Weights) -> Optional[Config]:
         anew = {name: getattr(DataConfig(), name) for name in which}  # how images are shown stays
         return replace(config, data=replace(config.data, **anew))
     preset = PRESET_WITH.get(backbone_of(weights) or "")
-    config = PRESETS[preset] if preset else None
-    return frozen_norm(config) if config and weights.kind == "torchvision ResNet" else config
+    if preset is None:
+        return None
+    return frozen_norm(PRESETS[preset]) if weights.kind == "torchvision ResNet" else as_told(PRESETS[preset], weights)
+
+
+def sized(config: Config, name: str) -> Config:
+    """A preset that was named beside a file of weights, in the file's sizes: flags may change them again.
+
+    What differs is printed. Raises what `find_weights` and `read_weights` raise, for a file.
+    """
+    if preset_of(name):
+        return config
+    changed = as_told(config, read_weights(find_weights(name)))
+    if changed != config and os.environ.get("RANK", "0") == "0":
+        print(f"of {name}, not of the preset: {differing(changed, config)}")
+    return changed
 
 
 def taken_as(config: Config) -> str:
     """What is said of a file that does not say what it is: no shape tells whether it was trained dilated."""
     dilated = f"{config.preset}_dc5"
-    return (f"the file does not say what it is: taken as {config.preset}"
+    sizes = differing(config, PRESETS[config.preset])
+    return (f"the file does not say what it is: taken as {config.preset}" + (f" with {sizes}" if sizes else "")
             + (f"; if it was trained dilated, add --preset {dilated}" if dilated in PRESETS else ""))
-
-
-def backbone_of(weights: Weights) -> Optional[str]:
-    """The name in RESNETS of the backbone among the weights, told by its blocks; None if there is none like it."""
-    depths = tuple(len({key.split(".")[2] for key in weights.tensors if key.startswith(f"backbone.layer{stage}.")})
-                   for stage in (1, 2, 3, 4))
-    block = "bottleneck" if "backbone.layer1.0.conv3.weight" in weights.tensors else "basic"
-    found = (block, depths, len(weights.tensors["backbone.conv1.weight"]))
-    return next((name for name, known in RESNETS.items() if known == found), None)
 
 
 def begin_with(model: nn.Module, name: str, distributed: Distributed, classes: Classes) -> str:
@@ -107,4 +113,5 @@ def begin_with(model: nn.Module, name: str, distributed: Distributed, classes: C
     path = find_weights(name)
     if distributed.is_main:
         distributed.barrier()
-    return f"{path}\n{adapt(model, read_weights(path), classes.names).text()}"
+    weights = read_weights(path)
+    return "\n".join([str(path), *weights.notes, adapt(model, weights, classes.names).text()])

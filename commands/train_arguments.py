@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from commands.command_line import flags_given, parse, preset_config
-from commands.finetune import config_for, frozen_norm, recipe
+from commands.finetune import config_for, frozen_norm, recipe, sized
 from commands.opening import newest_run, resolve_device
+from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config
-from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+from scratch.training.checkpoint import latest_checkpoint
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
         if last is None:
             raise FileNotFoundError(f"there is no checkpoint in {run_dir} to resume from: leave --resume out to start "
                                     "there")
-        config = Config.from_dict(load_checkpoint(last)["config"])
+        config = Config.from_dict(read_state(last, training=True)["config"])
         if given.preset not in (None, config.preset):
             raise ValueError(f"{run_dir} was begun with the preset {config.preset}, and cannot go on as "
                              f"{given.preset}: leave --preset out")
@@ -66,6 +67,7 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     weights = given.weights or ("detr_r50" if tuning else None)
     meant = config_for(weights) if weights and not given.preset else None
     config = meant or preset_config(given.preset, device)
+    config = sized(config, weights) if weights and not meant else config
     config = frozen_norm(config) if weights else config  # of a preset that was named, too; --norm changes it again
     default = TrainArguments(recipe(config) if tuning else config, weights=weights)
     arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)

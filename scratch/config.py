@@ -14,8 +14,10 @@ Published values: Carion et al. 2020 (arXiv 2005.12872), section 4 and appendix 
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, Optional, Tuple
+from functools import lru_cache
+from typing import Any, Literal, Optional, Tuple, Union, get_args, get_origin, get_type_hints
 
 Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
@@ -232,16 +234,67 @@ class Config:
         return asdict(self)
 
     @staticmethod
-    def from_dict(values: dict[str, Any]) -> "Config":
-        """The inverse of `to_dict`; a field that this version does not know raises ValueError."""
+    def from_dict(values: Any) -> "Config":
+        """The inverse of `to_dict`; a field that is left out has its default, as in what older versions wrote.
+
+        Raises ValueError for what is no such dict: a missing part, an unknown field, a value of another type or range.
+        """
+        kinds = {"model": ModelConfig, "loss": LossConfig, "data": DataConfig, "train": TrainConfig}
+        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
+            raise ValueError("the configuration has no preset's name; wanted a dict with preset, " + ", ".join(kinds))
         parts: dict[str, Any] = {"preset": values["preset"]}
-        for name, kind in (("model", ModelConfig), ("loss", LossConfig), ("data", DataConfig), ("train", TrainConfig)):
-            unknown = set(values[name]) - {f.name for f in fields(kind)}
+        for name, kind in kinds.items():
+            part = values.get(name)
+            if not isinstance(part, dict):
+                raise ValueError(f"config.{name} is {reprlib.repr(part)}, wanted a dict of its fields")
+            named = {key if isinstance(key, str) else f"a {type(key).__name__}" for key in part}
+            unknown = named - {f.name for f in fields(kind)}
             if unknown:
-                raise ValueError(f"config.{name} has unknown fields {sorted(unknown)}: it was written by another "
-                                 "version")
-            parts[name] = kind(**values[name])
+                raise ValueError(f"config.{name} has unknown fields {reprlib.repr(sorted(unknown))}: it was written by "
+                                 "another version")
+            types = _types(kind)
+            for key, value in part.items():
+                if not _fits(value, types[key]):
+                    raise ValueError(f"config.{name}.{key} is {_shown(value)}, wanted {_said(types[key])}")
+            try:
+                parts[name] = kind(**part)
+            except ValueError as error:
+                raise ValueError(f"config.{name}: {error}") from error
         return Config(**parts)
+
+
+@lru_cache(maxsize=None)
+def _types(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, no longer as texts."""
+    return get_type_hints(kind)
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Is a value from a file of the type that its field has? An int will do for a float; NaN is no number."""
+    if get_origin(wanted) is Union:  # of Optional
+        return any(_fits(value, each) for each in get_args(wanted))
+    if get_origin(wanted) is Literal:
+        return isinstance(value, str) and value in get_args(wanted)
+    if wanted in (int, float):
+        whole = type(value) is int and abs(value) < 2**63  # a bool is an int to isinstance
+        return whole or wanted is float and type(value) is float and value == value
+    return type(value) is wanted
+
+
+def _shown(value: Any) -> str:
+    """A value in a few letters, whatever it is."""
+    return f"a number of {value.bit_length()} bits" if type(value) is int and abs(value) >= 2**63 else (
+        reprlib.repr(value) if type(value) in (str, int, float, bool, list, dict, tuple, type(None))
+        else f"a {type(value).__name__}")
+
+
+def _said(wanted: Any) -> str:
+    """A field's type in words."""
+    if get_origin(wanted) is Union:
+        return " or ".join(_said(each) for each in get_args(wanted))
+    if get_origin(wanted) is Literal:
+        return "one of " + ", ".join(get_args(wanted))
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}.get(wanted, "None")
 
 
 # ResNet recipe: which block, how many in each of the four stages, the width of the first stage.

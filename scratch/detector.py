@@ -21,6 +21,7 @@ Read: Detections → Detector.predict → as_picture → load
 from __future__ import annotations
 
 import random
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -30,6 +31,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config
 from scratch.data.batch import collate
 from scratch.data.coco import Classes
@@ -39,8 +41,8 @@ from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr, build_detr
-from scratch.training.checkpoint import best_checkpoint, load_checkpoint
-from scratch.weights import NAMED, adapt, find_weights, read_weights
+from scratch.training.checkpoint import best_checkpoint
+from scratch.weights import NAMED, adapt, as_published, as_told, find_weights, read_weights
 
 Picture = Union[str, Path, Image.Image, np.ndarray]
 
@@ -150,6 +152,7 @@ def as_picture(image: Picture) -> Image.Image:
 def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
     """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder, on the CPU.
 
+    All of it was checked: the weights are those that its configuration asks for, its classes as many, its numbers finite.
     Raises FileNotFoundError if there is none, with near names, and ValueError for a file that is none: if it holds
     weights all the same, with what makes a checkpoint of them.
     """
@@ -158,8 +161,9 @@ def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
         if str(path) in NAMED:
             raise ValueError(f"{path}: {_BACKBONE_ALONE} {path}")
         find_weights(str(path))  # raises: it is no name either
+    file = best_checkpoint(path) if path.is_dir() else path
     try:
-        return load_checkpoint(best_checkpoint(path) if path.is_dir() else path)
+        return read_state(file)
     except ValueError as error:
         if way := _way_from_weights(path):
             raise ValueError(f"{path} is no checkpoint; {way}") from error
@@ -227,7 +231,11 @@ def _published(name: str, path: Union[str, Path], device: torch.device) -> Detec
     if K != len(COCO_NAMES):
         raise ValueError(f"{path} has {K} classes, wanted the {len(COCO_NAMES)} of the published {name}: give "
                          "fine-tuned weights another name, and use a checkpoint, which knows its classes")
-    preset = PRESETS[name]
+    file = Path(path)
+    if file.is_file() and not as_published(file):
+        warnings.warn(f"{path} is not the published {name}, by its hash: its {K} classes are taken to be COCO's all the "
+                      "same, which is a guess; give weights of your own another name", stacklevel=3)
+    preset = as_told(PRESETS[name], weights)
     config = replace(preset, model=replace(preset.model, num_classes=K),
                      train=replace(preset.train, precision="float32"))  # as their AP was measured
     model = build_detr(config.model)

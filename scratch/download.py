@@ -9,6 +9,10 @@
     the server knows no ranges            it sends all of it, and that replaces what was there
     the hash is wrong                     the partial file goes; the error says got and wanted
     two processes want one file           the second waits for a lock, and finds it done
+    more comes than was announced         the end is where it was announced, or at the most that is wanted
+    it comes drop by drop, or not at all  a slow line is given up by what it brings in a time, not by its silences
+    it comes packed (gzip)                refused: bytes are counted and kept as they are sent, never unpacked
+    it is sent on to file:, or from https to http   refused
 
 A file has its name only when it is whole, so whoever sees it may use it; what does not arrive ends
 with one error that says what to fetch by hand and where to put it. HTTP: RFC 9110, sections 13.1.5
@@ -22,11 +26,13 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import requests
+import urllib3
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -34,6 +40,9 @@ TRIES = 4  # failures in a row, none of which brought a byte that was not there 
 PAUSE = 0.25  # seconds before the next try; doubled by each failure
 TIMEOUT = (10.0, 30.0)  # seconds for a connection, and between two pieces of an answer
 CHUNK = 2**14  # bytes that are read at a time: what a cut can lose, and the way to Ctrl-C
+ANSWER = 60.0  # seconds until an answer has begun: one that sends its head letter by letter never times out
+CRAWL = (120.0, 2**13)  # seconds in which a line brings at least as many bytes (a modem of 1985 does), or is given up
+MOST = 2**33  # bytes of a file, where nobody says otherwise: 8 GiB
 
 # What stands in the texts of the network's errors, and what it means.
 IN_WORDS = {"NameResolutionError": "its host is not known (is there a network?)",
@@ -50,14 +59,23 @@ class _Cut(Exception):
     """Trouble that may pass: it is worth another try."""
 
 
+class _Crawl(_Cut):
+    """Bytes came, but so few that their coming is no reason for another try."""
+
+
+class _Refused(OSError):
+    """What comes is not what was wanted, and what has arrived of it is no beginning of it."""
+
+
 class Stopped(Exception):
     """Another thread asked for an end."""
 
 
-def fetch(url: str, path: Path, sha256: Optional[str] = None) -> Path:
+def fetch(url: str, path: Path, sha256: Optional[str] = None, most: int = MOST) -> Path:
     """The file at `url`, as `path`; fetched unless it is there already, whole.
 
     sha256   the SHA-256 in hexadecimal, or how it begins; None: only the length is verified
+    most     bytes that it may have
     Raises OSError where the network, the server or the disk refuses, and ValueError for another hash or no such kind
     of address. What had arrived by then is kept as path.partial for the next call, but for a wrong hash or a full disk.
     """
@@ -73,7 +91,7 @@ def fetch(url: str, path: Path, sha256: Optional[str] = None) -> Path:
             def show(there: int, total: Optional[int]) -> None:
                 bar.total = total
                 bar.update(there - bar.n)
-            fetch_into(url, path, sha256, session, show, threading.Event())
+            fetch_into(url, path, sha256, session, show, threading.Event(), most)
     return path
 
 
@@ -81,7 +99,7 @@ def fetch(url: str, path: Path, sha256: Optional[str] = None) -> Path:
 
 
 def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Session, show: Show,
-               stop: threading.Event) -> None:
+               stop: threading.Event, most: int = MOST) -> None:
     """Try until `path` is there; its folder is there, and nobody else at work on it.
 
     Raises what `fetch` raises, and Stopped once `stop` is set.
@@ -91,10 +109,11 @@ def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Se
     furthest, failures = _size(partial), 0
     while True:
         try:
-            _receive(url, path, session, show, stop)
+            _receive(url, path, session, show, stop, most)
         except _Cut as cut:
             there = _size(partial)
-            failures, furthest = (0 if there > furthest else failures + 1), max(there, furthest)
+            new = there > furthest and not isinstance(cut, _Crawl)
+            failures, furthest = (0 if new else failures + 1), max(there, furthest)
             if failures == TRIES:
                 kept = f"{there:,} bytes have arrived and are kept; the same command goes on. " if there else ""
                 raise OSError(f"{url} could not be fetched: {cut}\n{kept}{_by_hand(url, path)}") from cut
@@ -103,7 +122,7 @@ def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Se
             continue
         if _is_whole(partial, sha256):
             break
-        got = _digest(partial)[:len(sha256)]
+        got = digest(partial)[:len(sha256)]
         forget(path)
         if not resumed:
             raise ValueError(f"{url} gave a file whose SHA-256 begins with {got}, wanted {sha256}: it has changed, or "
@@ -114,7 +133,7 @@ def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Se
     forget(path)
 
 
-def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: threading.Event) -> None:
+def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: threading.Event, most: int) -> None:
     """One request for what is missing. Raises _Cut if it did not all come, OSError or ValueError if it never will."""
     partial, tag = _unfinished(path)
     # Without the server's own name for this version of the file, nobody can tell whether two halves fit together.
@@ -123,8 +142,12 @@ def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: 
     # A length counts the bytes that are sent: let them be the file's own.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={there}-", "If-Range": version} if there else {})}
     try:
-        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        with _begun(session, url, headers) as answer:
             total = _length(answer)
+            hops = [hop.url.partition(":")[0] for hop in (*answer.history, answer)]
+            if "https" in hops and "http" in hops[hops.index("https"):]:
+                raise ValueError(f"{url} is no address that can be fetched: it sends on to plain {answer.url}, where "
+                                 "anybody on the way could change what comes")
             if answer.status_code == 416 and there:
                 if total == there:  # all of it: killed between its last byte and its name
                     return
@@ -138,32 +161,84 @@ def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: 
             if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
                 forget(path)
                 raise _Cut(f"the server sent {answer.headers.get('Content-Range')} for bytes {there}-")
+            if (packed := answer.headers.get("Content-Encoding", "identity")).lower() != "identity":
+                raise OSError(f"{url} could not be fetched: it comes packed ({packed[:40]!r}), which was not asked for\n"
+                              f"{_by_hand(url, path)}")
+            if (announced := max(total or 0, there)) > most:
+                raise _Refused(f"{url} could not be fetched: {announced:,} bytes are announced, and at most {most:,} are "
+                               "wanted: this is another file")
             if answer.status_code == 200:
                 there = 0
                 forget(path)
                 tag.write_text(_version(answer), encoding="utf-8")
             with open(partial, "ab") as file:
                 show(there, total)
-                for chunk in answer.iter_content(CHUNK):
+                since, brought = time.monotonic(), 0
+                for chunk in _pieces(answer):
+                    if there + len(chunk) > (most if total is None else total):
+                        raise _Refused(f"{url} could not be fetched: more came than the "
+                                       f"{most if total is None else total:,} bytes that "
+                                       f"{'are wanted at most' if total is None else 'were announced'}\n"
+                                       f"{_by_hand(url, path)}")
                     file.write(chunk)
                     there += len(chunk)
+                    brought += len(chunk)
                     show(there, total)
                     if stop.is_set():
                         raise Stopped
+                    if (passed := time.monotonic() - since) > CRAWL[0]:
+                        if brought < CRAWL[1]:
+                            raise _Crawl(f"the line brought {brought:,} bytes in {passed:.0f} seconds")
+                        since, brought = time.monotonic(), 0
                 file.flush()
                 os.fsync(file.fileno())  # before it gets its name: a power cut could leave the name without the bytes
             if total is not None and there != total:
                 raise _Cut(f"the line was cut after {there:,} of {total:,} bytes")
+    except urllib3.exceptions.HTTPError as error:
+        raise _Cut(_in_words(error)) from error
     except OSError as error:
         if isinstance(error, (requests.exceptions.TooManyRedirects, ValueError)):  # the latter: a bad address
             raise ValueError(f"{url} is no address that can be fetched: {error}") from error
         if isinstance(error, (requests.RequestException, ConnectionError, TimeoutError)):
             raise _Cut(_in_words(error)) from error
+        if isinstance(error, _Refused):
+            forget(path)
         if error.errno is None:  # our own
             raise
         forget(path)  # a full disk wants its space back
         raise OSError(f"{path} could not be written: {error.strerror}. Free some space, or choose another place\n"
                       f"{_by_hand(url, path)}") from error
+
+
+def _begun(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+    """The answer to a request, as soon as its head is there. Raises _Cut where that takes too long.
+
+    The wait is another thread's, which is left to itself then: a time limit of the socket ends a silence, not a head
+    that comes letter by letter.
+    """
+    came: list[Any] = []
+
+    def ask() -> None:
+        try:
+            came.append(session.get(url, headers=headers, stream=True, timeout=TIMEOUT))
+        except BaseException as error:  # raised again where it was waited for
+            came.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER)
+    if not came:
+        raise _Crawl("it did not answer in time")
+    if isinstance(came[0], BaseException):
+        raise came[0]
+    return came[0]
+
+
+def _pieces(answer: requests.Response) -> Iterator[bytes]:
+    """The bytes of an answer as they were sent, piece by piece as they arrive."""
+    read = getattr(answer.raw, "read1", None)  # of urllib3 since 2.1: it does not wait until a piece is full
+    while chunk := (read(CHUNK, decode_content=False) if read else answer.raw.read(CHUNK, decode_content=False)):
+        yield chunk
 
 
 def _version(answer: requests.Response) -> str:
@@ -178,12 +253,12 @@ def _length(answer: requests.Response) -> Optional[int]:
         length = answer.headers.get("Content-Range", "").rpartition("/")[2]
     else:
         length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
 
 
-def _in_words(error: OSError) -> str:
+def _in_words(error: Exception) -> str:
     """What a person makes of one of the network's errors."""
-    if isinstance(error, (requests.Timeout, TimeoutError)):
+    if isinstance(error, (requests.Timeout, TimeoutError, urllib3.exceptions.TimeoutError)):
         return "it did not answer in time"
     return next((words for sign, words in IN_WORDS.items() if sign in str(error)), str(error))
 
@@ -210,7 +285,8 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -219,7 +295,7 @@ def _digest(path: Path) -> str:
 
 
 def _is_whole(path: Path, sha256: Optional[str]) -> bool:
-    return path.is_file() and (sha256 is None or _digest(path).startswith(sha256.lower()))
+    return path.is_file() and (sha256 is None or digest(path).startswith(sha256.lower()))
 
 
 @contextmanager

@@ -12,22 +12,47 @@ Proven in tests/test_download_many.py.
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional
 
 import requests
 from tqdm import tqdm
 
 from scratch.download import Stopped, alone, fetch_into, forget
+from scratch.printable import printable
 
 MOST_FAILURES = 20  # before the rest is not tried any more
 
 
+# What Windows keeps for devices, whatever their ending is, and what our own unfinished files end with.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(partial|etag|lock)", re.IGNORECASE)
+
+
+def trouble_in_name(name: Any) -> Optional[str]:
+    """Why a name from somebody else's file may not become a file's name in a folder of ours; None if it may.
+
+    It must be a name and no way: what leads to another folder ("../x", "/x", "C:\\x") could write over any file. And
+    it must mean one file on every system: no hidden ones, no devices, nothing that a system would cut off or refuse.
+    """
+    if not isinstance(name, str) or not name.strip():
+        return "no name"
+    if any(sign in name for sign in '/\\:*?"<>|') or name in (".", ".."):
+        return "it leads to another folder, or holds a sign that names may not"
+    if printable(name) != name:
+        return "it holds control characters"
+    if len(name.encode("utf-8")) > 200:
+        return "it is longer than 200 bytes"
+    if name[0] in ".- " or name[-1] in ". " or _RESERVED.fullmatch(name):
+        return "it is a hidden file's, a device's, or one that systems change"
+    return None
+
+
 def fetch_all(items: Iterable[tuple[str, Path]], workers: int = 16, what: str = "files",
-              trouble_with: Callable[[Path], Optional[str]] = lambda path: None) -> None:
+              trouble_with: Callable[[Path], Optional[str]] = lambda path: None, most: int = 2**26) -> None:
     """Fetch many small files, each (url, path), `workers` at a time; those that are there are left alone.
 
     trouble_with   says what is wrong with a file, if anything is. It is asked of each that has arrived, and of those
@@ -52,7 +77,7 @@ def fetch_all(items: Iterable[tuple[str, Path]], workers: int = 16, what: str = 
         if not hasattr(mine, "session"):  # a session keeps its connection open, and is one thread's
             mine.session = requests.Session()
         try:
-            fetch_into(url, path, None, mine.session, lambda there, total: None, stop)
+            fetch_into(url, path, None, mine.session, lambda there, total: None, stop, most)
         except BaseException:
             forget(path)  # small: not worth a resume
             raise

@@ -9,13 +9,18 @@
     checkpoint           this project's tag                  its weights, averaged if they were
     state dict           backbone.conv1.…, class_embed.…     as it is
 
+Other programs wrap weights (as "model", "state_dict", "model_ema" …) and put something before each name
+("module.", "model.", "_orig_mod."): both are taken off, and what was taken is said.
+
 A new task keeps all that fits. Classes are learnt anew where their number or their names differ:
 the rows of a class head mean the old ones. A file that names none, and has as many, is taken to be
 of the same ones, and that is said. Fewer queries take the first N: each is a place to look at, and
 none depends on another. Whatever else differs is another network, and an error that counts and
 names, never a silent skip.
 
-Files are read without running foreign code (weights_only=True, or safetensors).
+Files are read without running foreign code (weights_only=True, or safetensors), and what they hold is
+checked before it is used: a checkpoint's content as a whole (scratch/blueprint), of other weights that
+they are finite numbers, and no more of them than a detector can have.
 Proven in tests/test_weights.py, and on the official layout in tests/test_finetune.py.
 Read: find_weights → read_weights → adapt
 """
@@ -26,22 +31,26 @@ import argparse
 import difflib
 import json
 import os
-import pickle
 import re
+import reprlib
 import textwrap
-import zipfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Iterable, Literal, Optional, Sequence
+from typing import Any, Iterable, Iterator, Literal, Optional, Sequence
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from scratch.blueprint import MOST_NUMBERS, blueprint, check_state
+from scratch.config import RESNETS, Config
 from scratch.convert import COUNTER, OFFICIAL_PREFIX, OUR_PREFIX, from_official
-from scratch.download import fetch
-from scratch.training.checkpoint import FORMAT, VERSION, best_checkpoint
+from scratch.download import digest, fetch
+from scratch.printable import printable
+from scratch.training.checkpoint import (FORMAT, best_checkpoint, damage_of, foreign_kind, is_zip, state_of,
+                                         why_unreadable)
+from scratch.training.content import check_classes, check_dense, check_finite, check_tensors
 
 OFFICIAL, IMAGENET = "https://dl.fbaipublicfiles.com/detr/", "https://download.pytorch.org/models/"
 # What `--weights NAME` fetches: the detectors trained on COCO, and ResNets trained on ImageNet for a new detector. As
@@ -78,6 +87,8 @@ class Weights:
     """the ids and names of their classes, if the file tells"""
     threshold: Optional[float] = None
     """the score from which on their detections are best shown, if the file tells"""
+    notes: tuple[str, ...] = ()
+    """what a person should know of how they were read: which of several, what was taken off their names"""
 
 
 # -- where they are ------------------------------------------------------------------------------------------------
@@ -116,68 +127,214 @@ def find_weights(name: str) -> Path:
     return path
 
 
+def as_published(path: Path) -> bool:
+    """Does a file under a published name hash as that name says? True of everything else."""
+    name = next((url.rpartition("/")[2] for url in NAMED.values() if url.endswith(f"/{path.name}")), None)
+    return name is None or not path.is_file() or digest(path).startswith(Path(name).stem.rpartition("-")[2])
+
+
 # -- what they are -------------------------------------------------------------------------------------------------
+
+
+# Under which names other programs keep weights: the running averages of a training, which are what was judged, first.
+AVERAGES = ("model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "ema")
+WRAPPERS = (*AVERAGES, "model", "state_dict", "model_state_dict", "module", "shadow", "net", "network", "weights",
+            "params", "detector")
+# By what a detector or a backbone is known, whatever stands before it: two names that only it has.
+KNOWN_BY: tuple[tuple[Kind, str, str], ...] = (
+    ("official DETR", f"{OFFICIAL_PREFIX}conv1.weight", "class_embed.weight"),
+    ("state dict", f"{OUR_PREFIX}conv1.weight", "class_embed.weight"),
+    ("torchvision ResNet", "conv1.weight", "layer4.0.conv1.weight"))
 
 
 def read_weights(path: Path) -> Weights:
     """The weights in a file, recognised by its content.
 
-    Raises FileNotFoundError, and ValueError, saying what the file holds, where that is no detector and no ResNet.
+    Raises FileNotFoundError, and ValueError, saying what the file holds, where that is no detector and no ResNet, or
+    contradicts itself.
     """
     path = Path(path)
-    content, told = _load(path)
+    content, metadata = _load(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:
-        if content["version"] > VERSION:
-            raise ValueError(f"{path} has checkpoint version {content['version']}, this code reads up to {VERSION}: "
-                             "update the code")
-        state = content["state"]
-        averaged = state["ema"]["shadow"] if state.get("ema") else {}
+        state = state_of(content, path)
+        check_state(state, path)
+        averaged = state["ema"]["shadow"] if state["ema"] else {}
         return Weights({**state["model"], **averaged}, "checkpoint", state["config"], state["classes"],
                        state["last_metrics"].get("threshold"))
-    state = content["model"] if isinstance(content, dict) and isinstance(content.get("model"), dict) else content
-    told = {name: json.loads(told[name]) for name in ("config", "classes") if name in told}
-    if isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values()):
-        if any(key.startswith(OFFICIAL_PREFIX) for key in state) and "class_embed.weight" in state:
-            return Weights(from_official(state), "official DETR", **told)
-        if "conv1.weight" in state and "layer4.0.conv1.weight" in state:
-            return Weights({OUR_PREFIX + key: value for key, value in state.items()}, "torchvision ResNet")
-        if f"{OUR_PREFIX}conv1.weight" in state and "class_embed.weight" in state:
-            return Weights(dict(state), "state dict", **told)
-    raise ValueError(f"{path} holds {_described(state)}; wanted an official DETR ({OFFICIAL_PREFIX}…, class_embed.…), "
-                     "a torchvision ResNet (conv1.…, layer1.… to layer4.…), or what this project has saved")
+    found = [(names, *known) for names, state in _state_dicts(content) if (known := _recognised(state))]
+    if not found:
+        raise ValueError(f"{path} holds {_described(content)}; wanted an official DETR ({OFFICIAL_PREFIX}…, "
+                         "class_embed.…), a torchvision ResNet (conv1.…, layer1.… to layer4.…), or what this project "
+                         "has saved")
+    names, kind, prefix, tensors, others = found[0]
+    notes = [f"taken from {'.'.join(names)!r} of the file" + (
+        ", the running average of its training, not from " + ", ".join(repr(".".join(other[0])) for other in found[1:])
+        if len(found) > 1 else "")] if names and names != ("model",) or len(found) > 1 else []
+    notes += [f"{prefix!r} was taken off the beginning of {len(tensors):,} names"] if prefix else []
+    notes += [f"{len(others):,} others were left: {grouped(others)}"] if others else []
+    try:
+        check_dense("its weights", tensors)
+        for name in (f"{OUR_PREFIX}conv1.weight", "class_embed.weight"):
+            if name in tensors and tensors[name].dim() != (4 if name.startswith(OUR_PREFIX) else 2):
+                raise ValueError(f"{name} is {tuple(tensors[name].shape)}, which is none")
+        if (numbers := sum(tensor.numel() for tensor in tensors.values())) > MOST_NUMBERS:
+            raise ValueError(f"it claims {numbers:,} numbers; at most {MOST_NUMBERS:,} are read")
+        check_finite("its weights", tensors)
+        told = {} if kind == "torchvision ResNet" else _told(metadata, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used as weights: {error}") from error
+    return Weights(tensors, kind, **told, notes=tuple(notes))
+
+
+def _state_dicts(content: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """The dicts of tensors in a file, with the names that lead to each: running averages first."""
+    if isinstance(content, dict) and content:
+        if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+            yield names, content
+        elif len(names) < 3:
+            for name in WRAPPERS:
+                yield from _state_dicts(content.get(name), (*names, name))
+
+
+def _recognised(state: dict[str, Tensor]) -> Optional[tuple[Kind, str, dict[str, Tensor], list[str]]]:
+    """What a state dict is, what stood before its names, its tensors in our names, and the names that were left.
+
+    None for one that is neither a detector nor a backbone. What torch.compile puts into names is taken out everywhere.
+    """
+    plain = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    compiled = "_orig_mod." if any("_orig_mod." in key for key in state) else ""
+    if panoptic(plain) or hugging_face(plain):
+        return None
+    for kind, first, second in KNOWN_BY:
+        prefixes = sorted((key[:-len(first)] for key in plain if key.endswith(first) and key[:-len(first)] + second in plain
+                           and (not key[:-len(first)] or key[:-len(first)].endswith("."))), key=len)
+        if not prefixes:
+            continue
+        prefix = prefixes[0]
+        tensors = {key[len(prefix):]: value for key, value in plain.items() if key.startswith(prefix)}
+        others = [key for key in plain if not key.startswith(prefix)]
+        if kind == "torchvision ResNet":
+            # The rest of it would be another network, of which nobody has said that its backbone is wanted.
+            if any("encoder_k." not in key and not key.endswith(("queue", "queue_ptr")) for key in others):
+                return None
+            tensors = {OUR_PREFIX + key: value for key, value in tensors.items()}
+        elif kind == "official DETR":
+            tensors = from_official(tensors)
+        return kind, prefix + compiled, tensors, others
+    return None
+
+
+def _told(metadata: dict[str, str], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Configuration and classes, from the texts beside the tensors. Raises ValueError where these contradict them."""
+    told = {}
+    for name in ("config", "classes"):
+        if name in metadata:
+            try:
+                told[name] = json.loads(metadata[name])
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"its metadata's {name} is no JSON ({type(error).__name__})") from error
+    if "config" in told:
+        model = Config.from_dict(told["config"]).model
+        wanted = {key: value for key, value in blueprint(model, tensors).items() if not key.endswith(COUNTER)}
+        check_tensors("its weights", {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}, wanted)
+    if "classes" in told:
+        rows = len(tensors["class_embed.weight"])
+        # Of a class head alone nobody can tell whether its last row is "no object".
+        counts = (model.num_classes,) if "config" in told else (rows, rows - 1)
+        there = told["classes"].get("names") if isinstance(told["classes"], dict) else None
+        check_classes(told["classes"], len(there) if isinstance(there, list) and len(there) in counts else counts[0])
+    return told
 
 
 def _load(path: Path) -> tuple[Any, dict[str, str]]:
     """The content of a file, and the texts that a safetensors file keeps beside its tensors."""
+    kind = foreign_kind(path)
     with open(path, "rb") as file:
         head = file.read(9)
     try:
-        if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:  # a header's length, its JSON
+        if kind is None and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:  # length, JSON
             with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-        if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):  # torch.load looks at none
-            raise RuntimeError(f"wrong checksum of {damaged}")
+        if is_zip(path) and kind is None and (damage := damage_of(path)):
+            raise RuntimeError(damage)
         # The official training script saves its arguments, too: values in a Namespace, and so as harmless as a dict.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True), {}
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # damaged files make readers raise anything
-        reason = str(error).partition("\n")[0]
-        if head.lstrip()[:1] == b"<":
-            reason = "it is a web page: was it saved in the place of the file?"
-        elif isinstance(error, pickle.UnpicklingError) and (strange := re.search(r"GLOBAL ([\w.]+)", str(error))):
-            reason = f"it holds objects of {strange[1]}, which could run foreign code; save its state_dict alone"
-        elif isinstance(error, (SafetensorError, RuntimeError, EOFError)):
-            reason = f"it is damaged, or cut short: {reason}"
-        raise ValueError(f"{path} cannot be read as weights ({reason})") from error
+        raise ValueError(f"{path} cannot be read as weights ({kind or why_unreadable(error)})") from error
+
+
+def panoptic(state: dict[str, Any]) -> bool:
+    return any(key.startswith("detr.") for key in state)
+
+
+def hugging_face(state: dict[str, Any]) -> bool:
+    return any(key.startswith(("model.backbone.conv_encoder.", "class_labels_classifier.", "detr.model.")) for key in state)
 
 
 def _described(content: Any) -> str:
+    """What a file holds, in words."""
+    for _, state in _state_dicts(content):
+        if hugging_face(state):
+            return ("a DETR with Hugging Face's names (DetrForObjectDetection), which this version does not read: the "
+                    f"published ones are here as {', '.join(name for name in NAMED if name.startswith('detr'))}")
+        if panoptic(state):
+            return f"a DETR for panoptic segmentation ({grouped(state)})"
+        if any(".sampling_offsets." in key for key in state):
+            return f"a Deformable DETR, which is another network ({grouped(state)})"
+        content = state
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
-    if any(str(key).startswith("detr.") for key in content):
-        return f"a DETR for panoptic segmentation ({grouped(map(str, content))})"
+    names = [key if isinstance(key, str) else reprlib.repr(key) for key in list(content)[:1000]]
     tensors = all(isinstance(value, Tensor) for value in content.values())
-    return f"{len(content):,} {'tensors' if tensors else 'entries'}: {grouped(map(str, content)) or 'none'}"
+    return f"{len(content):,} {'tensors' if tensors else 'entries'}: {grouped(names) or 'none'}"
+
+
+# -- which network they are of ---------------------------------------------------------------------------------------
+
+
+def backbone_of(weights: Weights) -> Optional[str]:
+    """The name in RESNETS of the backbone among the weights, told by its blocks; None if there is none like it."""
+    depths = tuple(len({key.split(".")[2] for key in weights.tensors if key.startswith(f"backbone.layer{stage}.")})
+                   for stage in (1, 2, 3, 4))
+    block = "bottleneck" if "backbone.layer1.0.conv3.weight" in weights.tensors else "basic"
+    found = (block, depths, len(weights.tensors["backbone.conv1.weight"]))
+    return next((name for name, known in RESNETS.items() if known == found), None)
+
+
+def as_told(config: Config, weights: Weights) -> Config:
+    """`config` with the sizes that the weights of a detector on its backbone have, whatever it says of them.
+
+    How many heads there are, no shape tells: as many as the file's configuration or `config` says, or 8 as published
+    where a width is not divided by those.
+    """
+    tensors, model = weights.tensors, config.model
+    if weights.kind == "torchvision ResNet" or backbone_of(weights) != model.backbone:
+        return config
+
+    def rows(name: str) -> Optional[int]:
+        return len(tensors[name]) if name in tensors and tensors[name].dim() else None
+
+    def layers(part: str) -> Optional[int]:
+        found = {key.split(".")[3] for key in tensors if key.startswith(f"transformer.{part}.layers.")}
+        return len(found) or None
+
+    queries = rows("query_embed.weight") or rows("refpoint_embed.weight")
+    width = rows("input_proj.weight")
+    told = {"hidden_dim": width, "dim_feedforward": rows("transformer.decoder.layers.0.linear1.weight"),
+            "enc_layers": layers("encoder"), "dec_layers": layers("decoder"),
+            "num_queries": queries and max(1, queries // model.groups),
+            "nheads": weights.config["model"].get("nheads") if weights.config else
+            8 if width and width % max(1, model.nheads) and width % 8 == 0 else None}
+    return replace(config, model=replace(model, **{name: value for name, value in told.items() if value is not None}))
+
+
+def differing(config: Config, other: Config) -> str:
+    """The fields of the network that differ, with the values of the former: "num_queries=30, enc_layers=3"."""
+    mine, theirs = config.to_dict()["model"], other.to_dict()["model"]
+    return ", ".join(f"{name}={value}" for name, value in mine.items() if value != theirs[name])
 
 
 # -- what fits -----------------------------------------------------------------------------------------------------
@@ -265,7 +422,7 @@ def adapt(model: nn.Module, weights: Weights, classes: Optional[Sequence[str]] =
 
 def grouped(names: Iterable[str]) -> str:
     """Up to four names, or how many begin alike: "backbone.layer1 (40), class_embed.bias"."""
-    names = list(names)
+    names = [printable(name)[:100] for name in names]  # they are a file's
     if len(names) <= 4:
         return ", ".join(names)
     groups = Counter(".".join(name.split(".")[:2]) for name in names)

@@ -28,6 +28,10 @@ class Server:
         self.claimed: dict[str, int] = {}  # a Content-Length that is not true
         self.cuts: dict[str, list[int]] = defaultdict(list)      # of the next answers: bytes before the line is cut
         self.statuses: dict[str, list[int]] = defaultdict(list)  # of the next answers: an error instead
+        self.headers: dict[str, dict[str, str]] = {}             # more of them, or others
+        self.redirects: dict[str, str] = {}                      # where an answer sends on to
+        self.chunked = False               # a body in chunks, as where nobody knows its length
+        self.slow_head = 0.0               # seconds before each line of an answer's head, of which there are many
         self.asked: list[tuple[str, Optional[str]]] = []         # what came in: path, Range
         self.sent = 0                                            # bytes of bodies
         self.busy = self.busiest = 0                             # answers in the making: now, and the most at a time
@@ -67,6 +71,16 @@ class _Handler(BaseHTTPRequestHandler):
         path, wanted = self.path, self.headers.get("Range")
         server.asked.append((path, wanted))
         time.sleep(server.stall)
+        if path in server.redirects:
+            self.send_response(302)
+            self.send_header("Location", server.redirects[path])
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        if server.slow_head:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            for i in range(50):
+                time.sleep(server.slow_head)
+                self.wfile.write(b"X-%d: 1\r\n" % i)
         body = server.content(path)
         if server.statuses[path] or body is None:
             return self.send_error(server.statuses[path].pop(0) if server.statuses[path] else 404)
@@ -84,7 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("ETag", etag)
-        if server.lengths:
+        for name, value in server.headers.get(path, {}).items():
+            self.send_header(name, value)
+        if server.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif server.lengths:
             self.send_header("Content-Length", str(server.claimed.get(path, total - start)))
         else:
             self.close_connection = True
@@ -96,8 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
             body, self.close_connection = body[:server.claimed[path]], True
         for place in range(0, len(body), 4096):
             time.sleep(server.pause)
-            self.wfile.write(body[place:place + 4096])
-            server.sent += len(body[place:place + 4096])
+            piece = body[place:place + 4096]
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if server.chunked else piece)
+            server.sent += len(piece)
+        if server.chunked:
+            self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, *_: object) -> None:
         pass

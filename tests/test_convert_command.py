@@ -15,6 +15,7 @@ from torch import Tensor
 
 from commands import convert as module
 from commands.convert import ConvertArguments, convert, refuse_what_the_official_code_lacks
+from scratch import whole_file
 from scratch.config import PRESETS, Config, ModelConfig
 from scratch.convert import from_official, to_official
 from scratch.detector import load as load_detector
@@ -69,7 +70,8 @@ def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 def test_what_leaves_has_the_keys_and_shapes_of_the_official_state_dict(facts, tmp_path):
     config = PRESETS[PRESET[facts["name"]]]
     state = from_official(constants(facts["state_dict"]))
-    convert(ConvertArguments(str(save_run(tmp_path, config, state)), tmp_path / "out.pth"))
+    run = save_run(tmp_path, config, state, [str(k) for k in range(config.model.num_classes)])
+    convert(ConvertArguments(str(run), tmp_path / "out.pth"))
     content = torch.load(tmp_path / "out.pth", weights_only=True)
     assert list(content) == ["model"]
     assert {key: list(value.shape) for key, value in content["model"].items()} == facts["state_dict"]
@@ -175,7 +177,7 @@ def test_a_backbone_alone_is_no_detector(tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing(official, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(whole_file.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     for name in ("a.pth", "a.safetensors"):
         with pytest.raises(OSError, match="full"):
             convert(ConvertArguments(str(official[0]), tmp_path / name, preset="small"))
@@ -185,8 +187,8 @@ def test_a_write_that_fails_leaves_nothing(official, tmp_path, monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_a_full_disk_is_said_names_the_file_and_leaves_nothing(official, tmp_path, name):
-    (tmp_path / f"{name}.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=f"{name} could not be written: .*Free some space, or name another --out"):
+    (tmp_path / f".a.partial{name[1:]}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"{name} could not be written: .*free some space, or name another --out"):
         convert(ConvertArguments(str(official[0]), tmp_path / name, preset="small"))
     assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
+import io
 import os
 import resource
 import signal
@@ -182,9 +184,8 @@ def test_a_length_that_is_too_large_is_a_line_that_is_cut(server, tmp_path):
 
 
 def test_a_line_that_ends_without_a_word_is_measured(server, tmp_path, monkeypatch):
-    whole, first = requests.Response.iter_content, iter([2])  # urllib3 says nothing before its version 2
-    monkeypatch.setattr(requests.Response, "iter_content",
-                        lambda answer, size: list(whole(answer, size))[:next(first, None)])
+    monkeypatch.setattr(download, "_pieces", lambda answer: iter([answer.raw.read(CHUNK) for _ in range(next(pieces))]))
+    CHUNK, pieces = download.CHUNK, iter([2, 5])  # urllib3 says nothing before its version 2
     assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
     assert server.asked == [("/a.bin", None), ("/a.bin", "bytes=32768-")]
 
@@ -230,6 +231,93 @@ def test_a_host_that_says_nothing_is_given_up(server, tmp_path, monkeypatch):
 def test_what_is_no_address_is_said_at_once(url, tmp_path):
     with pytest.raises(ValueError, match="is no address"):
         fetch(url, tmp_path / "a.bin")
+
+
+# -- an answer is not believed -------------------------------------------------------------------------------------
+
+
+def test_what_comes_packed_is_neither_unpacked_nor_kept(server, tmp_path):
+    server.files["/a.bin"] = gzip.compress(bytes(10_000_000))
+    server.headers["/a.bin"] = {"Content-Encoding": "gzip"}
+    with pytest.raises(OSError, match="it comes packed .'gzip'., which was not asked for"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    assert visible(tmp_path) == [] and len(server.asked) == 1
+
+
+def test_without_a_length_no_more_is_taken_than_is_wanted_at_most(server, tmp_path):
+    server.lengths = False
+    with pytest.raises(OSError, match="more came than the 50,000 bytes that are wanted at most"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin", most=50_000)
+    assert visible(tmp_path) == [] and len(server.asked) == 1
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin", most=len(BODY)).read_bytes() == BODY
+
+
+def test_more_than_is_wanted_is_not_even_begun(server, tmp_path):
+    with pytest.raises(OSError, match="100,400 bytes are announced, and at most 100,399 are wanted: this is another file"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin", most=len(BODY) - 1)
+    assert visible(tmp_path) == []
+
+
+def test_a_part_that_is_longer_than_it_says_is_not_kept(server, tmp_path):
+    server.cuts["/a.bin"] = [32_768] * (1 + download.TRIES)
+    with pytest.raises(OSError):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    server.headers["/a.bin"] = {"Content-Range": "bytes 32768-40000/40001"}
+    server.cuts.clear()
+    with pytest.raises(OSError, match="more came than the 40,001 bytes that were announced"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    assert visible(tmp_path) == []
+
+
+def test_a_body_in_chunks_arrives(server, tmp_path):
+    server.chunked = True
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin", SHA).read_bytes() == BODY
+
+
+def test_a_line_that_crawls_is_given_up_although_bytes_come(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "CRAWL", (0.02, 10**6))
+    server.pause = 0.01
+    with pytest.raises(OSError, match="the line brought [0-9,]+ bytes in 0 seconds(.|\n)*bytes have arrived and are kept"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    assert len(server.asked) <= download.TRIES
+
+
+def test_an_answer_whose_head_comes_letter_by_letter_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "ANSWER", 0.05)
+    server.slow_head = 0.02
+    with pytest.raises(OSError, match="did not answer in time"):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize("where", ["file:///etc/hostname", "ftp://host/a", "/loop", "data:,x"])
+def test_who_is_sent_on_to_what_is_no_address_or_for_ever_does_not_go(server, tmp_path, where):
+    server.redirects = {"/loop": where}
+    with pytest.raises(ValueError, match="is no address that can be fetched"):
+        fetch(server.url("/loop"), tmp_path / "a.bin")
+    assert visible(tmp_path) == []
+
+
+def test_who_is_sent_on_within_the_web_goes(server, tmp_path):
+    server.redirects = {"/b.bin": "/a.bin"}
+    assert fetch(server.url("/b.bin"), tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_who_asked_by_https_is_not_sent_on_to_plain_http(tmp_path, monkeypatch):
+    answer = requests.Response()
+    answer.status_code, answer.url, hop = 200, "http://elsewhere/a.bin", requests.Response()
+    hop.url = "https://host/a.bin"
+    answer.history, answer.raw = [hop], io.BytesIO(BODY)
+    monkeypatch.setattr(download, "_begun", lambda *_: answer)
+    with pytest.raises(ValueError, match="https://host/a.bin .*sends on to plain http://elsewhere/a.bin"):
+        fetch("https://host/a.bin", tmp_path / "a.bin")
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize("said", ["²", "9" * 5000, "-5", "1e9", ""])
+def test_a_length_that_is_none_is_taken_as_none(said):
+    answer = requests.Response()
+    answer.status_code, answer.headers["Content-Length"] = 200, said
+    assert download._length(answer) is None
 
 
 def test_a_disk_without_room_gets_its_space_back(server, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any, Iterator
@@ -12,7 +13,7 @@ from typing import Any, Iterator
 import pytest
 
 from commands import download as module
-from commands.download import DownloadArguments, annotations_of, download, unpack, without_outline, write_whole
+from commands.download import DownloadArguments, annotations_of, download, unpack, without_outline
 from scratch import download as downloading
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
@@ -238,6 +239,150 @@ def test_the_boxes_of_a_set_are_counted_without_its_outlines(server, coco_dir, t
     assert sum(dropped) == boxes > 0 and capsys.readouterr().out == first
 
 
+# -- a host that is not believed ----------------------------------------------------------------------------------
+
+
+def annotating(server: Server, change: Any) -> None:
+    """Serve annotations of the train split that `change` has been at."""
+    name = "annotations/instances_train2017.json"
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(server.files[ARCHIVE])) as there, zipfile.ZipFile(content, "w") as made:
+        for member in there.namelist():
+            document = json.loads(there.read(member))
+            made.writestr(member, json.dumps(change(document)) if member == name else there.read(member))
+    server.files[ARCHIVE] = content.getvalue()
+
+
+OUTSIDE = ["../../thesis.jpg", "/etc/thesis.jpg", "..\\thesis.jpg", "C:\\thesis.jpg", "..", ".", "", " ", "a/b.jpg", "a\0.jpg",
+           "a\n.jpg", ".fetching.lock", "nul.jpg", "COM1", "a" * 300 + ".jpg", "\ud800.jpg", "a.jpg.partial", "a.jpg ",
+           "a.jpg.", "\u202egpj.exe", 7, None, ["a.jpg"]]
+
+
+@pytest.mark.parametrize("name, what", [*((name, "coco-subset") for name in OUTSIDE), (OUTSIDE[0], "coco"),
+                                        (OUTSIDE[-1], "coco")], ids=lambda word: ascii(word)[:20])
+def test_a_name_from_the_host_that_is_no_plain_name_is_refused_before_a_file_is_touched(server, tmp_path, name, what):
+    thesis = tmp_path / "thesis.jpg"
+    thesis.write_text("years of work")
+
+    def renamed(document: dict[str, Any]) -> dict[str, Any]:
+        for image in document["images"]:
+            image["file_name"] = name
+        return document
+
+    annotating(server, renamed)
+    with pytest.raises(ValueError, match=r"was no archive with .*(has the file_name|has no file_name).* is removed"):
+        download(DownloadArguments(what, tmp_path / "deep" / "out", server.address, **FEW))
+    assert thesis.read_text() == "years of work" and images_asked(server) == []
+    assert not [path for path in (tmp_path / "deep").rglob("*") if path.suffix in (".jpg", ".zip")]
+
+
+def test_names_that_mean_one_file_on_some_system_are_refused(server, tmp_path):
+    def twice(document: dict[str, Any]) -> dict[str, Any]:
+        for image, name in zip(document["images"], ("A.jpg", "a.jpg")):
+            image["file_name"] = name
+        return document
+
+    annotating(server, twice)
+    with pytest.raises(ValueError, match="file_name 'a.jpg': another image has it, too"):
+        download(subset_of(server, tmp_path / "out"))
+
+
+def test_names_in_a_folder_of_somebody_else_are_looked_at_too(server, tmp_path):
+    out, thesis = tmp_path / "few", tmp_path / "thesis.jpg"
+    thesis.write_text("years of work")
+    download(subset_of(server, out))
+    document = json.loads(annotations_of(out, "val").read_text())
+    document["images"][0]["file_name"] = "../../thesis.jpg"
+    annotations_of(out, "val").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="instances_val2017.json is not what this command writes.*leads to another folder"):
+        download(subset_of(server, out))
+    assert thesis.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("content, what", [
+    ({}, "coco"), ({}, "coco-subset"), ([1, 2], "coco-subset"), (None, "coco"), ("text", "coco-subset"),
+    ({"images": [], "annotations": []}, "coco"), ({"images": 3}, "coco-subset"),
+    ({"images": [3], "annotations": [], "categories": []}, "coco-subset"),
+    ({"images": [{"id": "1"}], "annotations": [], "categories": []}, "coco")], ids=lambda word: ascii(word)[:30])
+def test_annotations_that_are_none_are_said_and_removed(server, tmp_path, content, what):
+    annotating(server, lambda document: content)
+    with pytest.raises(ValueError, match="was no archive with annotations/instances_train2017.json .*, and is removed"):
+        download(DownloadArguments(what, tmp_path / "out", server.address, **FEW))
+    assert not list((tmp_path / "out").glob("*.zip"))
+
+
+@pytest.mark.parametrize("part, field", [("images", "width"), ("annotations", "image_id"), ("annotations", "bbox"),
+                                         ("categories", "name")])
+def test_an_entry_that_lacks_a_field_is_named(server, tmp_path, part, field):
+    annotating(server, lambda document: document[part][1].pop(field) and document or document)
+    with pytest.raises(ValueError, match=rf"{part}\[1\] has no {field}"):
+        download(subset_of(server, tmp_path / "out"))
+
+
+def test_annotations_nested_without_end_are_refused(server, tmp_path):
+    name = "annotations/instances_train2017.json"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr(name, "[" * 200_000)
+    server.files[ARCHIVE] = content.getvalue()
+    with pytest.raises(ValueError, match="was no archive with .* is removed"):
+        download(subset_of(server, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", ["val2017/..", "val2017/a\\..\\b.jpg", "val2017/.bashrc", "val2017/nul.jpg"])
+def test_a_member_of_an_archive_with_a_strange_name_is_refused_and_nothing_unpacked(tmp_path, name):
+    archive = tmp_path / "val2017.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("val2017/1.jpg", b"1")
+        made.writestr(name, b"2")
+    with pytest.raises(ValueError, match="val2017.zip is damaged or another archive .*it holds .* is removed"):
+        unpack(archive, "val2017/", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == [] and not archive.exists()
+
+
+def test_a_link_in_an_archive_becomes_a_file_within_the_folder(tmp_path):
+    archive, link = tmp_path / "val2017.zip", zipfile.ZipInfo("val2017/../../1.jpg")
+    link.create_system, link.external_attr = 3, 0o120777 << 16
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr(link, "/etc/passwd")
+    unpack(archive, "val2017/", tmp_path / "out")
+    assert not (tmp_path / "out" / "1.jpg").is_symlink() and (tmp_path / "out" / "1.jpg").read_text() == "/etc/passwd"
+    assert not (tmp_path / "1.jpg").exists()
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_IMAGES", 10**6)
+    archive = tmp_path / "val2017.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("val2017/1.jpg", bytes(10**6 + 1))
+    with pytest.raises(ValueError, match="it would unpack to 1,000,001 bytes"):
+        unpack(archive, "val2017/", tmp_path / "out")
+
+
+def test_cocos_own_host_is_asked_by_https():
+    assert DownloadArguments("coco").host == "https://s3.amazonaws.com/images.cocodataset.org"
+
+
+def test_two_commands_for_one_folder_take_turns_and_the_second_finds_it_done(server, coco_tiny_dir, tmp_path, capsys):
+    serve_images(server, coco_tiny_dir)
+    server.stall, arguments = 0.05, DownloadArguments("coco", tmp_path / "coco", server.address)
+    failed: list[BaseException] = []
+
+    def one() -> None:
+        try:
+            download(arguments)
+        except BaseException as error:
+            failed.append(error)
+
+    both = [threading.Thread(target=one) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert failed == [] and len(server.asked) == len({path for path, _ in server.asked}) == 3
+    assert not list((tmp_path / "coco").glob("*.zip")) and capsys.readouterr().out.count("whole. Next:") == 2
+
+
 # -- the disk ------------------------------------------------------------------------------------------------------
 
 
@@ -258,19 +403,9 @@ def test_a_full_disk_while_unpacking_is_said_and_leaves_whole_files_and_the_arch
     archive, out = tmp_path / "val2017.zip", tmp_path / "out"
     archive.write_bytes(zipped({"val2017/1.jpg": tmp_path / "1.jpg", "val2017/2.jpg": tmp_path / "1.jpg"}))
     out.mkdir()
-    (out / "2.jpg.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="2.jpg could not be written: No space left on device. Free some space and run"):
+    (out / ".2.partial.jpg").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="2.jpg could not be written: No space left on device; free some space and run"):
         unpack(archive, "val2017/", out)
     assert [path.name for path in out.iterdir()] == ["1.jpg"]
     unpack(archive, "val2017/", out)
     assert (out / "2.jpg").read_bytes() == b"1" * 100_000
-
-
-@NEEDS_A_FULL_DISK
-def test_a_full_disk_while_writing_annotations_is_said_and_leaves_what_was_there(tmp_path):
-    path = tmp_path / "a.json"
-    write_whole(path, [1])
-    (tmp_path / "a.json.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="a.json could not be written: No space left on device. Free some space and run"):
-        write_whole(path, [2])
-    assert json.loads(path.read_text()) == [1] and [file.name for file in tmp_path.iterdir()] == ["a.json"]

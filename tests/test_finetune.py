@@ -144,12 +144,19 @@ def test_a_backbone_is_told_by_its_blocks(name):
     assert backbone_of(Weights(Detr(small).state_dict(), "state dict")) == name
 
 
+def save_detector(path: Path, config: Config) -> None:
+    """A detector at random weights, whose classes are called as their numbers."""
+    ids = list(range(config.model.num_classes))
+    save_checkpoint(path, {"model": Detr(config.model).state_dict(), "ema": None, "config": config.to_dict(),
+                           "last_metrics": {}, "classes": {"ids": ids, "names": list(map(str, ids))}})
+
+
 def test_a_checkpoint_means_its_own_network_and_image_size_on_other_data(tmp_path):
-    config = Config("tiny", ModelConfig(hidden_dim=24), data=DataConfig(
+    model = ModelConfig(backbone="resnet_tiny", hidden_dim=24, enc_layers=1, dec_layers=1, num_classes=2)
+    config = Config("tiny", model, data=DataConfig(
         data="old", classes="cat", limit_train=3, train_images="a", train_annotations="b", short_side=96),
         train=TrainConfig(lr=7.0))
-    save_checkpoint(tmp_path / "best.pt", {"model": {}, "ema": None, "config": config.to_dict(), "last_metrics": {},
-                                           "classes": {"ids": [], "names": []}})
+    save_detector(tmp_path / "best.pt", config)
     found = config_for(str(tmp_path))
     assert found == replace(config, data=DataConfig(short_side=96))
 
@@ -197,9 +204,7 @@ def test_the_preset_is_that_of_the_weights_unless_one_is_named(tmp_path, monkeyp
 @pytest.mark.parametrize("weights, preset", [("resnet152", "detr_141m"), ("detr_r50", "detr_r50"), ("run", "tiny")])
 def test_under_weights_batch_norm_is_frozen_whether_a_preset_is_named_or_not(weights, preset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    save_checkpoint(tmp_path / "run" / "best.pt", {
-        "model": {}, "ema": None, "config": PRESETS["tiny"].to_dict(), "last_metrics": {},
-        "classes": {"ids": [], "names": []}})
+    save_detector(tmp_path / "run" / "best.pt", PRESETS["tiny"])
     words = ["--weights", weights]
     models = [detr_scratch.parse_train(more).config.model for more in (words, [*words, "--preset", preset])]
     assert models[0] == models[1] and models[0].norm == "frozen_batch"

@@ -16,17 +16,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scratch import weights as weights_module
 from scratch.config import Config, ModelConfig
 from scratch.convert import to_official
 from scratch.model.detr import Detr, freeze_backbone
-from scratch.training.checkpoint import save_checkpoint
+from scratch.training.checkpoint import FORMAT, VERSION, save_checkpoint
 from scratch.weights import NAMED, Weights, adapt, cache_folder, find_weights, grouped, read_weights
 from tests.local_server import serving
 
 SMALL = ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=1, dec_layers=2,
                     num_queries=5, num_classes=3)
 ANCHORS = replace(SMALL, queries="anchor", classification="focal", denoising=1)
+ABC = {"ids": [1, 2, 3], "names": ["a", "b", "c"]}
 PROPOSALS = replace(SMALL, queries="proposal", classification="focal", fine_memory=True, groups=2)
 
 
@@ -90,19 +90,20 @@ def test_a_torchvision_resnet_becomes_a_backbone(tmp_path):
 @pytest.mark.parametrize("averaged", [True, False])
 def test_a_checkpoint_gives_its_average_if_it_has_one_and_what_it_knows(tmp_path, averaged):
     model, average = drawn(norm="batch"), drawn(norm="batch")
+    config = Config(model=replace(SMALL, norm="batch"))
     shadow = {key: value for key, value in average.state_dict().items() if value.is_floating_point()}
     save_checkpoint(tmp_path / "best.pt", {
         "model": model.state_dict(), "ema": {"updates": 4, "shadow": shadow} if averaged else None,
-        "config": Config().to_dict(), "classes": {"ids": [1], "names": ["a"]}, "last_metrics": {"threshold": 0.3}})
+        "config": config.to_dict(), "classes": ABC, "last_metrics": {"threshold": 0.3}})
     weights = read_weights(tmp_path / "best.pt")
     assert same(weights.tensors, (average if averaged else model).state_dict())
     assert (weights.kind, weights.config["preset"], weights.classes["names"], weights.threshold) == (
-        "checkpoint", "detr_r50", ["a"], 0.3)
+        "checkpoint", "detr_r50", ["a", "b", "c"], 0.3)
     assert same(read_weights(find_weights(str(tmp_path))).tensors, weights.tensors)  # a run's folder
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path):
-    torch.save({"format": weights_module.FORMAT, "version": weights_module.VERSION + 1, "state": {}}, tmp_path / "a.pt")
+    torch.save({"format": FORMAT, "version": VERSION + 1, "state": {}}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="update the code"):
         read_weights(tmp_path / "a.pt")
 
@@ -112,10 +113,10 @@ def test_safetensors_are_known_whatever_the_file_is_called(tmp_path, official):
     model = drawn()
     state = to_official(model.state_dict()) if official else model.state_dict()
     state = {key: value.contiguous() for key, value in state.items()}  # the format knows no other layout
-    save_file(state, tmp_path / "a.pth", metadata={"format": "pt", "classes": json.dumps({"ids": [1], "names": ["a"]})})
+    save_file(state, tmp_path / "a.pth", metadata={"format": "pt", "classes": json.dumps(ABC)})
     weights = read_weights(tmp_path / "a.pth")
     assert weights.kind == ("official DETR" if official else "state dict")
-    assert same(weights.tensors, model.state_dict()) and weights.classes["names"] == ["a"]
+    assert same(weights.tensors, model.state_dict()) and weights.classes == ABC
 
 
 class Foreign:
@@ -132,7 +133,7 @@ class Foreign:
     (lambda path: torch.save({"model": Foreign()}, path), "objects of tests.test_weights.Foreign"),
     (lambda path: path.write_bytes(pickle.dumps(Foreign(), 2)), "objects of tests.test_weights.Foreign"),
     (lambda path: path.write_text("<!DOCTYPE html><html>"), "it is a web page"),
-    (lambda path: path.write_bytes(b""), "damaged, or cut short"),
+    (lambda path: path.write_bytes(b""), "it is empty: was it cut short"),
     (lambda path: path.write_bytes((5).to_bytes(8, "little") + b"{not JSON at all"), "damaged, or cut short"),
 ])
 def test_another_file_is_refused_and_its_content_said(tmp_path, write, words):

@@ -101,8 +101,9 @@ def _checkpoint(document: Document, run: dict[str, Any]) -> None:
         differs = "which this version does not know"
     facts = [["checkpoint", f"`{checkpoint['file']}`, {checkpoint['bytes'] / 1e6:,.1f} MB"],
              ["preset", f"{checkpoint['preset']}, {differs}"],
-             ["after", f"{checkpoint['step']:,} steps, {checkpoint['epoch']:,} epochs, "
-              f"{checkpoint['minutes']:.1f} minutes"],
+             ["after", "a training that it does not tell of"
+              if None in (checkpoint["step"], checkpoint["epoch"], checkpoint["minutes"]) else
+              f"{checkpoint['step']:,} steps, {checkpoint['epoch']:,} epochs, {checkpoint['minutes']:.1f} minutes"],
              ["parameters", f"{sum(part['parameters'] for part in run['parts']):,}"],
              ["classes", f"{len(classes)}: {listed}"],
              ["judged on", f"the {run['split']} split of {run['data']}: {run['images']:,} images, "

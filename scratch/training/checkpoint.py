@@ -11,8 +11,8 @@ at each moment at least one whole checkpoint stands under a name that `latest_ch
 replaced in one rename and keeps no predecessor.
 
 A checkpoint holds tensors and plain values alone, so loading one (weights_only=True) cannot run
-foreign code. Proven by truncating a file at every byte, and by killing a process that saves:
-tests/training/test_checkpoint.py.
+foreign code. Whether the values are those of a run is not looked at here: content.py does. Proven by
+truncating a file at every byte, and by killing a process that saves: tests/training/test_checkpoint.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -30,6 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from scratch.printable import printable
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 FORMAT = "detr-scratch checkpoint"
@@ -44,6 +47,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     _assert_plain(state, "state")
     path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace a device
+        raise OSError(f"could not save {path}: it is {'a folder' if path.is_dir() else 'a device or a pipe'}, wanted a "
+                      "file's name")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")  # one fixed name: what a kill leaves behind, the next save reuses
     try:
@@ -51,12 +57,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save({"format": FORMAT, "version": VERSION, "state": state}, file)
             file.flush()
             os.fsync(file.fileno())  # before it gets its name, or a power cut could leave the name without the bytes
-        if path.name == LAST and zipfile.is_zipfile(path):  # one that is cut off must not push out a good previous.pt
+        if path.name == LAST and is_zip(path):  # one that is cut off must not push out a good previous.pt
             os.replace(path, path.with_name(PREVIOUS))
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # a full disk reaches us as either
-        raise OSError(f"could not save {path}: {error}; free some space or choose another --run-dir. "
-                      "The last checkpoint that was saved is unharmed.") from error
+        kept = any((path.parent / name).is_file() for name in {path.name, *([LAST, PREVIOUS] if path.name == LAST
+                                                                            else [])})
+        raise OSError(f"could not save {path}: {error}; free some space or choose another place. "
+                      + ("The last checkpoint that was saved is unharmed." if kept else
+                         "No checkpoint was saved before.")) from error
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -72,14 +81,25 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     wanted = "give a last.pt, previous.pt or best.pt of a run"
     try:
         content = torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as a checkpoint of this project ({reason}); {wanted}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # pickles that are broken, or made to, raise anything
+        raise ValueError(f"{path} cannot be read as a checkpoint of this project ({why_unreadable(error)}); "
+                         f"{wanted}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
                          f"(of other weights: python detr_scratch.py convert {path} --to ours --out FILE.pt)")
-    if content["version"] > VERSION:
-        raise ValueError(f"{path} has checkpoint version {content['version']}, this code reads up to {VERSION}: "
+    return state_of(content, path)
+
+
+def state_of(content: dict[str, Any], path: Path) -> Any:
+    """The state in what a file with this project's tag holds. Raises ValueError for another version."""
+    version = content.get("version")
+    if type(version) is not int or version < 1 or "state" not in content:
+        raise ValueError(f"{path} is not a whole checkpoint: it has this project's tag, but no version or no state; use "
+                         "another copy")
+    if version > VERSION:
+        raise ValueError(f"{path} has checkpoint version {min(version, 10**9)}, this code reads up to {VERSION}: "
                          "update the code, or use the version that wrote it")
     return content["state"]
 
@@ -139,21 +159,96 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
+# How files of other kinds begin, and what to do with them.
+_BEGINNINGS = (
+    (b"version https://git-lfs", "it is a Git LFS pointer, which names the file and is not it: run git lfs pull where it "
+                                 "came from, or fetch the file itself"),
+    (b"\x1f\x8b", "it is compressed with gzip: unpack it (gunzip)"), (b"BZh", "it is compressed with bzip2: unpack it"),
+    (b"\xfd7zXZ", "it is compressed with xz: unpack it"), (b"\x28\xb5\x2f\xfd", "it is compressed with zstd: unpack it"),
+    (b"7z\xbc\xaf", "it is a 7z archive: unpack it"), (b"Rar!", "it is a RAR archive: unpack it"),
+    (b"\x89HDF", "it is an HDF5 file, as Keras writes"), (b"\x93NUMPY", "it is a NumPy array"),
+    (b"GGUF", "it is a GGUF file"), (b"\x89PNG", "it is a picture"), (b"\xff\xd8\xff", "it is a picture"),
+    (b"%PDF", "it is a PDF"), (b"\x7fELF", "it is a program"))
+
+
+def foreign_kind(path: Path) -> str | None:
+    """What a file is, and what to do with it, where its first bytes tell that it holds no tensors; else None.
+
+    Raises ValueError for what is no regular file: to open a pipe could wait for ever.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise ValueError(f"{path} is a device or a pipe, wanted a file")
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if not head:
+        return "it is empty: was it cut short, or the disk full?"
+    for beginning, words in _BEGINNINGS:
+        if head.startswith(beginning):
+            return words
+    if head[257:262] == b"ustar":
+        return "it is a tar archive: unpack it"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
+        return "it is a web page: was it saved in the place of the file?"
+    if is_zip(path):
+        with suppress(Exception), zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if not any(name.rpartition("/")[2] in ("data.pkl", "constants.pkl") for name in names):
+                return (f"it is a ZIP archive of something else ({printable(', '.join(names[:3]))[:100]}): unpack it and "
+                        "give the file within")
+        return None
+    text = head.decode("utf-8", "ignore")
+    if len(text) >= len(head) - 3 and not any(letter < " " and letter not in "\t\r\n\f" for letter in text):
+        return f"it is a text ({printable(text.strip().partition(chr(10))[0][:60])!r}), and holds no weights"
+    return None
+
+
+def is_zip(path: Path) -> bool:
+    """As zipfile.is_zipfile, which raises an error of its own for some of what is broken."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
+def why_unreadable(error: Exception) -> str:
+    """What torch.load's error means. Its own advice, to let a file run code that it brings along, is not passed on."""
+    text = str(error)
+    if strange := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it holds objects of {strange[1]}, which could run foreign code; save its state_dict alone"
+    if "TorchScript" in text:
+        return "it is a TorchScript program, not weights; save its state_dict alone"
+    reason = printable(text.partition("\n")[0])[:200]
+    if not reason or "weights_only" in reason or isinstance(error, pickle.UnpicklingError):
+        reason = "nothing that PyTorch has saved"
+    return f"it is damaged, or cut short: {reason}"
+
+
+def damage_of(path: Path) -> str | None:
+    """What is wrong with a zip file as torch writes it, if anything is. Raises whatever zipfile does for another file."""
+    with zipfile.ZipFile(path) as archive:  # its table of contents is at the end: a file that was cut off has none
+        entries = archive.infolist()
+        # What torch writes is not compressed. So entries that claim more bytes than the file has would unpack to more
+        # than anybody asked for, or are one entry many times.
+        if (claimed := sum(entry.file_size for entry in entries)) > os.path.getsize(path):
+            return f"its entries would unpack to {claimed:,} bytes"
+        damaged = archive.testzip()  # reads each entry and compares its checksum, as torch.load does not
+    # Attribute 0x10 means "a folder". A flipped bit can put it on a tensor, and torch.load then leaves it unfilled.
+    damaged = damaged or next((entry.filename for entry in entries if entry.external_attr & 0x10), None)
+    return damaged and f"wrong checksum or header of {printable(damaged)}"
+
+
 def _check_whole(path: Path) -> None:
     """Raise ValueError unless `path` is a zip file (torch's format), and every entry as it was written."""
-    with open(path, "rb") as file:
-        try:
-            archive = zipfile.ZipFile(file)  # its table of contents is at the end, so a file that was cut off has none
-            damaged = archive.testzip()      # reads each entry and compares its checksum, as torch.load does not
-        except Exception as error:  # zipfile has another one for each part of a header that can be broken
-            raise ValueError(f"{path} is not a whole checkpoint ({error}): it was cut off while it was written or "
-                             f"copied, or is another kind of file; use {PREVIOUS} beside it, or another "
-                             "copy") from error
-    # Attribute 0x10 means "a folder". A flipped bit can put it on a tensor, and torch.load then leaves it unfilled.
-    damaged = damaged or next((entry.filename for entry in archive.infolist() if entry.external_attr & 0x10), None)
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged (wrong checksum or header of {damaged}); use {PREVIOUS} beside it, or "
-                         "another copy")
+    kind = foreign_kind(path)
+    beside = Path(path).with_name(PREVIOUS)
+    use = f"use {PREVIOUS} beside it, or another copy" if beside != Path(path) and beside.is_file() else "use another copy"
+    try:
+        damage = damage_of(path)
+    except Exception as error:  # zipfile has another one for each part of a header that can be broken
+        raise ValueError(f"{path} is not a whole checkpoint ({kind or printable(error)}): it was cut off while it was "
+                         f"written or copied, or is another kind of file; {use}") from error
+    if damage:
+        raise ValueError(f"{path} is damaged ({damage}); {use}")
 
 
 def _assert_plain(value: Any, where: str) -> None:

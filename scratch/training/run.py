@@ -20,6 +20,7 @@ from torch import nn
 
 from scratch.config import Config
 from scratch.training.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from scratch.training.content import blaming, check_content, check_optimizer, check_weights
 from scratch.training.distributed import Distributed
 from scratch.training.ema import ExponentialMovingAverage
 from scratch.training.muon import Muon
@@ -123,8 +124,14 @@ class Run:
             "rng": self.distributed.gather([rng_state()]),  # one for each rank: each drops out its own
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], file: Any = "the state") -> None:
+        """Go on from `state`, which came from `file`. Raises ValueError before anything is changed."""
+        with blaming(file):
+            check_content(state, training=True)
         self._refuse_another_run(state)
+        with blaming(file):
+            check_weights(state, self.unwrapped.state_dict())
+            check_optimizer(state["optimizer"], self.optimizer)
         self.unwrapped.load_state_dict(state["model"])
         peaks = [{"initial_lr": group["initial_lr"], "weight_decay": group["weight_decay"]}
                  for group in self.optimizer.param_groups]
@@ -175,7 +182,7 @@ class Run:
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, as if the run had never stopped."""
-        self.load_state_dict(load_checkpoint(path, map_location=self.device))
+        self.load_state_dict(load_checkpoint(path, map_location=self.device), path)
 
     # -- what is watched -------------------------------------------------------------------------------------------
 

@@ -40,10 +40,13 @@ def small_config(**train: object) -> Config:
                                                       **{"max_steps": 5, "eval_every": 1, **train}))
 
 
+CLASSES = {"ids": [1, 2, 3], "names": ["cat", "dog", "owl"]}
+
+
 def make_run(config: Config, directory: Path) -> Run:
     torch.manual_seed(3)
     model = build_detr(config.model)
-    return Run(model, make_criterion(config), config, {}, directory, Distributed(0, 1, torch.device("cpu")))
+    return Run(model, make_criterion(config), config, CLASSES, directory, Distributed(0, 1, torch.device("cpu")))
 
 
 def random_batch(size: int, seed: int = 0) -> Batch:
@@ -214,7 +217,7 @@ def test_a_resume_that_would_change_the_weights_is_refused_in_words(change: dict
     config = replace(small_config(), **change)
     model = build_detr(config.model)
     freeze_backbone(model, config.train.train_backbone)
-    run = Run(model, None, config, {}, tmp_path, Distributed(0, 1, torch.device("cpu")))
+    run = Run(model, None, config, CLASSES, tmp_path, Distributed(0, 1, torch.device("cpu")))
     with pytest.raises(ValueError, match=words):
         run.resume(tmp_path / "last.pt")
 
@@ -231,16 +234,16 @@ def test_a_run_from_before_a_setting_was_there_goes_on_if_it_is_off(tmp_path: Pa
 
 def test_a_resume_on_data_of_other_classes_is_refused_even_if_they_are_as_many(tmp_path: Path) -> None:
     run = make_run(small_config(), tmp_path)
-    run.classes = {"ids": [1, 2], "names": ["cat", "dog"]}
     run.save()
-    run.classes = {"ids": [1, 2], "names": ["dog", "cat"]}
-    with pytest.raises(ValueError, match=r"\(cat, dog\).*\(dog, cat\)"):
+    run.classes = {"ids": [1, 2, 3], "names": ["dog", "cat", "owl"]}
+    with pytest.raises(ValueError, match=r"\(cat, dog, owl\).*\(dog, cat, owl\)"):
         run.resume(tmp_path / "last.pt")
 
 
 def test_a_resumed_run_knows_the_matching_of_its_last_evaluation(tmp_path: Path) -> None:
     run, again = make_run(small_config(), tmp_path), make_run(small_config(), tmp_path)
-    run.last_matching = {"queries": torch.tensor([4, 0, 6], dtype=torch.int32)}
+    run.last_matching = {"image_ids": torch.tensor([7, 9]), "sizes": torch.tensor([1, 2]),
+                         "queries": torch.tensor([4, 0, 6], dtype=torch.int32)}
     run.save()
     again.resume(tmp_path / "last.pt")
     assert torch.equal(again.last_matching["queries"], run.last_matching["queries"])
