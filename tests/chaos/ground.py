@@ -14,8 +14,8 @@ from tests.chaos.arena import Ended, run
 # Small, and yet everything that a checkpoint must bring back is on: dropout, augmentation, accumulation, the running
 # average, batch norm, noised boxes, groups, Muon.
 SMALL = ["--preset", "tiny", "--device", "cpu", "--short-side", "64", "--max-size", "96", "--hidden-dim", "32",
-         "--dim-feedforward", "48", "--max-minutes", "None", "--no-tensorboard"]
-LEARNING = [*SMALL, "--batch-size", "2", "--accumulate", "2", "--dropout", "0.1", "--ema-decay", "0.9", "--augment",
+         "--dim-feedforward", "48", "--max-minutes", "None"]
+LEARNING = [*SMALL, "--no-tensorboard", "--batch-size", "2", "--accumulate", "2", "--dropout", "0.1", "--ema-decay", "0.9", "--augment",
             "paper", "--no-square", "--mosaic", "0.3", "--mixup", "0.3", "--denoising", "2", "--groups", "2",
             "--checkpoint-every", "1", "--eval-every", "2", "--epochs", "9", "--max-steps", "12"]
 ONE_STEP = [*SMALL, "--batch-size", "4", "--workers", "0", "--max-steps", "1", "--epochs", "1", "--mosaic", "0"]
@@ -88,7 +88,7 @@ def commands(ground: Ground, room: Path) -> dict[str, list[str]]:
                     "--device", "cpu"],
         "analyze": ["analyze", trained, "--out", f"{room}/out"],
         "explain": ["explain", f"{data}/val/000023.jpg", "--checkpoint", trained, "--most", "2", "--out", f"{room}/out"],
-        "charts": ["charts", "--checkpoint", trained, "--batches", "1", "--timed", "1", "--out", f"{room}/out"],
+        "charts": ["charts", "--checkpoint", trained, "--batches", "1", "--timed", "0", "--out", f"{room}/out"],
         "export": ["export", trained, "--out", f"{room}/model.onnx"],
         "convert": ["convert", trained, "--to", "ours", "--out", f"{room}/weights.pt"],
         "eval": ["eval", trained, "--json", f"{room}/figures.json"],
