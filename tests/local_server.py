@@ -129,6 +129,13 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server of its own, which no proxy stands before."""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "*")
+    with serving_at() as server:
+        yield server
+
+
+@contextmanager
+def serving_at() -> Iterator[Server]:
+    """A server on a free port of this machine."""
     server, http = Server(), ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     http.daemon_threads, http.told = True, server
     server.address = f"http://127.0.0.1:{http.server_address[1]}"

@@ -1,0 +1,101 @@
+"""ground: what every trial stands on: a small data set, a trained run, flags that make a run short."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+from tests.chaos.arena import Ended, run
+
+# Small, and yet everything that a checkpoint must bring back is on: dropout, augmentation, accumulation, the running
+# average, batch norm, noised boxes, groups, Muon.
+SMALL = ["--preset", "tiny", "--device", "cpu", "--short-side", "64", "--max-size", "96", "--hidden-dim", "32",
+         "--dim-feedforward", "48", "--max-minutes", "None"]
+LEARNING = [*SMALL, "--no-tensorboard", "--batch-size", "2", "--accumulate", "2", "--dropout", "0.1", "--ema-decay", "0.9", "--augment",
+            "paper", "--no-square", "--mosaic", "0.3", "--mixup", "0.3", "--denoising", "2", "--groups", "2",
+            "--checkpoint-every", "1", "--eval-every", "2", "--epochs", "9", "--max-steps", "12"]
+ONE_STEP = [*SMALL, "--batch-size", "4", "--workers", "0", "--max-steps", "1", "--epochs", "1", "--mosaic", "0"]
+
+Trial = tuple[str, str]
+"""what was tried, and its fault (empty: survived)"""
+
+
+@dataclass
+class Ground:
+    """The folder of the whole round, and how much of it is to be done."""
+
+    folder: Path
+    seed: int
+    scale: float
+
+    @property
+    def data(self) -> Path:
+        """A COCO-format folder of 22 training and 3 validation images."""
+        return self.folder / "data" / "shapes-22-3-seed0-v1"
+
+    @property
+    def trained(self) -> Path:
+        """The folder of a short run on `data`."""
+        return self.folder / "trained"
+
+    def count(self, wanted: int) -> int:
+        return max(1, round(self.scale * wanted))
+
+    def rng(self, *of: object) -> random.Random:
+        return random.Random(f"{self.seed} {of}")
+
+    def room(self, name: str) -> Path:
+        """An empty folder of a trial's own."""
+        room = self.folder / "rooms" / name
+        shutil.rmtree(room, ignore_errors=True)
+        room.mkdir(parents=True)
+        return room
+
+    def prepare(self) -> None:
+        """Draw the data and train the run. Raises RuntimeError if that fails: then nothing can be tried."""
+        ended = run(["train", *SMALL, "--shapes-train", "22", "--shapes-val", "3", "--batch-size", "4", "--workers", "0",
+                     "--epochs", "2", "--max-steps", "8", "--run-dir", str(self.trained)], self.folder, 300)
+        if ended.code != 0:
+            raise RuntimeError(f"the run that all trials need did not come about: {ended.output[-2000:]}")
+
+
+def settled(name: str, ended: Ended, *more: str, **limits: object) -> Trial:
+    """The trial of an end, and of further faults that were found."""
+    return name, "; ".join(filter(None, (ended.fault(**limits), *more)))  # type: ignore[arg-type]
+
+
+def cleared(room: Path, trials: Iterator[Trial]) -> Iterator[Trial]:
+    """The trials, and afterwards no files of theirs."""
+    yield from trials
+    shutil.rmtree(room, ignore_errors=True)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def commands(ground: Ground, room: Path) -> dict[str, list[str]]:
+    """Every command that writes, into `room`, from the trained run: what is killed, and what gets a full disk."""
+    trained, data = str(ground.trained), str(ground.data)
+    os.makedirs(room, exist_ok=True)
+    return {
+        "predict": ["predict", f"{data}/val", "--checkpoint", trained, "--threshold", "0.1", "--out", f"{room}/out",
+                    "--device", "cpu"],
+        "analyze": ["analyze", trained, "--out", f"{room}/out"],
+        "explain": ["explain", f"{data}/val/000023.jpg", "--checkpoint", trained, "--most", "2", "--out", f"{room}/out"],
+        "charts": ["charts", "--checkpoint", trained, "--batches", "1", "--timed", "0", "--out", f"{room}/out"],
+        "export": ["export", trained, "--out", f"{room}/model.onnx"],
+        "convert": ["convert", trained, "--to", "ours", "--out", f"{room}/weights.pt"],
+        "eval": ["eval", trained, "--json", f"{room}/figures.json"],
+        "sweep": ["sweep", *SMALL, "--batch-size", "4", "--shapes-train", "22", "--shapes-val", "3", "--workers", "0",
+                  "--max-steps", "1", "--epochs", "1", "--eval-every", "1", "--trials", "2", "--space",
+                  "lr=log:1e-4:1e-3", "--out", f"{room}/sweep"],
+        "compare": ["compare", *SMALL, "--queries", "learned", "--classification", "softmax", "--no-fine-memory",
+                    "--optimizer", "adamw", "--quality", "0", "--data", data, "--batch-size", "4", "--workers", "0",
+                    "--max-steps", "1", "--epochs", "1", "--mosaic", "0", "--out", f"{room}/compare"],
+    }
