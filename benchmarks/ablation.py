@@ -46,6 +46,7 @@ from scratch.config import PRESETS, Config
 from scratch.data.coco import find_splits
 from scratch.data.loader import ResumableBatchSampler
 from scratch.data.transforms import Augmentation
+from scratch.program import ends_in_a_line
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 
 BUDGETS = ("minutes", "steps")
@@ -472,4 +473,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

@@ -24,6 +24,7 @@ from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr, freeze_backbone
+from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
@@ -53,8 +54,7 @@ class ChartsArguments:
     """only draw the charts of --out again from the data beside them"""
 
     def __post_init__(self) -> None:
-        if self.batches < 1 or self.timed < 0:
-            raise ValueError(f"got batches = {self.batches} and timed = {self.timed}, wanted 1 and 0 or more")
+        refuse_senseless(self, batches=Range(1, 10**6), timed=Range(0, 10_000))
 
 
 def charts(arguments: ChartsArguments) -> None:

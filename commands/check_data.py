@@ -10,6 +10,7 @@ import tyro
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
+from scratch.ranges import QUERIES, refuse_senseless
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class CheckDataArguments:
     """Explicit paths and limits, as for train; the folder above takes the place of --data."""
     num_queries: int = 100
     """images with more boxes than this are reported"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, num_queries=QUERIES)
 
 
 def check_data(arguments: CheckDataArguments) -> None:

@@ -30,6 +30,7 @@ from scratch.data.check import look_at_image
 from scratch.data.subset import TEN_CLASSES, choose
 from scratch.download import fetch
 from scratch.download_many import fetch_all
+from scratch.ranges import COUNT, PROCESSES, Range, refuse_senseless
 
 SPLITS = ("train", "val")
 ARCHIVE = "annotations_trainval2017.zip"
@@ -56,9 +57,7 @@ class DownloadArguments:
     """of the subset: images that are fetched at the same time"""
 
     def __post_init__(self) -> None:
-        if min(self.train, self.val, self.workers) < 1:
-            raise ValueError(f"got train = {self.train}, val = {self.val} and workers = {self.workers}, wanted 1 or "
-                             "more of each")
+        refuse_senseless(self, train=COUNT, val=COUNT, workers=Range(1, PROCESSES.high))
 
 
 def download(arguments: DownloadArguments) -> None:

@@ -23,6 +23,7 @@ from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, published_name
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
+from scratch.ranges import BATCH, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
 
@@ -41,6 +42,9 @@ class EvalArguments:
     """auto, cpu, cuda or cuda:N"""
     json: Optional[Path] = None
     """also write the figures to this file"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, batch_size=BATCH)
 
 
 def evaluate_checkpoint(arguments: EvalArguments) -> None:

@@ -18,6 +18,7 @@ from commands.command_line import flags_given, parse, preset_config
 from commands.finetune import config_for, frozen_norm, recipe
 from commands.opening import newest_run, resolve_device
 from scratch.config import PRESETS, Config
+from scratch.ranges import COUNT, Range, refuse_senseless
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 
 
@@ -44,6 +45,9 @@ class TrainArguments:
     """also write what TensorBoard shows: tensorboard --logdir runs"""
     histograms_every: int = 0
     """steps between two histograms of all weights and gradients in TensorBoard; 0: none"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, histograms_every=Range(0, COUNT.high))
 
 
 def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
