@@ -13,6 +13,7 @@ benchmarks.… Proven in tests/test_program.py. Read: replace_unknown_signs → 
 from __future__ import annotations
 
 import os
+import select
 import sys
 from contextlib import contextmanager
 from typing import Iterator, Optional
@@ -81,16 +82,20 @@ def _tells_of_memory(error: RuntimeError) -> bool:
 
 
 def _reader_has_gone() -> bool:
-    """True if standard output or error is a pipe that nobody reads; what is left in it then goes nowhere."""
-    gone = False
+    """True if standard output or error is a pipe that nobody reads; what is still to be written then goes nowhere."""
+    gone = []
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
-        except BrokenPipeError:
-            gone = True
+            watch = select.poll()
+            watch.register(stream.fileno(), select.POLLOUT)
+            broken = any(event & select.POLLERR for _, event in watch.poll(0))
+        except AttributeError:  # no such stream; or Windows, which cannot be asked
+            broken = stream is not None and os.name == "nt" and not stream.isatty()
+        except (ValueError, OSError):  # closed, or no file
+            broken = False
+        if broken:
+            gone.append(stream)
             nowhere = os.open(os.devnull, os.O_WRONLY)  # or Python would try once more as it ends, and complain
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
-        except (AttributeError, ValueError, OSError):  # None, closed, or something else
-            pass
-    return gone
+    return bool(gone)
