@@ -8,10 +8,9 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Literal, Optional
+from typing import Any, Literal, Optional
 
 import torch
 import tyro
@@ -26,7 +25,9 @@ from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import save_checkpoint
 from scratch.weights import Weights, adapt, find_weights, read_weights
+from scratch.whole_file import refuse_other_than_file, whole_file
 
+ADVICE = "free some space, or name another --out"
 COCO = Classes(tuple(range(len(COCO_NAMES))), COCO_NAMES)  # as the published detectors count them
 
 
@@ -50,6 +51,7 @@ def convert(arguments: ConvertArguments) -> None:
     out = arguments.out
     if out.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"got --out {out}, wanted a file that ends in .pth, .pt or .safetensors")
+    refuse_other_than_file(out)  # ahead of the work
     weights = read_weights(find_weights(arguments.weights))
     preset = arguments.preset or preset_of(arguments.weights)
     config = whole_config(weights, preset)
@@ -131,22 +133,15 @@ def refuse_what_the_official_code_lacks(config: Config) -> None:
 
 
 def write_torch(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, lambda partial: torch.save(content, partial))
+    with whole_file(path, ADVICE) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # as which it tells of a full disk, too
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     # As bytes: the library's own files can be read by their owner alone.
     content = save({key: value.contiguous() for key, value in tensors.items()}, metadata)
-    write_whole(path, lambda partial: partial.write_bytes(content))
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """A whole file or none. Raises OSError, naming the file, where the disk refuses."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk with either
-        raise OSError(f"{path} could not be written: {error}. Free some space, or name another --out") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, ADVICE) as partial:
+        partial.write_bytes(content)
