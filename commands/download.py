@@ -30,6 +30,7 @@ from scratch.data.check import look_at_image
 from scratch.data.subset import TEN_CLASSES, choose
 from scratch.download import fetch
 from scratch.download_many import fetch_all
+from scratch.printable import command
 from scratch.ranges import COUNT, PROCESSES, Range, refuse_senseless
 
 SPLITS = ("train", "val")
@@ -70,7 +71,7 @@ def download(arguments: DownloadArguments) -> None:
         document = json.loads(annotations_of(out, split).read_text(encoding="utf-8"), object_hook=without_outline)
         print(f"{split:<5} {len(document['images']):>7,} images {len(document['annotations']):>8,} boxes "
               f"{len(document['categories']):>4} classes   {out / f'{split}2017'}")
-    print(f"whole. Next: python detr_scratch.py finetune --data {out}")
+    print(f"whole. Next: {command('python', 'detr_scratch.py', 'finetune', '--data', out)}")
 
 
 def annotations_of(out: Path, split: str) -> Path:

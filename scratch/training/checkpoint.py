@@ -31,6 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scratch.printable import command
+
 LAST, PREVIOUS = "last.pt", "previous.pt"
 FORMAT = "detr-scratch checkpoint"
 VERSION = 1  # raise it when a reader of the old version would misread the new one
@@ -77,7 +79,8 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as a checkpoint of this project ({reason}); {wanted}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
-                         f"(of other weights: python detr_scratch.py convert {path} --to ours --out FILE.pt)")
+                         "(of other weights: "
+                         f"{command('python', 'detr_scratch.py', 'convert', path, '--to', 'ours', '--out', 'FILE.pt')})")
     if content["version"] > VERSION:
         raise ValueError(f"{path} has checkpoint version {content['version']}, this code reads up to {VERSION}: "
                          "update the code, or use the version that wrote it")
