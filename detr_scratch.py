@@ -50,6 +50,7 @@ from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.evaluation.health import QueryHealth, diagnose
 from scratch.model.compiled import compile_blocks, compiler_missing
 from scratch.model.detr import build_detr, freeze_backbone
+from scratch.printable import command
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.heap import keep_freed_memory
@@ -126,7 +127,7 @@ def train(arguments: TrainArguments) -> None:
         distributed.close()
     if not finished:
         say(f"stopped at step {run.step} with everything saved; to go on: "
-            f"python detr_scratch.py train --resume --run-dir {run_dir}")
+            f"{command('python', 'detr_scratch.py', 'train', '--resume', '--run-dir', run_dir)}")
         return
     if arguments.resume and run.step == log.first_step:
         say("this run was already at its end; a larger --epochs, --max-steps or --max-minutes takes it further")
@@ -135,8 +136,8 @@ def train(arguments: TrainArguments) -> None:
         f"({best_of(run)})\n\nLook next at\n"
         f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
         f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step (tensorboard --logdir runs shows them)\n"
-        f"  python detr_scratch.py predict IMAGE|DIR --checkpoint {run_dir} --out predictions\n"
-        f"  python detr_scratch.py analyze {run_dir}")
+        f"  python detr_scratch.py predict IMAGE|DIR {command('--checkpoint', run_dir, '--out', 'predictions')}\n"
+        f"  {command('python', 'detr_scratch.py', 'analyze', run_dir)}")
 
 
 def best_of(run: Run) -> str:

@@ -46,6 +46,8 @@ from scratch.config import PRESETS, Config
 from scratch.data.coco import find_splits
 from scratch.data.loader import ResumableBatchSampler
 from scratch.data.transforms import Augmentation
+from scratch.printable import command
+from scratch.program import ends_in_a_line
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 
 BUDGETS = ("minutes", "steps")
@@ -236,7 +238,7 @@ def as_result(trial: Trial, test: Optional[dict[str, Any]], jobs: int) -> dict[s
     run_dir = "/".join(("OUT", *trial.run_dir.parts[-3:]))
     return {
         "variant": trial.variant, "budget": trial.budget, "seed": trial.seed, "jobs": jobs,
-        "command": shlex.join(["python", "detr_scratch.py", "train", "--preset", "tiny", *flags, "--run-dir", run_dir]),
+        "command": command("python", "detr_scratch.py", "train", "--preset", "tiny", *flags, "--run-dir", run_dir),
         "steps": run["steps"], "seconds": 60 * run["train"]["minutes"][-1],
         "AP": run["evaluation"]["AP"][-1], "AP50": run["evaluation"]["AP50"][-1],
         "evaluation": {name: run["evaluation"][name] for name in ("step", "minutes", "AP", "AP50", "AP75")},
@@ -354,7 +356,7 @@ def report(results: dict[str, Any]) -> str:
     lines += ["", "Each variant is the one above and what is new. All are `detr_scratch.py train --preset tiny` with "
               "the flags down to their row:", ""]
     lines += _markdown(["variant", "what is new", "new flags"],
-                       [[label(name), variant["sentence"], f"`{shlex.join(variant['change'])}`"]
+                       [[label(name), variant["sentence"], f"`{command(*variant['change'])}`"]
                         for name, variant in variants.items()])
     return "\n".join([*lines, "", "![AP50 against minutes and against steps](ablation.png)", ""])
 
@@ -472,4 +474,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

@@ -29,6 +29,7 @@ from benchmarks.roofline import DTYPES
 from benchmarks.timing import added_gib, race
 from scratch.ops.attention import Attention
 from scratch.ops.attention_tiled import TiledAttention
+from scratch.program import ends_in_a_line
 
 HEADS, WIDTH = 8, 32
 TOKENS = (300, 600, 1050, 2100, 4200)
@@ -104,4 +105,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

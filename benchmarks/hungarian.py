@@ -24,6 +24,7 @@ from torch import Tensor
 from scratch.ops.activations import softmax
 from scratch.ops.boxes import box_cxcywh_to_xyxy, generalized_box_iou
 from scratch.ops.hungarian import linear_sum_assignment
+from scratch.program import ends_in_a_line
 
 CLASSES = 91
 # queries, boxes, whether the queries are spread
@@ -78,4 +79,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

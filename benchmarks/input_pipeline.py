@@ -34,6 +34,7 @@ from unittest.mock import patch
 import PIL
 import torch
 
+from scratch.program import ends_in_a_line
 import scratch.data.coco
 from benchmarks.training_step import TrainingStep
 from commands.opening import open_split
@@ -205,4 +206,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

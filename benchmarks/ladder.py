@@ -38,6 +38,7 @@ from scratch.ops.conv2d_fast import Shifted
 from scratch.ops.conv2d_rows import Rows
 from scratch.ops.conv2d_winograd import Winograd
 from scratch.ops.windows import Windows, output_size
+from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
 
 CPU = torch.device("cpu")
@@ -209,4 +210,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     keep_freed_memory()  # as in training
-    main()
+    with ends_in_a_line():
+        main()

@@ -22,6 +22,7 @@ from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 
 from scratch.analysis.learning_curve import COLOURS  # noqa: E402
+from scratch.program import ends_in_a_line
 
 MOST = 24  # layers of a preset: the others are too cheap to matter
 # Kinds of one colour do the same to the machine.
@@ -84,4 +85,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

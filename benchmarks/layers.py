@@ -41,6 +41,7 @@ from benchmarks.timing import Calls, added_gib, compared, race
 from benchmarks.training_step import DEFAULTS, SIDES, TrainingStep, peak_memory_of
 from commands.opening import resolve_device
 from scratch.model.compiled import compiler_missing, first_line
+from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
 
 SEEN = 8 / 2**10  # GiB: less than 8 MiB is not told of a layer's memory
@@ -197,4 +198,5 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 if __name__ == "__main__":
     keep_freed_memory()  # as in training, for both sides
-    main()
+    with ends_in_a_line():
+        main()

@@ -39,6 +39,7 @@ from reference import model as plain
 from scratch.config import PRESETS, Config
 from scratch.model.compiled import compile_blocks
 from scratch.model.detr import build_detr, freeze_backbone
+from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
 from scratch.training.log import peak_memory_gib
 from scratch.training.muon import Muon
@@ -297,4 +298,5 @@ def main() -> None:
 if __name__ == "__main__":
     if not {"--memory-of", "--fresh-memory"} & set(sys.argv):
         keep_freed_memory()  # as in training, for both sides
-    main()
+    with ends_in_a_line():
+        main()

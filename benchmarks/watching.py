@@ -28,6 +28,7 @@ from commands.opening import make_criterion
 from scratch.config import PRESETS
 from scratch.data.batch import Batch
 from scratch.model.detr import build_detr
+from scratch.program import ends_in_a_line
 from scratch.training.distributed import Distributed
 from scratch.training.guards import EVERY, DeadLayers, Guards
 from scratch.training.log import RunLog
@@ -138,4 +139,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

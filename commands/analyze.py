@@ -41,6 +41,7 @@ from scratch.evaluation.error_analysis import analyse_errors, find_errors
 from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
 from scratch.model.detr import build_detr
+from scratch.ranges import BATCH, refuse_senseless
 from scratch.training.checkpoint import best_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
@@ -67,6 +68,9 @@ class AnalyzeArguments:
     """images of one forward pass, where the detector must be run"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; where the detector must be run"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, batch_size=BATCH)
 
 
 def analyze(arguments: AnalyzeArguments) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -25,6 +24,8 @@ from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr, freeze_backbone
+from scratch.printable import command
+from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
@@ -54,8 +55,7 @@ class ChartsArguments:
     """only draw the charts of --out again from the data beside them"""
 
     def __post_init__(self) -> None:
-        if self.batches < 1 or self.timed < 0:
-            raise ValueError(f"got batches = {self.batches} and timed = {self.timed}, wanted 1 and 0 or more")
+        refuse_senseless(self, batches=Range(1, 10**6), timed=Range(0, 10_000))
 
 
 def charts(arguments: ChartsArguments) -> None:
@@ -199,7 +199,7 @@ def about(arguments: ChartsArguments, run: Run, first: int, cost: dict[str, Any]
         "rates": ", ".join(f"{group['name']} {group['initial_lr']:g}" for group in run.optimizer.param_groups)
                  + f"; {train.schedule}, {train.warmup_steps} steps of warm-up; "
                  + (f"gradients cut to {train.clip_max_norm:g}" if train.clip_max_norm else "no clipping"),
-        "command": f"`python detr_scratch.py {shlex.join(sys.argv[1:])}`" if sys.argv[1:2] == ["charts"] else "",
+        "command": f"`{command('python', 'detr_scratch.py', *sys.argv[1:])}`" if sys.argv[1:2] == ["charts"] else "",
         "config": config.to_dict(), "cost": cost}
     if cost:
         plain, watched = (median(cost[name]) for name in ("plain_seconds", "watched_seconds"))

@@ -12,6 +12,7 @@ import tyro
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.problems import LISTED
+from scratch.ranges import QUERIES, refuse_senseless
 from scratch.whole_file import write_text
 
 EXAMPLES = 10  # of each kind
@@ -29,6 +30,9 @@ class CheckDataArguments:
     """images with more boxes than this are reported"""
     all: Optional[Path] = None
     """also write every problem to this file, one a line; only the first few of each kind are printed"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, num_queries=QUERIES)
 
 
 def check_data(arguments: CheckDataArguments) -> None:

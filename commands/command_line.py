@@ -10,11 +10,9 @@ training, each name with its parser and its function. Read: run_command → OTHE
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
-import torch
 import tyro
 
 from commands.analyze import AnalyzeArguments, analyze
@@ -31,6 +29,7 @@ from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.detector import read_config
+from scratch.program import ends_in_a_line
 
 
 def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
@@ -137,23 +136,15 @@ OTHER_COMMANDS: Commands = {
 def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]) -> None:
     """Run the command that `argv` begins with, `train` if it begins with none; or print the overview of them all.
 
-    What a person can mend ends with a line, not with a traceback.
+    What a person can mend ends with a line, not with a traceback: scratch/program.
     """
-    argv = list(argv)
-    if argv and argv[0] in ("-h", "--help"):
-        print(overview)
-        return
-    if argv and not argv[0].startswith("-") and argv[0] not in commands:
-        sys.exit(f"error: there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train")
-    name = argv.pop(0) if argv and argv[0] in commands else "train"
-    parse_arguments, run = commands[name]
-    try:
+    with ends_in_a_line():
+        argv = list(argv)
+        if argv and argv[0] in ("-h", "--help"):
+            print(overview)
+            return
+        if argv and not argv[0].startswith("-") and argv[0] not in commands:
+            raise ValueError(f"there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train")
+        name = argv.pop(0) if argv and argv[0] in commands else "train"
+        parse_arguments, run = commands[name]
         run(parse_arguments(argv))
-    except (ValueError, OSError, FloatingPointError) as error:
-        # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
-        sys.exit(f"error: {str(error).rpartition(f'{chr(10)}{type(error).__name__}: ')[2]}")
-    except torch.OutOfMemoryError as error:
-        sys.exit(f"error: {str(error).splitlines()[0]} Halve --batch-size and double --accumulate: the effective batch "
-                 "stays the same")
-    except KeyboardInterrupt:
-        sys.exit("stopped")

@@ -42,6 +42,7 @@ from scratch.analysis.run_summary import changed_fields
 from scratch.whole_file import write_json
 from scratch.config import PRESETS, Config
 from scratch.model.detr import build_detr
+from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import LAST, PREVIOUS
 from scratch.weights import adapt, find_weights, read_weights
 
@@ -71,6 +72,10 @@ class CompareArguments:
     """auto, cpu, cuda or cuda:N"""
     approach: Optional[Approach] = None
     """train this way alone, in this process, and compare nothing"""
+
+    def __post_init__(self) -> None:
+        rate = Range(0, 1000)
+        refuse_senseless(self, finetune_lr=rate, finetune_lr_backbone=rate, agreement_steps=Range(0, 10**6))
 
 
 def parse_compare(argv: Sequence[str]) -> CompareArguments:
@@ -147,8 +152,6 @@ def refuse(arguments: CompareArguments) -> None:
                          f"take --preset {published}")
     if arguments.approach == "fine_tuned" and not arguments.weights:
         raise ValueError("got --approach fine_tuned without --weights; wanted a name (detr_r50) or a file")
-    if arguments.agreement_steps < 0:
-        raise ValueError(f"got --agreement-steps {arguments.agreement_steps}, wanted 0 or more")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("got several processes; compare trains on one device: start it without torchrun")
 

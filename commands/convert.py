@@ -26,8 +26,9 @@ from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import save_checkpoint
 from scratch.weights import Weights, adapt, as_published, as_told, find_weights, read_weights
-from scratch.whole_file import whole_file
+from scratch.whole_file import refuse_other_than_file, whole_file
 
+ADVICE = "free some space, or name another --out"
 COCO = Classes(tuple(range(len(COCO_NAMES))), COCO_NAMES)  # as the published detectors count them
 
 
@@ -53,9 +54,7 @@ def convert(arguments: ConvertArguments) -> None:
     out = arguments.out
     if out.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"got --out {out}, wanted a file that ends in .pth, .pt or .safetensors")
-    if out.exists() and not out.is_file():
-        raise ValueError(f"got --out {out}, which is {'a folder' if out.is_dir() else 'a device or a pipe'}, wanted a "
-                         "file's name")
+    refuse_other_than_file(out)  # ahead of the work
     weights = read_weights(find_weights(arguments.weights))
     preset = arguments.preset or preset_of(arguments.weights)
     config = whole_config(weights, preset)
@@ -158,8 +157,8 @@ def write_torch(path: Path, content: dict[str, Any]) -> None:
     with whole_file(path, ADVICE) as partial:
         try:
             torch.save(content, partial)
-        except RuntimeError as error:  # it tells of a full disk in its own way
-            raise OSError(str(error)) from error
+        except RuntimeError as error:  # as which it tells of a full disk, too
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

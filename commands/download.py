@@ -36,6 +36,7 @@ from scratch.data.subset import TEN_CLASSES, choose
 from scratch.download import alone, fetch
 from scratch.download_many import fetch_all, trouble_in_name
 from scratch.printable import command, printable
+from scratch.ranges import COUNT, PROCESSES, Range, refuse_senseless
 from scratch.whole_file import whole_file, write_json
 
 SPLITS = ("train", "val")
@@ -66,9 +67,7 @@ class DownloadArguments:
     """of the subset: images that are fetched at the same time"""
 
     def __post_init__(self) -> None:
-        if min(self.train, self.val, self.workers) < 1:
-            raise ValueError(f"got train = {self.train}, val = {self.val} and workers = {self.workers}, wanted 1 or "
-                             "more of each")
+        refuse_senseless(self, train=COUNT, val=COUNT, workers=Range(1, PROCESSES.high))
 
 
 def download(arguments: DownloadArguments) -> None:

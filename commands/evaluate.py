@@ -24,6 +24,8 @@ from scratch.data.problems import shown
 from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, published_name
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
+from scratch.printable import command
+from scratch.ranges import BATCH, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
 
@@ -42,6 +44,9 @@ class EvalArguments:
     """auto, cpu, cuda or cuda:N"""
     json: Optional[Path] = None
     """also write the figures to this file"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, batch_size=BATCH)
 
 
 def evaluate_checkpoint(arguments: EvalArguments) -> None:
@@ -85,8 +90,8 @@ def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -
     if any(problem.kind in ("category renamed", "unknown category id") for problem in problems):
         raise ValueError(f"{file} has other classes than {checkpoint}, which knows {described(classes)}; wanted data "
                          f"with its ids and names, got {described(read_annotations(file).classes)}: name another "
-                         "folder with --data, or teach it these: python detr_scratch.py finetune --weights "
-                         f"{checkpoint}")
+                         "folder with --data, or teach it these: "
+                         + command("python", "detr_scratch.py", "finetune", "--weights", checkpoint))
 
 
 def described(classes: Classes) -> str:

@@ -35,6 +35,7 @@ from scratch.data.images import read_image
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
+from scratch.ranges import COUNT, QUERIES, SHARE, refuse_senseless
 
 SLOTS = "slots.json"
 
@@ -71,8 +72,7 @@ class ExplainArguments:
     """auto, cpu, cuda or cuda:N"""
 
     def __post_init__(self) -> None:
-        if self.most < 1 or self.limit < 1:
-            raise ValueError(f"got most = {self.most} and limit = {self.limit}, wanted 1 or more of each")
+        refuse_senseless(self, threshold=SHARE, most=QUERIES, limit=COUNT)
 
 
 def explain(arguments: ExplainArguments) -> None:

@@ -10,8 +10,8 @@
 B, H and W are free. What its user must know is in the file's metadata: `classes` and `category_ids`
 by label, `mean` and `std` of a pixel in [0,1], `size` (the rule of the shorter and the longer
 side), `classification` (softmax: the last column is "no object"; focal: each column is a sigmoid)
-and the best `threshold`. Where the encoder proposes the queries, a picture must have as many cells
-as there are queries: at stride 16, 112×112 pixels for 40.
+and the best `threshold`. Where the encoder proposes the queries and a picture has fewer cells, the
+queries that are left over answer with −20 for every class, as in PyTorch.
 
 What is traced is a copy with torch.nn's layers in the place of ours (traceable.py): a runtime has
 one node, and one fast kernel, for each. The trace is that of torch.onnx's TorchScript exporter; the
@@ -22,7 +22,6 @@ Read: export → metadata → largest_difference
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from commands.traceable import traceable
 from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
+from scratch.whole_file import refuse_other_than_file, whole_file
 
 OPSET = 17  # of the format: the first with a layer norm of its own
 INPUTS, OUTPUTS = ("images", "pad_mask"), ("pred_logits", "pred_boxes")
@@ -57,20 +57,21 @@ class ExportArguments:
 
 def export_checkpoint(arguments: ExportArguments) -> None:
     """Write the file and say what it takes, gives, and how near it comes."""
+    refuse_other_than_file(arguments.out)  # ahead of the work
     difference = export(load_detector(arguments.checkpoint, torch.device("cpu")), arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB, opset {OPSET}\n"
           "  images float32 (B,3,H,W): RGB in [0,1], less the mean, by the std; 0 on the padding\n"
           "  pad_mask bool (B,H,W): True on the padding\n"
           "  → pred_logits, pred_boxes (cx, cy, w, h in [0,1] of the unpadded image); classes and more: its metadata")
     print("it was not checked: pip install onnxruntime" if difference is None else
-          f"ONNX Runtime gives the same for three batches of other sizes, within {difference:.1e}")
+          f"ONNX Runtime gives the same for batches of {len(sizes(0, 0))} sizes, within {difference:.1e}")
 
 
 # -- the file ------------------------------------------------------------------------------------------------------
 
 
 def export(detector: Detector, path: Path) -> Optional[float]:
-    """Write the detector to `path`, whole or not at all; what `largest_difference` found of three batches.
+    """Write the detector to `path`, whole or not at all; what `largest_difference` found of batches of all `sizes`.
 
     It is kept only if they agree. Without ONNX Runtime nothing is compared, and None says so.
     Raises ValueError where the package onnx is missing, and what `largest_difference` raises.
@@ -83,8 +84,7 @@ def export(detector: Detector, path: Path) -> Optional[float]:
     H, W = example_size(detector)
     images, pad_mask = example(2, H, W)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole_file(path, "free some space, or name another --out") as partial:
         with warnings.catch_warnings(), torch.no_grad():
             # That the model's checks of its input are not in the graph, and that there is a newer exporter.
             warnings.simplefilter("ignore")
@@ -95,11 +95,12 @@ def export(detector: Detector, path: Path) -> Optional[float]:
             file.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(file)
         onnx.save(file, partial)
-        difference = largest_difference(partial, detector, [(1, H, W), (2, W, H), (3, H + 32, W + 7)])
-        os.replace(partial, path)
-        return difference
-    finally:
-        partial.unlink(missing_ok=True)
+        return largest_difference(partial, detector, sizes(H, W))
+
+
+def sizes(H: int, W: int) -> list[tuple[int, int, int]]:
+    """The batches (B,H,W) for which a file is compared: around the usual size, and down to a single cell."""
+    return [(1, H, W), (2, W, H), (3, H + 32, W + 7), (2, 96, 61), (1, 17, 45), (1, 16, 16)]
 
 
 def metadata(detector: Detector) -> dict[str, str]:
@@ -134,7 +135,9 @@ def largest_difference(path: Path, detector: Detector, sizes: list[tuple[int, in
         import onnxruntime
     except ImportError:
         return None
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # its own choice, all cores, waits for them under load
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     model, in_order = deepcopy(detector.model).cpu().eval(), detector.config.model.queries != "proposal"
     differences = []
     for size in sizes:

@@ -29,6 +29,7 @@ from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr, freeze_backbone
+from scratch.ranges import Range, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.training.run import Run
@@ -61,6 +62,10 @@ class LrRangeArguments:
     """auto, cpu, cuda or cuda:N"""
     redraw: bool = False
     """only draw again, from lr_range.json in the folder"""
+
+    def __post_init__(self) -> None:
+        rate = Range(0, 10**6, "low")
+        refuse_senseless(self, low=rate, high=rate, steps=Range(10, 10**6))  # fewer steps make no curve
 
 
 class Rising:
@@ -101,8 +106,6 @@ def refuse(arguments: LrRangeArguments) -> None:
     """Raise ValueError for a range that is none."""
     if not 0 < arguments.low < arguments.high < math.inf:
         raise ValueError(f"got --from {arguments.low:g} --to {arguments.high:g}, wanted two rates above 0, rising")
-    if arguments.steps < 10:
-        raise ValueError(f"got --steps {arguments.steps}, wanted 10 or more: fewer make no curve")
     if arguments.of == "all" and not arguments.config.train.lr > 0:
         raise ValueError("got --lr 0 with --of all, wanted one above 0: the other rates rise in proportion to it")
 

@@ -17,6 +17,7 @@ from scratch.data.images import read_image
 from scratch.detector import load as load_detector
 from scratch.evaluation.coco_eval import coco_results
 from scratch.evaluation.pictures import class_colour, draw_detections
+from scratch.ranges import SHARE, refuse_senseless
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class PredictArguments:
     """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, threshold=SHARE)
 
 
 def predict(arguments: PredictArguments) -> None:

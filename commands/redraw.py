@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
@@ -29,6 +28,7 @@ from commands import explain
 from scratch.analysis import comparison, learning_curve, lr_range, sweep_charts
 from scratch.analysis.layer_charts import draw_set
 from scratch.analysis.layer_record import read_layers
+from scratch.program import ends_in_a_line
 
 CHARTS = Path("hyper_parameter_tuning_charts")
 
@@ -73,10 +73,8 @@ def redraw(folder: Path) -> list[Path]:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=CHARTS, help="holds the data, in folders of any depth")
-    try:
+    with ends_in_a_line():
         redraw(parser.parse_args(argv).folder)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

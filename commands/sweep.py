@@ -44,6 +44,7 @@ from scratch.config import Config
 from scratch.data.coco import find_splits
 from scratch.data.loader import ResumableBatchSampler
 from scratch.data.transforms import Augmentation
+from scratch.ranges import COUNT, MINUTES, PROCESSES, Range, refuse_senseless
 
 TICK = 10  # seconds between two notes of the clock
 FEW = 4  # evaluations of a run, the last among them: with fewer there is little to end early
@@ -79,6 +80,9 @@ class SweepArguments:
     redraw: bool = False
     """only make report and charts again, from sweep.json in the folder"""
 
+    def __post_init__(self) -> None:
+        refuse_senseless(self, trials=COUNT, minutes=Range(0, MINUTES.high), jobs=Range(1, PROCESSES.high))
+
 
 def sweep(arguments: SweepArguments) -> None:
     """Run the trials that are missing, or only draw again; say what came of them."""
@@ -99,10 +103,6 @@ def prepared(arguments: SweepArguments) -> SharedStudy:
     space = parse_space(arguments.space, arguments.config)
     if arguments.sampler != "grid" and arguments.trials is None and arguments.minutes is None:
         raise ValueError("got no end of the sweep, wanted --trials or --minutes (only a grid ends by itself)")
-    for name, least in (("trials", 1), ("jobs", 1), ("minutes", 0)):
-        value = getattr(arguments, name)
-        if value is not None and not value >= least:
-            raise ValueError(f"got --{name} {value}, wanted {least} or more")
     find_splits(arguments.config.data, need=("train", arguments.config.data.eval_split))  # generated, or refused, once
     arguments.out.mkdir(parents=True, exist_ok=True)
     shared = SharedStudy(arguments, space)

@@ -19,6 +19,7 @@ from commands.finetune import config_for, frozen_norm, recipe, sized
 from commands.opening import newest_run, resolve_device
 from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config
+from scratch.ranges import COUNT, Range, refuse_senseless
 from scratch.training.checkpoint import latest_checkpoint
 
 
@@ -45,6 +46,9 @@ class TrainArguments:
     """also write what TensorBoard shows: tensorboard --logdir runs"""
     histograms_every: int = 0
     """steps between two histograms of all weights and gradients in TensorBoard; 0: none"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, histograms_every=Range(0, COUNT.high))
 
 
 def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:

@@ -14,20 +14,13 @@ Published values: Carion et al. 2020 (arXiv 2005.12872), section 4 and appendix 
 
 from __future__ import annotations
 
-import reprlib
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
-from typing import Any, Literal, Optional, Tuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Optional, Tuple
+
+from scratch.ranges import BATCH, COUNT, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds, refuse_senseless
 
 Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-
-
-def _at_least(least: int, part: object, *names: str) -> None:
-    """Refuse a number that no run can mean, before anything is built on it; None is a limit that is not set."""
-    for name in names:
-        value = getattr(part, name)
-        if value is not None and not value >= least:  # NaN is not at least anything
-            raise ValueError(f"got {name} = {value}, wanted {least} or more")
+MOST_PARAMETERS = 10**9  # seven times those of the largest preset: 4 GB of weights, and 16 GB while they learn
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,22 @@ class ModelConfig:
     groups: int = 1
     """groups of queries in training, each matched on its own; later there is one (scratch/model/queries)"""
 
+    def __post_init__(self) -> None:
+        refuse_other_kinds(self)
+        refuse_senseless(
+            self, hidden_dim=Range(4, 8192), nheads=Range(1, 2048), dim_feedforward=Range(1, 65_536),
+            enc_layers=Range(0, 100), dec_layers=Range(1, 100), num_queries=QUERIES, dropout=Range(0, 1, "high"),
+            num_classes=Range(1, 100_000), denoising=Range(0, 1000), groups=Range(1, 1000))
+        if self.groups * self.num_queries > 20_000:  # the mask that keeps them apart has its square
+            raise ValueError(f"got groups = {self.groups} of num_queries = {self.num_queries}, wanted "
+                             "20,000 queries together at most (--groups, --num-queries)")
+        parameters = parameters_of(self)
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(
+                f"got a network of {parameters:,} parameters (hidden_dim = {self.hidden_dim}, dim_feedforward = "
+                f"{self.dim_feedforward}, enc_layers = {self.enc_layers}, dec_layers = {self.dec_layers}, num_classes "
+                f"= {self.num_classes}), wanted {MOST_PARAMETERS:,} at most: take a smaller --hidden-dim first")
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -99,7 +108,17 @@ class LossConfig:
     """the score to learn is the box's IoU to this power, not 1 (focal alone; scratch/ops/quality_focal_loss)"""
 
     def __post_init__(self) -> None:
-        _at_least(0, self, "quality")
+        refuse_other_kinds(self)
+        weight = Range(0, 10**6)
+        refuse_senseless(
+            self, set_cost_class=weight, set_cost_bbox=weight, set_cost_giou=weight, ce_loss_coef=weight,
+            bbox_loss_coef=weight, giou_loss_coef=weight, eos_coef=Range(0, 1000), focal_alpha=SHARE,
+            focal_gamma=Range(0, 100), quality=Range(0, 100))
+        for what, names in (("matching cost", ("set_cost_class", "set_cost_bbox", "set_cost_giou")),
+                            ("loss", ("ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"))):
+            if not any(getattr(self, name) for name in names):
+                raise ValueError(f"got 0 for each of {', '.join(names)}, wanted one at least above 0: there would be "
+                                 f"no {what} (--{', --'.join(name.replace('_', '-') for name in names)})")
 
 
 @dataclass(frozen=True)
@@ -155,15 +174,14 @@ class DataConfig:
     """images of the generated validation split"""
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "limit_train", "limit_val", "short_side", "max_size", "shapes_train", "shapes_val",
-                  "max_dets")
-        _at_least(0, self, "workers")
-        for name in ("mosaic", "mixup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"got {name} = {getattr(self, name)}, wanted a chance: 0 (never) to 1 (always)")
-        if not 0 <= self.colour < 1:
-            raise ValueError(f"got colour = {self.colour}, wanted 0 (off) or more and less than 1, where pictures turn "
-                             "black or grey")
+        refuse_other_kinds(self)
+        chance = Range(0, 1, words="a chance: 0 (never) to 1 (always)")
+        # A side of 16,384 pixels: 3 GiB for one picture, as the network is shown it.
+        refuse_senseless(
+            self, limit_train=COUNT, limit_val=COUNT, short_side=Range(1, 16_384), max_size=Range(1, 16_384),
+            colour=Range(0, 1, "high", "0 (off) or more and less than 1, where pictures turn black or grey"),
+            mosaic=chance, mixup=chance, workers=PROCESSES,
+            shapes_train=Range(1, 10**7), shapes_val=Range(1, 10**7), max_dets=Range(1, 10_000))
 
 
 @dataclass(frozen=True)
@@ -212,10 +230,13 @@ class TrainConfig:
     """the seed of weights, order, augmentation and dropout"""
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "epochs", "max_steps", "batch_size", "accumulate", "eval_every", "checkpoint_every")
-        _at_least(0, self, "lr", "lr_backbone", "lr_matrices", "weight_decay", "clip_max_norm", "warmup_steps")
-        if self.max_minutes is not None and not self.max_minutes > 0:  # NaN is not either
-            raise ValueError(f"got max_minutes = {self.max_minutes}, wanted more than 0, or None for no limit")
+        refuse_other_kinds(self)
+        rate = Range(0, 1000)
+        refuse_senseless(
+            self, epochs=COUNT, max_steps=COUNT, max_minutes=MINUTES, batch_size=BATCH, accumulate=BATCH, lr=rate,
+            lr_backbone=rate, lr_matrices=rate, weight_decay=rate, clip_max_norm=Range(0, 10**12), lr_drop_at=SHARE,
+            warmup_steps=Range(0, COUNT.high), ema_decay=Range(0, 1, "high"), eval_every=COUNT, checkpoint_every=COUNT,
+            seed=Range(0, 2**32 - 1))
 
 
 @dataclass(frozen=True)
@@ -237,64 +258,25 @@ class Config:
     def from_dict(values: Any) -> "Config":
         """The inverse of `to_dict`; a field that is left out has its default, as in what older versions wrote.
 
-        Raises ValueError for what is no such dict: a missing part, an unknown field, a value of another type or range.
+        Raises ValueError for what is no such dict (it was written by another version, or is damaged), and for values of
+        another type or that no run can mean.
         """
         kinds = {"model": ModelConfig, "loss": LossConfig, "data": DataConfig, "train": TrainConfig}
-        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
-            raise ValueError("the configuration has no preset's name; wanted a dict with preset, " + ", ".join(kinds))
+        if not isinstance(values, dict) or not isinstance(values.get("preset"), str) or any(
+                not isinstance(values.get(name), dict) for name in kinds):
+            got = f"one with {', '.join(map(str, values))}" if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"got no configuration ({got[:200]}), wanted a dict of preset, {', '.join(kinds)}")
         parts: dict[str, Any] = {"preset": values["preset"]}
         for name, kind in kinds.items():
-            part = values.get(name)
-            if not isinstance(part, dict):
-                raise ValueError(f"config.{name} is {reprlib.repr(part)}, wanted a dict of its fields")
-            named = {key if isinstance(key, str) else f"a {type(key).__name__}" for key in part}
-            unknown = named - {f.name for f in fields(kind)}
+            unknown = set(values[name]) - {f.name for f in fields(kind)}
             if unknown:
-                raise ValueError(f"config.{name} has unknown fields {reprlib.repr(sorted(unknown))}: it was written by "
+                raise ValueError(f"config.{name} has unknown fields {sorted(map(str, unknown))}: it was written by "
                                  "another version")
-            types = _types(kind)
-            for key, value in part.items():
-                if not _fits(value, types[key]):
-                    raise ValueError(f"config.{name}.{key} is {_shown(value)}, wanted {_said(types[key])}")
             try:
-                parts[name] = kind(**part)
+                parts[name] = kind(**values[name])
             except ValueError as error:
                 raise ValueError(f"config.{name}: {error}") from error
         return Config(**parts)
-
-
-@lru_cache(maxsize=None)
-def _types(kind: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, no longer as texts."""
-    return get_type_hints(kind)
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    """Is a value from a file of the type that its field has? An int will do for a float; NaN is no number."""
-    if get_origin(wanted) is Union:  # of Optional
-        return any(_fits(value, each) for each in get_args(wanted))
-    if get_origin(wanted) is Literal:
-        return isinstance(value, str) and value in get_args(wanted)
-    if wanted in (int, float):
-        whole = type(value) is int and abs(value) < 2**63  # a bool is an int to isinstance
-        return whole or wanted is float and type(value) is float and value == value
-    return type(value) is wanted
-
-
-def _shown(value: Any) -> str:
-    """A value in a few letters, whatever it is."""
-    return f"a number of {value.bit_length()} bits" if type(value) is int and abs(value) >= 2**63 else (
-        reprlib.repr(value) if type(value) in (str, int, float, bool, list, dict, tuple, type(None))
-        else f"a {type(value).__name__}")
-
-
-def _said(wanted: Any) -> str:
-    """A field's type in words."""
-    if get_origin(wanted) is Union:
-        return " or ".join(_said(each) for each in get_args(wanted))
-    if get_origin(wanted) is Literal:
-        return "one of " + ", ".join(get_args(wanted))
-    return {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}.get(wanted, "None")
 
 
 # ResNet recipe: which block, how many in each of the four stages, the width of the first stage.
@@ -307,6 +289,45 @@ RESNETS: dict[str, Tuple[str, Tuple[int, int, int, int], int]] = {
     "resnet101": ("bottleneck", (3, 4, 23, 3), 64),
     "resnet152": ("bottleneck", (3, 8, 36, 3), 64),
 }
+
+
+def parameters_of(model: ModelConfig) -> int:
+    """The parameters of the network that `build_detr` would make, counted before any memory is asked for.
+
+    The sums of the notes in scratch/model; proven to be exact in tests/test_config.py.
+    """
+    D, F, K, Q = model.hidden_dim, model.dim_feedforward, model.num_classes, model.groups * model.num_queries
+    block, depths, width = RESNETS[model.backbone]
+    expansion, of_norm = (4 if block == "bottleneck" else 1), (0 if model.norm == "frozen_batch" else 2)
+
+    def linear(inputs: int, outputs: int) -> int:
+        return inputs * outputs + outputs
+
+    channels, total = width, (3 * 49 + of_norm) * width
+    for stage, depth in enumerate(depths):
+        planes = width * 2**stage
+        for _ in range(depth):
+            out = planes * expansion
+            convolutions = [(channels, planes, 9), (planes, planes, 9)] if expansion == 1 else [
+                (channels, planes, 1), (planes, planes, 9), (planes, out, 1)]
+            convolutions += [(channels, out, 1)] if channels != out else []  # the shortcut
+            total += sum(i * o * taps + of_norm * o for i, o, taps in convolutions)
+            channels = out
+    total += linear(channels, D)
+
+    attention, thought = 4 * linear(D, D), linear(D, F) + linear(F, D)
+    box_head = 2 * linear(D, D) + linear(D, 4)
+    total += model.enc_layers * (attention + thought + 4 * D)
+    total += linear(D, K + (model.classification == "softmax")) + box_head
+    if model.queries == "learned":
+        return total + model.dec_layers * (2 * attention + thought + 6 * D) + 2 * D + Q * D
+    total += model.dec_layers * (attention + 6 * linear(D, D) + thought + 6 * D) + 2 * D
+    total += linear(2 * D, D) + 4 * linear(D, D) + linear(D, 2)  # the small networks between anchors and content
+    total += (K + 1) * D if model.queries == "anchor" or model.denoising else 0
+    total += linear(width * expansion * (2 if model.dilation else 4), D) + 2 * D if model.fine_memory else 0
+    return total + (4 * Q if model.queries == "anchor" else
+                    linear(D, D) + 2 * D + linear(D, K) + box_head + model.groups * D)
+
 
 _R50 = Config()
 

@@ -41,6 +41,7 @@ from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr, build_detr
+from scratch.printable import command
 from scratch.training.checkpoint import best_checkpoint
 from scratch.weights import NAMED, adapt, as_published, as_told, find_weights, read_weights
 
@@ -159,7 +160,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         if str(path) in NAMED:
-            raise ValueError(f"{path}: {_BACKBONE_ALONE} {path}")
+            raise ValueError(f"{path}: {_BACKBONE_ALONE} {command(path)}")
         find_weights(str(path))  # raises: it is no name either
     file = best_checkpoint(path) if path.is_dir() else path
     try:
@@ -180,10 +181,10 @@ def _way_from_weights(path: Path) -> Optional[str]:
     except (ValueError, OSError):
         return None
     if kind == "torchvision ResNet":
-        return f"{_BACKBONE_ALONE} {path}"
+        return f"{_BACKBONE_ALONE} {command(path)}"
     return None if kind == "checkpoint" else (
-        f"it holds weights ({kind}), and this makes one of them: python detr_scratch.py convert {path} --to ours "
-        f"--out {path.stem}-ours.pt")
+        f"it holds weights ({kind}), and this makes one of them: "
+        + command("python", "detr_scratch.py", "convert", path, "--to", "ours", "--out", f"{path.stem}-ours.pt"))
 
 
 def published_name(path: Union[str, Path]) -> Optional[str]:

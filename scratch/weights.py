@@ -31,7 +31,6 @@ import argparse
 import difflib
 import json
 import os
-import re
 import reprlib
 import textwrap
 from collections import Counter
@@ -96,7 +95,11 @@ class Weights:
 
 def cache_folder() -> Path:
     """Where fetched weights are kept: $DETR_CACHE, else ~/.cache/detr_scratch."""
-    return Path(os.environ.get("DETR_CACHE") or "~/.cache/detr_scratch").expanduser()
+    try:
+        return Path(os.environ.get("DETR_CACHE") or "~/.cache/detr_scratch").expanduser()
+    except RuntimeError as error:  # no HOME, and a user of whom the system knows nothing: a container's, often
+        raise ValueError("there is no home folder here, in which fetched weights are kept: name another folder in the "
+                         "environment variable DETR_CACHE, as in DETR_CACHE=/tmp/detr_scratch") from error
 
 
 def is_name(name: str) -> bool:

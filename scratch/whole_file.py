@@ -29,9 +29,7 @@ def whole_file(path: Path, advice: str = "free some space or name another place"
     where something other than a regular file has that name (a device, a pipe, a folder): a rename would replace it.
     """
     path = Path(path)
-    if os.path.exists(path) and not os.path.isfile(path):  # False, not an error, for a name that no file can have
-        raise OSError(f"{path} could not be written: it is {'a folder' if path.is_dir() else 'a device or a pipe'}, "
-                      "wanted a file's name")
+    refuse_other_than_file(path)
     own = f".{uuid.uuid4().hex}" if several else ""
     partial = path.with_name(f".{path.stem[:50]}{own}.partial{path.suffix[:20]}")  # 255 bytes is the most of a name
     try:
@@ -41,6 +39,13 @@ def whole_file(path: Path, advice: str = "free some space or name another place"
         raise OSError(f"{path} could not be written: {error.strerror or error}; {advice}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def refuse_other_than_file(path: Path) -> None:
+    """Raise OSError where a folder, a device or a pipe has the name of a file to write: before the work, say."""
+    if os.path.exists(path) and not os.path.isfile(path):  # False, not an error, for a name that no file can have
+        raise OSError(f"{path} could not be written: it is {'a folder' if path.is_dir() else 'a device or a pipe'}, "
+                      "wanted a file's name")
 
 
 def write_text(path: Path, text: str, **how: Any) -> None:

@@ -199,7 +199,7 @@ def test_the_words_for_a_process_of_its_own_mean_the_same(changes: list[str]):
 @pytest.mark.parametrize("changes, said", [
     ({"config": PRESETS["tiny"]}, "take --preset tiny_vanilla, detr_r50"),
     ({"config": replace(SMALL, train=replace(SMALL.train, optimizer="muon"))}, "optimizer=muon"),
-    ({"approach": "fine_tuned"}, "without --weights"), ({"agreement_steps": -1}, "--agreement-steps -1")])
+    ({"approach": "fine_tuned"}, "without --weights"), ({"agreement_steps": -1}, "agreement_steps = -1")])
 def test_what_cannot_be_compared_is_refused(changes: dict, said: str):
     with pytest.raises(ValueError, match=said):
         refuse(replace(CompareArguments(SMALL, Path("o")), **changes))

@@ -187,8 +187,9 @@ def test_a_write_that_fails_leaves_nothing(official, tmp_path, monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_a_full_disk_is_said_names_the_file_and_leaves_nothing(official, tmp_path, name):
-    (tmp_path / f".a.partial{name[1:]}").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=f"{name} could not be written: .*free some space, or name another --out"):
+    stem, _, ending = name.partition(".")
+    (tmp_path / f".{stem}.partial.{ending}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"{name} could not be written: .*; free some space, or name another --out"):
         convert(ConvertArguments(str(official[0]), tmp_path / name, preset="small"))
     assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
 

@@ -156,7 +156,7 @@ def test_an_image_that_was_damaged_later_is_healed_by_the_command(server, tmp_pa
 
 @pytest.mark.parametrize("field", ["train", "val", "workers"])
 def test_what_cannot_be_done_is_said_before_anything_is_fetched(field, tmp_path):
-    with pytest.raises(ValueError, match=f"got .*{field} = 0.*wanted 1 or more of each"):
+    with pytest.raises(ValueError, match=f"got {field} = 0, wanted 1 or more"):
         DownloadArguments("coco-subset", tmp_path, **{field: 0})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from commands.convert import ConvertArguments, convert
 from commands import export as module_of_export, traceable as module
 from commands.export import ExportArguments, answers_apart, example, example_size, export, export_checkpoint
 from commands.export import largest_difference
@@ -82,9 +84,32 @@ def test_the_file_gives_what_the_model_gives_whatever_the_number_and_size_of_ima
     ours = detector(MODELS[name])
     export(ours, tmp_path / "model.onnx")
     H, W = example_size(ours)
-    for size in ((1, H, W), (2, W, H), (3, 101, 131)):
-        assert largest_difference(tmp_path / "model.onnx", ours, [size]) < 1e-4, size
+    others = [(1, H, W), (2, W, H), (3, 101, 131), (1, 1, 1), (2, 33, 64), (2, 224, 320), (1, 40, 700)]
+    assert largest_difference(tmp_path / "model.onnx", ours, others) < 1e-4
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("short_side, queries", [(96, 90), (160, 7)], ids=["fewer cells than queries", "more cells"])
+def test_a_file_of_proposed_queries_is_right_for_pictures_with_fewer_and_with_more_cells_than_queries(
+    short_side: int, queries: int, tmp_path: Path,
+):
+    pytest.importorskip("onnx", reason=WANTED)
+    pytest.importorskip("onnxruntime", reason=WANTED)
+    ours = detector(replace(MODELS["proposals, fine memory"], num_queries=queries))
+    ours = ours._replace(config=replace(ours.config, data=replace(ours.config.data, short_side=short_side)))
+    export(ours, tmp_path / "model.onnx")
+    others = [(1, 16, 16), (2, 48, 32), (1, 96, 96), (2, 192, 192)]
+    cells = [-(-H // 16) * -(-W // 16) for _, H, W in others]
+    assert min(cells) < queries < max(cells)
+    assert largest_difference(tmp_path / "model.onnx", ours, others) < 1e-4
+
+
+def test_every_export_is_compared_where_cells_are_fewer_than_queries_and_where_they_are_more():
+    for name in ("tiny", "tiny_vanilla"):
+        ours = PRESETS[name]
+        batches = module_of_export.sizes(*example_size(detector(MODELS["learned"])._replace(config=ours)))
+        cells = [-(-H // 16) * -(-W // 16) for _, H, W in batches]
+        assert min(cells) == 1 and max(cells) > ours.model.num_queries
 
 
 def test_the_file_says_what_its_user_must_know(learned: tuple[Detector, Path]):
@@ -132,7 +157,8 @@ def test_a_file_that_repeats_one_query_or_has_no_numbers_is_refused(name, spoile
                 answer = ours.model(*(torch.from_numpy(inputs[name]) for name in ("images", "pad_mask")))
             return [spoiled(answer[name]).numpy() for name in names]
 
-    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Runtime))
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(
+        InferenceSession=Runtime, SessionOptions=SimpleNamespace))
     with pytest.raises(ValueError, match="differs from the checkpoint"):
         largest_difference(Path("a.onnx"), ours, [(2, 96, 128)])
 
@@ -154,8 +180,24 @@ def test_the_command_writes_checks_and_says_what_the_file_takes(tmp_path: Path, 
     path = checkpoint(tmp_path / "best.pt", small("tiny_vanilla"))
     export_checkpoint(ExportArguments(path, tmp_path / "out" / "model.onnx"))
     said = capsys.readouterr().out
-    assert "pad_mask bool (B,H,W)" in said and "ONNX Runtime gives the same for three batches" in said
+    assert "pad_mask bool (B,H,W)" in said and "ONNX Runtime gives the same for batches of 6 sizes" in said
     assert (tmp_path / "out" / "model.onnx").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+@pytest.mark.parametrize("command", ["export", "convert"])
+def test_what_is_no_file_is_refused_before_the_work(command: str, kind: str, tmp_path: Path):
+    out = tmp_path / "out.pt"
+    if kind == "folder":
+        out.mkdir()
+    else:
+        getattr(os, "mkfifo", lambda _: pytest.skip("no pipes with names here"))(out)
+    with pytest.raises(OSError, match=f"out.pt could not be written: it is a {'folder' if kind == 'folder' else 'device'}"):
+        if command == "export":
+            export_checkpoint(ExportArguments(tmp_path / "no checkpoint is looked for", out))
+        else:
+            convert(ConvertArguments("no weights are looked for", out))
+    assert out.is_dir() or out.is_fifo()
 
 
 def test_without_the_package_the_command_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,12 +13,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # package → the modules of the project that it may import, beside its own siblings
 MAY_IMPORT = {
     "scratch.ops": (),
-    "scratch.config": (),
+    "scratch.config": ("scratch.ranges",),
+    "scratch.ranges": (),
     "scratch.convert": (),
     "scratch.download": (),
     "scratch.download_many": ("scratch.download",),
     "scratch.whole_file": (),
     "scratch.printable": (),
+    "scratch.program": ("scratch.printable",),
     "scratch.blueprint": ("scratch.config", "scratch.model", "scratch.training"),
     "scratch.detector": ("scratch.blueprint", "scratch.config", "scratch.data", "scratch.evaluation", "scratch.model",
                          "scratch.training", "scratch.weights"),
@@ -32,12 +34,13 @@ MAY_IMPORT = {
     "scratch.analysis": (),
 }
 # Leaves that import nothing of the project: every room but the notes, the model and the objective may use them.
-LEAVES = ("scratch.whole_file", "scratch.printable")
+LEAVES = ("scratch.whole_file", "scratch.printable", "scratch.program")
 OURS = ("scratch", "reference", "benchmarks", "tests", "commands", "detr_scratch")
 # The notes and the configuration stand on the standard library, torch and numpy alone.
-PLAIN = {"scratch.ops": {"torch", "numpy"}, "scratch.config": set(), "scratch.convert": {"torch"},
+PLAIN = {"scratch.ops": {"torch", "numpy"}, "scratch.config": set(), "scratch.ranges": set(),
+         "scratch.convert": {"torch"},
          "scratch.model": {"torch"}, "scratch.objective": {"torch"}, "scratch.whole_file": set(),
-         "scratch.printable": set()}
+         "scratch.printable": set(), "scratch.program": set()}
 
 
 def imported(source: str, module: str) -> set[str]:

@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D
 
 from scratch.analysis.learning_curve import COLOURS
 from scratch.analysis.run_summary import number
+from scratch.program import ends_in_a_line
 from scratch.whole_file import write_json
 
 LABELS = {"ours": "ours", "torch_nn": "torch.nn", "fine_tuned": "fine-tuned"}
@@ -173,4 +174,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

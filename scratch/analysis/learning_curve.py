@@ -26,6 +26,8 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 
+from scratch.program import ends_in_a_line
+
 # Okabe and Ito's colours, which colour-blind eyes can tell apart; a run keeps its colour in all panels.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 WARNING = {"color": "red", "marker": "x", "markersize": 8, "markeredgewidth": 2, "linestyle": "none"}
@@ -205,4 +207,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

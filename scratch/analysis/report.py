@@ -26,6 +26,7 @@ from scratch.analysis.error_charts import CHARTS, draw_compared, save, shown_cla
 from scratch.analysis.findings import KINDS, compared, findings
 from scratch.analysis.learning_curve import draw
 from scratch.analysis.run_summary import FIGURES, comparison, number
+from scratch.program import ends_in_a_line
 
 DATA, SHEET = "analysis.json", "worst_images.png"
 
@@ -230,4 +231,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ends_in_a_line():
+        main()

@@ -8,10 +8,10 @@ Read: report
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from scratch.analysis.sweep_report import RULES, best_trial, conclusions, is_of_seeds, spelled
+from scratch.printable import command
 
 CHARTS = {
     "learning_curves.png": "Each line is a trial; the best five are coloured, dashed grey ones were ended early. If "
@@ -61,8 +61,8 @@ def _confirmation(results: dict[str, Any], best: dict[str, Any]) -> list[str]:
     return [f"The best of {len(results['trials'])} is partly luck, and what is best in short runs need not be so in "
             "long ones. Before it is believed it should win again, with other seeds. Mean, least and most of three are "
             f"what {'each of these prints' if len(flags) > 1 else 'this prints'}:", "", "```",
-            *(f"python detr_scratch.py sweep --out {shlex.quote(results['study'] + '_' + name)} --sampler grid "
-              f"--pruner none --space seed=1,2,3 --metric {results['metric']} {words}"
+            *(command("python", "detr_scratch.py", "sweep", "--out", f"{results['study']}_{name}", "--sampler", "grid",
+                      "--pruner", "none", "--space", "seed=1,2,3", "--metric", results["metric"]) + f" {words}"
               for name, words in flags.items()),
             "```", ""]
 

@@ -57,9 +57,12 @@ class Proposals(NamedTuple):
         `missing` says so: nobody hears such a query, and it answers nothing.
         """
         score = self.logits.detach().amax(-1).masked_fill(self.pad_mask, -torch.inf)  # (B,S)
-        cell = score.topk(min(count, score.shape[1]), dim=1).indices  # (B,min(count,S))
-        cell = torch.cat((cell, cell[:, :1].expand(-1, count - cell.shape[1])), dim=1)  # (B,count)
-        cell = torch.where(self.missing(count), cell[:, :1], cell)[..., None]  # (B,count,1)
+        # `count` more cells that nobody is sure of: so there are always enough, and no branch on the image's size, of
+        # which an exporter's trace would see one side.
+        more = torch.full_like(score[:, :1], -torch.inf).expand(-1, count)  # (B,count)
+        cell = torch.cat((score, more), dim=1).topk(count, dim=1).indices  # (B,count)
+        cell = torch.where(self.missing(count), cell[:, :1], cell)  # (B,count)
+        cell = torch.where(cell < score.shape[1], cell, 0)[..., None]  # (B,count,1); 0 in an image that is all padding
         return (self.boxes.detach().gather(1, cell.expand(-1, -1, 4)),
                 self.tokens.detach().gather(1, cell.expand(-1, -1, self.tokens.shape[2])))
 

@@ -162,6 +162,8 @@ def _shifted(x: Tensor, dim: int) -> Tensor:
     # Numerator and denominator both divided by e^max: the value is the same, the largest exponent is 0.
     # A row of −∞ has max −∞, and −∞ − (−∞) is NaN; with the lowest finite number in its place the row stays −∞.
     x = at_least_float32(x)
+    if not x.numel():  # a row of nothing has no maximum, and nothing to shift
+        return x.clone()
     return x - x.amax(dim, keepdim=True).clamp_(min=torch.finfo(x.dtype).min)
 
 

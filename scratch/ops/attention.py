@@ -132,6 +132,8 @@ class Attention(Function):
 
 def _softmax_(scores: Tensor) -> Tensor:
     """softmax over the last axis, as in activations.py, but in the memory of the scores, which are no halves."""
+    if not scores.numel():  # no keys: nothing to weigh, and an output of 0
+        return scores
     scores.sub_(scores.amax(-1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)).exp_()
     return scores.div_(scores.sum(-1, keepdim=True).clamp_(min=1))  # a row of −∞ alone: 0/1
 

@@ -98,7 +98,8 @@ class _GroupNorm(torch.autograd.Function):
 
 def _channel_mean(x: Tensor) -> Tensor:
     """(B,C,H,W) → (B,C,1,1): over all axes after the second, however many there are."""
-    return x.mean(tuple(range(2, x.dim())), keepdim=True)
+    axes = tuple(range(2, x.dim()))
+    return x.mean(axes, keepdim=True) if axes else x  # a mean over no axes would be one over all
 
 
 def _group_mean(channels: Tensor, num_groups: int) -> Tensor:
@@ -135,8 +136,8 @@ class GroupNorm(nn.Module):
 
 
 def _check(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor) -> None:
-    if x.dim() < 3:
-        raise ValueError(f"got x of shape {tuple(x.shape)}, wanted images (B,C,H,W) or at least (B,C,pixels)")
+    if x.dim() < 2:
+        raise ValueError(f"got x of shape {tuple(x.shape)}, wanted images (B,C,H,W), or at least (B,C)")
     C = x.shape[1]
     if num_groups < 1 or C % num_groups:
         raise ValueError(f"got {C} channels in {num_groups} groups, wanted groups that divide the channels")

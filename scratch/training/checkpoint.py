@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scratch.printable import printable
+from scratch.printable import command, printable
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 FORMAT = "detr-scratch checkpoint"
@@ -88,7 +88,8 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
                          f"{wanted}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
-                         f"(of other weights: python detr_scratch.py convert {path} --to ours --out FILE.pt)")
+                         "(of other weights: "
+                         f"{command('python', 'detr_scratch.py', 'convert', path, '--to', 'ours', '--out', 'FILE.pt')})")
     return state_of(content, path)
 
 

@@ -282,6 +282,11 @@ def test_softmaxes_of_no_rows_are_empty(name):
     assert PAIRS[name][0](torch.randn(0, 3), -1).shape == (0, 3)
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_softmaxes_of_rows_without_a_score_are_empty(name):
+    assert_same(*(lambda x, f=f: f(x, -1) for f in PAIRS[name]), torch.randn(3, 0))
+
+
 def test_log_softmax_reaches_where_the_probability_rounds_to_zero():
     x = torch.tensor([0.0, -200.0])
     assert softmax(x, 0)[1] == 0 and log_softmax(x, 0)[1] == -200

@@ -314,6 +314,12 @@ def test_autocast_lowers_the_products_forwards_and_backwards():
     torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.02)
 
 
+def test_where_there_is_no_key_the_output_is_zero():
+    q, k, v = heads()
+    output, weights = scaled_dot_product_attention(q, k[:, :, :0], v[:, :, :0])
+    assert output.shape == v.shape[:2] + q.shape[2:] and not output.any() and weights.shape[-1] == 0
+
+
 def test_autocast_lowers_float32_heads_and_returns_float32_gradients():
     q, k, v = (x.requires_grad_() for x in heads())
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -99,6 +99,12 @@ def test_the_layer_has_torchs_names_shapes_and_defaults() -> None:
     assert list(ours) == list(theirs) and all(torch.equal(ours[k], v) for k, v in theirs.items())
 
 
+def test_rows_of_channels_without_pixels_are_normalised_group_by_group() -> None:
+    x, weight, bias = torch.randn(5, 6), torch.randn(6), torch.randn(6)
+    assert_same(grouped(group_norm, 2), grouped(F.group_norm, 2), x, weight, bias)
+    assert_same(grouped(group_norm, 2), grouped(group_norm_naive, 2), x, weight, bias)
+
+
 def test_no_images_give_no_results() -> None:
     assert GroupNorm(2, 6)(torch.zeros(0, 6, 3, 3)).shape == (0, 6, 3, 3)
 
@@ -111,5 +117,5 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         GroupNorm(4, 6)
     with pytest.raises(ValueError, match="each of 4 channels"):
         group_norm(torch.zeros(1, 4, 2, 2), 2, one, one)
-    with pytest.raises(ValueError, match=r"\(B,C,pixels\)"):
-        group_norm(torch.zeros(1, 6), 2, one, one)
+    with pytest.raises(ValueError, match=r"at least \(B,C\)"):
+        group_norm(torch.zeros(6), 2, one, one)
