@@ -20,6 +20,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Optional, Sequence, TextIO
 
+from scratch.only_one import claim
+
 COMMAND_LINE = Path(__file__).resolve().parent.parent / "detr_scratch.py"
 PATIENCE = 10  # seconds; the workers that load a killed run's images notice in 5 that they are alone
 
@@ -31,17 +33,6 @@ def as_flags(values: dict[str, Any]) -> list[str]:
         flag = name.replace("_", "-")
         words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     return words
-
-
-def claim(file: TextIO) -> bool:
-    """Lock an open file, unless another has; a process that is given it as its output keeps the lock to its end."""
-    import fcntl  # not on Windows
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class Children:
