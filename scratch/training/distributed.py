@@ -16,14 +16,21 @@ from __future__ import annotations
 
 import gc
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Iterator
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+# That a rank may let the others wait: one of them looks through the data, fetches weights, or judges for all.
+PATIENCE = timedelta(minutes=10)
+# What gloo, NCCL and the store that ranks meet at say of a rank that is gone, or does not answer.
+_LOST = ("connection closed by peer", "connection reset by peer", "connection refused", "broken pipe", "timed out",
+         "socket timeout", "remote process exited", "nccl", "gloo", "store")
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,9 @@ class Distributed:
                                  "wanted 'cuda', and at most one process for each GPU (torchrun --nproc-per-node)")
             wanted = torch.device("cuda", local_rank)
             torch.cuda.set_device(wanted)
-            dist.init_process_group("nccl", rank=rank, world_size=world_size, device_id=wanted)
+            dist.init_process_group("nccl", rank=rank, world_size=world_size, timeout=PATIENCE, device_id=wanted)
         else:
-            dist.init_process_group("gloo", rank=rank, world_size=world_size)
+            dist.init_process_group("gloo", rank=rank, world_size=world_size, timeout=PATIENCE)
         return cls(rank, world_size, wanted)
 
     @property
@@ -124,6 +131,20 @@ class Distributed:
         """Wait until every rank is here."""
         if self.world_size > 1:
             dist.barrier()
+
+    @contextmanager
+    def losses_said(self) -> Iterator[None]:
+        """Where a rank is gone, a collective operation fails on the others: a line says so there, as OSError."""
+        try:
+            yield
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            if self.world_size == 1 or not any(words in text.lower() for words in _LOST):
+                raise
+            raise ConnectionError(
+                f"process {self.rank} of {self.world_size} has lost another one: it was killed (most often for want of "
+                "memory), ended with an error of its own (look above, or at the other machines), or did not answer for "
+                f"{PATIENCE.seconds // 60} minutes ({text[:200]})") from error
 
     def close(self) -> None:
         """Leave the other ranks; let go of the wrapped model first."""
