@@ -43,6 +43,7 @@ STOPPED = 20.0   # seconds that a worker may be stopped (Ctrl-Z, kill -STOP) whi
 PATIENCE = 300.0  # seconds for one batch, of workers that live: a network drive may be slow, but not so slow
 ALONE = 1.0      # seconds between a worker's looks at whether its parent lives
 LEAVE = 20.0     # seconds for the workers to end as the process does
+_HUNG_UP = (ConnectionError, EOFError, FileNotFoundError)  # what one hears of a worker that dies while it is spoken to
 
 
 class LoaderError(OSError):
@@ -123,7 +124,7 @@ def _end_with(parent: int) -> None:
 
 
 def _end_by(kind: type, error: BaseException, where: Any) -> None:
-    os._exit((getattr(error, "errno", None) or 1) & 127)  # the errno, as an exit status, says why: `_of_the_dead`
+    os._exit(errno.EMFILE if getattr(error, "errno", 0) == errno.EMFILE else 1)  # `refuse_dead` knows the former
 
 
 # -- the main process's side ---------------------------------------------------------------------------------------
@@ -185,7 +186,9 @@ class GuardedLoader:
                 raise LoaderError(f"no batch came for {waited / 60:.0f} minutes, though the loader's workers live: does "
                                   "the drive with the images answer? --workers 0 loads without them")
         if error is not None:
-            refuse_dead(workers, self.workers)  # it knows more than who waited for it
+            for _ in range(20 if isinstance(error, _HUNG_UP) else 1):  # its worker may be about to be found dead
+                time.sleep(0.1)
+                refuse_dead(workers, self.workers)
             raise LoaderError(explained(Failure.of(error), self.workers))
         return result
 
@@ -242,8 +245,8 @@ def explained(failure: Failure, workers: int) -> str:
         return _shared_memory_is_full(workers)
     if failure.kind == "MemoryError" or any(words in text for words in (
             "an't allocate memory", "annot allocate memory", "ot enough memory", "out of memory")):
-        return f"a loader's worker found no memory ({failure.text.splitlines()[0] or 'out of memory'}): {fewer}, or a " \
-               "smaller --batch-size or --short-side"
+        words = f" ({' '.join(failure.text.split())[:200]})" if failure.text else ""
+        return f"a loader's worker found no memory{words}: {fewer}, or a smaller --batch-size or --short-side"
     if "Resource temporarily unavailable" in text:
         return f"the system allows no more processes (ulimit -u): {fewer}"
     if failure.mendable:
@@ -269,9 +272,8 @@ def refuse_dead(processes: list[Any], workers: int) -> None:
                           "--workers 0, which needs none")
     if code == errno.EMFILE:
         raise LoaderError(explained(Failure("OSError", "Too many open files", "", True), workers))
-    reason = f" ({os.strerror(code)})" if code > 1 else ""
-    raise LoaderError(f"a loader's worker (pid {pid}) has ended by itself, with exit status {code}{reason}: its own "
-                      "words, if it had any, stand above. --workers 0 needs none")
+    raise LoaderError(f"a loader's worker (pid {pid}) has ended by itself, with exit status {code}: its own words, if it "
+                      "had any, stand above. --workers 0 needs none")
 
 
 def is_stopped(pid: int) -> bool:
