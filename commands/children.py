@@ -13,12 +13,14 @@ lock away with the last process that has it, however that one ends.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, Optional, Sequence, TextIO
+from typing import Any, Iterator, Optional, Sequence, TextIO
 
 from scratch.only_one import claim
 
@@ -33,6 +35,26 @@ def as_flags(values: dict[str, Any]) -> list[str]:
         flag = name.replace("_", "-")
         words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     return words
+
+
+class Terminated(KeyboardInterrupt):
+    """A stop of which the trainings have not heard: SIGTERM, unlike Ctrl-C, may have come to this process alone."""
+
+
+@contextmanager
+def termination_heard() -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGHUP raise Terminated, so that the trainings can be stopped and save."""
+    def terminate(number: int, frame: Any) -> None:
+        raise Terminated
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, terminate) for number in numbers
+              if signal.getsignal(number) != signal.SIG_IGN}  # nohup: SIGHUP is ignored
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Children:
@@ -74,3 +96,10 @@ class Children:
             self.stopping = True
             for process in self._running if terminate else ():
                 process.terminate()
+
+    def kill(self) -> None:
+        """End them at once: what they have saved is whole at any moment."""
+        with self._lock:
+            self.stopping = True
+            for process in self._running:
+                process.kill()

@@ -100,7 +100,10 @@ class RunLog:
         """Print a line without tearing the bar."""
         if self.active:
             self.bar.clear()
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except OSError as error:  # `… | head`, or a file on a full disk
+                raise OSError(f"standard output could not be written: {error.strerror or error}") from error
             self.bar.refresh()
 
     def close(self) -> None:

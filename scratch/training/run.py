@@ -203,11 +203,11 @@ class Run:
             except Exception as error:  # what ends the run may be what saving needs, too
                 why = f"; it could not be saved here ({error})"
         if self.saved is None:
-            return f"the run ends at step {self.step}, before its first checkpoint{why}: begin it again"
+            return f"the run ends at step {self.step}, before its first checkpoint{why}; begin it again"
         lost = self.step - self.saved[0]
-        where = "which is saved" if self.saved == self._place() else f"the last checkpoint is of step {self.saved[0]}"
-        return f"the run ends at step {self.step}{why}; {where}{f' ({lost} steps are lost)' * (lost > 0)}: " \
-               f"{self.goes_on_by}"
+        where = ", which is saved" if self.saved == self._place() else (
+            f"{why}; the last checkpoint is of step {self.saved[0]}{f' ({lost} steps are lost)' * (lost > 0)}")
+        return f"the run ends at step {self.step}{where}; {self.goes_on_by}"
 
     # -- what is watched -------------------------------------------------------------------------------------------
 
