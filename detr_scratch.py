@@ -63,7 +63,7 @@ from scratch.whole_file import write_json
 def train(arguments: TrainArguments) -> None:
     """From a configuration to a trained, evaluated detector, in a folder of its own."""
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    with distributed.losses_said(), claimed(arguments, distributed) as run_dir:
+    with claimed(arguments, distributed) as run_dir:
         train_in(run_dir, arguments, distributed)
 
 

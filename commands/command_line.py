@@ -31,6 +31,7 @@ from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.detector import read_config
+from scratch.training.distributed import lost_rank
 
 
 def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
@@ -155,5 +156,9 @@ def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]
     except torch.OutOfMemoryError as error:
         sys.exit(f"error: {str(error).splitlines()[0]} Halve --batch-size and double --accumulate: the effective batch "
                  "stays the same")
+    except RuntimeError as error:
+        if not (said := lost_rank(error)):
+            raise
+        sys.exit(f"error: {said}")
     except KeyboardInterrupt:
         sys.exit("stopped")

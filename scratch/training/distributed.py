@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import gc
 import os
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -132,20 +132,6 @@ class Distributed:
         if self.world_size > 1:
             dist.barrier()
 
-    @contextmanager
-    def losses_said(self) -> Iterator[None]:
-        """Where a rank is gone, a collective operation fails on the others: a line says so there, as OSError."""
-        try:
-            yield
-        except RuntimeError as error:
-            text = " ".join(str(error).split())
-            if self.world_size == 1 or not any(words in text.lower() for words in _LOST):
-                raise
-            raise ConnectionError(
-                f"process {self.rank} of {self.world_size} has lost another one: it was killed (most often for want of "
-                "memory), ended with an error of its own (look above, or at the other machines), or did not answer for "
-                f"{PATIENCE.seconds // 60} minutes ({text[:200]})") from error
-
     def close(self) -> None:
         """Leave the other ranks; let go of the wrapped model first."""
         if self.world_size > 1:
@@ -153,3 +139,13 @@ class Distributed:
             # gloo's threads would outlive Python, and now and then abort the process on its way out.
             gc.collect()
             dist.destroy_process_group()
+
+
+def lost_rank(error: RuntimeError) -> str:
+    """What to say where a collective operation failed because another rank is gone; "" for any other error."""
+    text, ranks = " ".join(str(error).split()), int(os.environ.get("WORLD_SIZE", 1))
+    if ranks == 1 or not any(words in text.lower() for words in _LOST):
+        return ""
+    return (f"process {os.environ.get('RANK')} of {ranks} has lost another one: it was killed (most often for want of "
+            "memory), ended with an error of its own (look above, or at the other machines), or did not answer for "
+            f"{PATIENCE.seconds // 60} minutes ({text[:200]})")
