@@ -19,6 +19,7 @@ Read back with TensorBoard's own reader in tests/training/test_tensorboard.py.
 from __future__ import annotations
 
 import re
+import threading
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -164,8 +165,20 @@ class _Named:
     """A SummaryWriter whose errors name its file. (A thread writes it: an error shows in the next call, or the last.)"""
 
     def __init__(self, directory: Path, open_writer: Callable[[], Any]) -> None:
-        self._directory = directory
+        self._directory, self._hook = directory, threading.excepthook
+        threading.excepthook = self._not_twice
         self._writer = self._call(open_writer)
+
+    def _not_twice(self, failed: threading.ExceptHookArgs) -> None:
+        """The thread hands its error on, and would print it with a whole traceback as well."""
+        if not (isinstance(failed.exc_value, OSError) and hasattr(failed.thread, "exception")):
+            self._hook(failed)
+
+    def close(self) -> None:
+        try:
+            self._call(self._writer.close)
+        finally:
+            threading.excepthook = self._hook
 
     def _call(self, function: Callable, *arguments: Any, **named: Any) -> Any:
         try:
