@@ -139,7 +139,8 @@ def run_all(shared: SharedStudy, jobs: int) -> dict[str, Any]:
                 done, _ = wait(waiting, timeout=TICK, return_when=FIRST_COMPLETED)
                 shared.clock.note()
                 for future in done:
-                    run, outcome = waiting.pop(future), future.result()
+                    outcome = future.result()
+                    run = waiting.pop(future)
                     if outcome is None:
                         raise Terminated  # a person stopped one run itself, and so all
                     shared.tell(run, outcome)
@@ -157,6 +158,9 @@ def run_all(shared: SharedStudy, jobs: int) -> dict[str, Any]:
             except BaseException:
                 children.kill()
                 raise
+            finally:
+                for run in waiting.values():  # whoever gives the command again, this process too, takes them up
+                    run.owner.close()
             raise
     return results
 

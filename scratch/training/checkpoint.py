@@ -55,11 +55,21 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             os.replace(path, path.with_name(PREVIOUS))
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # a full disk reaches us as either
-        raise OSError(f"could not save {path}: {error}; free some space or choose another --run-dir. "
+        raise OSError(f"could not save {path}: {_reason(error)}; free some space or choose another --run-dir. "
                       "The last checkpoint that was saved is unharmed.") from error
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said: torch.save, where it cannot write, often says something else ("unexpected pos …")."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.strerror:
+            return chain.strerror
+        chain = chain.__cause__ or chain.__context__
+    return str(error)
 
 
 def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
