@@ -29,6 +29,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Optional, Sequence
 
 import torch
@@ -38,9 +39,8 @@ from commands.command_line import OTHER_COMMANDS, run_command
 from commands.finetune import begin_with
 from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
 from commands.sheets import draw_sheet, shown_from
-from commands.train_arguments import TrainArguments, parse_finetune, parse_train
+from commands.train_arguments import TrainArguments, claimed, parse_finetune, parse_train
 from scratch.analysis.run_summary import summarise_log
-from scratch.whole_file import write_json
 from scratch.config import TrainConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
@@ -57,13 +57,18 @@ from scratch.training.heap import keep_freed_memory
 from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.run import Run
+from scratch.whole_file import write_json
 
 
 def train(arguments: TrainArguments) -> None:
-    """From a configuration to a trained, evaluated detector in `run_dir`."""
-    config, run_dir = arguments.config, arguments.run_dir
+    """From a configuration to a trained, evaluated detector, in a folder of its own."""
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    say = partial(print, flush=True) if distributed.is_main else lambda *_: None
+    with claimed(arguments, distributed) as run_dir:
+        train_in(run_dir, arguments, distributed)
+
+
+def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed) -> None:
+    config, say = arguments.config, partial(print, flush=True) if distributed.is_main else lambda *_: None
 
     # What is there, what is wrong with it, and what it is called.
     data = config.data
@@ -93,11 +98,10 @@ def train(arguments: TrainArguments) -> None:
         compile_blocks(model)
     if arguments.weights:
         say(begin_with(model, arguments.weights, distributed, classes))
-    if distributed.is_main:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    distributed.barrier()
     run = Run(model, make_criterion(config), config, classes.to_dict(), run_dir, distributed)
     torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations
+    to_go_on = command("python", "detr_scratch.py", "train", "--resume", "--run-dir", run_dir)
+    run.goes_on_by = f"to go on: {to_go_on}"
     if arguments.resume:
         run.resume(latest_checkpoint(run_dir))
     beginning = f"resuming {run_dir} at step {run.step}" if arguments.resume else f"writing to {run_dir}"
@@ -126,8 +130,7 @@ def train(arguments: TrainArguments) -> None:
         run.model = run.unwrapped
         distributed.close()
     if not finished:
-        say(f"stopped at step {run.step} with everything saved; to go on: "
-            f"{command('python', 'detr_scratch.py', 'train', '--resume', '--run-dir', run_dir)}")
+        say(f"stopped at step {run.step} with everything saved; to go on: {to_go_on}")
         return
     if arguments.resume and run.step == log.first_step:
         say("this run was already at its end; a larger --epochs, --max-steps or --max-minutes takes it further")

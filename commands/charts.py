@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -24,6 +25,7 @@ from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr, freeze_backbone
+from scratch.only_one import only_one
 from scratch.printable import command
 from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import latest_checkpoint
@@ -60,12 +62,13 @@ class ChartsArguments:
 
 def charts(arguments: ChartsArguments) -> None:
     """Collect (or with --redraw read) the figures, and draw them."""
-    if not arguments.redraw:
-        if data_file(arguments.out).exists():
-            raise FileExistsError(f"{arguments.out} already holds a set of charts: name another --out, or add --redraw "
-                                  "to draw this one again")
-        collect(arguments).save(arguments.out)
-    drawn = draw_set(read_layers(arguments.out), arguments.out)
+    with nullcontext() if arguments.redraw else only_one(arguments.out):
+        if not arguments.redraw:
+            if data_file(arguments.out).exists():
+                raise FileExistsError(f"{arguments.out} already holds a set of charts: name another --out, or add "
+                                      "--redraw to draw this one again")
+            collect(arguments).save(arguments.out)
+        drawn = draw_set(read_layers(arguments.out), arguments.out)
     print(f"{len(drawn)} charts → {arguments.out / 'index.md'}")
 
 

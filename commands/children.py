@@ -13,12 +13,16 @@ lock away with the last process that has it, however that one ends.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, Optional, Sequence, TextIO
+from typing import Any, Iterator, Optional, Sequence, TextIO
+
+from scratch.only_one import claim
 
 COMMAND_LINE = Path(__file__).resolve().parent.parent / "detr_scratch.py"
 PATIENCE = 10  # seconds; the workers that load a killed run's images notice in 5 that they are alone
@@ -33,15 +37,24 @@ def as_flags(values: dict[str, Any]) -> list[str]:
     return words
 
 
-def claim(file: TextIO) -> bool:
-    """Lock an open file, unless another has; a process that is given it as its output keeps the lock to its end."""
-    import fcntl  # not on Windows
+class Terminated(KeyboardInterrupt):
+    """A stop of which the trainings have not heard: SIGTERM, unlike Ctrl-C, may have come to this process alone."""
 
+
+@contextmanager
+def termination_heard() -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGHUP raise Terminated, so that the trainings can be stopped and save."""
+    def terminate(number: int, frame: Any) -> None:
+        raise Terminated
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, terminate) for number in numbers
+              if signal.getsignal(number) != signal.SIG_IGN}  # nohup: SIGHUP is ignored
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Children:
@@ -85,3 +98,10 @@ class Children:
             self.stopping = True
             for process in self._running if terminate else ():
                 process.terminate()
+
+    def kill(self) -> None:
+        """End them at once: what they have saved is whole at any moment."""
+        with self._lock:
+            self.stopping = True
+            for process in self._running:
+                process.kill()

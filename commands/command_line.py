@@ -30,6 +30,7 @@ from commands.predict import PredictArguments, predict
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.detector import read_config
 from scratch.program import ends_in_a_line
+from scratch.training.distributed import lost_rank
 
 
 def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
@@ -138,7 +139,7 @@ def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]
 
     What a person can mend ends with a line, not with a traceback: scratch/program.
     """
-    with ends_in_a_line():
+    with ends_in_a_line(lost_rank):
         argv = list(argv)
         if argv and argv[0] in ("-h", "--help"):
             print(overview)

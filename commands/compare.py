@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from typing import Any, Iterator, Literal, Optional, Sequence
 
 import tyro
 
-from commands.children import Children, as_flags
+from commands.children import Children, Terminated, as_flags, termination_heard
 from commands.command_line import flags_given, parse, preset_config
 from commands.compare_agreement import agreement
 from commands.compare_run import RESULT, Approach, train
@@ -39,12 +38,13 @@ from commands.finetune import config_for, frozen_norm, recipe
 from commands.opening import resolve_device
 from scratch.analysis.comparison import LABELS, agreement_in_words, table, write
 from scratch.analysis.run_summary import changed_fields
-from scratch.whole_file import write_json
 from scratch.config import PRESETS, Config
 from scratch.model.detr import build_detr
+from scratch.only_one import only_one
 from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import LAST, PREVIOUS
 from scratch.weights import adapt, find_weights, read_weights
+from scratch.whole_file import write_json
 
 MINUTES = 10.0  # for each way, unless --max-steps or another --max-minutes is given
 AGREEMENT = "agreement.json"
@@ -117,10 +117,17 @@ def compare(arguments: CompareArguments) -> None:
     """Train what is missing, compare step by step, and write the table and the chart after each."""
     refuse(arguments)
     if arguments.approach:
-        directory = prepared(arguments.approach, arguments)
-        weights = arguments.weights if arguments.approach == "fine_tuned" else None
-        train(arguments.approach, config_of(arguments.approach, arguments), weights, directory, arguments.device)
+        with only_one(arguments.out / arguments.approach):
+            directory = prepared(arguments.approach, arguments)
+            weights = arguments.weights if arguments.approach == "fine_tuned" else None
+            train(arguments.approach, config_of(arguments.approach, arguments), weights, directory, arguments.device)
         return
+    with only_one(arguments.out):
+        compare_all(arguments)
+
+
+def compare_all(arguments: CompareArguments) -> None:
+    """Each way in a process of its own, one after the other, and the comparison after each."""
     wanted = [name for name in LABELS if name != "fine_tuned" or arguments.weights]
     if not arguments.weights:
         print("the fine-tuned detector is left out: there are no --weights (a name, as detr_r50, or a file) to start "
@@ -225,20 +232,12 @@ def run_child(approach: Approach, arguments: CompareArguments) -> None:
 @contextmanager
 def _stopping(children: Children) -> Iterator[None]:
     """Ctrl-C reaches a child by itself, SIGTERM does not; either lets it save before this process ends."""
-    class Terminated(KeyboardInterrupt):
-        pass
-
-    def terminate(number: int, frame: Any) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with termination_heard():
+            yield
     except KeyboardInterrupt as error:
         children.stop(isinstance(error, Terminated))
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def compare_steps(arguments: CompareArguments) -> None:

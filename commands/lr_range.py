@@ -29,10 +29,12 @@ from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr, freeze_backbone
+from scratch.only_one import only_one
 from scratch.ranges import Range, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.training.run import Run
+from scratch.whole_file import whole_file, write_json
 
 BLOWN_UP = 4.0  # times the lowest: fastai's and Lightning's finders stop there, too
 LATEST = 3  # steps whose mean is compared: a single batch may be hard
@@ -96,9 +98,11 @@ def lr_range(arguments: LrRangeArguments) -> None:
         results = json.loads(path.read_text(encoding="utf-8"))
     else:
         refuse(arguments)
-        results = measure(arguments)
-        path.write_text(json.dumps(results) + "\n", encoding="utf-8")
-    draw(results, arguments.out / "lr_range.png")
+        with only_one(arguments.out):
+            results = measure(arguments)
+            write_json(path, results)
+    with whole_file(arguments.out / "lr_range.png") as partial:
+        draw(results, partial)
     print(*in_words(results), arguments.out / "lr_range.png", sep="\n")
 
 
@@ -159,7 +163,6 @@ def opened(arguments: LrRangeArguments) -> tuple[Run, Iterator[Any]]:
     config = replace(config, model=replace(config.model, num_classes=len(dataset.classes.ids)))
     model = build_detr(config.model).to(distributed.device)
     freeze_backbone(model, config.train.train_backbone)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     run = Run(model, make_criterion(config), config, dataset.classes.to_dict(), arguments.out, distributed)
     run.batches_per_epoch = len(sampler)
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +32,10 @@ from typing import Any, Literal, Optional, Tuple
 
 import tyro
 
-from commands.children import Children
+from commands.children import Children, Terminated, termination_heard
 from commands.opening import open_split
 from commands.search_space import parse_space
-from commands.sweep_study import SharedStudy
+from commands.sweep_study import SharedStudy, databases_said
 from commands.sweep_summary import summary, write
 from commands.sweep_trial import Outcome, TrialRun
 from scratch.analysis.sweep_report import conclusions, in_words
@@ -93,7 +92,8 @@ def sweep(arguments: SweepArguments) -> None:
         results = json.loads(path.read_text(encoding="utf-8"))
         write(results, arguments.out)
     else:
-        results = run_all(prepared(arguments), arguments.jobs)
+        with databases_said():
+            results = run_all(prepared(arguments), arguments.jobs)
     page = arguments.out / "sweep.md"
     print("", *conclusions(results), "", f"{page}: the table, and how to read the charts beside it", sep="\n")
 
@@ -123,21 +123,13 @@ def evaluations(config: Config) -> float:
     return math.ceil(train.max_steps / (-(-batches // train.accumulate) * train.eval_every))
 
 
-class _Terminated(KeyboardInterrupt):
-    """A stop of which the trainings have not heard: SIGTERM, unlike Ctrl-C, may have come to this process alone."""
-
-
 def run_all(shared: SharedStudy, jobs: int) -> dict[str, Any]:
     """Run trials, `jobs` at a time, until there is none left to begin; writes the outputs after each."""
-    def terminate(number: int, frame: Any) -> None:
-        raise _Terminated
-
     children = Children(1 if jobs > 1 else None)
     waiting: dict[Future[Optional[Outcome]], TrialRun] = {}
     results = note(shared)
     print(beginning(results, shared.out), flush=True)
-    before = signal.signal(signal.SIGTERM, terminate)
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool, termination_heard():
         try:
             while True:
                 while len(waiting) < jobs and (run := shared.take()) is not None:
@@ -147,21 +139,29 @@ def run_all(shared: SharedStudy, jobs: int) -> dict[str, Any]:
                 done, _ = wait(waiting, timeout=TICK, return_when=FIRST_COMPLETED)
                 shared.clock.note()
                 for future in done:
-                    run, outcome = waiting.pop(future), future.result()
+                    outcome = future.result()
+                    run = waiting.pop(future)
                     if outcome is None:
-                        raise _Terminated  # a person stopped one run itself, and so all
+                        raise Terminated  # a person stopped one run itself, and so all
                     shared.tell(run, outcome)
                     results = note(shared)
                     print(progress(results, run.trial.number), flush=True)
         except BaseException as error:
             children.stop(type(error) is not KeyboardInterrupt)
-            if isinstance(error, KeyboardInterrupt):
-                print("\nstopping the trials that run; the same command goes on with them", flush=True)
+            try:
+                if isinstance(error, KeyboardInterrupt):
+                    print("\nstopping the trials that run; the same command goes on with them; again to stop at once",
+                          flush=True)
                 wait(waiting)
-                note(shared)
+                if isinstance(error, KeyboardInterrupt):
+                    note(shared)
+            except BaseException:
+                children.kill()
+                raise
+            finally:
+                for run in waiting.values():  # whoever gives the command again, this process too, takes them up
+                    run.owner.close()
             raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
     return results
 
 

@@ -17,7 +17,6 @@ depend on the clock.)
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import time
@@ -32,12 +31,15 @@ from typing import Any, Iterator, Optional, Protocol
 import optuna
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from commands.children import claim
 from commands.search_space import Dimension, changed, settings
 from commands.sweep_trial import Outcome, TrialRun, tidy
 from scratch.config import Config
+from scratch.only_one import claim
+from scratch.whole_file import write_text
 
+ALONE = 60  # seconds that one command of a folder may let the others wait: it takes a moment
 KEEP = 3  # trials whose best weights and pictures stay: those of the others are removed, or the disk would fill
 # Fields that may differ between machines which share a study.
 LOCAL = {"data", "train_images", "train_annotations", "val_images", "val_annotations", "workers"}
@@ -186,7 +188,11 @@ class SharedStudy:
     def _alone(self) -> Iterator[None]:
         """Commands in this folder pass one after the other."""
         with open(self.out / "sweep.lock", "a", encoding="utf-8") as file:
+            until = time.monotonic() + ALONE
             while not claim(file):
+                if time.monotonic() > until:
+                    raise OSError(f"another sweep in {self.out} has held {file.name} for {ALONE} seconds: has it been "
+                                  "stopped (Ctrl-Z), or does the drive not answer?")
                 time.sleep(0.05)
             yield
 
@@ -194,7 +200,7 @@ class SharedStudy:
         """A name that no other folder has, on no machine: paths may look alike, and one folder may have several."""
         path = self.out / "home"
         if not path.exists():
-            replace_text(path, f"{socket.gethostname()}-{uuid.uuid4().hex}")
+            write_text(path, f"{socket.gethostname()}-{uuid.uuid4().hex}", several=True)
         return path.read_text(encoding="utf-8")
 
     def _refuse_another_plan(self) -> None:
@@ -231,11 +237,15 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
                          "installed), or none for a file in --out") from error
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file that is whole at any moment, whoever else writes it."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+@contextmanager
+def databases_said() -> Iterator[None]:
+    """What a database cannot do (a full disk, a server that has gone) is an OSError with its own first line."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise OSError(f"the study's database could not be used: {cause}; once that is put right (is the disk full?), the "
+                      "same command goes on") from error
 
 
 class Clock:
@@ -250,4 +260,4 @@ class Clock:
 
     def note(self) -> None:
         """Remember them, for the case that this process is killed."""
-        replace_text(self.path, f"{self.minutes():.4f}")
+        write_text(self.path, f"{self.minutes():.4f}", several=True)

@@ -17,12 +17,13 @@ import optuna
 from optuna.trial import TrialState
 
 from commands.search_space import changed
-from commands.sweep_study import SharedStudy, replace_text
+from commands.sweep_study import SharedStudy
 from commands.sweep_trial import train_flags
 from scratch.analysis.sweep_charts import draw
 from scratch.analysis.sweep_page import report
 from scratch.analysis.sweep_report import ENOUGH
 from scratch.printable import command
+from scratch.whole_file import write_text
 
 
 def summary(shared: SharedStudy) -> dict[str, Any]:
@@ -61,6 +62,6 @@ def importance(study: optuna.Study) -> Optional[dict[str, float]]:
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """sweep.json, and what is made of it."""
-    replace_text(folder / "sweep.json", json.dumps(results, allow_nan=False) + "\n")
-    replace_text(folder / "sweep.md", report(results))
+    write_text(folder / "sweep.json", json.dumps(results, allow_nan=False) + "\n", several=True)
+    write_text(folder / "sweep.md", report(results), several=True)
     draw(results, folder)

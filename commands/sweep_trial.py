@@ -17,6 +17,7 @@ dead trial a new number, and do not work outside `optimize`.)
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -28,15 +29,21 @@ from typing import Any, Iterable, Optional, TextIO
 import numpy as np
 import optuna
 
-from commands.children import Children, as_flags, claim
+from commands.children import Children, as_flags
 from commands.search_space import differing
 from scratch.config import PRESETS, Config, TrainConfig
+from scratch.only_one import claim
 from scratch.training.checkpoint import LAST, PREVIOUS, latest_checkpoint
+from scratch.whole_file import write_text
 
 POLL = 0.5  # seconds between two looks at a run
 TENTHS = range(10, 101, 10)  # per cent of the budget: where trials are compared
 MOST_KILLS = 3  # of one trial's run, by whatever ends processes (want of memory, as a rule), before it is given up
 FIGURES = ("AP", "AP50", "AP75")
+A_WORKER = "a loader's worker (pid "  # how data/workers.py begins to say that one was killed: as a run that is killed
+# What a run says (data/workers.py, the system) where the machine is to blame, and the next run would end alike.
+MACHINE = ("shared memory", "no file handle left", "allows no more processes",
+           *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)))
 
 
 def share_of_budget(record: dict[str, Any], train: TrainConfig) -> float:
@@ -125,14 +132,30 @@ class TrialRun:
                     return self.outcome("complete")
                 if self.pruned_at:
                     return self.outcome("pruned", f"ended at {self.pruned_at} % by the pruner")
-                if code is None or code >= 0:
+                killed = code is not None and (code < 0 or code > 0 and A_WORKER in error_in(output))
+                if not killed:
                     break
         if code:
             time.sleep(POLL)  # Ctrl-C reaches all processes at once: let this one hear of it, too
         if children.stopping or not code:  # None: it may not begin any more; 0: a person stopped the run itself
             return None
+        if code > 0:
+            self.refuse_machine(error_in(output))
         return self.outcome("failed", f"killed {MOST_KILLS} times, at last by signal {-code}" if code < 0
                             else error_in(output))
+
+    def refuse_machine(self, said: str) -> None:
+        """Raise OSError if a run ended for want of something that no setting is to blame for: its trial is to go on."""
+        if not any(words in said for words in MACHINE):  # on a full disk it could not even say so
+            try:
+                write_text(self.run_dir / "space", "x" * 2**16)
+            except OSError as error:
+                said = str(error)
+            else:
+                (self.run_dir / "space").unlink(missing_ok=True)
+                return
+        raise OSError(f"trial {self.trial.number} could not go on: {said}. Once that is put right, the same command goes "
+                      "on with it")
 
     def train(self, children: Children, file: TextIO) -> Optional[int]:
         """Begin the run, or go on with it, and watch it; its exit code, or None if it may not begin any more."""

@@ -4,23 +4,33 @@
     --weights   that of the weights                        ├─ changed by the flags ─▶ TrainArguments
     --preset    that of the preset, else of the device     ┘
 
-Read: TrainArguments → parse_train → parse_finetune
+Read: TrainArguments → parse_train → parse_finetune → claimed
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Iterator, Optional, Sequence
 
 from commands.command_line import flags_given, parse, preset_config
 from commands.finetune import config_for, frozen_norm, recipe, sized
 from commands.opening import newest_run, resolve_device
 from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config
+from scratch.only_one import NAME as LOCK
+from scratch.only_one import only_one
 from scratch.ranges import COUNT, Range, refuse_senseless
-from scratch.training.checkpoint import latest_checkpoint
+from scratch.training.checkpoint import LAST, PREVIOUS, latest_checkpoint
+from scratch.training.distributed import Distributed
+from scratch.whole_file import write_text
+
+LAUNCHER = ".launcher"  # in a run's folder: which torchrun began it, so that a restart may go on with it
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,11 @@ class TrainArguments:
 def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     """A preset's or a resumed run's configuration, changed by the flags; and a free folder, or the run's own."""
     given = flags_given(argv, "preset", "device", "run-dir", "resume", "weights")
+    begun = begun_by_this_launcher(given.run_dir)
+    if begun is not None and latest_checkpoint(begun) is not None:  # whatever the flags say: it was begun by them
+        given.resume, given.run_dir, given.weights = True, begun, None
+    elif given.resume and restarts() and given.run_dir and latest_checkpoint(Path(given.run_dir)) is None:
+        given.resume = False  # it goes on, each time, with what there is: at first with nothing
     if given.resume:
         if given.weights:
             raise ValueError("a run that goes on has weights of its own: leave --weights out")
@@ -66,7 +81,8 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
         if given.preset not in (None, config.preset):
             raise ValueError(f"{run_dir} was begun with the preset {config.preset}, and cannot go on as "
                              f"{given.preset}: leave --preset out")
-        return parse(TrainArguments, TrainArguments(config, run_dir), "train", argv)
+        going_on: TrainArguments = parse(TrainArguments, TrainArguments(config, run_dir), "train", argv)
+        return replace(going_on, resume=True, weights=None)
     device = resolve_device(given.device or "auto")
     weights = given.weights or ("detr_r50" if tuning else None)
     meant = config_for(weights) if weights and not given.preset else None
@@ -78,12 +94,9 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     if given.preset is None and meant is None and os.environ.get("RANK", "0") == "0":
         print(f"preset {arguments.config.preset}: {'there is a GPU' if device.startswith('cuda') else 'no GPU in use'} "
               f"(--preset {'|'.join(PRESETS)} chooses another)")
-    data = arguments.config.data
-    run_dir = arguments.run_dir or new_run(arguments.config.preset, data.train_images or data.data)
-    if (run_dir / "last.pt").exists():
-        raise FileExistsError(f"{run_dir} already holds a run: add --resume to go on with it, or name another "
-                              "--run-dir")
-    return replace(arguments, run_dir=run_dir)
+    arguments = replace(arguments, run_dir=arguments.run_dir or begun, resume=False)
+    refuse_begun(arguments)
+    return arguments
 
 
 def parse_finetune(argv: Sequence[str]) -> TrainArguments:
@@ -91,10 +104,87 @@ def parse_finetune(argv: Sequence[str]) -> TrainArguments:
     return parse_train(argv, tuning=True)
 
 
+# -- the folder ----------------------------------------------------------------------------------------------------
+
+
+def refuse_begun(arguments: TrainArguments) -> None:
+    """Raise FileExistsError where a run would begin over another one."""
+    run_dir = arguments.run_dir
+    if run_dir is not None and not arguments.resume and any((run_dir / name).exists() for name in (LAST, PREVIOUS)):
+        raise FileExistsError(f"{run_dir} already holds a run: add --resume to go on with it, or name another "
+                              "--run-dir")
+
+
+@contextmanager
+def claimed(arguments: TrainArguments, distributed: Distributed) -> Iterator[Path]:
+    """The run's folder, for this command alone; a new one if none was named, which goes again if nothing came of it.
+
+    One rank chooses and locks it for all. Raises OSError, on every rank, if another command works there.
+    """
+    with ExitStack() as held:
+        answer: list[Path | OSError] = []
+        if distributed.is_main:
+            try:
+                answer = [held.enter_context(_claimed_alone(arguments))]
+            except OSError as error:
+                answer = [OSError(str(error))]
+        (answer,) = distributed.gather(answer)
+        if isinstance(answer, OSError):
+            raise answer
+        yield answer
+
+
+@contextmanager
+def _claimed_alone(arguments: TrainArguments) -> Iterator[Path]:
+    data = arguments.config.data
+    run_dir = arguments.run_dir or new_run(arguments.config.preset, data.train_images or data.data)
+    with only_one(run_dir, "wait until that run has ended, end it, or name another --run-dir"):
+        refuse_begun(replace(arguments, run_dir=run_dir))  # it may have ended a moment ago
+        if launcher():
+            write_text(run_dir / LAUNCHER, launcher())
+        try:
+            yield run_dir
+        finally:
+            if arguments.run_dir is None and {path.name for path in run_dir.iterdir()} <= {LOCK, LAUNCHER}:
+                shutil.rmtree(run_dir, ignore_errors=True)
+
+
 def new_run(preset: str, data: str) -> Path:
-    """runs/PRESET-DATA, or the first of runs/PRESET-DATA-2, -3 … that does not exist."""
+    """runs/PRESET-DATA, or the first of runs/PRESET-DATA-2, -3 … that did not exist: now it does, and is ours alone."""
     name = f"{preset}-{Path(data).resolve().name}"
-    number = 1
-    while (path := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return path
+    for number in count(1):
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+
+
+# -- torchrun --max-restarts ---------------------------------------------------------------------------------------
+
+
+def restarts() -> bool:
+    """Does a launcher begin this command again where it fails (or has it)?"""
+    return any(int(os.environ.get(f"TORCHELASTIC_{name}", 0)) > 0 for name in ("MAX_RESTARTS", "RESTART_COUNT"))
+
+
+def launcher() -> str:
+    """What is the same for all processes of one torchrun, and for all that it begins again; "" without one."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    if run_id is None:
+        return ""
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):  # one machine, and there one parent
+        return f"{run_id} {socket.gethostname()} {os.getppid()}"
+    return f"{run_id} {os.environ.get('MASTER_ADDR')}" if run_id == "none" else run_id
+
+
+def begun_by_this_launcher(run_dir: Optional[str]) -> Optional[Path]:
+    """Begun again by torchrun: the folder of the first try, which is `run_dir` where one was named; else None."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return None
+    for path in [Path(run_dir)] if run_dir else sorted(Path("runs").glob("*")):
+        with suppress(OSError):
+            if (path / LAUNCHER).read_text(encoding="utf-8") == launcher():
+                return path
+    return None

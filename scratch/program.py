@@ -16,7 +16,7 @@ import os
 import select
 import sys
 from contextlib import contextmanager
-from typing import Iterator, Optional
+from typing import Callable, Iterator, Optional
 
 from scratch.printable import printable
 
@@ -33,8 +33,11 @@ def replace_unknown_signs() -> None:
 
 
 @contextmanager
-def ends_in_a_line() -> Iterator[None]:
-    """Turn what a person can mend into an exit with one line, and let a fault of ours through with its traceback."""
+def ends_in_a_line(explain: Callable[[RuntimeError], str] = lambda error: "") -> Iterator[None]:
+    """Turn what a person can mend into an exit with one line, and let a fault of ours through with its traceback.
+
+    explain   what a RuntimeError of PyTorch means, in words; "" where it means nothing that is known
+    """
     replace_unknown_signs()
     try:
         try:
@@ -50,8 +53,8 @@ def ends_in_a_line() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit("stopped")
     except Exception as error:
-        line = _in_a_line(error)
-        if line is None:
+        line = _in_a_line(error) or (explain(error) if isinstance(error, RuntimeError) else None)
+        if not line:
             raise
         sys.exit("error: " + "\n".join(map(printable, line.splitlines())))
 

@@ -17,6 +17,7 @@ from commands.charts import ChartsArguments, charts, config_of
 from scratch.analysis import layer_charts
 from scratch.config import PRESETS, Config
 from scratch.data.shapes import shapes_dataset
+from scratch.only_one import only_one
 
 _FEW = ("class_head",)  # all of them take half a minute
 
@@ -207,4 +208,9 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = replace(commands.charts.Distributed.from_environment("cpu"), world_size=2)
     monkeypatch.setattr(commands.charts.Distributed, "from_environment", partial(lambda *_: distributed))
     with pytest.raises(ValueError, match="got 2 processes"):
+        charts(arguments())
+
+
+def test_a_second_one_in_the_same_folder_is_refused() -> None:
+    with only_one(Path("v1")), pytest.raises(OSError, match="v1 is in use by pid"):
         charts(arguments())

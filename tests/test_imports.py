@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "scratch.download_many": ("scratch.download",),
     "scratch.whole_file": (),
     "scratch.printable": (),
+    "scratch.only_one": (),
     "scratch.program": ("scratch.printable",),
     "scratch.blueprint": ("scratch.config", "scratch.model", "scratch.training"),
     "scratch.detector": ("scratch.blueprint", "scratch.config", "scratch.data", "scratch.evaluation", "scratch.model",
@@ -33,8 +34,8 @@ MAY_IMPORT = {
     "scratch.evaluation": ("scratch.ops.boxes",),
     "scratch.analysis": (),
 }
-# Leaves that import nothing of the project: every room but the notes, the model and the objective may use them.
-LEAVES = ("scratch.whole_file", "scratch.printable", "scratch.program")
+# Leaves that import nothing but each other: every room but the notes, the model and the objective may use them.
+LEAVES = ("scratch.whole_file", "scratch.printable", "scratch.program", "scratch.only_one")
 OURS = ("scratch", "reference", "benchmarks", "tests", "commands", "detr_scratch")
 # The notes and the configuration stand on the standard library, torch and numpy alone.
 PLAIN = {"scratch.ops": {"torch", "numpy"}, "scratch.config": set(), "scratch.ranges": set(),

@@ -16,6 +16,7 @@ from commands.lr_range import LrRangeArguments, Rising, lr_range, measure, refus
 from commands.search_space import changed
 from scratch.config import PRESETS
 from scratch.data.shapes import shapes_dataset
+from scratch.only_one import only_one
 
 SMALL = {"data": "set", "short_side": 64, "max_size": 96, "batch_size": 2, "workers": 0, "hidden_dim": 32,
          "dim_feedforward": 48, "enc_layers": 1, "dec_layers": 1, "num_queries": 10, "mosaic": 0.0}
@@ -114,3 +115,11 @@ def test_a_loss_that_is_not_finite_ends_the_test_and_keeps_what_was_before(
     losses[:] = [3.0, None]
     with pytest.raises(ValueError, match="not finite after 1 steps; wanted a lower --from"):
         measure(replace(arguments, config=config))
+
+
+def test_a_second_one_in_the_same_folder_is_refused_and_drawing_again_is_not(arguments: LrRangeArguments) -> None:
+    with only_one(arguments.out):
+        with pytest.raises(OSError, match="out is in use by pid"):
+            lr_range(arguments)
+        with pytest.raises(FileNotFoundError):
+            lr_range(replace(arguments, redraw=True))

@@ -24,9 +24,10 @@ from typing import Any, Callable
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from commands import children, sweep_study, sweep_trial
-from commands.children import Children
+from commands.children import Children, Terminated, termination_heard
 from commands.command_line import OTHER_COMMANDS
 from commands.search_space import changed, differing, parse_space, settings
 from commands.sweep import SweepArguments, evaluations, note, prepared, run_all, sweep
@@ -35,6 +36,7 @@ from commands.sweep_summary import importance, summary
 from commands.sweep_trial import Evaluations, Outcome, share_of_budget, train_flags
 from scratch.config import PRESETS, TrainConfig
 from scratch.data.shapes import shapes_dataset
+from scratch.only_one import claim
 
 TINY = PRESETS["tiny"]
 
@@ -53,6 +55,8 @@ with open(os.path.join(os.path.dirname(os.path.dirname(run)), "starts.txt"), "a"
     file.write(json.dumps([os.path.basename(run), state["step"], os.getpid()]) + "\\n")
 if value("--hidden-dim") == "30":
     sys.exit("error: hidden_dim is 30 with 4 heads; it must be a multiple of nheads")
+if os.environ.get("SAYS") and "--resume" not in words:
+    sys.exit("error: " + os.environ["SAYS"])
 stop = []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
 lines = open(log).read().split("\\n")[:-1] if os.path.exists(log) else []
@@ -499,6 +503,73 @@ def test_a_run_that_is_killed_goes_on_as_the_same_trial_until_it_is_killed_too_o
     assert found["trials"][1]["reason"] == "killed 3 times, at last by signal 9"
     assert [trial for trial, *_ in starts()] == ["trial_0000"] * 2 + ["trial_0001"] * 3
     assert starts()[1][1] > 0  # from its checkpoint
+
+
+@pytest.mark.parametrize("said", [
+    "could not save out/runs/trial_0000/last.pt: No space left on device",
+    "the shared memory (/dev/shm, 64 MiB) is full, in which the loader's workers hand over their batches"])
+def test_a_run_that_the_machine_ended_stops_the_sweep_and_is_tried_again_by_the_next_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: str,
+) -> None:
+    monkeypatch.setenv("SAYS", said)
+    with pytest.raises(OSError) as error:
+        run_all(prepared(arguments(trials=2)), jobs=1)
+    assert str(error.value).startswith(f"trial 0 could not go on: {said}") and len(starts()) == 1
+    monkeypatch.delenv("SAYS")
+    found = run_all(prepared(arguments(trials=2)), jobs=1)
+    assert [trial["state"] for trial in found["trials"]] == ["complete", "complete"]
+    assert [trial for trial, *_ in starts()] == ["trial_0000"] * 2 + ["trial_0001"]
+
+
+def test_a_run_that_could_not_even_say_that_the_disk_is_full_is_found_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(f"{path} could not be written: No space left on device; free some space")
+
+    monkeypatch.setenv("SAYS", "")
+    run = prepared(arguments("hidden_dim=30,32", sampler="grid")).take()
+    monkeypatch.setattr(sweep_trial, "write_text", full)
+    with pytest.raises(OSError, match="trial 0 could not go on: .*No space left on device"):
+        run.run(Children(1))
+
+
+def test_a_run_that_lost_a_loaders_worker_is_taken_up_as_one_that_was_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SAYS", "a loader's worker (pid 7) was killed, most likely because the memory ran out")
+    found = run_all(prepared(arguments(trials=1)), jobs=1)
+    assert found["trials"][0]["state"] == "failed" and "(pid 7) was killed" in found["trials"][0]["reason"]
+    assert len(starts()) == 3
+
+
+def test_a_database_that_cannot_be_written_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OperationalError("INSERT …", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr("commands.sweep.prepared", full)
+    with pytest.raises(OSError) as error:
+        sweep(arguments())
+    assert "database or disk is full" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_wait_for_another_command_of_the_folder_has_a_bound(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_study, "ALONE", 0.1)
+    shared = prepared(arguments())
+    with open("out/sweep.lock", "a") as file:
+        assert claim(file)
+        with pytest.raises(OSError, match="has held out/sweep.lock for 0.1 seconds"):
+            shared.take()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_termination_of_the_command_alone_is_heard_and_undone(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with pytest.raises(Terminated), termination_heard():
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    assert signal.getsignal(number) == before
 
 
 def good_trials(shared: SharedStudy, count: int) -> None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import random
-import signal
+from functools import partial
 from typing import Any, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from scratch.data.batch import collate
+from scratch.data.workers import GuardedLoader, Packing, first, start_worker
 
 
 class ResumableBatchSampler(Sampler):
@@ -74,24 +75,18 @@ class ResumableBatchSampler(Sampler):
 
 
 def make_loader(dataset: Any, batch_size: int, *, workers: int, seed: int, train: bool, device_type: str,
-                rank: int = 0, world_size: int = 1) -> tuple[DataLoader, ResumableBatchSampler]:
+                rank: int = 0, world_size: int = 1) -> tuple[DataLoader | GuardedLoader, ResumableBatchSampler]:
     """A loader of Batches from a data set of (epoch, index), and the sampler that says where it begins.
 
+    workers       processes that load; what goes wrong in one is a LoaderError here (workers.py)
     device_type   "cuda" pins the batches' memory, so that copying them overlaps with computing
     """
     sampler = ResumableBatchSampler(len(dataset), batch_size, seed=seed, train=train, rank=rank, world_size=world_size)
-    loader = DataLoader(
-        dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers, worker_init_fn=_start_worker,
-        pin_memory=device_type == "cuda", persistent_workers=workers > 0, prefetch_factor=4 if workers else None,
-        # The loader draws its workers' base seed in every epoch. From its own generator, or a resumed run, which starts
-        # its loader once more, would find the global one a draw further on.
-        generator=torch.Generator().manual_seed(seed))
-    return loader, sampler
-
-
-def _start_worker(worker: int) -> None:
-    # Ctrl-C, `timeout` and cluster managers signal a whole process group, but only the process that trains decides what
-    # then happens: a worker that died under it would take the run along before it could save.
-    if hasattr(os, "setpgid"):  # not on Windows
-        os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The loader draws its workers' base seed in every epoch. From its own generator, or a resumed run, which starts its
+    # loader once more, would find the global one a draw further on.
+    how = dict(batch_sampler=sampler, pin_memory=device_type == "cuda", generator=torch.Generator().manual_seed(seed))
+    if not workers:
+        return DataLoader(dataset, collate_fn=collate, **how), sampler
+    loader = DataLoader(Packing(dataset), collate_fn=first, num_workers=workers, persistent_workers=True,
+                        prefetch_factor=4, worker_init_fn=partial(start_worker, os.getpid()), **how)
+    return GuardedLoader(loader), sampler

@@ -19,14 +19,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
+import uuid
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from scratch.only_one import claim
+
+_LOCK = ".lock"
 VERSION = 1  # of the drawing: a set drawn by another version is not reused
 
 
@@ -178,19 +182,17 @@ def shapes_dataset(root: Path, train: int, val: int, seed: int = 0) -> Path:
     folder = Path(root) / f"shapes-{train}-{val}-seed{seed}-v{VERSION}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        workplace = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            with tqdm(total=train + val, desc="drawing shapes", unit="image", disable=None, leave=False) as bar:
-                _write_split(workplace, "train", train, 1, np.random.SeedSequence((seed, 0)), bar)
-                _write_split(workplace, "val", val, train + 1, np.random.SeedSequence((seed, 1)), bar)
-            (workplace / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-            workplace.chmod(0o755)  # mkdtemp's folders are private
-            os.rename(workplace, folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster, and its set is the same
-                raise
-        finally:
-            shutil.rmtree(workplace, ignore_errors=True)
+        with _workplace(folder) as workplace:
+            try:
+                with tqdm(total=train + val, desc="drawing shapes", unit="image", disable=None, leave=False) as bar:
+                    _write_split(workplace, "train", train, 1, np.random.SeedSequence((seed, 0)), bar)
+                    _write_split(workplace, "val", val, train + 1, np.random.SeedSequence((seed, 1)), bar)
+                (workplace / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+                os.rename(workplace, folder)
+            except OSError as error:
+                if not folder.exists():  # else another process was faster, and its set is the same
+                    raise OSError(f"the shapes could not be drawn into {folder}: {error.strerror or error}; free some "
+                                  "space, or change into another folder") from error
     try:
         same = json.loads((folder / "manifest.json").read_text(encoding="utf-8")) == manifest
     except (OSError, ValueError):
@@ -198,6 +200,35 @@ def shapes_dataset(root: Path, train: int, val: int, seed: int = 0) -> Path:
     if not same:
         raise FileExistsError(f"{folder} is not the set that its name says; remove it, and it will be drawn again")
     return folder
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` to draw in. What killed processes have left of theirs is removed first.
+
+    Each has a lock beside it, held before it is there and for as long as its process lives: one that can be locked is
+    nobody's.
+    """
+    for left in {path.with_name(path.name.removesuffix(_LOCK)) for path in folder.parent.glob(f".{folder.name}-*")}:
+        _remove(left)
+    workplace = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
+    lock = workplace.with_name(workplace.name + _LOCK)
+    with open(lock, "a", encoding="utf-8") as file:
+        claim(file)
+        try:
+            workplace.mkdir()
+            yield workplace
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def _remove(workplace: Path) -> None:
+    lock = workplace.with_name(workplace.name + _LOCK)
+    with suppress(OSError), open(lock, "a", encoding="utf-8") as file:
+        if claim(file):
+            shutil.rmtree(workplace, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def _write_split(folder: Path, split: str, count: int, first_id: int, seeds: np.random.SeedSequence, bar: tqdm) -> None:

@@ -63,12 +63,22 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # a full disk reaches us as either
         kept = any((path.parent / name).is_file() for name in {path.name, *([LAST, PREVIOUS] if path.name == LAST
                                                                             else [])})
-        raise OSError(f"could not save {path}: {error}; free some space or choose another place. "
+        raise OSError(f"could not save {path}: {_reason(error)}; free some space or choose another place. "
                       + ("The last checkpoint that was saved is unharmed." if kept else
                          "No checkpoint was saved before.")) from error
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said: torch.save, where it cannot write, often says something else ("unexpected pos …")."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.strerror:
+            return chain.strerror
+        chain = chain.__cause__ or chain.__context__
+    return str(error)
 
 
 def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -18,12 +18,19 @@ import gc
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+# That a rank may let the others wait: one of them looks through the data, fetches weights, or judges for all.
+PATIENCE = timedelta(minutes=10)
+# What gloo, NCCL and the store that ranks meet at say of a rank that is gone, or does not answer.
+_LOST = ("connection closed by peer", "connection reset by peer", "connection refused", "broken pipe", "timed out",
+         "socket timeout", "remote process exited", "nccl", "gloo", "store")
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,9 @@ class Distributed:
                                  "wanted 'cuda', and at most one process for each GPU (torchrun --nproc-per-node)")
             wanted = torch.device("cuda", local_rank)
             torch.cuda.set_device(wanted)
-            dist.init_process_group("nccl", rank=rank, world_size=world_size, device_id=wanted)
+            dist.init_process_group("nccl", rank=rank, world_size=world_size, timeout=PATIENCE, device_id=wanted)
         else:
-            dist.init_process_group("gloo", rank=rank, world_size=world_size)
+            dist.init_process_group("gloo", rank=rank, world_size=world_size, timeout=PATIENCE)
         return cls(rank, world_size, wanted)
 
     @property
@@ -132,3 +139,13 @@ class Distributed:
             # gloo's threads would outlive Python, and now and then abort the process on its way out.
             gc.collect()
             dist.destroy_process_group()
+
+
+def lost_rank(error: RuntimeError) -> str:
+    """What to say where a collective operation failed because another rank is gone; "" for any other error."""
+    text, ranks = " ".join(str(error).split()), int(os.environ.get("WORLD_SIZE", 1))
+    if ranks == 1 or not any(words in text.lower() for words in _LOST):
+        return ""
+    return (f"process {os.environ.get('RANK')} of {ranks} has lost another one: it was killed (most often for want of "
+            "memory), ended with an error of its own (look above, or at the other machines), or did not answer for "
+            f"{PATIENCE.seconds // 60} minutes ({text[:200]})")

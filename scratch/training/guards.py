@@ -28,7 +28,8 @@ from typing import Any, Callable, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
-from scratch.training.run import Run
+from scratch.training.checkpoint import PREVIOUS
+from scratch.training.run import BEST, Run
 
 WINDOW = 50      # steps that a guard remembers
 SETTLED = 20     # steps before a loss can be called unusual
@@ -189,6 +190,15 @@ def first_non_finite(run: Run, batches: list[Any]) -> str:
         for handle in handles:
             handle.remove()
     return f"The first to give it in the forward pass is {found[0]}." if found else ""
+
+
+def spoilt(run: Run) -> str:
+    """Which weights (or running statistics) are not finite themselves, in words; "" if all are."""
+    names = [name for name, value in run.unwrapped.state_dict().items() if not is_finite(value)]
+    return names and (
+        f"step {run.step}: the weights themselves are not finite any more ({shortened(names)}), so no image can be to "
+        f"blame. What was saved with them is of no use: go on from {BEST} or {PREVIOUS}, if that is older (finetune "
+        "--weights FILE), or begin again; with a lower learning rate, or in float32") or ""
 
 
 def is_finite(value: Any) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from scratch.training.tensorboard import TensorBoard
+from scratch.whole_file import write_text
 
 _SECONDS_BETWEEN_LINES = 20  # where no terminal shows the bar
 
@@ -43,7 +43,8 @@ class RunLog:
         self._said = time.monotonic()
         if active:
             self._forget_after(step, evaluation_due)
-            self.file = open(self.path, "a", encoding="utf-8")
+            # Unbuffered: a line that a full disk has refused is not tried again at the end, when it is of no use.
+            self.file = open(self.path, "ab", buffering=0)
             # disable=None: without a terminal there is no bar. smoothing=0: the time left follows from all steps and
             # evaluations so far; the last few alone would promise too little before an evaluation, too much after.
             self.bar = tqdm(total=1.0, mininterval=0.5, maxinterval=0.5, dynamic_ncols=True, smoothing=0, disable=None,
@@ -61,9 +62,7 @@ class RunLog:
                     kept.append(line)
             except (json.JSONDecodeError, KeyError):
                 continue  # the line that a killed run was writing
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_text(self.path, "".join(line + "\n" for line in kept))
 
     def step(self, record: dict[str, Any], progress: float) -> None:
         """Write one step's record and move the bar to `progress` (the share of the run that is done)."""
@@ -101,7 +100,10 @@ class RunLog:
         """Print a line without tearing the bar."""
         if self.active:
             self.bar.clear()
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except OSError as error:  # `… | head`, or a file on a full disk
+                raise OSError(f"standard output could not be written: {error.strerror or error}") from error
             self.bar.refresh()
 
     def close(self) -> None:
@@ -111,8 +113,12 @@ class RunLog:
             self.board.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
-        self.file.flush()
+        line = (json.dumps(_finite(record), allow_nan=False) + "\n").encode()
+        try:
+            while line:  # a nearly full disk takes a part of it
+                line = line[self.file.write(line):]
+        except OSError as error:
+            raise OSError(f"{self.path} could not be written: {error.strerror or error}; free some space") from error
 
 
 def _finite(value: Any) -> Any:

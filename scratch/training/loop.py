@@ -6,24 +6,23 @@
 
 Mixed precision, data parallelism, accumulation and the weights' running average are objects that do
 nothing when they are off, so there is one loop and not sixteen. All that changes while a detector
-learns is in `Run` (run.py).
+learns is in `Run` (run.py); how a run is stopped, by a person or by a loader that fails, is in
+interrupt.py.
 
 Read: train_step (one optimizer step) → fit (the whole run)
 """
 
 from __future__ import annotations
 
-import signal
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from itertools import islice
 from typing import Any, Callable, Iterable, Iterator
 
 import torch
 
-from scratch.training.distributed import Distributed
-from scratch.training.guards import Guards, first_non_finite
+from scratch.training.guards import Guards, first_non_finite, spoilt
+from scratch.training.interrupt import Interrupt
 from scratch.training.log import RunLog, peak_memory_gib
 from scratch.training.memory import step_that_fits
 from scratch.training.optimizer import clip_grad_norm_
@@ -38,6 +37,7 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     ranks, known from the targets before the first forward pass. So the losses of the batches add up to the loss of one
     large batch, and so do their gradients: nothing is averaged twice.
     """
+    run.between_steps = False  # until Run.advance
     run.schedule.set(run.step, run.progress())
     normalisers = run.criterion.normalisers([batch.targets for batch in batches], run.config.model.num_queries)
     losses: dict[str, torch.Tensor] = {}
@@ -77,7 +77,7 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
     guards, profile = Guards(run), Profile(run, profiled and run.distributed.is_main)
     run.batches_per_epoch = len(sampler)
     run.evaluation_due = run.evaluation_due or run.finished() and not run.last_metrics  # resumed, and given less to do
-    with _Interrupt() as interrupt:
+    with Interrupt(partial(run.rescued, save=False)) as interrupt, _said_what_is_saved(run, log):
         while not (run.complete() or interrupt.agreed):
             if run.evaluation_due:
                 metrics = evaluate(run)
@@ -87,12 +87,11 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
                 continue
             sampler.set_position(run.epoch, run.batch)
             waiting = time.perf_counter()
-            for batches in _groups(loader, run.config.train.accumulate):
+            for batches in interrupt.groups(loader, run.config.train.accumulate, run.distributed):
                 started = time.perf_counter()
                 warn = partial(log.warning, {"step": run.step, "epoch": run.epoch, "minutes": run.minutes})
                 with profile.step(), _said_where(run, batches, partial(warn, "not finite")):
                     record = step_that_fits(train_step, run, batches, partial(warn, "out of memory"))
-                interrupt.agree(run.distributed)
                 run.advance(len(batches))
                 images = [target["image_id"] for batch in batches for target in batch.targets]
                 now = time.perf_counter()
@@ -105,13 +104,16 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
                     log.warning(record, *alert)
                 if report := profile.note(record):
                     log.say(report)
-                if run.finished() or interrupt.agreed:
+                if run.finished():
                     break
                 if run.step % run.config.train.checkpoint_every == 0:
                     run.save()
                 waiting = time.perf_counter()  # only here: what was done since `now` is no waiting for images
             run.close_epoch()
-            run.save()
+            try:
+                run.save()
+            finally:
+                interrupt.raise_failure()
     if report := profile.close():
         log.say(report)
     return run.complete()
@@ -123,38 +125,18 @@ def _said_where(run: Run, batches: list[Any], warn: Callable[[str], None]) -> It
     try:
         yield
     except FloatingPointError as error:
-        text = " ".join(filter(None, (str(error), first_non_finite(run, batches))))
+        text = spoilt(run) or " ".join(filter(None, (str(error), first_non_finite(run, batches))))
         warn(text)
         raise FloatingPointError(text) from error
 
 
-def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter if they run out."""
-    iterator = iter(items)
-    while group := list(islice(iterator, size)):
-        yield group
-
-
-class _Interrupt:
-    """Ctrl-C (or SIGTERM) asks for a stop after the current step; a second one stops at once."""
-
-    def __enter__(self) -> "_Interrupt":
-        self.requested = self.agreed = False
-        self._previous = {s: signal.signal(s, self._request) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _request(self, number: int, frame: Any) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        print("\nstopping after this step or evaluation; again to stop at once", flush=True)
-
-    def agree(self, distributed: Distributed) -> None:
-        """Ranks stop together or not at all: a request counts when all have heard of it, whenever it came."""
-        self.agreed = self.requested
-        if distributed.world_size > 1:
-            self.agreed = distributed.mean({"stop": torch.tensor(float(self.requested))})["stop"] > 0
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+@contextmanager
+def _said_what_is_saved(run: Run, log: RunLog) -> Iterator[None]:
+    """Whatever ends a run, a line says from where it can go on."""
+    try:
+        yield
+    except BaseException as error:
+        text = run.rescued(isinstance(error, Exception))
+        with suppress(OSError):  # the terminal itself may be what is gone
+            log.say(text)
+        raise

@@ -20,20 +20,24 @@ Read: Marks → Profile → table → diagnose
 
 from __future__ import annotations
 
-import json
+import errno
+import os
+import socket
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Iterator, Optional
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.profiler import ProfilerActivity, profile, record_function, tensorboard_trace_handler
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from scratch.training.guards import STARVED
 from scratch.training.run import Run
+from scratch.whole_file import whole_file, write_json
 
 WARM_UP = 5  # steps before the first round: the very first ones allocate, and start the loader's workers
 TIMED = 5    # steps of the first round
@@ -135,7 +139,7 @@ class Profile:
                   "seconds": {part: t for part, t in times.items() if t or part == "data wait"},
                   "kept_for_backward": dict(self.kept), "memory": memory_of(self.run), "peak_gib": record["memory_gib"]}
         folder = self.run.directory / "profile"
-        (folder / "profile.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_json(folder / "profile.json", result)
         return (f"{table(result)}\n{diagnose(result['seconds'], self.run.config.data.workers)}\n"
                 f"every operation: {folder}/*.pt.trace.json, for ui.perfetto.dev")
 
@@ -151,10 +155,25 @@ class Profile:
 def start_tracer(run: Run) -> profile:
     folder = run.directory / "profile"
     folder.mkdir(exist_ok=True)
+
+    def write(tracer: profile) -> None:
+        name = f"{socket.gethostname()}_{os.getpid()}.{time.time_ns()}.pt.trace.json"  # as TensorBoard's plugin wants it
+        with whole_file(folder / name) as partial:
+            tracer.export_chrome_trace(str(partial))
+            if not _is_whole(partial):  # the profiler's own writer says nothing of a full disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if run.device.type == "cuda" else [])]
-    tracer = profile(activities=activities, on_trace_ready=tensorboard_trace_handler(str(folder)))
+    tracer = profile(activities=activities, on_trace_ready=write)
     tracer.start()
     return tracer
+
+
+def _is_whole(trace: Path) -> bool:
+    """Does the file end as a JSON object does?"""
+    with open(trace, "rb") as file:
+        file.seek(max(0, os.path.getsize(trace) - 64))
+        return file.read().rstrip().endswith(b"}")
 
 
 @contextmanager

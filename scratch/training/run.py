@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from scratch.config import Config
-from scratch.training.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from scratch.training.checkpoint import LAST, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from scratch.training.content import blaming, check_content, check_optimizer, check_weights
 from scratch.training.distributed import Distributed
 from scratch.training.ema import ExponentialMovingAverage
@@ -27,6 +27,8 @@ from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, parameter_groups
 from scratch.training.precision import Precision
 from scratch.training.schedule import Schedule
+
+BEST = "best.pt"
 
 
 class Run:
@@ -58,6 +60,9 @@ class Run:
         self.last_metrics: dict[str, Any] = {}
         self.last_matching: Optional[dict[str, torch.Tensor]] = None  # the last evaluation's, for the next to compare
         self.evaluation_due = False
+        self.between_steps = True  # no step, and nothing else that changes several things at once, is half done
+        self.saved: Optional[tuple[Any, ...]] = None  # the place that last.pt has
+        self.goes_on_by = "the same command goes on with it"
         self.minutes, self._tick = 0.0, time.perf_counter()
 
     # -- the budget ----------------------------------------------------------------------------------------------
@@ -67,6 +72,7 @@ class Run:
         self.step += 1
         self.batch += batches
         self._read_clock()
+        self.between_steps = True
 
     def _read_clock(self) -> None:
         now = time.perf_counter()
@@ -104,12 +110,14 @@ class Run:
     def remember(self, metrics: dict[str, Any]) -> None:
         """Note an evaluation, and keep the weights if they are the best so far."""
         self._read_clock()
+        self.between_steps = False
         self.last_metrics, self.evaluation_due = metrics, False
         ap = metrics["AP"] or 0.0  # None: there was nothing to find
         if ap > self.best_ap:
             self.best_ap = ap
-            self.save("best.pt")
+            self.save(BEST)
         self.save()
+        self.between_steps = True
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as plain values and tensors (loadable with weights_only=True)."""
@@ -173,16 +181,40 @@ class Run:
         """The context in which the model has the weights that are evaluated: the running average, if there is one."""
         return self.ema.applied_to(self.unwrapped) if self.ema else nullcontext()
 
-    def save(self, name: str = "last.pt") -> None:
+    def save(self, name: str = LAST) -> None:
         """Write a checkpoint (rank 0 alone), atomically."""
         state = self.state_dict()
         if self.distributed.is_main:
             save_checkpoint(self.directory / name, state)
         self.distributed.barrier()
+        if name == LAST:
+            self.saved = self._place()
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, as if the run had never stopped."""
         self.load_state_dict(load_checkpoint(path, map_location=self.device), path)
+        self.saved = self._place()
+
+    def _place(self) -> tuple[Any, ...]:
+        return self.step, self.epoch, self.batch, self.evaluation_due
+
+    def rescued(self, save: bool) -> str:
+        """The run ends here by an error: from where it can go on, in words.
+
+        save   first save what is not saved yet: where no step is half done, and where no other rank would have to help
+        """
+        why = ""
+        if save and self.between_steps and self.saved != self._place() and self.distributed.world_size == 1:
+            try:
+                self.save()
+            except Exception as error:  # what ends the run may be what saving needs, too
+                why = f"; it could not be saved here ({error})"
+        if self.saved is None:
+            return f"the run ends at step {self.step}, before its first checkpoint{why}; begin it again"
+        lost = self.step - self.saved[0]
+        where = ", which is saved" if self.saved == self._place() else (
+            f"{why}; the last checkpoint is of step {self.saved[0]}{f' ({lost} steps are lost)' * (lost > 0)}")
+        return f"the run ends at step {self.step}{where}; {self.goes_on_by}"
 
     # -- what is watched -------------------------------------------------------------------------------------------
 
@@ -200,5 +232,5 @@ class Run:
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 raise FloatingPointError(
                     f"step {self.step}: the gradient of {name} over the images {images} is not finite, {though}. The "
-                    "weights are unharmed and the last checkpoint is good; resume with a lower learning rate or in "
+                    "step was not taken, and the weights are as they were; go on with a lower learning rate or in "
                     "float32.")

@@ -19,9 +19,12 @@ Read back with TensorBoard's own reader in tests/training/test_tensorboard.py.
 from __future__ import annotations
 
 import re
+import threading
+from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 from PIL import Image
@@ -73,7 +76,8 @@ class TensorBoard:
             except ImportError:
                 print("note: TensorBoard's file is not written, for the package is missing (pip install tensorboard)")
             else:
-                self.writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None, flush_secs=20)
+                self.writer = _Named(directory, lambda: SummaryWriter(
+                    str(directory), purge_step=step + 1 if step else None, flush_secs=20))
 
     def config(self, config: Config) -> None:
         if self.writer:
@@ -122,7 +126,7 @@ class TensorBoard:
         metrics = {f"result/{name}": value for name, value in figures.items()}
         # Not `add_hparams`, which would begin another run of its own beside this one.
         for summary in hparams(compared(config), metrics):
-            self.writer.file_writer.add_summary(summary)
+            self.writer.add_summary(summary)
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
 
@@ -142,10 +146,11 @@ class TensorBoard:
             self.hook = run.optimizer.register_step_pre_hook(write)
 
     def close(self) -> None:
-        if self.writer:
-            self.writer.close()
         if self.hook:
             self.hook.remove()
+        if self.writer:
+            with suppress(OSError):  # what is lost was said before, and what ended the run must not be hidden by it
+                self.writer.close()
 
     def _scalars(self, record: dict[str, Any], split: str, step: int) -> None:
         if not self.writer:
@@ -154,6 +159,36 @@ class TensorBoard:
             curve = tag(name, split)
             if curve and isinstance(value, (int, float)):
                 self.writer.add_scalar(curve, value, step)
+
+
+class _Named:
+    """A SummaryWriter whose errors name its file. (A thread writes it: an error shows in the next call, or the last.)"""
+
+    def __init__(self, directory: Path, open_writer: Callable[[], Any]) -> None:
+        self._directory, self._hook = directory, threading.excepthook
+        threading.excepthook = self._not_twice
+        self._writer = self._call(open_writer)
+
+    def _not_twice(self, failed: threading.ExceptHookArgs) -> None:
+        """The thread hands its error on, and would print it with a whole traceback as well."""
+        if not (isinstance(failed.exc_value, OSError) and hasattr(failed.thread, "exception")):
+            self._hook(failed)
+
+    def close(self) -> None:
+        try:
+            self._call(self._writer.close)
+        finally:
+            threading.excepthook = self._hook
+
+    def _call(self, function: Callable, *arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except OSError as error:
+            raise OSError(f"TensorBoard's file in {self._directory} could not be written: {error.strerror or error}; "
+                          "free some space, or take --no-tensorboard") from error
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._call, getattr(self._writer.file_writer if name == "add_summary" else self._writer, name))
 
 
 def compared(config: Config) -> dict[str, Any]:

@@ -10,7 +10,6 @@ a result or an error in words, left whole files alone, and the next command went
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform

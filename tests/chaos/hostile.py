@@ -13,7 +13,6 @@ import re
 import shutil
 import zipfile
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, Iterator
 
 import torch

@@ -9,7 +9,7 @@ from PIL import Image
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
-from scratch.data.shapes import (_CONTRAST, OUTLINES, _area, _background, _colour_against, _fill, draw_scene,
+from scratch.data.shapes import (_CONTRAST, OUTLINES, _area, _background, _colour_against, _fill, _workplace, draw_scene,
                                  shapes_dataset)
 
 
@@ -157,3 +157,38 @@ def test_real_files_open_at_the_size_that_the_annotations_say(folder):
     train, _ = _documents(folder)
     for image in train["images"][:5]:
         assert Image.open(folder / "train" / image["file_name"]).size == (image["width"], image["height"])
+
+
+def hidden(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_what_a_killed_process_left_while_it_drew_is_removed_by_the_next(tmp_path):
+    name = ".shapes-1-1-seed0-v1"
+    for left in (f"{name}-abcd1234", f"{name}-older"):  # with and without a lock beside it
+        (tmp_path / left / "train").mkdir(parents=True)
+        (tmp_path / left / "train" / "000001.jpg").touch()
+    (tmp_path / f"{name}-abcd1234.lock").touch()
+    (tmp_path / f"{name}-efgh.lock").touch()  # killed before there was a folder
+    (tmp_path / ".shapes-2-1-seed0-v1-other").mkdir()
+    shapes_dataset(tmp_path, 1, 1)
+    assert hidden(tmp_path) == [".shapes-2-1-seed0-v1-other"]
+
+
+def test_what_a_living_process_draws_is_left_to_it(tmp_path):
+    folder = tmp_path / "shapes-1-1-seed0-v1"
+    with _workplace(folder) as theirs:
+        (theirs / "train").mkdir()
+        shapes_dataset(tmp_path, 1, 1)
+        assert (theirs / "train").is_dir() and len(hidden(tmp_path)) == 2
+    assert hidden(tmp_path) == []
+
+
+def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("scratch.data.shapes._write_split", full)
+    with pytest.raises(OSError, match="shapes-1-1-seed0-v1: No space left on device; free some space"):
+        shapes_dataset(tmp_path, 1, 1)
+    assert list(tmp_path.iterdir()) == []

@@ -284,9 +284,21 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_to_do(tmp_path, mon
 def test_a_disk_that_is_really_full_raises_an_os_error(tmp_path):
     _save(tmp_path, 1)
     (tmp_path / "last.pt.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="free some space"):
+    with pytest.raises(OSError, match="last.pt: No space left on device; free some space"):
         _save(tmp_path, 2)
     assert _step(tmp_path / "last.pt") == 1
+
+
+def test_what_the_system_said_is_told_where_torch_says_something_else(tmp_path, monkeypatch):
+    def fill_up(content, file):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 768 vs 662")
+
+    monkeypatch.setattr(torch, "save", fill_up)
+    with pytest.raises(OSError, match="last.pt: No space left on device; free some space"):
+        _save(tmp_path, 2)
 
 
 def test_ctrl_c_while_saving_leaves_the_old_checkpoint_and_no_litter(tmp_path, monkeypatch):

@@ -159,11 +159,22 @@ def test_what_is_finite(value: Any, finite: bool) -> None:
 
 def test_the_error_that_stops_a_run_says_where_it_began(run: Run) -> None:
     with torch.no_grad():
-        run.unwrapped.input_proj.weight[2, 1] = math.nan
+        run.unwrapped.input_proj.weight.fill_(3e38)  # finite, but no sum of such numbers is
     sampler, log = Sampler(), RunLog(run.directory)
     with pytest.raises(FloatingPointError, match=r"pred_logits.*forward pass is input_proj \(Conv2d\)\."):
         fit(run, sampler, sampler, log, lambda run: {"AP": 0.0})
     log.close()
+
+
+def test_weights_that_are_not_finite_themselves_are_named_and_no_image_is_blamed(run: Run) -> None:
+    with torch.no_grad():
+        run.unwrapped.class_embed.bias[1] = math.nan
+    sampler, log = Sampler(), RunLog(run.directory)
+    with pytest.raises(FloatingPointError) as stopped:
+        fit(run, sampler, sampler, log, lambda run: {"AP": 0.0})
+    log.close()
+    assert "the weights themselves are not finite any more (class_embed.bias)" in str(stopped.value)
+    assert "annotations" not in str(stopped.value) and "checkpoint is good" not in str(stopped.value)
 
 
 def crosses(folder: Path) -> list[list[float]]:
@@ -182,7 +193,7 @@ def test_a_number_that_is_not_finite_is_a_line_in_the_log_and_a_mark_in_the_char
 ) -> None:
     def spoilt(run: Run, batches: list[Any]) -> dict[str, float]:
         with torch.no_grad():
-            run.unwrapped.input_proj.weight[2, 1] = math.nan if run.step == 1 else 0.0
+            run.unwrapped.input_proj.weight[2, 1] = 3e38 if run.step == 1 else 0.0
         return train_step(run, batches)
 
     monkeypatch.setattr("scratch.training.loop.train_step", spoilt)

@@ -72,3 +72,43 @@ def test_the_bar_fits_eighty_columns_and_a_resumed_run_owes_its_speed_to_its_own
     log.close()
     parts = ("loss 23.5", "ce 1.70", "L1 0.80", "giou 1.05", "59.1 img/s", "0.4 GiB")
     assert len(line) <= 80 and all(part in line for part in parts)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is needed")
+def test_a_full_disk_is_told_with_the_files_name_once_and_closing_hides_nothing(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.file.close()
+    log.file = open("/dev/full", "ab", buffering=0)
+    with pytest.raises(OSError, match="log.jsonl could not be written: No space left on device"):
+        log.step({**RECORD, "step": 1}, 0.1)
+    log.close()
+
+
+def test_a_line_of_which_a_nearly_full_disk_takes_a_part_is_completed(tmp_path: Path) -> None:
+    class Short:
+        written = b""
+
+        def write(self, data: bytes) -> int:
+            self.written += data[:7]
+            return len(data[:7])
+
+        def close(self) -> None:
+            pass
+
+    log = RunLog(tmp_path)
+    log.file.close()
+    log.file = Short()
+    log.evaluation({"step": 1})
+    log.close()
+    assert json.loads(Short.written + log.file.written) == {"kind": "evaluation", "step": 1}
+
+
+def test_a_terminal_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    log = RunLog(tmp_path)
+    monkeypatch.setattr("builtins.print", broken)
+    with pytest.raises(OSError, match="standard output could not be written: Broken pipe"):
+        log.say("hello")
+    log.close()

@@ -14,7 +14,7 @@ from scratch.config import Config
 from scratch.training.log import RunLog
 from scratch.training.loop import fit, train_step
 from scratch.training.profile import (
-    FORWARD, PARTS, STEPS, TIMED, TRACED, WARM_UP, Marks, Profile, diagnose, memory_of, table,
+    FORWARD, PARTS, STEPS, TIMED, TRACED, WARM_UP, Marks, Profile, diagnose, memory_of, start_tracer, table,
 )
 from scratch.training.run import Run
 from tests.training.test_loop import Sampler, make_run, random_batch, small_config
@@ -149,3 +149,17 @@ def test_the_table_has_a_line_for_each_part_that_there_is() -> None:
 ])
 def test_the_diagnosis_names_who_is_to_blame(changed: dict, words: str) -> None:
     assert words in diagnose(MEASURED["seconds"] | changed, workers=2)
+
+
+def test_a_trace_that_a_full_disk_has_cut_short_is_no_trace_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cut(self: object, path: str) -> None:  # as the profiler's own writer does, without a word
+        Path(path).write_text('{"traceEvents": [{"ph": "X", "na')
+
+    monkeypatch.setattr("torch.profiler.profile.export_chrome_trace", cut)
+    run = make_run(small_config(), tmp_path)
+    tracer = start_tracer(run)
+    with pytest.raises(OSError, match=r"profile/.*pt.trace.json could not be written: No space left on device"):
+        tracer.stop()
+    assert list((tmp_path / "profile").iterdir()) == []

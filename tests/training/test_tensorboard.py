@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,3 +151,22 @@ def test_a_number_that_is_missing_or_no_number_is_no_point_of_a_curve(tmp_path: 
     board.step({"step": 1, "loss": None, "grad_norm": 2.0, "lr_a": torch.ones(1)})
     board.close()
     assert read(tmp_path).Tags()["scalars"] == ["3 step/gradient norm before clipping"]
+
+
+def test_a_full_disk_is_told_with_the_folder_and_without_the_threads_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = threading.excepthook
+    board = TensorBoard(tmp_path, 0, on=True)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    thread = board.writer._writer.file_writer.event_writer._async_writer._worker
+    thread._record_writer = SimpleNamespace(write=full, flush=full)
+    with pytest.raises(OSError, match=f"TensorBoard's file in {tmp_path} could not be written: No space left on device"):
+        for step in range(2000):
+            board.step({**STEP, "step": step})
+            board.writer.flush()
+    board.close()
+    assert "Traceback" not in capfd.readouterr().err and threading.excepthook == before
