@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from commands.opening import generate_shapes, make_criterion, open_split, parame
 from scratch.analysis.layer_charts import draw_set
 from scratch.analysis.layer_record import LayerRecord, data_file, read_layers
 from scratch.analysis.layer_watch import LayerWatch
+from scratch.analysis.names import code
 from scratch.config import Config
 from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
@@ -28,6 +28,7 @@ from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.training.run import Run
+from scratch.printable import command, printable
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def charts(arguments: ChartsArguments) -> None:
     if not arguments.redraw:
         if data_file(arguments.out).exists():
             raise FileExistsError(f"{arguments.out} already holds a set of charts: name another --out, or add --redraw "
-                                  "to draw this one again")
+                                  f"to draw this one again ({data_file(arguments.out).name} is its data: without it "
+                                  "the set is made anew)")
         collect(arguments).save(arguments.out)
     drawn = draw_set(read_layers(arguments.out), arguments.out)
-    print(f"{len(drawn)} charts → {arguments.out / 'index.md'}")
+    print(f"{len(drawn)} charts → {printable(arguments.out / 'index.md')}")
 
 
 def collect(arguments: ChartsArguments) -> LayerRecord:
@@ -147,7 +149,12 @@ def checkpoint_file(path: Path) -> Path:
 
 def config_of(checkpoint: Path) -> Config:
     """The configuration that a checkpoint was trained with."""
-    return Config.from_dict(load_checkpoint(checkpoint_file(checkpoint))["config"])
+    file = checkpoint_file(checkpoint)
+    state = load_checkpoint(file)
+    if "optimizer" not in state:
+        raise ValueError(f"{file} holds the weights of a detector and nothing of its training: charts go on from a run's "
+                         "own checkpoint (best.pt, last.pt), or without --checkpoint from random weights")
+    return Config.from_dict(state["config"])
 
 
 def endless(run: Run, loader: Any, sampler: Any) -> Iterator[list[Any]]:
@@ -198,7 +205,7 @@ def about(arguments: ChartsArguments, run: Run, first: int, cost: dict[str, Any]
         "rates": ", ".join(f"{group['name']} {group['initial_lr']:g}" for group in run.optimizer.param_groups)
                  + f"; {train.schedule}, {train.warmup_steps} steps of warm-up; "
                  + (f"gradients cut to {train.clip_max_norm:g}" if train.clip_max_norm else "no clipping"),
-        "command": f"`python detr_scratch.py {shlex.join(sys.argv[1:])}`" if sys.argv[1:2] == ["charts"] else "",
+        "command": code(command("python", "detr_scratch.py", *sys.argv[1:])) if sys.argv[1:2] == ["charts"] else "",
         "config": config.to_dict(), "cost": cost}
     if cost:
         plain, watched = (median(cost[name]) for name in ("plain_seconds", "watched_seconds"))

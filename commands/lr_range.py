@@ -10,7 +10,6 @@ read: scratch/analysis/lr_range.py.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from commands.opening import generate_shapes, make_criterion, open_split, resolve_device
 from scratch.analysis.lr_range import draw, in_words, rate_at
+from scratch.analysis.records import believed, read_record
 from scratch.config import Config
 from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
@@ -32,7 +32,10 @@ from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.training.run import Run
+from scratch.printable import printable
+from scratch.whole_file import write_json
 
+MADE_BY = "detr_scratch.py lr-range"
 BLOWN_UP = 4.0  # times the lowest: fastai's and Lightning's finders stop there, too
 LATEST = 3  # steps whose mean is compared: a single batch may be hard
 
@@ -88,13 +91,15 @@ def lr_range(arguments: LrRangeArguments) -> None:
     if arguments.redraw:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: name the folder of a range test")
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_record(path, MADE_BY)
     else:
         refuse(arguments)
         results = measure(arguments)
-        path.write_text(json.dumps(results) + "\n", encoding="utf-8")
-    draw(results, arguments.out / "lr_range.png")
-    print(*in_words(results), arguments.out / "lr_range.png", sep="\n")
+        write_json(path, results)
+    picture = arguments.out / "lr_range.png"
+    with believed(path, MADE_BY):
+        draw(results, picture)
+        print(*in_words(results), printable(picture), sep="\n")
 
 
 def refuse(arguments: LrRangeArguments) -> None:

@@ -17,7 +17,6 @@ depend on the clock.)
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import time
@@ -37,6 +36,7 @@ from commands.children import claim
 from commands.search_space import Dimension, changed, settings
 from commands.sweep_trial import Outcome, TrialRun, tidy
 from scratch.config import Config
+from scratch.whole_file import write_text
 
 KEEP = 3  # trials whose best weights and pictures stay: those of the others are removed, or the disk would fill
 # Fields that may differ between machines which share a study.
@@ -233,9 +233,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file that is whole at any moment, whoever else writes it."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text, several=True)
 
 
 class Clock:

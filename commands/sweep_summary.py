@@ -10,7 +10,6 @@ sweep.json holds all that the others show, so that they can be made again from i
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,11 +17,13 @@ import optuna
 from optuna.trial import TrialState
 
 from commands.search_space import changed
-from commands.sweep_study import SharedStudy, replace_text
+from commands.sweep_study import SharedStudy
 from commands.sweep_trial import train_flags
 from scratch.analysis.sweep_charts import draw
 from scratch.analysis.sweep_page import report
 from scratch.analysis.sweep_report import ENOUGH
+from scratch.printable import command
+from scratch.whole_file import write_text
 
 
 def summary(shared: SharedStudy) -> dict[str, Any]:
@@ -35,10 +36,10 @@ def summary(shared: SharedStudy) -> dict[str, Any]:
         rows.append({"number": trial.number, "values": values, "state": state, "reason": "", "value": None, "steps": 0,
                      "minutes": 0.0, "evaluation": {}, **trial.user_attrs.get("outcome", {}),
                      "is_default": values == shared.defaults, "here": trial.user_attrs.get("home") == shared.home,
-                     "command": shlex.join(["python", "detr_scratch.py", "train",
-                                            *train_flags(changed(arguments.config, values))])})
+                     "command": command("python", "detr_scratch.py", "train",
+                                        *train_flags(changed(arguments.config, values)))})
     return {"study": shared.name, "preset": arguments.config.preset, "data": Path(data.train_images or data.data).name,
-            "flags": shlex.join(train_flags(arguments.config)), "metric": arguments.metric,
+            "flags": command(*train_flags(arguments.config)), "metric": arguments.metric,
             "split": data.eval_split, "seed": arguments.config.train.seed, "sampler": arguments.sampler,
             "pruner": arguments.pruner, "trials_wanted": shared.limit, "minutes_wanted": arguments.minutes,
             "minutes": round(shared.clock.minutes(), 2), "jobs": arguments.jobs,
@@ -61,6 +62,6 @@ def importance(study: optuna.Study) -> Optional[dict[str, float]]:
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """sweep.json, and what is made of it."""
-    replace_text(folder / "sweep.json", json.dumps(results, allow_nan=False) + "\n")
-    replace_text(folder / "sweep.md", report(results))
+    write_text(folder / "sweep.json", json.dumps(results, allow_nan=False) + "\n", several=True)
+    write_text(folder / "sweep.md", report(results), several=True)
     draw(results, folder)

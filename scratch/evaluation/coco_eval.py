@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from scratch.evaluation.health import QueryHealth
 from scratch.evaluation.postprocess import postprocess
+from scratch.printable import printable
 
 # The twelve figures in the order of COCOeval.stats.
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -174,12 +175,19 @@ def evaluate(
             "images_per_second": images / max(seconds for _, _, _, seconds, _ in ranks)}, evaluator.results
 
 
+def _on_a_line(name: str) -> str:
+    """A class's name as a terminal may show it; of one that would fill the line, the beginning."""
+    name = printable(name)
+    return name if len(name) <= 40 else f"{name[:39]}…"
+
+
 def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
     """A summary as a small table: precision, recall, then the classes from the best AP to the worst."""
     def row(name: str, values: Iterable[Optional[float]]) -> str:
         return name + "".join(f"{'–':>8}" if value is None else f"{value:8.3f}" for value in values)
 
-    measured = ((ap["AP"], name, ap["AP50"]) for name, ap in summary["per_class"].items() if ap["AP"] is not None)
+    measured = ((ap["AP"], _on_a_line(name), ap["AP50"]) for name, ap in summary["per_class"].items()
+                if ap["AP"] is not None)
     per_class = sorted(measured, key=lambda entry: (-entry[0], entry[1]))
     width = max([6, *(len(name) for _, name, _ in per_class[:most_classes])])
     lines = [" " * width + "     all   IoU.5  IoU.75   small  medium   large",

@@ -20,7 +20,6 @@ Read: Marks → Profile → table → diagnose
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
@@ -34,6 +33,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, tensorboa
 
 from scratch.training.guards import STARVED
 from scratch.training.run import Run
+from scratch.whole_file import write_json
 
 WARM_UP = 5  # steps before the first round: the very first ones allocate, and start the loader's workers
 TIMED = 5    # steps of the first round
@@ -135,7 +135,7 @@ class Profile:
                   "seconds": {part: t for part, t in times.items() if t or part == "data wait"},
                   "kept_for_backward": dict(self.kept), "memory": memory_of(self.run), "peak_gib": record["memory_gib"]}
         folder = self.run.directory / "profile"
-        (folder / "profile.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_json(folder / "profile.json", result)
         return (f"{table(result)}\n{diagnose(result['seconds'], self.run.config.data.workers)}\n"
                 f"every operation: {folder}/*.pt.trace.json, for ui.perfetto.dev")
 
