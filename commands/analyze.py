@@ -219,8 +219,9 @@ def judged(truth: Truth, results: Results, dataset: CocoDetection) -> dict[str, 
                          f"images: the data has changed since; remove {DETECTIONS} to run the detector again")
     other = {result["category_id"] for result in results} - set(dataset.classes.ids)
     if other:
-        raise ValueError(f"got detections of the class id {min(other)}, which is none of the {len(dataset.classes.ids)} "
-                         f"classes: the data has changed since; remove {DETECTIONS} to run the detector again")
+        raise ValueError(f"got detections of the class id {min(other)}, which is none of the "
+                         f"{len(dataset.classes.ids)} classes: the data has changed since; remove {DETECTIONS} to "
+                         "run the detector again")
     evaluator.results = results
     names = dict(zip(evaluator.category_ids, evaluator.names))
     figures = evaluator.summary()

@@ -152,8 +152,8 @@ def config_of(checkpoint: Path) -> Config:
     file = checkpoint_file(checkpoint)
     state = load_checkpoint(file)
     if "optimizer" not in state:
-        raise ValueError(f"{file} holds the weights of a detector and nothing of its training: charts go on from a run's "
-                         "own checkpoint (best.pt, last.pt), or without --checkpoint from random weights")
+        raise ValueError(f"{file} holds the weights of a detector and nothing of its training: charts go on from a "
+                         "run's own checkpoint (best.pt, last.pt), or without --checkpoint from random weights")
     return Config.from_dict(state["config"])
 
 

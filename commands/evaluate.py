@@ -66,7 +66,8 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
                           precision.autocast, gather=distributed.gather, progress=distributed.is_main)
     if distributed.is_main:
         print(f"{printable(arguments.checkpoint)} on the {data.eval_split} split of {printable(data.data)}: "
-              f"{len(dataset):,} images, {metrics['images_per_second']:.1f} images/s, loss {metrics['losses']['loss']:.3f}\n"
+              f"{len(dataset):,} images, {metrics['images_per_second']:.1f} images/s, "
+              f"loss {metrics['losses']['loss']:.3f}\n"
               f"{format_summary(metrics)}")
         if arguments.json:
             write_json(arguments.json, metrics)

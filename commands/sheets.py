@@ -44,4 +44,5 @@ def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], res
                 "scores": torch.tensor([e.get("score", 1.0) for e in mine], dtype=torch.float64)}
 
     prediction_sheet(path, images or read_images(dataset, image_ids),
-                     [of_image(truth["annotations"], i) for i in image_ids], [of_image(results, i) for i in image_ids], dataset.classes.names, threshold)
+                     [of_image(truth["annotations"], i) for i in image_ids],
+                     [of_image(results, i) for i in image_ids], dataset.classes.names, threshold)

@@ -92,7 +92,7 @@ class Explanation:
             record._refuse_another_content()
         except (*SURPRISES, EOFError, OSError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
                 Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ValueError(f"{path} is damaged, or not a record that explain wrote "
+            raise ValueError(f"{path} is not a record that explain wrote, or a damaged one "
                              f"({type(error).__name__}: {error}): remove it and run explain on the picture "
                              "again") from error
         return record

@@ -59,8 +59,8 @@ def report(results: dict[str, Any]) -> str:
     lines = ["# Three ways to a detector", "",
              f"Preset {literal(results['preset'])} on {literal(results['data'])}, {results['budget']} for each, seed "
              f"{results['seed']}. AP and loss: the {literal(split)} split, at the last evaluation; –: not measured. "
-             "Seconds for a step are the median, without waiting for images. Peak memory is that of a process of its own"
-             f"{'' if results['on_gpu'] else ', less what it had before the model was built'}.", "",
+             "Seconds for a step are the median, without waiting for images. Peak memory is that of a process of its "
+             f"own{'' if results['on_gpu'] else ', less what it had before the model was built'}.", "",
              *table(list(runs.values())), ""]
     if results["missing"]:
         lines += [*results["missing"], ""]

@@ -252,7 +252,8 @@ def draw_compared(runs: list[dict[str, Any]]) -> Optional[Figure]:
     for k, run in enumerate(known):
         places = [i + (k - (len(known) - 1) / 2) * width for i in range(len(kinds))]
         axes.bar(places, [run["errors"]["cost"][kind] for kind in kinds], width=width,
-                 label=short(run["name"], LONGEST), color=COLOURS[k % len(COLOURS)], hatch=("", "//", "..")[k // len(COLOURS) % 3], edgecolor="white")
+                 label=short(run["name"], LONGEST), color=COLOURS[k % len(COLOURS)],
+                 hatch=("", "//", "..")[k // len(COLOURS) % 3], edgecolor="white")
     axes.set(title="What mending one kind of mistake would gain", ylabel="ΔAP50", xticks=range(len(kinds)),
              xticklabels=kinds)
     axes.axvline(len(KINDS) - 0.5, color=GREY, linewidth=1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Iterator
 
 import matplotlib
 
@@ -21,9 +21,10 @@ matplotlib.use("Agg")  # a file, never a window
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.artist import Artist  # noqa: E402
 from matplotlib.axis import Axis  # noqa: E402
+from matplotlib.category import StrCategoryFormatter  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
-from matplotlib.ticker import FixedFormatter, FuncFormatter  # noqa: E402
+from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from scratch.printable import printable  # noqa: E402
@@ -65,10 +66,9 @@ def _texts(artist: Artist) -> Iterator[Text]:
     if isinstance(artist, Axis):  # its ticks come and go: what names them is asked each time
         for which in ("major", "minor"):
             formatter = getattr(artist, f"get_{which}_formatter")()
-            if isinstance(formatter, FixedFormatter):
-                formatter.seq = [plain(str(name)) for name in formatter.seq]
-            elif isinstance(formatter, FuncFormatter):  # of labels that were set, too
-                formatter.func = _plainly(formatter.func)
+            if isinstance(formatter, (FixedFormatter, FuncFormatter, StrCategoryFormatter)):
+                formatter = _plainly(formatter)
+                getattr(artist, f"set_{which}_formatter")(formatter)
         yield artist.label
     elif isinstance(artist, Text):
         yield artist
@@ -77,8 +77,8 @@ def _texts(artist: Artist) -> Iterator[Text]:
             yield from _texts(child)
 
 
-def _plainly(name: Any) -> Any:
-    return lambda value, place: plain(str(name(value, place)))
+def _plainly(names: Formatter) -> FuncFormatter:
+    return FuncFormatter(lambda value, place: plain(str(names(value, place))))
 
 
 def _draw(figure: Figure, path: Path) -> None:

@@ -50,8 +50,8 @@ def findings(run: dict[str, Any]) -> list[str]:
 def _headline(run: dict[str, Any]) -> str:
     figures = run["figures"]
     if figures["AP"] is None:
-        return (f"There is no object in the {run['images']:,} images of the {literal(run['split'])} split, so there is no "
-                "AP.")
+        return (f"There is no object in the {run['images']:,} images of the {literal(run['split'])} split, so there "
+                "is no AP.")
     return (f"AP {number(figures['AP'])}, AP50 {number(figures['AP50'])}, AP75 {number(figures['AP75'])} on the "
             f"{literal(run['split'])} split: {run['images']:,} images with {run['objects']:,} objects of "
             f"{len(run['checkpoint']['classes'])} classes.")

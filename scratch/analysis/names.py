@@ -26,7 +26,7 @@ from scratch.printable import printable
 LONGEST = 22  # letters of a name beside an axis
 # What Markdown (or GitHub's: $ is mathematics, ~~ strikes out) could take for markup within a line.
 _MARKUP = re.compile(r"[\\`*\[\]<>|$&~]|(?<=\s)#|(?<![^\W_])_|_(?![^\W_])")
-_AT_BEGINNING = re.compile(r"^(?=[-+=#])|^\d+(?=[.)])")  # of a line: a list, a heading
+_AT_BEGINNING = re.compile(r"^(?=#|[-+](?:\s|$)|[-=]+\s*$)|^\d+(?=[.)](?:\s|$))")  # of a line: a list, a heading
 # The markup that document.py knows: an escaped sign, code, bold.
 MARKS = re.compile(r"\\(?P<sign>[!-/:-@\[-`{-~])|(?<!`)(?P<fence>`+)(?!`)(?P<code>.+?)(?<!`)(?P=fence)(?!`)"
                    r"|\*\*(?P<bold>(?:\\.|[^*\\])+)\*\*", re.DOTALL)

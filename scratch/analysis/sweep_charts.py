@@ -68,7 +68,8 @@ def learning_curves(results: dict[str, Any]) -> Figure:
     if handles:
         figure.legend(handles=handles, loc="outside right upper", frameon=False)
     axes.set(title=f"{len(trials)} trials of {short(results['study'], LONGEST)}",
-             xlabel="share of the trial's budget (%)", ylabel=f"{metric} on {results['split']}", xlim=(0, 102), ylim=(0, _top(trials)))
+             xlabel="share of the trial's budget (%)", ylabel=f"{metric} on {results['split']}",
+             xlim=(0, 102), ylim=(0, _top(trials)))
     axes.grid(alpha=0.3)
     return figure if trials else _nothing(figure, axes)
 
