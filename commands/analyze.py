@@ -170,8 +170,9 @@ def found(path: Path, state: dict[str, Any], data: DataConfig, arguments: Analyz
     if arguments.data:
         why = "other data was named"
     elif kept.exists():
-        content = read_record(kept, "a run")
-        with believed(kept, "a run"):
+        advice = "remove it to run the detector again"
+        content = read_record(kept, "a run", advice=advice)
+        with believed(kept, "a run", advice):
             split, step, results = content["split"], content["step"], checked_results(content["results"])
         if split != data.eval_split:
             why = f"{DETECTIONS} is of the {literal(split)} split"

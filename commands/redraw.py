@@ -31,13 +31,14 @@ from scratch.analysis.layer_record import read_layers
 from scratch.analysis.records import believed, read_record
 from scratch.printable import printable
 
+_OF_THAT_NAME = "what is named so"
 CHARTS = Path("hyper_parameter_tuning_charts")
 
 
 def draw_one(data: Path, draw: Callable[[Any, Path], None]) -> list[Path]:
     """The one chart of a data file has its name."""
-    content = read_record(data, "the command of that name", (dict, list))
-    with believed(data, "the command of that name"):
+    content = read_record(data, _OF_THAT_NAME, (dict, list))
+    with believed(data, _OF_THAT_NAME):
         draw(content, data.with_suffix(".png"))
     return [data.with_suffix(".png")]
 

@@ -24,8 +24,9 @@ from scratch.whole_file import write_text
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1c1c1c; background: #ffffff }
-table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; font-size: 0.92rem }
+       color: #1c1c1c; background: #ffffff; overflow-wrap: anywhere }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; font-size: 0.92rem;
+        overflow-wrap: normal }
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #c9c9c9; text-align: left; vertical-align: top }
 .figure { text-align: right }
 img { max-width: 100%; height: auto; background: #ffffff }

@@ -177,7 +177,7 @@ def evaluate(
 
 def _on_a_line(name: str) -> str:
     """A class's name as a terminal may show it; of one that would fill the line, the beginning."""
-    name = printable(name)
+    name = printable(name) if name.strip() else f'"{printable(name)}"'
     return name if len(name) <= 40 else f"{name[:39]}…"
 
 
