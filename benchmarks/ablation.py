@@ -25,7 +25,6 @@ are, but the minutes then depend on what ran beside them, and must be read with 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import signal
 import sys
@@ -41,7 +40,10 @@ from matplotlib import pyplot as plt
 
 from commands.children import Children, as_flags
 from commands.opening import open_split
+from scratch.analysis.figures import save
 from scratch.analysis.learning_curve import COLOURS, read_run
+from scratch.analysis.names import code, literal
+from scratch.analysis.records import believed, read_record
 from scratch.config import PRESETS, Config
 from scratch.data.coco import find_splits
 from scratch.data.loader import ResumableBatchSampler
@@ -49,7 +51,9 @@ from scratch.data.transforms import Augmentation
 from scratch.printable import command
 from scratch.program import ends_in_a_line
 from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
+from scratch.whole_file import write_json, write_text
 
+MADE_BY = "python -m benchmarks.ablation"
 BUDGETS = ("minutes", "steps")
 POINTS = 8  # evaluations of a run of --steps steps
 REACHED = 0.5  # the AP50 whose first evaluation is looked for
@@ -145,14 +149,15 @@ class Trial:
     def result(self) -> Optional[dict[str, Any]]:
         """What is kept of the run; None if it is not finished."""
         path = self.run_dir / "result.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_record(path, MADE_BY) if path.exists() else None
 
     def refuse_another(self) -> None:
         """Raise ValueError if the run was begun with another configuration (by other flags, or an earlier preset)."""
         plan = self.run_dir / "plan.json"
         if not plan.exists():
             return
-        begun = Config.from_dict(json.loads(plan.read_text(encoding="utf-8"))).to_dict()
+        with believed(plan, MADE_BY):
+            begun = Config.from_dict(read_record(plan, MADE_BY)).to_dict()
         changed = [f"{name} = {begun[part][name]}, not {value}"
                    for part, values in self.config.to_dict().items() if part != "preset"
                    for name, value in values.items() if begun[part][name] != value]
@@ -163,7 +168,7 @@ class Trial:
     def begin(self) -> None:
         """Make the run's folder, and note in it the configuration."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "plan.json").write_text(json.dumps(self.config.to_dict()) + "\n", encoding="utf-8")
+        write_json(self.run_dir / "plan.json", self.config.to_dict())
 
 
 def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
@@ -220,12 +225,12 @@ def run_trial(trial: Trial, children: Children, device: str, jobs: int) -> Optio
         went_well = children.run(["eval", str(run_dir), "--eval-split", "test", "--device", device,
                                   "--json", str(run_dir / "test.json")], output)
     if not went_well:
-        last = output.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        last = output.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise RuntimeError(f"{trial} failed: {last or 'stopped'} (all of it is in {output})")
-    test = json.loads((run_dir / "test.json").read_text(encoding="utf-8")) if tested else None
+    test = read_record(run_dir / "test.json", "detr_scratch.py eval") if tested else None
     result = as_result(trial, test, jobs)
     (run_dir / "previous.pt").unlink(missing_ok=True)  # nothing will be saved any more, so last.pt is safe
-    (run_dir / "result.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+    write_json(run_dir / "result.json", result)
     return result
 
 
@@ -316,8 +321,8 @@ def chosen(names: Sequence[str]) -> dict[str, Variant]:
 
 def write(results: dict[str, Any], folder: Path) -> None:
     """ablation.json, and what is made of it."""
-    (folder / "ablation.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
-    (folder / "ablation.md").write_text(report(results), encoding="utf-8")
+    write_json(folder / "ablation.json", results)
+    write_text(folder / "ablation.md", report(results))
     draw(results, folder / "ablation.png")
 
 
@@ -330,8 +335,8 @@ def report(results: dict[str, Any]) -> str:
     minutes, steps, variants = f"{results['minutes']:g} min", f"{results['steps']:,} steps", results["variants"]
     seeds = len(results["seeds"])
     lines = ["# What did each idea buy?", "",
-             f"Data: {results['data']}; seeds {', '.join(map(str, results['seeds']))}"
-             + (f"; for every run `{results['flags']}`" if results["flags"] else "") + ". "
+             f"Data: {literal(results['data'])}; seeds {', '.join(map(str, results['seeds']))}"
+             + (f"; for every run {code(results['flags'])}" if results["flags"] else "") + ". "
              "The mean over the seeds ± half their range; (n of m): of n seeds only; –: not measured.",
              *_notes(results), "",
              f"On the val split, at the last evaluation; steps to AP50 {REACHED}: the first evaluation that found it.",
@@ -431,8 +436,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     panels[0].set(ylabel="AP50 on val (line: mean of the seeds, band: their range)")
     figure.legend(handles=[handles[name] for name in results["variants"] if name in handles], frameon=False,
                   loc="outside right center")
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    save(figure, path)
 
 
 def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -459,8 +463,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     arguments = parse(argv)
     try:
         if arguments.redraw:
-            write(json.loads((arguments.out / "ablation.json").read_text(encoding="utf-8")), arguments.out)
-            failures = []
+            data, failures = arguments.out / "ablation.json", []
+            content = read_record(data, MADE_BY)
+            with believed(data, MADE_BY):
+                write(content, arguments.out)
         else:
             arguments.out.mkdir(parents=True, exist_ok=True)
             failures = run_all(plan_trials(arguments), arguments)

@@ -27,9 +27,11 @@ from torch.nn import functional as F
 
 from benchmarks.roofline import DTYPES
 from benchmarks.timing import added_gib, race
+from scratch.analysis.figures import save
 from scratch.ops.attention import Attention
 from scratch.ops.attention_tiled import TiledAttention
 from scratch.program import ends_in_a_line
+from scratch.whole_file import write_text
 
 HEADS, WIDTH = 8, 32
 TOKENS = (300, 600, 1050, 2100, 4200)
@@ -70,8 +72,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     panels[0].legend()
     shape = f"{figures['batch_size']} × {HEADS} heads of {WIDTH}"
     figure.suptitle(f"Self-attention, forward and backward: {shape}, {figures['precision']}")
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    save(figure, path)
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ def main() -> None:
                "precision": options.precision, "batch_size": options.batch_size, "repeats": options.repeats,
                "results": results}
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps(figures, indent=1) + "\n")
     if options.chart:
         draw(figures, options.chart)
 

@@ -25,6 +25,7 @@ from scratch.ops.activations import softmax
 from scratch.ops.boxes import box_cxcywh_to_xyxy, generalized_box_iou
 from scratch.ops.hungarian import linear_sum_assignment
 from scratch.program import ends_in_a_line
+from scratch.whole_file import write_text
 
 CLASSES = 91
 # queries, boxes, whether the queries are spread
@@ -75,7 +76,7 @@ def main() -> None:
               f"{r['ours_ms'] / r['scipy_ms']:>8.1f}")
     if options.json:
         machine = {"python": platform.python_version(), "machine": platform.machine(), "repeats": options.repeats}
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

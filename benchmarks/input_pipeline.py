@@ -43,6 +43,7 @@ from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation, View
 from scratch.training.heap import keep_freed_memory
+from scratch.whole_file import write_text
 
 SIDES = ("reduced", "whole")
 EPOCHS = ("first", "later")
@@ -202,7 +203,7 @@ def main() -> None:
     print(table(result) + "\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
     if options.json:
         figures = {"machine": machine, "results": [result]}
-        options.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

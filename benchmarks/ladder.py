@@ -40,6 +40,7 @@ from scratch.ops.conv2d_winograd import Winograd
 from scratch.ops.windows import Windows, output_size
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
+from scratch.whole_file import write_text
 
 CPU = torch.device("cpu")
 FLOAT = 4  # bytes
@@ -204,8 +205,7 @@ def main() -> None:
     if options.json:
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
                    "device": platform.machine(), "repeats": options.repeats, **ceiling}
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n",
-                                encoding="utf-8")
+        write_text(options.json, json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

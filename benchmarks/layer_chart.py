@@ -9,19 +9,17 @@ is a factor); its whisker spans the quartiles.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Sequence
 
-import matplotlib
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
-matplotlib.use("Agg")  # a file, never a window
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
-
-from scratch.analysis.learning_curve import COLOURS  # noqa: E402
+from scratch.analysis.figures import save
+from scratch.analysis.learning_curve import COLOURS
+from scratch.analysis.records import believed, read_record
 from scratch.program import ends_in_a_line
 
 MOST = 24  # layers of a preset: the others are too cheap to matter
@@ -55,8 +53,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         below.set_xlabel("time of ours ÷ time of torch.nn, forward and backward")
     figure.legend(handles=[Patch(color=INK[kinds[0]], label=family) for family, kinds in FAMILIES.items()],
                   frameon=False, ncols=len(FAMILIES), loc="outside lower center")
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    save(figure, path)
 
 
 def bars(axes: Axes, rows: Sequence[dict[str, Any]], labels: Sequence[str], colours: Sequence[str]) -> None:
@@ -81,7 +78,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"got {len(arguments)} names, wanted two: the figures that `python -m benchmarks.layers --json FILE` "
                  "wrote, and the picture to draw")
     figures, picture = map(Path, arguments)
-    draw(json.loads(figures.read_text(encoding="utf-8")), picture)
+    made_by = "python -m benchmarks.layers"
+    try:
+        content = read_record(figures, made_by)
+        with believed(figures, made_by):
+            draw(content, picture)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

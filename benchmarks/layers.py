@@ -43,6 +43,7 @@ from commands.opening import resolve_device
 from scratch.model.compiled import compiler_missing, first_line
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
+from scratch.whole_file import write_text
 
 SEEN = 8 / 2**10  # GiB: less than 8 MiB is not told of a layer's memory
 
@@ -191,7 +192,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
     figures = {"machine": machine, "results": results}
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_text(arguments.json, json.dumps(figures, indent=1) + "\n")
     if arguments.chart:
         draw(figures, arguments.chart)
 

@@ -44,6 +44,7 @@ from scratch.training.heap import keep_freed_memory
 from scratch.training.log import peak_memory_gib
 from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
+from scratch.whole_file import write_text
 
 SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
@@ -292,7 +293,7 @@ def main() -> None:
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
     if arguments.json:
         figures = {"machine": machine, "results": results}
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_text(arguments.json, json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from scratch.training.guards import EVERY, DeadLayers, Guards
 from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.run import Run
+from scratch.whole_file import write_text
 
 BLOCKS = 6  # of --steps steps, watched in every second one
 HISTOGRAMS_EVERY = 50
@@ -135,7 +136,7 @@ def main() -> None:
           f"{1000 * result['seconds']['on']:.1f} ms, off {1000 * result['seconds']['off']:.1f} ms, ratio "
           f"{result['ratio']:.3f}; the guards take {result['guards_share']:.2%} of a step")
     if arguments.json:
-        arguments.json.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        write_text(arguments.json, json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

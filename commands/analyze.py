@@ -11,22 +11,23 @@ Read: analyze → examine (one run) → found (its detections) → judged (its f
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Optional, Sequence, Tuple
+from typing import Any, Literal, Optional, Tuple
 
 import torch
 import tyro
 
 from commands.opening import generate_shapes, open_split, resolve_device
-from commands.sheets import draw_sheet
+from commands.sheets import draw_sheet, read_images
 from scratch.analysis.error_charts import CHARTS, save
 from scratch.analysis.flops import parts_table
 from scratch.analysis.learning_curve import read_run
-from scratch.analysis.report import SHEET, write_report
+from scratch.analysis.names import code, literal, numbered, spoken
+from scratch.analysis.records import believed, read_record
+from scratch.analysis.report import SHEET, picture_folders, write_report
 from scratch.analysis.run_summary import changed_fields, summarise_log
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.data.check import check_dataset
@@ -45,6 +46,7 @@ from scratch.ranges import BATCH, refuse_senseless
 from scratch.training.checkpoint import best_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
+from scratch.printable import printable
 
 DETECTIONS = "best_detections.json"  # {"split", "step", "results": COCO's result entries}
 MOST_IMAGES = 8  # on the sheet of the worst ones
@@ -79,13 +81,16 @@ def analyze(arguments: AnalyzeArguments) -> None:
         raise ValueError("got no run; wanted the folders of training runs, or checkpoint files")
     out = arguments.out or _folder(arguments.runs[0]) / "analysis"
     folders, names = _names(arguments.runs)
-    runs = [examine(path, name, arguments, out) for path, name in zip(arguments.runs, names)]
+    runs = [examine(path, name, arguments, out / folder)
+            for path, name, folder in zip(arguments.runs, names, picture_folders(names))]
     logs = {_folder(path).resolve(): run["log"] for path, run in zip(arguments.runs, runs)}
     curves = [read_run(folder) | {"name": name} for folder, name in folders.items()
               if logs[folder] and logs[folder]["steps"]]
+    for left_out in dict.fromkeys(log["left_out"] for log in logs.values() if log and log["left_out"]):
+        print(f"note: {printable(left_out)}")
     sentences = write_report({"runs": runs, "curves": curves}, out)
-    print("".join(f"* {sentence.replace('**', '')}\n" for sentence in sentences)
-          + f"\n{out / 'report.md'}\n{out / 'report.html'}: the same in one file, to send")
+    print("".join(f"* {spoken(sentence)}\n" for sentence in sentences)
+          + f"\n{printable(out / 'report.md')}\n{printable(out / 'report.html')}: the same in one file, to send")
 
 
 def _folder(path: Path) -> Path:
@@ -96,22 +101,13 @@ def _names(paths: Tuple[Path, ...]) -> tuple[dict[Path, str], list[str]]:
     """What each folder is called, and what each path: as its folder, with its checkpoint's name where they share it."""
     of_path = [_folder(path).resolve() for path in paths]
     different = list(dict.fromkeys(of_path))
-    folders = dict(zip(different, _numbered([folder.name for folder in different])))
-    return folders, _numbered([
+    folders = dict(zip(different, numbered([folder.name or "run" for folder in different])))
+    return folders, numbered([
         folders[folder] + (f"-{_file(path).stem}" if of_path.count(folder) > 1 else "")
         for path, folder in zip(paths, of_path)])
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
-    """The names, with a number where one is taken."""
-    numbered: list[str] = []
-    for name in names:
-        free = (f"{name}-{number}" for number in count(2) if f"{name}-{number}" not in numbered)
-        numbered.append(next(free) if name in numbered else name)
-    return numbered
-
-
-def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> dict[str, Any]:
+def examine(path: Path, name: str, arguments: AnalyzeArguments, pictures: Path) -> dict[str, Any]:
     """Everything that the report says about one run, as plain values; draws the sheet of its worst images."""
     state = read_checkpoint(path)
     config = Config.from_dict(state["config"])
@@ -125,14 +121,7 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> di
     truth = dataset.ground_truth()
     figures = judged(truth, results, dataset, data.max_dets)
     file = _file(path)
-    sheet = out / name / SHEET
-    sheet.unlink(missing_ok=True)
-    try:
-        if figures["worst"]:
-            draw_sheet(sheet, dataset, [of["image_id"] for of in figures["worst"]], results,
-                       figures["threshold"]["score"])
-    except (OSError, ValueError):  # an image cannot be read; the report says that the sheet is missing
-        pass
+    draw_worst(pictures / SHEET, dataset, figures, results)
     model = build_detr(config.model).eval()
     height, width = _middle_size(dataset)
     images, pad_mask = torch.zeros(1, 3, height, width), torch.zeros(1, height, width, dtype=torch.bool)
@@ -147,6 +136,19 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, out: Path) -> di
             **{figure: state.get(figure) for figure in ("step", "epoch", "minutes")},  # convert leaves them out
             "classes": list(dataset.classes.names)},
         **figures}
+
+
+def draw_worst(sheet: Path, dataset: CocoDetection, figures: dict[str, Any], results: Results) -> None:
+    """The sheet of the worst images; none (the report says so) where one of them cannot be read."""
+    sheet.unlink(missing_ok=True)
+    if not figures["worst"]:
+        return
+    try:
+        images = read_images(dataset, [of["image_id"] for of in figures["worst"]])
+    except (OSError, ValueError):
+        return
+    draw_sheet(sheet, dataset, [of["image_id"] for of in figures["worst"]], results, figures["threshold"]["score"],
+               images)
 
 
 def _file(path: Path) -> Path:
@@ -175,22 +177,30 @@ def found(path: Path, state: dict[str, Any], data: DataConfig, arguments: Analyz
     if arguments.data:
         why = "other data was named"
     elif kept.exists():
-        try:
-            content = json.loads(kept.read_text(encoding="utf-8"))
-            split, step, results = (content[name] for name in ("split", "step", "results"))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{kept} is not what a run writes there ({type(error).__name__}: {error}); wanted JSON "
-                             "with split, step and results: remove it to run the detector again") from error
+        advice = "remove it to run the detector again"
+        content = read_record(kept, "a run", advice=advice)
+        with believed(kept, "a run", advice):
+            split, step, results = content["split"], content["step"], checked_results(content["results"])
         if split != data.eval_split:
-            why = f"{DETECTIONS} is of the {split} split"
+            why = f"{DETECTIONS} is of the {literal(split)} split"
         elif "step" not in state:
             why = "the checkpoint does not say after which step it was made"
         elif step != state["step"]:
             why = f"{DETECTIONS} is of step {step}, the checkpoint of step {state['step']}"
         else:
-            return results, f"`{DETECTIONS}`, which the run wrote at step {step:,}"
-    print(f"{path}: {why}, so the detector is run over the {data.eval_split} split")
+            return results, f"{code(DETECTIONS)}, which the run wrote at step {step:,}"
+    print(f"{printable(path)}: {spoken(why)}, so the detector is run over the {data.eval_split} split")
     return detect(path, data, arguments), f"the detector was run for this report: {why}"
+
+
+def checked_results(results: Any) -> Results:
+    """COCO's result entries, each with what is read of it. Raises ValueError, KeyError or TypeError for another."""
+    for result in results:
+        values = [result["image_id"], result["category_id"], result["score"], *result["bbox"]]
+        if len(values) != 7 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+            raise ValueError(f"got the detection {str(result)[:100]}, wanted numbers: image_id, category_id, score and "
+                             "a bbox of four")
+    return results
 
 
 def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results:
@@ -221,6 +231,11 @@ def judged(truth: Truth, results: Results, dataset: CocoDetection, max_dets: int
     if unknown:
         raise ValueError(f"got detections for image id {min(unknown)}, which is none of the {len(truth['images'])} "
                          f"images: the data has changed since; remove {DETECTIONS} to run the detector again")
+    other = {result["category_id"] for result in results} - set(dataset.classes.ids)
+    if other:
+        raise ValueError(f"got detections of the class id {min(other)}, which is none of the "
+                         f"{len(dataset.classes.ids)} classes: the data has changed since; remove {DETECTIONS} to "
+                         "run the detector again")
     evaluator.results = results
     names = dict(zip(evaluator.category_ids, evaluator.names))
     figures = evaluator.summary()

@@ -19,6 +19,7 @@ from commands.opening import generate_shapes, make_criterion, open_split, parame
 from scratch.analysis.layer_charts import draw_set
 from scratch.analysis.layer_record import LayerRecord, data_file, read_layers
 from scratch.analysis.layer_watch import LayerWatch
+from scratch.analysis.names import code
 from scratch.blueprint import read_state
 from scratch.config import Config
 from scratch.data.check import check_dataset
@@ -26,7 +27,7 @@ from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.only_one import only_one
-from scratch.printable import command
+from scratch.printable import command, printable
 from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
@@ -66,10 +67,11 @@ def charts(arguments: ChartsArguments) -> None:
         if not arguments.redraw:
             if data_file(arguments.out).exists():
                 raise FileExistsError(f"{arguments.out} already holds a set of charts: name another --out, or add "
-                                      "--redraw to draw this one again")
+                                      f"--redraw to draw this one again ({data_file(arguments.out).name} is its data: without "
+                                      "it the set is made anew)")
             collect(arguments).save(arguments.out)
         drawn = draw_set(read_layers(arguments.out), arguments.out)
-    print(f"{len(drawn)} charts → {arguments.out / 'index.md'}")
+    print(f"{len(drawn)} charts → {printable(arguments.out / 'index.md')}")
 
 
 def collect(arguments: ChartsArguments) -> LayerRecord:
@@ -202,7 +204,7 @@ def about(arguments: ChartsArguments, run: Run, first: int, cost: dict[str, Any]
         "rates": ", ".join(f"{group['name']} {group['initial_lr']:g}" for group in run.optimizer.param_groups)
                  + f"; {train.schedule}, {train.warmup_steps} steps of warm-up; "
                  + (f"gradients cut to {train.clip_max_norm:g}" if train.clip_max_norm else "no clipping"),
-        "command": f"`{command('python', 'detr_scratch.py', *sys.argv[1:])}`" if sys.argv[1:2] == ["charts"] else "",
+        "command": code(command("python", "detr_scratch.py", *sys.argv[1:])) if sys.argv[1:2] == ["charts"] else "",
         "config": config.to_dict(), "cost": cost}
     if cost:
         plain, watched = (median(cost[name]) for name in ("plain_seconds", "watched_seconds"))

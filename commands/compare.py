@@ -18,7 +18,6 @@ Read: CompareArguments → compare → compare_run (one way) → compare_agreeme
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -37,10 +36,12 @@ from commands.compare_run import RESULT, Approach, train
 from commands.finetune import config_for, frozen_norm, recipe
 from commands.opening import resolve_device
 from scratch.analysis.comparison import LABELS, agreement_in_words, table, write
+from scratch.analysis.records import believed, read_record
 from scratch.analysis.run_summary import changed_fields
 from scratch.config import PRESETS, Config
 from scratch.model.detr import build_detr
 from scratch.only_one import only_one
+from scratch.printable import printable
 from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import LAST, PREVIOUS
 from scratch.weights import adapt, find_weights, read_weights
@@ -140,12 +141,11 @@ def compare_all(arguments: CompareArguments) -> None:
         if not (arguments.out / approach / RESULT).exists():
             print(f"\n{LABELS[approach]}, {budget(arguments.config)}:", flush=True)
             run_child(approach, arguments)
-            write(summary(arguments), arguments.out)
+            written(arguments)
     compare_steps(arguments)
-    results = summary(arguments)
-    write(results, arguments.out)
+    results = written(arguments)
     print("", *table(results["approaches"]), "", *agreement_in_words(results["agreement"]),
-          str(arguments.out / "comparison.md"), sep="\n")
+          printable(arguments.out / "comparison.md"), sep="\n")
 
 
 def refuse(arguments: CompareArguments) -> None:
@@ -170,9 +170,10 @@ def prepared(approach: Approach, arguments: CompareArguments) -> Path:
     path = directory / "plan.json"
     if path.exists() and any((directory / name).exists() for name in (RESULT, LAST, PREVIOUS)):
         begun = read_json(path)
-        changed = [f"{name} = {before}, not {now}" for name, before, now in changed_fields(config, begun["config"])]
-        if begun["weights"] != plan["weights"]:
-            changed.append(f"weights = {begun['weights']}, not {plan['weights']}")
+        with believed(path, "detr_scratch.py compare"):
+            changed = [f"{name} = {before}, not {now}" for name, before, now in changed_fields(config, begun["config"])]
+            if begun["weights"] != plan["weights"]:
+                changed.append(f"weights = {begun['weights']}, not {plan['weights']}")
         if changed:
             raise ValueError(f"{directory} was begun with {'; '.join(changed)}: give the flags that it was begun with, "
                              "or name another --out")
@@ -252,6 +253,14 @@ def compare_steps(arguments: CompareArguments) -> None:
     write_json(path, {**asked, "found": found})
 
 
+def written(arguments: CompareArguments) -> dict[str, Any]:
+    """Write what is finished; returns it. Raises ValueError for a result that no way wrote."""
+    results = summary(arguments)
+    with believed(arguments.out / f"({' or '.join(LABELS)})" / RESULT, "detr_scratch.py compare"):
+        write(results, arguments.out)
+    return results
+
+
 def summary(arguments: CompareArguments) -> dict[str, Any]:
     """The content of comparison.json: the question, and what is finished."""
     config = arguments.config
@@ -263,9 +272,9 @@ def summary(arguments: CompareArguments) -> dict[str, Any]:
             "split": config.data.eval_split, "budget": budget(config), "seed": config.train.seed,
             "on_gpu": resolve_device(arguments.device).startswith("cuda"), "missing": missing,
             "approaches": [result for result in finished.values() if result],
-            "agreement": kept["found"] if kept.get("config") == config.to_dict() else {}}
+            "agreement": kept.get("found", {}) if kept.get("config") == config.to_dict() else {}}
 
 
 def read_json(path: Path) -> Any:
     """What the file holds; None if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_record(path, "detr_scratch.py compare") if path.exists() else None

@@ -15,7 +15,6 @@ Read: TorchNN, TorchNNCriterion, TorchNNRun (what fits the reference to the loop
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from commands.opening import generate_shapes, make_criterion, open_split, parame
 from commands.sheets import draw_sheet, shown_from
 from reference import ReferenceCriterion, ReferenceDetr
 from scratch.analysis.learning_curve import read_run
+from scratch.analysis.run_log import read_log
 from scratch.whole_file import write_json
 from scratch.config import Config
 from scratch.data.check import check_dataset
@@ -183,16 +183,16 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, criterion
 
 def as_result(run: Run) -> dict[str, Any]:
     """What is kept of a finished run; all of it from its log, so that what came before a resume counts, too."""
-    curves = read_run(run.directory)
-    lines = (run.directory / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
-    seconds = [r["step_seconds"] - r["data_wait_seconds"] for r in records if r["kind"] == "step"]
-    memory = [r["peak_memory_gib"] for r in records if r["kind"] == "evaluation"]
+    curves, (records, _) = read_run(run.directory), read_log(run.directory)
+    seconds = [r["step_seconds"] - r["data_wait_seconds"] for r in records if r["kind"] == "step"
+               and None not in (r.get("step_seconds"), r.get("data_wait_seconds"))]
+    memory = [r["peak_memory_gib"] for r in records if r.get("peak_memory_gib") is not None]
     judged = {name: curves["evaluation"][name] for name in ("step", "minutes", "loss", "AP", "AP50", "AP75")}
     weights = list(run.unwrapped.parameters())
     return {"steps": run.step, "minutes": curves["train"]["minutes"][-1],
             **{name: judged[name][-1] for name in ("loss", "AP", "AP50", "AP75")},
-            "seconds_per_step": median(seconds), "peak_memory_gib": max(memory),
+            "seconds_per_step": median(seconds) if seconds else None,
+            "peak_memory_gib": max(memory, default=None),
             "parameters": sum(p.numel() for p in weights), "trained": sum(p.numel() for p in run.parameters),
             "train": {name: curves["train"][name] for name in ("step", "minutes", "loss")}, "evaluation": judged}
 

@@ -8,7 +8,6 @@ Proven in tests/test_cli.py and tests/test_evaluate.py.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -24,10 +23,11 @@ from scratch.data.problems import shown
 from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, published_name
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
-from scratch.printable import command
+from scratch.printable import command, printable
 from scratch.ranges import BATCH, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
+from scratch.whole_file import write_json
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,14 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
     metrics, _ = evaluate(model, loader, make_criterion(config), evaluator, distributed.device,
                           precision.autocast, gather=distributed.gather, progress=distributed.is_main)
     if distributed.is_main:
-        print(f"{arguments.checkpoint} on the {data.eval_split} split of {data.data}: {len(dataset):,} images, "
-              f"{metrics['images_per_second']:.1f} images/s, loss {metrics['losses']['loss']:.3f}\n"
+        print(f"{printable(arguments.checkpoint)} on the {data.eval_split} split of {printable(data.data)}: "
+              f"{len(dataset):,} images, {metrics['images_per_second']:.1f} images/s, "
+              f"loss {metrics['losses']['loss']:.3f}\n"
               f"{format_summary(metrics)}")
         if notes := report.told(*OF_EVALUATION):
             print(notes)
         if arguments.json:
-            arguments.json.write_text(json.dumps(metrics) + "\n", encoding="utf-8")
+            write_json(arguments.json, metrics)
     distributed.close()
 
 

@@ -12,9 +12,11 @@ Proven in tests/test_explain.py. Read: explain → look_at (what is kept: attent
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
 import random
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, Optional, Sequence
 
@@ -28,16 +30,21 @@ from commands.opening import newest_run, open_split, resolve_device
 from scratch.analysis.attention_maps import NOTEBOOK_POINTS, draw_boxes, draw_detections, draw_encoder
 from scratch.analysis.attention_page import write_page
 from scratch.analysis.attention_record import Explanation
-from scratch.analysis.error_charts import save
+from scratch.analysis.figures import save
+from scratch.analysis.names import alike, cut
+from scratch.analysis.records import believed, read_record
 from scratch.analysis.slot_chart import draw_slots, slot_record, write_slots
 from scratch.data.batch import collate
 from scratch.data.images import read_image
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
+from scratch.printable import printable
 from scratch.ranges import COUNT, QUERIES, SHARE, refuse_senseless
 
 SLOTS = "slots.json"
+MADE_BY = "detr_scratch.py explain"
+LONGEST = 200  # bytes of a record's name without ending: 255 are a file name's most, with "_detections.png"
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def explain(arguments: ExplainArguments) -> None:
     if arguments.redraw:
         redraw(arguments.out)
         return
-    image = read_image(arguments.image) if arguments.image else None  # ahead of a detector that takes long to load
+    image = opened(arguments.image) if arguments.image else None  # ahead of a detector that takes long to load
     places = points_of(arguments.points, image) if image else ()
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
@@ -94,10 +101,10 @@ def explain(arguments: ExplainArguments) -> None:
         threshold = detector.threshold if arguments.threshold is None else arguments.threshold
         record = look_at(image, places or NOTEBOOK_POINTS, detector, words, threshold, arguments)
         shown, found = len(record.about["detections"]), record.about["found"]
-        print(f"{words}: {found} detections in {arguments.image} (threshold {threshold:g})"
+        print(f"{printable(words)}: {found} detections in {printable(arguments.image)} (threshold {threshold:g})"
               + (f"; {shown} are explained (--most)" if shown < found else "")
               + ("; the surest is explained all the same" if not found else ""))
-        path = arguments.out / f"{arguments.image.stem}.npz"
+        path = record_of(arguments.image, arguments.out)
         record.save(path)
         show(path)
     if arguments.data:
@@ -107,31 +114,68 @@ def explain(arguments: ExplainArguments) -> None:
 
 
 def redraw(folder: Path) -> None:
-    """Draw every record of the folder. Raises FileNotFoundError if it holds none."""
-    records = sorted(folder.glob("*.npz")) + [path for path in [folder / SLOTS] if path.exists()]
+    """Draw every record of the folder, and raise ValueError for those that are damaged; FileNotFoundError for none."""
+    records = [path for path in sorted(folder.glob("*.npz")) if not path.name.startswith(".")]
+    records += [path for path in [folder / SLOTS] if path.exists()]
     if not records:
         raise FileNotFoundError(f"there is no record in {folder} to draw: explain an image first, without --redraw")
+    damaged = []
     for path in records:
-        show(path)
+        try:
+            show(path)
+        except ValueError as error:  # the others can be drawn all the same
+            damaged.append(str(error))
+    if damaged:
+        raise ValueError("\n".join(damaged))
 
 
 def draw(path: Path) -> list[Path]:
     """Draw all that a record shows, beside it; returns what was drawn."""
     if path.name == SLOTS:
-        drawn = [save(draw_slots(json.loads(path.read_text(encoding="utf-8"))), path.with_suffix(".png"))]
-    else:
-        record = Explanation.load(path)
+        content = read_record(path, MADE_BY)
+        with believed(path, MADE_BY):
+            return [save(draw_slots(content), path.with_suffix(".png"))]
+    record = Explanation.load(path)
+    with believed(path, MADE_BY):
         charts = {"detections": draw_detections, "encoder": draw_encoder, "boxes": draw_boxes}
-        drawn = [save(chart(record), path.with_name(f"{path.stem}_{name}.png")) for name, chart in charts.items()]
-        page = path.with_suffix(".html")
+        figures = {path.with_name(f"{path.stem}_{name}.png"): chart(record) for name, chart in charts.items()}
+        drawn = [save(figure, picture) for picture, figure in figures.items() if figure is not None]
+        page = path.with_name(f"{path.stem}.html")
         write_page(record, page)
-        drawn.append(page)
-    return [picture for picture in drawn if picture is not None]
+    return [*drawn, page]
 
 
 def show(path: Path) -> None:
     """Draw a record, and print what was drawn."""
-    print(*(f"  {picture}" for picture in draw(path)), sep="\n")
+    print(*(f"  {printable(picture)}" for picture in draw(path)), sep="\n")
+
+
+def record_of(image: Path, folder: Path) -> Path:
+    """The file for a picture's record: that of an earlier time, or a name that nothing else has.
+
+    a.jpg is recorded in a.npz, and a.png after it in a.png.npz; an a.jpg from another folder in a-2.npz.
+    """
+    there = {alike(path.name): path for path in sorted(folder.glob("*.npz"))}
+    stem, name = cut(image.stem, LONGEST), cut(image.name, LONGEST)
+    for candidate in chain((stem, name), (f"{stem}-{number}" for number in count(2))):
+        path = there.get(alike(f"{candidate}.npz"))
+        if path is None or _is_of(path, image):
+            return path or folder / f"{candidate}.npz"
+    raise AssertionError("there is always a next number")
+
+
+def _is_of(record: Path, image: Path) -> bool:
+    """Is it a record, and one of this picture? (One of an earlier version says no more than the picture's name.)"""
+    try:
+        about = Explanation.load(record).about
+    except (ValueError, OSError):
+        return False  # what is not ours is not written over
+    return about["name"] == image.name and about.get("picture", picture_id(image)) == picture_id(image)
+
+
+def picture_id(image: Path) -> str:
+    """What tells pictures of one name in different folders from each other, and says nothing of the folders."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(image))).hexdigest()[:16]
 
 
 # ── one picture ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,9 +186,18 @@ def look_at(image: Image.Image, places: Sequence[tuple[float, float]], detector:
     """The record of a picture, shown to the detector as in an evaluation."""
     pixels, _, _ = Augmentation.for_evaluation(detector.config.data)(image, torch.zeros(0, 4), random.Random(0))
     batch = collate([(pixels, {})]).to(next(detector.model.parameters()).device)
-    about = {"name": arguments.image.name, "detector": words, "threshold": threshold,
-             "encoder_heads": arguments.encoder_heads}
+    about = {"name": arguments.image.name, "picture": picture_id(arguments.image), "detector": words,
+             "threshold": threshold, "encoder_heads": arguments.encoder_heads}
     return explained(detector.model, batch, image, detector.classes.names, about, places, arguments.most)
+
+
+def opened(path: Path) -> Image.Image:
+    """The picture of that file. Raises OSError or ValueError for anything that is none, without waiting for it."""
+    if not path.is_file():
+        what = ("a folder" if path.is_dir() else "a pipe or a device" if path.exists() else
+                "a link to nothing" if path.is_symlink() else "not there")
+        raise FileNotFoundError(f"got {path}, which is {what}; wanted the file of one picture to explain")
+    return read_image(path)
 
 
 def points_of(texts: Sequence[str], image: Image.Image) -> tuple[tuple[float, float], ...]:
@@ -180,6 +233,6 @@ def slots_of(detector: Detector, words: str, arguments: ExplainArguments) -> dic
     for batch in tqdm(loader, desc="slots", disable=None):
         batch = batch.to(device)
         boxes.append(detector.model(batch.normalised(), batch.pad_mask)["pred_boxes"].cpu())    # (B,Q,4)
-    name = Path(arguments.data).name
+    name = Path(arguments.data).resolve().name if arguments.data != "shapes" else "shapes"
     about = {"data": f"{arguments.split} of {name}", "detector": words, "queries": config.model.queries}
     return slot_record(torch.cat(boxes).numpy(), about)

@@ -10,7 +10,6 @@ read: scratch/analysis/lr_range.py.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -24,18 +23,21 @@ from tqdm import tqdm
 
 from commands.opening import generate_shapes, make_criterion, open_split, resolve_device
 from scratch.analysis.lr_range import draw, in_words, rate_at
+from scratch.analysis.records import believed, read_record
 from scratch.config import Config
 from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.only_one import only_one
+from scratch.printable import printable
 from scratch.ranges import Range, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.training.run import Run
-from scratch.whole_file import whole_file, write_json
+from scratch.whole_file import write_json
 
+MADE_BY = "detr_scratch.py lr-range"
 BLOWN_UP = 4.0  # times the lowest: fastai's and Lightning's finders stop there, too
 LATEST = 3  # steps whose mean is compared: a single batch may be hard
 
@@ -95,15 +97,16 @@ def lr_range(arguments: LrRangeArguments) -> None:
     if arguments.redraw:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: name the folder of a range test")
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_record(path, MADE_BY)
     else:
         refuse(arguments)
         with only_one(arguments.out):
             results = measure(arguments)
             write_json(path, results)
-    with whole_file(arguments.out / "lr_range.png") as partial:
-        draw(results, partial)
-    print(*in_words(results), arguments.out / "lr_range.png", sep="\n")
+    picture = arguments.out / "lr_range.png"
+    with believed(path, MADE_BY):
+        draw(results, picture)
+        print(*in_words(results), printable(picture), sep="\n")
 
 
 def refuse(arguments: LrRangeArguments) -> None:

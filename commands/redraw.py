@@ -18,7 +18,6 @@ GPU is needed. Pictures of which the data is a detector (sheets of predictions) 
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
@@ -28,19 +27,26 @@ from commands import explain
 from scratch.analysis import comparison, learning_curve, lr_range, sweep_charts
 from scratch.analysis.layer_charts import draw_set
 from scratch.analysis.layer_record import read_layers
+from scratch.analysis.records import believed, read_record
+from scratch.printable import printable
 from scratch.program import ends_in_a_line
 
+_OF_THAT_NAME = "what is named so"
 CHARTS = Path("hyper_parameter_tuning_charts")
 
 
 def draw_one(data: Path, draw: Callable[[Any, Path], None]) -> list[Path]:
     """The one chart of a data file has its name."""
-    draw(json.loads(data.read_text(encoding="utf-8")), data.with_suffix(".png"))
+    content = read_record(data, _OF_THAT_NAME, (dict, list))
+    with believed(data, _OF_THAT_NAME):
+        draw(content, data.with_suffix(".png"))
     return [data.with_suffix(".png")]
 
 
 def draw_sweep(data: Path) -> list[Path]:
-    return sweep_charts.draw(json.loads(data.read_text(encoding="utf-8")), data.parent)
+    content = read_record(data, "detr_scratch.py sweep")
+    with believed(data, "detr_scratch.py sweep"):
+        return sweep_charts.draw(content, data.parent)
 
 
 def draw_layers(data: Path) -> list[Path]:
@@ -57,14 +63,23 @@ KINDS: dict[str, Callable[[Path], list[Path]]] = {
 
 
 def redraw(folder: Path) -> list[Path]:
-    """Draw every chart in `folder` and below, and print its file; returns them. FileNotFoundError if there is none."""
+    """Draw every chart in `folder` and below, and print its file; returns them.
+
+    Raises FileNotFoundError if there is none, and at the end ValueError for the data that is damaged.
+    """
     drawn: list[Path] = []
+    damaged: list[str] = []
     for data in sorted(folder.rglob("*.*")):
         for pattern, draw in KINDS.items():
-            if data.match(pattern):
-                for chart in draw(data):
-                    print(chart, flush=True)
-                    drawn.append(chart)
+            if data.match(pattern) and not data.name.startswith("."):  # what a killed writer left
+                try:
+                    for chart in draw(data):
+                        print(printable(chart), flush=True)
+                        drawn.append(chart)
+                except ValueError as error:
+                    damaged.append(str(error))
+    if damaged:
+        raise ValueError("\n".join(damaged))
     if not drawn:
         raise FileNotFoundError(f"there is no data of a chart in {folder}: wanted a folder with {', '.join(KINDS)}")
     return drawn

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
+from PIL import Image
 
 from scratch.data.coco import CocoDetection
 from scratch.data.images import read_image
@@ -20,11 +21,18 @@ def shown_from(truth: Truth, results: Results, most: int = 100) -> float:
     return best_threshold(matches_of(coco_evaluation(truth, results, most=most)))["score"]
 
 
-def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], results: Results,
-               threshold: float) -> None:
+def read_images(dataset: CocoDetection, image_ids: Sequence[int]) -> list[Image.Image]:
+    """These images of `dataset`. Raises OSError or ValueError for one that cannot be read."""
+    by_id = {image["id"]: image for image in dataset.ground_truth()["images"]}
+    return [read_image(dataset.images / by_id[i]["file_name"], (by_id[i]["width"], by_id[i]["height"]))
+            for i in image_ids]
+
+
+def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], results: Results, threshold: float,
+               images: Optional[Sequence[Image.Image]] = None) -> None:
     """Draw these images of `dataset` with their objects (no crowds), and with the COCO results that score enough.
 
-    Raises OSError or ValueError for an image that cannot be read.
+    `images` are those images, if they were read already. Raises OSError or ValueError for one that cannot be read.
     """
     truth = dataset.ground_truth()
     label = {category: k for k, category in enumerate(dataset.classes.ids)}
@@ -35,8 +43,6 @@ def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], res
                 "labels": torch.tensor([label[e["category_id"]] for e in mine], dtype=torch.int64),
                 "scores": torch.tensor([e.get("score", 1.0) for e in mine], dtype=torch.float64)}
 
-    by_id = {image["id"]: image for image in truth["images"]}
-    images = [read_image(dataset.images / by_id[i]["file_name"], (by_id[i]["width"], by_id[i]["height"]))
-              for i in image_ids]
-    prediction_sheet(path, images, [of_image(truth["annotations"], i) for i in image_ids],
+    prediction_sheet(path, images or read_images(dataset, image_ids),
+                     [of_image(truth["annotations"], i) for i in image_ids],
                      [of_image(results, i) for i in image_ids], dataset.classes.names, threshold)

@@ -23,7 +23,6 @@ Read: search_space → sweep_trial (one trial) → sweep_study (who takes which)
 
 from __future__ import annotations
 
-import json
 import math
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from commands.search_space import parse_space
 from commands.sweep_study import SharedStudy, databases_said
 from commands.sweep_summary import summary, write
 from commands.sweep_trial import Outcome, TrialRun
+from scratch.analysis.records import believed, read_record
 from scratch.analysis.sweep_report import conclusions, in_words
 from scratch.config import Config
 from scratch.data.coco import find_splits
@@ -89,8 +89,9 @@ def sweep(arguments: SweepArguments) -> None:
         path = arguments.out / "sweep.json"
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: name the folder of a sweep")
-        results = json.loads(path.read_text(encoding="utf-8"))
-        write(results, arguments.out)
+        results = read_record(path, "detr_scratch.py sweep")
+        with believed(path, "detr_scratch.py sweep"):
+            write(results, arguments.out)
     else:
         with databases_said():
             results = run_all(prepared(arguments), arguments.jobs)

@@ -25,5 +25,17 @@ def printable(text: object) -> str:
 
 
 def command(*words: object) -> str:
-    """A command line to copy into a shell: `words` with quotes where a shell needs them."""
-    return shlex.join(str(word) for word in words)
+    """A command line to copy into a shell: `words` with quotes where a shell needs them.
+
+    A word that cannot be shown as it is becomes $'…' with its bytes, which bash, zsh and POSIX's sh (2024) read.
+    """
+    return " ".join(shlex.quote(word) if printable(word) == word else _in_bytes(word) for word in map(str, words))
+
+
+def _in_bytes(word: str) -> str:
+    try:
+        content = word.encode("utf-8", "surrogateescape")  # as the system has it, where it came from there
+    except UnicodeEncodeError:
+        content = word.encode("utf-8", "surrogatepass")
+    shown = [chr(byte) if 0x20 <= byte < 0x7f and chr(byte) not in "'\\" else f"\\{byte:03o}" for byte in content]
+    return f"$'{''.join(shown)}'"

@@ -218,7 +218,7 @@ def test_detections_of_images_that_are_not_there_any_more_are_refused(tmp_path: 
 def test_a_damaged_file_of_detections_is_refused(content: str, tmp_path: Path, shapes: Path) -> None:
     run = a_run(tmp_path / "a", shapes)
     (run / DETECTIONS).write_text(content)
-    with pytest.raises(ValueError, match="is not what a run writes there .*: remove it to run the detector again"):
+    with pytest.raises(ValueError, match="not what a run writes there .*: remove it to run the detector again"):
         analyze(AnalyzeArguments((run,)))
 
 

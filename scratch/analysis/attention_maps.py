@@ -26,19 +26,19 @@ import textwrap
 from typing import Any, Optional, Sequence
 
 import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, Stroke
+from PIL import Image
 
-matplotlib.use("Agg")  # a file, never a window
-import numpy as np  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.colors import to_hex  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.patches import Rectangle  # noqa: E402
-from matplotlib.patheffects import Normal, Stroke  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from scratch.analysis.attention_record import Explanation, cell_of  # noqa: E402
-from scratch.analysis.error_charts import INK, SKY  # noqa: E402
+from scratch.analysis.attention_record import Explanation, cell_of
+from scratch.analysis.error_charts import INK, SKY
+from scratch.analysis.learning_curve import LONGEST
+from scratch.analysis.names import short, shown
 
 NOTEBOOK_POINTS = tuple((column / 1066, row / 800) for row, column in ((200, 200), (280, 400), (200, 600), (440, 800)))
 _PANEL = 1.9  # inches: the side of a square picture's panel; others have its area
@@ -91,6 +91,7 @@ def step_names(about: dict[str, Any]) -> list[str]:
 def caption(number: int, detection: dict[str, Any], width: float, more: str = "") -> str:
     """Such as "3  red cell 0.91 (+1)": the surest of its labels, how many more there are; at most `width` inches."""
     (name, score), *others = detection["labels"]
+    name = shown(name)
     begin, end = f"{number}  ", f" {score:.2f}" + (f" (+{len(others)})" if others else "") + more
     room = max(4, int(_LETTERS * width) - len(begin) - len(end))
     return begin + (name if len(name) <= room else f"{name[:room - 1]}…") + end
@@ -106,7 +107,8 @@ def draw_detections(record: Explanation) -> Figure:
     """A row for each detection: averaged over the heads, then each of them, with the detection's box."""
     D, L, N, h, w = record.cross.shape
     picture = record.pixels(_SHOWN)
-    title = f"{record.about['name']}: what each detection looks at in the last of {L} decoder layers ({w}×{h} cells)"
+    title = (f"{short(record.about['name'], LONGEST)}: what each detection looks at in the last of {L} decoder layers "
+             f"({w}×{h} cells)")
     size = _size(picture)
     figure, panels = _sheet(title, D, 1 + (N if N > 1 else 0), size)
     for row, heads, boxes, (k, detection) in zip(panels, record.cross[:, -1].astype(np.float32), record.boxes,
@@ -125,7 +127,8 @@ def draw_encoder(record: Explanation) -> Optional[Figure]:
         return None
     picture, by_head = record.pixels(_SHOWN), record.about["encoder_heads"] and N > 1
     columns = 1 + N if by_head else max(2, min(4, P))
-    title = (f"{record.about['name']}: what each place looks at in the last encoder layer ({w}×{h} cells"
+    title = (f"{short(record.about['name'], LONGEST)}: what each place looks at in the last encoder layer "
+             f"({w}×{h} cells"
              + (")" if by_head else f", averaged over {N} heads)"))
     figure, panels = _sheet(title, 2 + (P if by_head else -(-P // columns)), columns, _size(picture))
     (x0, y0, _, _), (_, _, x1, y1) = panels[1, 0].get_position().bounds, panels[0, 1].get_position().extents
@@ -151,8 +154,8 @@ def draw_boxes(record: Explanation) -> Figure:
     D, steps = record.iou.shape
     picture = grey(record.pixels(1000)).astype(np.uint8)
     columns = min(4, D)
-    figure, panels = _sheet(f"{record.about['name']}: the boxes of each detection's query, layer by layer",
-                            -(-D // columns), columns, (_CLOSE, _CLOSE), foot=1.0)
+    figure, panels = _sheet(f"{short(record.about['name'], LONGEST)}: the boxes of each detection's query, layer by "
+                            "layer", -(-D // columns), columns, (_CLOSE, _CLOSE), foot=1.0)
     colours, names = step_colours(steps), step_names(record.about)
     for k, axes in enumerate(panels.flat[:D]):
         detection = record.about["detections"][k]

@@ -27,6 +27,8 @@ from PIL import Image
 
 from scratch.analysis.attention_maps import EVEN, heat_colours, step_colours, step_names
 from scratch.analysis.attention_record import Explanation, as_bytes
+from scratch.analysis.names import shown
+from scratch.whole_file import write_text
 
 _TEMPLATE = Path(__file__).with_name("attention_page.html")
 
@@ -34,10 +36,10 @@ _TEMPLATE = Path(__file__).with_name("attention_page.html")
 def write_page(record: Explanation, path: Path) -> None:
     """Write the page that shows `record`; it needs no other file."""
     # Names of classes and files come from people: as \u003c no "<" of theirs can end the script element.
-    parts = {"TITLE": html.escape(record.about["name"]),
+    parts = {"TITLE": html.escape(shown(record.about["name"])),
              "RECORD": json.dumps(page_content(record), separators=(",", ":")).replace("<", "\\u003c")}
     template = _TEMPLATE.read_text(encoding="utf-8")
-    path.write_text(re.sub("@(TITLE|RECORD)@", lambda found: parts[found[1]], template), encoding="utf-8")
+    write_text(path, re.sub("@(TITLE|RECORD)@", lambda found: parts[found[1]], template))
 
 
 def page_content(record: Explanation) -> dict[str, Any]:
@@ -51,11 +53,12 @@ def page_content(record: Explanation) -> dict[str, Any]:
     D, L, N, h, w = record.cross.shape
     by_head = record.cross.astype(np.float32)
     maps = np.concatenate((by_head.mean(axis=2, keepdims=True), by_head), axis=2)   # (D,L,N+1,h,w)
-    detections = [{**detection, "boxes": np.round(boxes, 4).tolist(), "iou": np.round(iou, 3).tolist()}
+    detections = [{**detection, "labels": [(shown(name), score) for name, score in detection["labels"]],
+                   "boxes": np.round(boxes, 4).tolist(), "iou": np.round(iou, 3).tolist()}
                   for detection, boxes, iou in zip(about["detections"],
                                                    record.boxes.astype(float), record.iou.astype(float))]
-    return {**about, "detections": detections, "decoder_layers": L, "heads": N,
-            "picture": _data_url("jpeg", record.picture.tobytes()),
+    return {**about, "name": shown(about["name"]), "detector": shown(about["detector"]), "detections": detections,
+            "decoder_layers": L, "heads": N, "picture": _data_url("jpeg", record.picture.tobytes()),
             "even": EVEN, "heat": base64.b64encode(heat_colours().tobytes()).decode(),
             "steps": step_names(about), "step_colours": step_colours(len(about["layers"])),
             "cross": atlas(*as_bytes(maps.reshape(-1, h, w))),

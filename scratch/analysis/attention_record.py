@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import struct
+import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from scratch.analysis.records import SURPRISES
+from scratch.whole_file import whole_file
+
+MOST_BYTES = 2**30  # of a record that is read: a hundred times what the largest pictures and models give
 MOST_CELLS = 1024
 
 
@@ -67,21 +73,50 @@ class Explanation:
         """Write the file whole or not at all."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["about"] = np.array(json.dumps(self.about))
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:  # given a name, numpy would add an ending of its own
+        with whole_file(path) as partial, open(partial, "wb") as file:  # numpy would add an ending to a name
             np.savez_compressed(file, **content)
-        os.replace(temporary, path)
 
     @staticmethod
     def load(path: Path) -> "Explanation":
         """The inverse of `save`. Raises ValueError for a file that is not such a record."""
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}: name the record of a picture that explain wrote")
         try:
+            with zipfile.ZipFile(path) as file:
+                size = sum(member.file_size for member in file.infolist())
+            if size > MOST_BYTES:
+                raise ValueError(f"it unpacks to {size:,} bytes, wanted {MOST_BYTES:,} at most")
             with np.load(path, allow_pickle=False) as file:
                 content = {field.name: file[field.name] for field in fields(Explanation)}
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not a record that explain wrote ({error}): run explain on the picture "
+            record = Explanation(**content | {"about": json.loads(str(content["about"]))})
+            record._refuse_another_content()
+        except (*SURPRISES, EOFError, OSError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error,
+                Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(f"{path} is not a record that explain wrote, or a damaged one "
+                             f"({type(error).__name__}: {error}): remove it and run explain on the picture "
                              "again") from error
-        return Explanation(**content | {"about": json.loads(str(content["about"]))})
+        return record
+
+    def _refuse_another_content(self) -> None:
+        """Raise one of SURPRISES where the parts do not fit together."""
+        about, (D, L, N, _, _) = self.about, self.cross.shape
+        steps, (P, *_) = len(about["layers"]), self.places.shape
+        E, S = self.peaks.shape
+        wanted = {"boxes": (D, steps, 4), "iou": (D, steps), "points": (P, 2), "cells": (E, S, *self.cells.shape[2:])}
+        wrong = [f"{name} is {getattr(self, name).shape}, not {shape}" for name, shape in wanted.items()
+                 if getattr(self, name).shape != shape or not np.issubdtype(getattr(self, name).dtype, np.number)]
+        if wrong or self.cells.ndim != 4 or D < 1 or L < 1 or N < 1 or len(about["detections"]) != D:
+            raise ValueError("; ".join(wrong) or f"{len(about['detections'])} detections of {D}")
+        for detection in about["detections"]:
+            for name, score in detection["labels"][:1] + detection["labels"]:  # there is one at least
+                float(score), str(name)
+            int(detection["query"])
+        str(about["name"]), str(about["detector"]), int(about["found"]), bool(about["encoder_heads"])
+        if not min(about["size"]) > 0 or len(about["size"]) != 2 or (0 in about["layers"] and not about["start"]):
+            raise ValueError(f"a size of {about['size']} and the layers {about['layers']}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            self.pixels(8)
 
 
 def jpeg(image: Image.Image, longest: int = 1000) -> np.ndarray:

@@ -17,7 +17,7 @@ Read: report (the page) → draw (the chart)
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
@@ -25,16 +25,21 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from scratch.analysis.figures import save
 from scratch.analysis.learning_curve import COLOURS
+from scratch.analysis.names import literal, short
+from scratch.analysis.records import believed, read_record
 from scratch.analysis.run_summary import number
+from scratch.printable import printable
 from scratch.program import ends_in_a_line
-from scratch.whole_file import write_json
+from scratch.whole_file import write_json, write_text
 
 LABELS = {"ours": "ours", "torch_nn": "torch.nn", "fine_tuned": "fine-tuned"}
 MEANING = {"ours": "this project's layers, from nothing",
            "torch_nn": "the same network from the same weights, over the same batches; layers, losses and AdamW are "
                        "PyTorch's",
            "fine_tuned": "this project's layers, from trained weights"}
+MADE_BY = "detr_scratch.py compare"
 BOUND = 1e-9  # the largest relative difference of the losses in float64
 LEAST = 1e-17  # of a difference in the chart: 0 has no place on a scale of powers
 # The second line is drawn dashed over the first one: where they are the same, both can still be seen.
@@ -45,7 +50,7 @@ STYLES = {"ours": {"color": COLOURS[0], "linewidth": 2.4}, "fine_tuned": {"color
 def write(results: dict[str, Any], folder: Path) -> None:
     """comparison.json, and what is made of it: comparison.md and comparison.png."""
     write_json(folder / "comparison.json", results)
-    (folder / "comparison.md").write_text(report(results), encoding="utf-8")
+    write_text(folder / "comparison.md", report(results))
     draw(results, folder / "comparison.png")
 
 
@@ -53,16 +58,16 @@ def report(results: dict[str, Any]) -> str:
     """The Markdown of comparison.md: the table, whether the first two agree, and what each way is."""
     split, runs = results["split"], {run["approach"]: run for run in results["approaches"]}
     lines = ["# Three ways to a detector", "",
-             f"Preset {results['preset']} on {results['data']}, {results['budget']} for each, seed {results['seed']}. "
-             f"AP and loss: the {split} split, at the last evaluation; –: not measured. Seconds for a step are the "
-             "median, without waiting for images. Peak memory is that of a process of its own"
-             f"{'' if results['on_gpu'] else ', less what it had before the model was built'}.", "",
+             f"Preset {literal(results['preset'])} on {literal(results['data'])}, {results['budget']} for each, seed "
+             f"{results['seed']}. AP and loss: the {literal(split)} split, at the last evaluation; –: not measured. "
+             "Seconds for a step are the median, without waiting for images. Peak memory is that of a process of its "
+             f"own{'' if results['on_gpu'] else ', less what it had before the model was built'}.", "",
              *table(list(runs.values())), ""]
     if results["missing"]:
         lines += [*results["missing"], ""]
     lines += [*agreement_in_words(results["agreement"]), ""]
     lines += [f"* **{LABELS[name]}**: {MEANING[name]}"
-              + (f" ({runs[name]['weights']})" if name in runs and runs[name]["weights"] else "")
+              + (f" ({literal(runs[name]['weights'])})" if name in runs and runs[name]["weights"] else "")
               for name in LABELS if name in runs]
     return "\n".join([*lines, "", "![loss, AP, and how far ours and torch.nn are apart](comparison.png)", ""])
 
@@ -74,7 +79,7 @@ def table(runs: Sequence[dict[str, Any]]) -> list[str]:
     rows = [[LABELS[run["approach"]], *(number(run[name]) for name in ("AP", "AP50", "AP75", "loss")),
              number(run["steps"], ",.0f"), number(run["minutes"], ".1f"), number(run["seconds_per_step"]),
              number(run["peak_memory_gib"], ".2f"), number(run["parameters"], ",.0f"), number(run["trained"], ",.0f"),
-             run["machine"]] for run in runs]
+             literal(run["machine"])] for run in runs]
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
@@ -115,7 +120,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
                    alpha=alpha, **style)
     loss.set(title="Loss", xlabel="steps", ylabel="weighted sum over all decoder layers", xlim=(0, None),
              ylim=(0, None))
-    precision.set(title=f"Average precision on {results['split']}", xlabel="minutes", ylabel="AP50 and AP",
+    precision.set(title=f"Average precision on {short(results['split'])}", xlabel="minutes", ylabel="AP50 and AP",
                   xlim=(0, None), ylim=(0, _top(runs)))
     _marks(loss, {"training": {"linestyle": "-"}, "evaluation": {"linestyle": "none", "marker": "D"}})
     _marks(precision, {"AP50": {"marker": "o"}, "AP": {"marker": "s", "alpha": 0.55}})
@@ -127,8 +132,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     handles = [Line2D([], [], label=LABELS[run["approach"]], **STYLES[run["approach"]]) for run in runs]
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    save(figure, path)
 
 
 def _draw_agreement(axes: Axes, agreement: dict[str, Any]) -> None:
@@ -169,8 +173,13 @@ def main() -> None:
     path = arguments.folder / "comparison.json"
     if not path.exists():
         parser.error(f"{path} does not exist: name the folder of a comparison")
-    write(json.loads(path.read_text(encoding="utf-8")), arguments.folder)
-    print(arguments.folder / "comparison.md")
+    try:
+        results = read_record(path, MADE_BY)
+        with believed(path, MADE_BY):
+            write(results, arguments.folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {printable(error)}")
+    print(printable(arguments.folder / "comparison.md"))
 
 
 if __name__ == "__main__":

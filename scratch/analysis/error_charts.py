@@ -20,29 +20,22 @@ import math
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-matplotlib.use("Agg")  # a file, never a window
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-
-from scratch.analysis.findings import KINDS  # noqa: E402
-from scratch.analysis.learning_curve import COLOURS  # noqa: E402
-from scratch.analysis.run_summary import number  # noqa: E402
+from scratch.analysis import figures
+from scratch.analysis.findings import KINDS
+from scratch.analysis.learning_curve import COLOURS, LONGEST
+from scratch.analysis.names import short
+from scratch.analysis.run_summary import number
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY = COLOURS
 GREY, INK = "#8A8A8A", "#444444"
 KIND_COLOURS = dict(zip(KINDS, (BLUE, ORANGE, PINK, SKY, RED, GREY)))
 MOST_CLASSES = 20  # shown here, and in the report's table; all are counted
-_LONGEST = 22  # letters of a class's name
-
-
-def short(name: str) -> str:
-    """A name that fits beside an axis."""
-    return name if len(name) <= _LONGEST else f"{name[:_LONGEST - 1]}…"
 
 
 def shown_classes(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -258,8 +251,9 @@ def draw_compared(runs: list[dict[str, Any]]) -> Optional[Figure]:
     width = 0.84 / len(known)
     for k, run in enumerate(known):
         places = [i + (k - (len(known) - 1) / 2) * width for i in range(len(kinds))]
-        axes.bar(places, [run["errors"]["cost"][kind] for kind in kinds], width=width, label=run["name"],
-                 color=COLOURS[k % len(COLOURS)], hatch=("", "//", "..")[k // len(COLOURS) % 3], edgecolor="white")
+        axes.bar(places, [run["errors"]["cost"][kind] for kind in kinds], width=width,
+                 label=short(run["name"], LONGEST), color=COLOURS[k % len(COLOURS)],
+                 hatch=("", "//", "..")[k // len(COLOURS) % 3], edgecolor="white")
     axes.set(title="What mending one kind of mistake would gain", ylabel="ΔAP50", xticks=range(len(kinds)),
              xticklabels=kinds)
     axes.axvline(len(KINDS) - 0.5, color=GREY, linewidth=1)
@@ -274,9 +268,7 @@ CHARTS: dict[str, Callable[[dict[str, Any]], Optional[Figure]]] = {
 
 
 def save(figure: Optional[Figure], path: Path) -> Optional[Path]:
-    """Write the PNG and forget the figure; None stays None."""
+    """Write the PNG whole or not at all, and forget the figure; None stays None."""
     if figure is None:
         return None
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
-    return path
+    return figures.save(figure, path)

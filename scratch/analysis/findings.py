@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from scratch.analysis.names import literal
 from scratch.analysis.run_summary import number
 from scratch.analysis.sweep_report import NOISE
 
@@ -49,9 +50,10 @@ def findings(run: dict[str, Any]) -> list[str]:
 def _headline(run: dict[str, Any]) -> str:
     figures = run["figures"]
     if figures["AP"] is None:
-        return f"There is no object in the {run['images']:,} images of the {run['split']} split, so there is no AP."
+        return (f"There is no object in the {run['images']:,} images of the {literal(run['split'])} split, so there "
+                "is no AP.")
     return (f"AP {number(figures['AP'])}, AP50 {number(figures['AP50'])}, AP75 {number(figures['AP75'])} on the "
-            f"{run['split']} split: {run['images']:,} images with {run['objects']:,} objects of "
+            f"{literal(run['split'])} split: {run['images']:,} images with {run['objects']:,} objects of "
             f"{len(run['checkpoint']['classes'])} classes.")
 
 
@@ -99,8 +101,8 @@ def _worst_class(run: dict[str, Any]) -> Optional[str]:
     cost = {kind: worst["cost"].get(kind, 0.0) for kind in KINDS}
     kind = max(cost, key=lambda name: cost[name])
     why = f"; most of it is {kind}, {KINDS[kind][0]} ({cost[kind]:.3f})" if cost[kind] >= LEAST_COST else ""
-    return (f"**The worst class is {worst['name']}**: AP50 {worst['AP50']:.3f}, where the mean of the classes with at "
-            f"least {LEAST_OBJECTS} objects is {mean:.3f}{why}.")
+    return (f"**The worst class is {literal(worst['name'])}**: AP50 {worst['AP50']:.3f}, where the mean of the "
+            f"classes with at least {LEAST_OBJECTS} objects is {mean:.3f}{why}.")
 
 
 def _size(run: dict[str, Any]) -> Optional[str]:
@@ -133,8 +135,8 @@ def _confused(run: dict[str, Any]) -> Optional[str]:
     objects = sum(matrix[i])
     if count < LEAST_CONFUSED[0] or count < LEAST_CONFUSED[1] * objects:
         return None
-    return (f"The most frequent confusion: of {objects:,} objects of the class {names[i]}, {count:,} were taken for "
-            f"{names[j]} (at scores of {run['threshold']['score']:.2f} and more).")
+    return (f"The most frequent confusion: of {objects:,} objects of the class {literal(names[i])}, {count:,} were "
+            f"taken for {literal(names[j])} (at scores of {run['threshold']['score']:.2f} and more).")
 
 
 def _queries(run: dict[str, Any]) -> Optional[str]:
@@ -174,7 +176,7 @@ def _warned(run: dict[str, Any]) -> Optional[str]:
     warned = (run["log"] or {}).get("warned")
     if not warned:
         return None
-    said = [f"{what} ({f'{len(steps):,} times, first ' if len(steps) > 1 else ''}at step {steps[0]:,})"
+    said = [f"{literal(what)} ({f'{len(steps):,} times, first ' if len(steps) > 1 else ''}at step {steps[0]:,})"
             for what, steps in warned.items()]
     return f"**Warnings during the run**: {', '.join(said)}. `log.jsonl` says what each means and what to try."
 
@@ -191,7 +193,7 @@ def compared(runs: list[dict[str, Any]]) -> list[str]:
     first, second = known[:2]
     gain = first["figures"]["AP"] - second["figures"]["AP"]
     if gain < NOISE:
-        return [f"{first['name']} and {second['name']} are as good as each other: their APs, "
+        return [f"{literal(first['name'])} and {literal(second['name'])} are as good as each other: their APs, "
                 f"{first['figures']['AP']:.3f} and {second['figures']['AP']:.3f}, differ by no more than two seeds do."]
     kinds = {kind: second["errors"]["cost"].get(kind, 0.0) - first["errors"]["cost"].get(kind, 0.0) for kind in KINDS}
     kind = max(kinds, key=lambda name: kinds[name])
@@ -199,5 +201,5 @@ def compared(runs: list[dict[str, Any]]) -> list[str]:
         kinds[kind] = 0.0
     where = (f" It loses less to {kind}, {KINDS[kind][0]}: {first['errors']['cost'][kind]:.3f} instead of "
              f"{second['errors']['cost'][kind]:.3f} of AP50." if kinds[kind] >= LEAST_COST else "")
-    return [f"**{first['name']} is the best**, with an AP of {first['figures']['AP']:.3f}; {second['name']} follows "
-            f"with {second['figures']['AP']:.3f}.{where}"]
+    return [f"**{literal(first['name'])} is the best**, with an AP of {first['figures']['AP']:.3f}; "
+            f"{literal(second['name'])} follows with {second['figures']['AP']:.3f}.{where}"]

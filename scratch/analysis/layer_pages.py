@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter, MaxNLocator
-from PIL import Image
 
+from scratch.analysis import figures
 from scratch.analysis.layer_groups import page_of
 from scratch.analysis.layer_watch import KINDS
 from scratch.analysis.learning_curve import COLOURS
@@ -87,14 +87,7 @@ def words(name: str, without: str = "") -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Into a PNG of at most 256 colours: a third of the bytes, and a set has thirty charts."""
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
-    to_palette(path)
-
-
-def to_palette(path: Path) -> None:
-    with Image.open(path) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    figures.save(figure, path, palette=True)
 
 
 def draw_page(content: dict[str, Any], page: str, path: Path) -> None:

@@ -28,6 +28,10 @@ from typing import Any
 
 from scratch.analysis.layer_groups import Unit
 from scratch.analysis.layer_watch import FIGURES
+from scratch.analysis.records import read_record
+from scratch.whole_file import write_text
+
+MADE_BY = "detr_scratch.py charts"
 
 
 class LayerRecord:
@@ -73,11 +77,10 @@ class LayerRecord:
             content["learning_rates"].setdefault(name, []).append(value)
 
     def save(self, folder: Path) -> Path:
-        """Write the content into the folder, which is made if need be; returns the file."""
+        """Write the content, whole or not at all, into the folder, which is made if need be; returns the file."""
         path = data_file(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_short(self.content), allow_nan=False, separators=(",", ":")) + "\n",
-                        encoding="utf-8")
+        write_text(path, json.dumps(_short(self.content), allow_nan=False, separators=(",", ":")) + "\n")
         return path
 
 
@@ -97,8 +100,8 @@ def read_layers(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: name the folder of a set of layer charts with --out, or leave "
                                 "--redraw out to make one")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not {"units", "figures", "histograms"} <= set(content):
+    content = read_record(path, MADE_BY)
+    if not {"units", "figures", "histograms"} <= set(content):
         raise ValueError(f"{path} holds no layer charts: wanted a file that detr_scratch.py charts wrote")
     return content
 

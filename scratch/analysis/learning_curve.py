@@ -14,17 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from bisect import bisect_left
 from pathlib import Path
 from statistics import median
 from typing import Any, Iterable, Literal, Optional, Sequence
 
-import matplotlib
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-matplotlib.use("Agg")  # a file, never a window
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
+from scratch.analysis.figures import save
+from scratch.analysis.names import numbered, short
+from scratch.analysis.records import believed, read_record
+from scratch.analysis.run_log import NAME, number, numbers, read_log, texts
+from scratch.printable import printable
+from scratch.whole_file import write_text
 
 from scratch.program import ends_in_a_line
 
@@ -33,40 +38,42 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 WARNING = {"color": "red", "marker": "x", "markersize": 8, "markeredgewidth": 2, "linestyle": "none"}
 SIGNS = ("box_spread", "box_response", "matching_instability", "matched_queries", "matched_agreement")
 _LEAST_SHOWN = 1e-3  # of the boxes' signs: less says no more, and 0 has no place on a scale of powers
+LONGEST = 40  # letters of a run's name in a legend
 _POINTS = 200  # of a training curve: steps are put together in as many groups, so that a long run stays readable
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
     """The curves of one run, as plain lists; None for what the run did not record.
 
-    Raises FileNotFoundError if there is no log, ValueError if no step was logged.
+    "left_out" says in words what of the log could not be read, where there is such. Raises FileNotFoundError if there
+    is no log, ValueError if no step was logged.
     """
-    log = Path(run_dir) / "log.jsonl"
-    if not log.exists():
-        raise FileNotFoundError(f"{log} does not exist: name the folder of a training run")
-    whole_lines = log.read_text(encoding="utf-8").split("\n")[:-1]  # a run may be writing the next one
-    records = [json.loads(line) for line in whole_lines]
+    records, left_out = read_log(run_dir)
     steps = [r for r in records if r["kind"] == "step"]
     evaluations = [r for r in records if r["kind"] == "evaluation"]
-    alerts = [r for r in records if r["kind"] == "warning"]
+    alerts = [r for r in records if r["kind"] == "warning" and number(r.get("minutes")) is not None]
     if not steps:
-        raise ValueError(f"{log} holds no training step yet: wait until the run has begun")
+        raise ValueError(f"{Path(run_dir) / NAME} holds no training step yet: wait until the run has begun"
+                         + (f" ({left_out})" if left_out else ""))
     size = _group_size(len(steps))
     groups = [steps[i:i + size] for i in range(0, len(steps), size)]
     return {
-        "name": Path(run_dir).name,
+        "name": Path(run_dir).resolve().name,
         "steps": steps[-1]["step"],
-        "clip_max_norm": next((r["clip_max_norm"] for r in reversed(evaluations) if "clip_max_norm" in r), None),
+        "clip_max_norm": number(next((r["clip_max_norm"] for r in reversed(evaluations) if "clip_max_norm" in r),
+                                     None)),
         "train": {"minutes": [g[-1]["minutes"] for g in groups], "step": [g[-1]["step"] for g in groups],
-                  "loss": [sum(r.get("loss_queries", r["loss"]) for r in g) / len(g) for g in groups],
+                  "loss": [_mean(r.get("loss_queries", r.get("loss")) for r in g) for g in groups],
                   # The median: one spike of a thousand would hide what the other steps do.
                   "grad_norm": [_median(r.get("grad_norm") for r in g) for g in groups]},
         "evaluation": {"minutes": [r["minutes"] for r in evaluations], "step": [r["step"] for r in evaluations],
-                       "loss": [r["losses"]["loss"] for r in evaluations],
-                       **{name: [r[name] for r in evaluations] for name in ("AP", "AP50", "AP75")},
-                       **{name: [r.get("health", {}).get(name) for r in evaluations] for name in SIGNS},
-                       "warnings": [r.get("warnings", []) for r in evaluations]},
-        "alerts": {name: [r[name] for r in alerts] for name in ("minutes", "step", "guard")},
+                       "loss": [number(numbers(r, "losses").get("loss")) for r in evaluations],
+                       **{name: [number(r.get(name)) for r in evaluations] for name in ("AP", "AP50", "AP75")},
+                       **{name: [_sign(numbers(r, "health").get(name)) for r in evaluations] for name in SIGNS},
+                       "warnings": [texts(r, "warnings") for r in evaluations]},
+        "alerts": {"minutes": [r["minutes"] for r in alerts], "step": [r["step"] for r in alerts],
+                   "guard": [str(r.get("guard")) for r in alerts]},
+        **({"left_out": left_out} if left_out else {}),
     }
 
 
@@ -74,10 +81,20 @@ def _group_size(steps: int) -> int:
     return max(1, -(-steps // _POINTS))
 
 
-def _median(values: Any) -> Optional[float]:
+def _median(values: Iterable[Any]) -> Optional[float]:
     """Of the values that are there: a step that fp16's loss scaler skips has no gradient norm."""
-    there = [value for value in values if value is not None]
+    there = [value for value in values if number(value) is not None]
     return median(there) if there else None
+
+
+def _mean(values: Iterable[Any]) -> Optional[float]:
+    there = [value for value in values if number(value) is not None]
+    return sum(there) / len(there) if there else None
+
+
+def _sign(value: Any) -> Any:
+    """A sign of health as it was written: a number, or one for each layer; None for anything else."""
+    return [number(item) for item in value] if isinstance(value, list) else number(value)
 
 
 def draw(curves: list[dict[str, Any]], path: Path, x: Optional[Literal["minutes", "steps"]] = None) -> None:
@@ -91,7 +108,7 @@ def draw(curves: list[dict[str, Any]], path: Path, x: Optional[Literal["minutes"
         _draw_run(panels.flat, run, colour, _places(run, x))
         for axes in without:
             if len(axes.lines) == lines[axes]:
-                without[axes].append(run["name"])
+                without[axes].append(short(run["name"]))
 
     precision.set(title="Average precision of each evaluation", ylim=(0, 1))
     loss.set(title="Weighted loss of the queries in all decoder layers", ylim=(0, None))
@@ -124,11 +141,10 @@ def draw(curves: list[dict[str, Any]], path: Path, x: Optional[Literal["minutes"
         for axes, place in zip((precision, loss), figure.add_gridspec(1, 2)):
             axes.set_subplotspec(place)
         figure.set_size_inches(14, 5)
-    handles = [Line2D([], [], color=colour, linewidth=3, label=run["name"])
+    handles = [Line2D([], [], color=colour, linewidth=3, label=short(run["name"], LONGEST))
                for colour, run in zip(COLOURS * len(curves), curves)]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(curves), len(COLOURS)), frameon=False)
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    save(figure, path)
 
 
 def _draw_run(panels: Iterable[Axes], run: dict[str, Any], colour: str, places: tuple[list, list]) -> None:
@@ -148,6 +164,7 @@ def _draw_run(panels: Iterable[Axes], run: dict[str, Any], colour: str, places: 
     if alerts["guard"]:
         at = alerts["minutes" if at_step is trained["minutes"] else "step"]
         heights = [trained["loss"][min(bisect_left(at_step, place), len(at_step) - 1)] for place in at]
+        heights = [math.nan if height is None else height for height in heights]
         loss.plot(at, heights, **WARNING, label="a warning: " + ", ".join(dict.fromkeys(alerts["guard"])), zorder=3)
     _line(gradient, at_step, trained.get("grad_norm"), color=colour)
     if run.get("clip_max_norm"):
@@ -157,7 +174,7 @@ def _draw_run(panels: Iterable[Axes], run: dict[str, Any], colour: str, places: 
         _line(boxes, at_evaluation, values, **style)
     _line(matching, at_evaluation, judged.get("matching_instability"), **solid)
     for name, style in (("matched_queries", solid), ("matched_agreement", dashed)):
-        last = next((values for values in reversed(judged.get(name, ())) if values), ())
+        last = next((values for values in reversed(judged.get(name, ())) if isinstance(values, list) and values), ())
         _line(layers, range(1, len(last) + 1), last, **style)
 
 
@@ -195,15 +212,34 @@ def main() -> None:
     arguments = parser.parse_args()
     if bool(arguments.runs) == bool(arguments.data):
         parser.error("name either runs or --data")
+    try:
+        draw_curves(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {printable(error)}")
+
+
+def draw_curves(arguments: argparse.Namespace) -> None:
+    picture = arguments.out / "learning_curve.png"
     if arguments.data:
-        curves = json.loads(arguments.data.read_text(encoding="utf-8"))
+        redraw(arguments.data, picture, arguments.x)
     else:
         curves = [read_run(run) | ({"x": arguments.x} if arguments.x else {}) for run in arguments.runs]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.runs:
-        (arguments.out / "learning_curve.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")
-    draw(curves, arguments.out / "learning_curve.png", arguments.x)
-    print(arguments.out / "learning_curve.png")
+        for run, name in zip(curves, numbered([run["name"] for run in curves])):
+            run["name"] = name
+            if "left_out" in run:
+                print(f"note: {printable(run['left_out'])}")
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_text(arguments.out / "learning_curve.json", json.dumps(curves) + "\n")
+        draw(curves, picture, arguments.x)
+    print(printable(picture))
+
+
+def redraw(data: Path, picture: Path, x: Optional[Literal["minutes", "steps"]] = None) -> None:
+    """Draw the picture from a learning_curve.json. Raises ValueError for a file that is no such."""
+    curves = read_record(data, "python -m scratch.analysis.learning_curve", list)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with believed(data, "python -m scratch.analysis.learning_curve"):
+        draw(curves, picture, x)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
-import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")  # a file, never a window
-import numpy as np  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from scratch.analysis.learning_curve import COLOURS  # noqa: E402
+from scratch.analysis.figures import save
+from scratch.analysis.learning_curve import COLOURS, LONGEST
+from scratch.analysis.names import short
 
 SPREAD = 0.03  # standard deviation of the bell, as a share of the planned steps
 CLEAR = 2.0  # a fall is one if it is so many times the losses' scatter about the smoothed curve (the median of it),
@@ -80,9 +79,7 @@ def _name(results: dict[str, Any]) -> str:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """The losses against the rates, with what is suggested."""
-    figure = chart(results)
-    figure.savefig(path, dpi=110, facecolor="white")
-    plt.close(figure)
+    save(chart(results), path)
 
 
 def chart(results: dict[str, Any]) -> Figure:
@@ -104,7 +101,8 @@ def chart(results: dict[str, Any]) -> Figure:
     axes.set(xscale="log", xlim=(results["from"], results["to"]),
              ylim=(lowest - 0.6 * fall - 1e-6, lowest + 3 * fall + 1e-6),
              xlabel=f"learning rate ({_name(results)}{beside})", ylabel="weighted loss of the batch",
-             title=f"Learning-rate range test: {results['preset']} on {results['data']}")
+             title=f"Learning-rate range test: {short(results['preset'])} on "
+                   f"{short(results['data'], LONGEST)}")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     return figure

@@ -18,28 +18,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 from scratch.analysis.document import Document
 from scratch.analysis.error_charts import CHARTS, draw_compared, save, shown_classes
 from scratch.analysis.findings import KINDS, compared, findings
 from scratch.analysis.learning_curve import draw
+from scratch.analysis.names import code, folders, literal
+from scratch.analysis.records import believed, read_record
 from scratch.analysis.run_summary import FIGURES, comparison, number
+from scratch.printable import printable
 from scratch.program import ends_in_a_line
+from scratch.whole_file import write_text
 
 DATA, SHEET = "analysis.json", "worst_images.png"
+MADE_BY = "detr_scratch.py analyze"
+_FILES = (DATA, "report.md", "report.html", "learning_curve.png", "errors_compared.png")
+
+
+def picture_folders(names: Sequence[str]) -> list[str]:
+    """The folder of each run's pictures, below the report's: its name, as far as it can be that of a folder."""
+    return folders(names, _FILES)
 
 
 def write_report(analysis: dict[str, Any], folder: Path) -> list[str]:
     """Draw all charts of `analysis` ("runs" and "curves") into the folder, write the report; returns its sentences."""
     runs = analysis["runs"]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DATA).write_text(json.dumps(analysis, allow_nan=False) + "\n", encoding="utf-8")
-    document = Document(f"Analysis of {', '.join(run['name'] for run in runs)}", folder)
+    write_text(folder / DATA, json.dumps(analysis, allow_nan=False) + "\n")
+    document = Document(f"Analysis of {', '.join(literal(run['name']) for run in runs)}", folder)
     sentences = compared(runs)
     for run in runs:
-        prefix = f"{run['name']}: " if len(runs) > 1 else ""
+        prefix = f"{literal(run['name'])}: " if len(runs) > 1 else ""
         sentences += [prefix + sentence for sentence in findings(run)]
     document.heading("In short")
     document.bullets(sentences)
@@ -52,23 +64,22 @@ def write_report(analysis: dict[str, Any], folder: Path) -> list[str]:
         draw(analysis["curves"], folder / "learning_curve.png")
         document.heading("Learning curve" + ("s" if len(analysis["curves"]) > 1 else ""))
         document.picture("learning_curve.png", "learning curves")
-    for run in runs:
-        _run(document, run)
+    for run, pictures in zip(runs, picture_folders([run["name"] for run in runs])):
+        _run(document, run, pictures)
     document.write()
     return sentences
 
 
-def _run(document: Document, run: dict[str, Any]) -> None:
-    """All sections of one run; its pictures lie in a folder of its name."""
-    pictures = document.folder / run["name"]
-    pictures.mkdir(exist_ok=True)
-    drawn = {name: save(chart(run), pictures / f"{name}.png") for name, chart in CHARTS.items()}
+def _run(document: Document, run: dict[str, Any], pictures: str) -> None:
+    """All sections of one run; its pictures lie in the folder `pictures`."""
+    (document.folder / pictures).mkdir(exist_ok=True)
+    drawn = {name: save(chart(run), document.folder / pictures / f"{name}.png") for name, chart in CHARTS.items()}
 
     def picture(name: str, description: str) -> None:
         if drawn[name]:
-            document.picture(f"{run['name']}/{name}.png", description)
+            document.picture(f"{pictures}/{name}.png", description)
 
-    document.heading(run["name"])
+    document.heading(literal(run["name"]))
     _checkpoint(document, run)
     document.heading("Where the parameters and the work are", 3)
     _parts(document, run)
@@ -89,30 +100,33 @@ def _run(document: Document, run: dict[str, Any]) -> None:
     _sizes(document, run)
     picture("sizes", "AP by size and by number of objects")
     document.heading("The worst images", 3)
-    _worst(document, run)
+    _worst(document, run, f"{pictures}/{SHEET}")
 
 
 def _checkpoint(document: Document, run: dict[str, Any]) -> None:
     checkpoint, log = run["checkpoint"], run["log"]
     classes = checkpoint["classes"]
-    listed = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
-    changed = ", ".join(f"`{name}` {here} (not {there})" for name, there, here in checkpoint["changed"] or ())
+    listed = ", ".join(map(literal, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    changed = ", ".join(f"{code(name)} {literal(here)} (not {literal(there)})"
+                        for name, there, here in checkpoint["changed"] or ())
     differs = f"with {changed}" if changed else "unchanged"
     if checkpoint["changed"] is None:
         differs = "which this version does not know"
-    facts = [["checkpoint", f"`{checkpoint['file']}`, {checkpoint['bytes'] / 1e6:,.1f} MB"],
-             ["preset", f"{checkpoint['preset']}, {differs}"],
+    facts = [["checkpoint", f"{code(checkpoint['file'])}, {checkpoint['bytes'] / 1e6:,.1f} MB"],
+             ["preset", f"{literal(checkpoint['preset'])}, {differs}"],
              ["after", "a training that it does not tell of"
               if None in (checkpoint["step"], checkpoint["epoch"], checkpoint["minutes"]) else
               f"{checkpoint['step']:,} steps, {checkpoint['epoch']:,} epochs, {checkpoint['minutes']:.1f} minutes"],
              ["parameters", f"{sum(part['parameters'] for part in run['parts']):,}"],
              ["classes", f"{len(classes)}: {listed}"],
-             ["judged on", f"the {run['split']} split of {run['data']}: {run['images']:,} images, "
+             ["judged on", f"the {literal(run['split'])} split of {literal(run['data'])}: {run['images']:,} images, "
               f"{run['objects']:,} objects" + (f", {run['crowds']:,} crowds" if run["crowds"] else "")],
              ["detections", run["source"]]]
+    if (log or {}).get("left_out"):
+        facts.append(["the log", literal(log["left_out"])])
     document.bullets([f"**{name}**: {text}" for name, text in facts])
     figures = run["figures"]
-    rows = [[f"here, on {run['split']}", *(number(figures[name]) for name in FIGURES),
+    rows = [[f"here, on {literal(run['split'])}", *(number(figures[name]) for name in FIGURES),
              number(checkpoint["step"], ",.0f"), number(checkpoint["minutes"], ".1f")]]
     for name in ("best", "last"):
         if log and log[name]:
@@ -152,7 +166,7 @@ def _errors(document: Document, run: dict[str, Any]) -> None:
 
 def _classes(document: Document, run: dict[str, Any]) -> None:
     shown, count = shown_classes(run), len(run["classes"])
-    rows = [[c["name"], f"{c['objects']:,}", *(number(c[name]) for name in FIGURES),
+    rows = [[literal(c["name"]), f"{c['objects']:,}", *(number(c[name]) for name in FIGURES),
              number(c["precision"]), number(c["recall"]), f"{c['missed']:,}", f"{c['false']:,}", _dearest(c["cost"])]
             for c in shown]
     document.table(["class", "objects", *FIGURES, "precision", "recall", "missed", "false", "costs most"], rows)
@@ -205,17 +219,18 @@ def _sizes(document: Document, run: dict[str, Any]) -> None:
                            f"{empty['false']:,} in all.")
 
 
-def _worst(document: Document, run: dict[str, Any]) -> None:
+def _worst(document: Document, run: dict[str, Any], sheet: str) -> None:
     worst = run["worst"]
     if not worst:
         document.paragraph("No image has a missed object or a false detection that is shown.")
         return
     document.table(["image", "objects", "missed", "false"],
-                   [[of["file_name"], f"{of['objects']:,}", f"{of['missed']:,}", f"{of['false']:,}"] for of in worst])
+                   [[literal(of["file_name"]), f"{of['objects']:,}", f"{of['missed']:,}", f"{of['false']:,}"]
+                    for of in worst])
     document.paragraph("Those with the most missed objects and false detections together, the truth on the left. Look "
                        "for objects that nobody annotated, too: detections of them count as false.")
-    if (document.folder / run["name"] / SHEET).exists():
-        document.picture(f"{run['name']}/{SHEET}", "the worst images, the truth beside the predictions")
+    if (document.folder / sheet).exists():
+        document.picture(sheet, "the worst images, the truth beside the predictions")
     else:
         document.paragraph("(The images could not be read, so there is no sheet of them.)")
 
@@ -226,8 +241,13 @@ def main() -> None:
     folder = parser.parse_args().folder
     if not (folder / DATA).exists():
         parser.error(f"there is no {DATA} in {folder}: name the folder of a report (detr_scratch.py analyze makes one)")
-    write_report(json.loads((folder / DATA).read_text(encoding="utf-8")), folder)
-    print(folder / "report.html")
+    try:
+        analysis = read_record(folder / DATA, MADE_BY)
+        with believed(folder / DATA, MADE_BY):
+            write_report(analysis, folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {printable(error)}")
+    print(printable(folder / "report.html"))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ Read: summarise_log → changed_fields → comparison
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any, Optional, Sequence
+
+from scratch.analysis.names import code, literal
+from scratch.analysis.run_log import number as _number, read_log, texts
 
 REACHED = 0.5  # the AP50 whose first evaluation is looked for
 FIGURES = ("AP", "AP50", "AP75")
@@ -23,36 +25,37 @@ def summarise_log(run_dir: Path) -> Optional[dict[str, Any]]:
     earlier      the same of the last evaluation in the first three quarters of the steps; None if there was none
     reached      step and minutes of the first evaluation with an AP50 of REACHED; None if there was none
     warned       the steps of its warnings, by what was wrong: a guard's name, or how an evaluation's warning begins
+    left_out     what of the log could not be read, in words; "": nothing
     images_per_second, memory_gib   the median of the steps, and the most
     """
-    log = Path(run_dir) / "log.jsonl"
-    if not log.exists():
+    try:
+        records, left_out = read_log(run_dir)
+    except FileNotFoundError:
         return None
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n")[:-1] if line]
-    steps = [r for r in records if r.get("kind") == "step"]
-    evaluations = [r for r in records if r.get("kind") == "evaluation"]
+    steps = [r for r in records if r["kind"] == "step"]
+    evaluations = [r for r in records if r["kind"] == "evaluation"]
     if not records:
         return None
-    kept = [{name: r.get(name) for name in ("step", "epoch", "minutes", *FIGURES)} for r in evaluations]
+    kept = [{name: _number(r.get(name)) for name in ("step", "epoch", "minutes", *FIGURES)} for r in evaluations]
     warned: dict[str, list[int]] = {}
     for record in records:
-        guards = [record["guard"]] if record.get("kind") == "warning" else []
-        for what in (*guards, *(text.partition(":")[0] for text in record.get("warnings", ()))):
+        guards = [str(record.get("guard"))] if record["kind"] == "warning" else []
+        for what in (*guards, *(text.partition(":")[0] for text in texts(record, "warnings"))):
             warned.setdefault(what, []).append(record["step"])
     reached = next((r for r in kept if r["AP50"] is not None and r["AP50"] >= REACHED), None)
     return {
-        "steps": steps[-1]["step"] if steps else 0, "minutes": records[-1].get("minutes"),
+        "steps": steps[-1]["step"] if steps else 0, "minutes": _number(records[-1].get("minutes")),
         "last": kept[-1] if kept else None,
         "earlier": next((r for r in reversed(kept) if 4 * r["step"] <= 3 * records[-1]["step"]), None),
         "best": max(kept, key=lambda r: r["AP"] or 0.0) if kept else None,  # of equals the first, as best.pt
         "reached": reached and {name: reached[name] for name in ("step", "minutes")},
         "images_per_second": _over(median, steps, "images_per_second"),
         "memory_gib": _over(max, steps, "memory_gib"),
-        "warned": warned}
+        "warned": warned, "left_out": left_out}
 
 
 def _over(figure: Any, records: Sequence[dict[str, Any]], name: str) -> Optional[float]:
-    values = [r[name] for r in records if r.get(name) is not None]
+    values = [r[name] for r in records if _number(r.get(name)) is not None]
     return figure(values) if values else None
 
 
@@ -70,13 +73,13 @@ def changed_fields(config: dict[str, Any], preset: dict[str, Any]) -> list[tuple
 
 def comparison(runs: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table with a column for each analysed run: what differs, then what came of it."""
-    rows = [["preset", *(run["checkpoint"]["preset"] for run in runs)],
-            ["data, split", *(f"{run['data']}, {run['split']}" for run in runs)]]
+    rows = [["preset", *(literal(run["checkpoint"]["preset"]) for run in runs)],
+            ["data, split", *(literal(f"{run['data']}, {run['split']}") for run in runs)]]
     configs = [flat(run["checkpoint"]["config"]) for run in runs]
     for name in dict.fromkeys(name for config in configs for name in config):
         values = [config.get(name) for config in configs]
         if name != "data" and any(value != values[0] for value in values):
-            rows.append([f"`{name}`", *map(str, values)])
+            rows.append([code(name), *map(literal, values)])
     checkpoints, logs = [run["checkpoint"] for run in runs], [run["log"] or {} for run in runs]
     rows += [[name, *(number(run["figures"][name]) for run in runs)] for name in (*FIGURES, "AP_small", "AP_medium",
                                                                                "AP_large")]
@@ -92,7 +95,7 @@ def comparison(runs: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str
         ["parameters", *(number(sum(p["parameters"] for p in run["parts"]), ",.0f") for run in runs)],
         ["GFLOPs of an image", *(number(sum(p["flops"] for p in run["parts"]) / 1e9, ".2f") for run in runs)],
         ["… of height × width", *("×".join(map(str, run["image_size"])) for run in runs)]]
-    return ["", *(run["name"] for run in runs)], rows
+    return ["", *(literal(run["name"]) for run in runs)], rows
 
 
 def number(value: Optional[float], form: str = ".3f") -> str:

@@ -20,19 +20,18 @@ Proven in tests/analysis/test_slot_chart.py. Read: kinds → draw_slots
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Sequence
 
-import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-matplotlib.use("Agg")  # a file, never a window
-import numpy as np  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-
-from scratch.analysis.error_charts import BLUE, GREEN, RED  # noqa: E402
+from scratch.analysis.error_charts import BLUE, GREEN, RED
+from scratch.analysis.learning_curve import LONGEST
+from scratch.analysis.names import short
+from scratch.whole_file import write_text
 
 SMALL = 96 ** 2 / (640 * 480)  # of an image's area
 KINDS = (("larger, wider than high", RED), ("larger, higher than wide", BLUE),
@@ -53,9 +52,7 @@ def slot_record(boxes_cxcywh: np.ndarray, about: dict[str, Any]) -> dict[str, An
 
 def write_slots(record: dict[str, Any], path: Path) -> None:
     """Write the file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(record, separators=(",", ":")) + "\n")
 
 
 def draw_slots(record: dict[str, Any]) -> Figure:
@@ -88,7 +85,7 @@ def draw_slots(record: dict[str, Any]) -> Figure:
 
 
 def _title(about: dict[str, Any], images: int, queries: int) -> Sequence[str]:
-    what = f"Centres of the boxes of {queries} queries in {images:,} images ({about['data']})"
+    what = f"Centres of the boxes of {queries} queries in {images:,} images ({short(about['data'], LONGEST)})"
     note = {"proposal": "query k is the k-th surest cell of each picture, so it has no place of its own",
             "anchor": "each query begins at an anchor of its own", "learned": "each query is a learnt vector"}
     return what, note[about["queries"]]

@@ -15,20 +15,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-matplotlib.use("Agg")  # a file, never a window
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.cm import ScalarMappable  # noqa: E402
-from matplotlib.colors import LinearSegmentedColormap, Normalize  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # noqa: E402
-
-from scratch.analysis.learning_curve import COLOURS  # noqa: E402
-from scratch.analysis.sweep_report import ENOUGH, NOISE, best_trial, judged, place_in_range, spelled  # noqa: E402
+from scratch.analysis.figures import save
+from scratch.analysis.learning_curve import COLOURS, LONGEST
+from scratch.analysis.names import short
+from scratch.analysis.sweep_report import ENOUGH, NOISE, best_trial, judged, place_in_range, spelled
 
 BEST = 5  # trials with a colour of their own
 GREY, DARK_GREY = "#BBBBBB", "#777777"
@@ -41,11 +40,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw all four into `folder`; returns the files."""
     charts = {"learning_curves": learning_curves, "parallel_coordinates": parallel_coordinates, "slices": slices,
               "importance": importance}
-    for name, chart in charts.items():
-        figure = chart(results)
-        figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
-        plt.close(figure)
-    return [folder / f"{name}.png" for name in charts]
+    return [save(chart(results), folder / f"{name}.png", several=True) for name, chart in charts.items()]
 
 
 def learning_curves(results: dict[str, Any]) -> Figure:
@@ -72,8 +67,9 @@ def learning_curves(results: dict[str, Any]) -> Figure:
         handles.append(Line2D([], [], color=DARK_GREY, linestyle="--", label="ended early"))
     if handles:
         figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    axes.set(title=f"{len(trials)} trials of {results['study']}", xlabel="share of the trial's budget (%)",
-             ylabel=f"{metric} on {results['split']}", xlim=(0, 102), ylim=(0, _top(trials)))
+    axes.set(title=f"{len(trials)} trials of {short(results['study'], LONGEST)}",
+             xlabel="share of the trial's budget (%)", ylabel=f"{metric} on {results['split']}",
+             xlim=(0, 102), ylim=(0, _top(trials)))
     axes.grid(alpha=0.3)
     return figure if trials else _nothing(figure, axes)
 
@@ -109,7 +105,7 @@ def parallel_coordinates(results: dict[str, Any]) -> Figure:
     axes.tick_params(axis="x", length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     figure.colorbar(ScalarMappable(norm, _MAP), ax=axes, label=f"{metric} on {results['split']}", pad=0.02, aspect=30)
-    axes.set_title(f"{len(complete)} complete trials of {results['study']}"
+    axes.set_title(f"{len(complete)} complete trials of {short(results['study'], LONGEST)}"
                    + (f" (dashed: {len(pruned)} that were ended early)" if pruned else ""), pad=12)
     return figure
 
@@ -136,7 +132,7 @@ def slices(results: dict[str, Any]) -> Figure:
             axes.plot(_at(dimension, best["values"][name], best["number"]), best["value"], "*", markersize=15,
                       color=COLOURS[1], markeredgecolor="black", markeredgewidth=0.6, label="best")
         _scale(axes, dimension)
-        axes.set_xlabel(name)
+        axes.set_xlabel(short(name))
         axes.grid(alpha=0.3)
     for axes in list(panels.flat)[len(space):]:
         axes.axis("off")
@@ -162,7 +158,9 @@ def importance(results: dict[str, Any]) -> Figure:
         complete = len(judged(results, "complete"))
         return _nothing(figure, axes, f"not computed: it takes {ENOUGH} complete trials\nthat differ, and there are "
                                       f"{complete}")
-    bars = axes.barh([name for name, _ in shares], [100 * share for _, share in shares], color=COLOURS[0], height=0.6)
+    places = range(len(shares))
+    bars = axes.barh(places, [100 * share for _, share in shares], color=COLOURS[0], height=0.6)
+    axes.set_yticks(places, labels=[short(name) for name, _ in shares])
     axes.bar_label(bars, fmt="%.0f %%", padding=3)
     axes.set(xlabel="share of the importance (%)", xlim=(0, 1.12 * 100 * shares[-1][1]))
     axes.grid(alpha=0.3, axis="x")
@@ -210,7 +208,7 @@ def _at(dimension: dict[str, Any], value: Any, number: int) -> float:
 def _scale(axes: Axes, dimension: dict[str, Any]) -> None:
     if dimension["kind"] == "choice":
         values = dimension["values"]
-        axes.set_xticks(range(len(values)), [spelled(value) for value in values],
+        axes.set_xticks(range(len(values)), [short(spelled(value)) for value in values],
                         rotation=30 if max(len(spelled(value)) for value in values) > 8 else 0)
         axes.set_xlim(-0.6, len(values) - 0.4)
         return
@@ -230,7 +228,7 @@ def _scale(axes: Axes, dimension: dict[str, Any]) -> None:
 def _ticks(dimension: dict[str, Any]) -> list[tuple[float, str]]:
     """(height, text) along an axis of parallel coordinates."""
     if dimension["kind"] == "choice":
-        return [(_height(dimension, value), spelled(value)) for value in dimension["values"]]
+        return [(_height(dimension, value), short(spelled(value))) for value in dimension["values"]]
     low, high = dimension["low"], dimension["high"]
     between = []
     if dimension["kind"] == "log":
@@ -249,6 +247,7 @@ def _metric_ticks(norm: Normalize) -> list[tuple[float, str]]:
 
 def _wrapped(name: str) -> str:
     """A long name on two lines."""
+    name = short(name, LONGEST)
     if len(name) <= 14 or "_" not in name:
         return name
     middle = min((k for k, letter in enumerate(name) if letter == "_"), key=lambda k: abs(k - len(name) / 2))

@@ -229,4 +229,6 @@ def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
 
 def _short(name: str) -> str:
     """A class's name, which came from a stranger's file, on one line of a table."""
+    if not name.strip():
+        return f'"{printable(name)}"'
     return printable(name if len(name) <= 40 else f"{name[:20]}…{name[-19:]}")

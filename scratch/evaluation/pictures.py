@@ -18,6 +18,9 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from scratch.printable import printable
+from scratch.whole_file import whole_file
+
 Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
@@ -38,7 +41,8 @@ def draw_detections(image: Image.Image, boxes_xyxy: Any, labels_text: Sequence[s
     """A copy of `image` with a box, a label and a colour for each of the M detections.
 
     `boxes_xyxy` (M,4) is in pixels of `image` (a tensor or nested lists), and is cut at its border. Labels are placed
-    in order, so that the first has the choice. Raises ValueError when the three lengths differ.
+    in order, so that the first has the choice; each is one line, of one that is wider than the picture the middle is
+    left out. Raises ValueError when the three lengths differ.
     """
     boxes = boxes_xyxy.tolist() if isinstance(boxes_xyxy, Tensor) else list(boxes_xyxy)
     if not len(boxes) == len(labels_text) == len(colours):
@@ -59,6 +63,7 @@ def draw_detections(image: Image.Image, boxes_xyxy: Any, labels_text: Sequence[s
             draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), outline=colour, width=line)
     labels: list[Rectangle] = []
     for box, text, colour in zip(boxes, labels_text, colours):
+        text = _fitted(draw, printable(text), font, width - 7)
         place = _place(box, _label_size(draw, text, font), image.size, boxes, labels)
         labels.append(place)
         draw.rectangle(place, fill=colour, outline=_DARK)
@@ -110,7 +115,8 @@ def prediction_sheet(path: Path, images: Sequence[Union[Image.Image, str, Path]]
         y += height
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with whole_file(path) as partial:
+        sheet.save(partial, path.suffix[1:] or "png")
     return path
 
 
@@ -145,6 +151,26 @@ def _hidden_share(thing: Rectangle, cover: Rectangle) -> float:
 
 def _label_size(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
     return round(draw.textlength(text, font=font)) + 6, sum(font.getmetrics()) + 2
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text, or as much of its beginning and of its end (there is the score) as `width` pixels hold."""
+    if len(text) <= 2 or draw.textlength(text[:1000], font=font) <= width >= 0 and len(text) <= 1000:
+        return text
+    fewest, most = 0, min(len(text) - 1, 500)  # letters that stay
+    while fewest < most:
+        kept = (fewest + most + 1) // 2
+        if draw.textlength(_middle_out(text, kept), font=font) <= width:
+            fewest = kept
+        else:
+            most = kept - 1
+    return _middle_out(text, fewest)
+
+
+def _middle_out(text: str, kept: int) -> str:
+    """So many of its letters: the last five, or half of them where there are fewer than ten, and the first ones."""
+    last = min(5, kept // 2)
+    return f"{text[:kept - last]}…{text[len(text) - last:]}"
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

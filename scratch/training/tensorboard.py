@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from scratch.config import PRESETS, Config
+from scratch.printable import printable
 
 MOST_VALUES = 100_000  # of a tensor in a histogram: every n-th, where there are more
 
@@ -82,8 +83,8 @@ class TensorBoard:
     def config(self, config: Config) -> None:
         if self.writer:
             parts = {part: getattr(config, part) for part in ("model", "loss", "data", "train")}
-            rows = [f"| {part}.{field.name} | {getattr(values, field.name)} |" for part, values in parts.items()
-                    for field in fields(values)]
+            rows = [f"| {part}.{field.name} | {_in_a_table(getattr(values, field.name))} |"
+                    for part, values in parts.items() for field in fields(values)]
             self.writer.add_text("configuration", "\n".join(["| setting | value |", "| --- | --- |", *rows]), 0)
 
     def step(self, record: dict[str, Any]) -> None:
@@ -98,7 +99,7 @@ class TensorBoard:
         self._scalars(record["losses"], split, record["step"])
         for name, figures in record["per_class"].items():
             if figures["AP"] is not None:
-                self.writer.add_scalar(f"4 AP by class/{name}", figures["AP"], record["step"])
+                self.writer.add_scalar(f"4 AP by class/{printable(name)}", figures["AP"], record["step"])
         for name, value in record["health"].items():
             values = dict(enumerate(value, 1)) if isinstance(value, list) else {"": value}
             for layer, number in values.items():
@@ -115,7 +116,7 @@ class TensorBoard:
 
     def text(self, name: str, text: str, step: int) -> None:
         if self.writer:
-            self.writer.add_text(name, text, step)
+            self.writer.add_text(printable(name), "\n".join(map(printable, text.split("\n"))), step)
 
     def result(self, config: Config, figures: dict[str, float], step: int) -> None:
         """Note what came of the run ({"best AP": …}) beside the settings that runs are compared by."""
@@ -191,6 +192,11 @@ class _Named:
         return partial(self._call, getattr(self._writer.file_writer if name == "add_summary" else self._writer, name))
 
 
+def _in_a_table(value: Any) -> str:
+    """A setting as TensorBoard's Markdown shows it: a path may hold signs that end a cell, or half a character."""
+    return "".join(f"\\{letter}" if letter in "\\`*[]<>|~" else letter for letter in printable(value))
+
+
 def compared(config: Config) -> dict[str, Any]:
     """The settings that runs are compared by: preset, rates, sizes, and all that differs from the preset."""
     always = {"lr", "lr_backbone", "batch_size", "hidden_dim", "num_queries", "weight_decay"}
@@ -203,5 +209,5 @@ def compared(config: Config) -> dict[str, Any]:
             if field.name == "num_classes":  # the data's, no choice
                 continue
             if field.name in always or value != getattr(theirs, field.name):
-                chosen[field.name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+                chosen[field.name] = value if isinstance(value, (bool, int, float)) else printable(value)
     return chosen
