@@ -73,7 +73,7 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
         if images is not None and file is not None:
             explicit[split] = (Path(images), Path(file))
 
-    looked_for = [path for pair in explicit.values() for path in pair]
+    looked_for = list(explicit.values())
     candidates = {split: [pair] for split, pair in explicit.items()}
     if config.data != "shapes" or not explicit:
         root = Path(config.data)
@@ -83,7 +83,7 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
             layouts = [(root / name, root / "annotations" / f"instances_{name}.json")
                        for name in (f"{split}2017", split)]
             candidates.setdefault(split, layouts)
-            looked_for += [path for pair in layouts for path in pair if split not in explicit]
+            looked_for += [pair for pair in layouts if split not in explicit]
 
     found = {split: pair for split, pairs in candidates.items() for pair in reversed(pairs)
              if pair[0].is_dir() and pair[1].is_file()}
@@ -94,7 +94,8 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
         raise FileNotFoundError(
             f"data = {config.data!r} does not hold {wanted}. A split is a folder of images and an annotation file"
             + (f".\n{hint}" if hint else
-               "; looked for\n" + "".join(f"  {path}  ({_there(path)})\n" for path in looked_for))
+               "; looked for\n" + "".join(
+                   f"  {path}  ({_there(path, kind)})\n" for pair in looked_for for path, kind in zip(pair, _PAIR)))
             + "Name a COCO-format folder with --data, or give the four explicit paths.")
     return found
 
@@ -107,9 +108,11 @@ def missing_split(config: DataConfig, split: str) -> str:
             f"instances_{split}.json{flags}" + (f"; perhaps {there}" if there else ""))
 
 
-def _there(path: Path) -> str:
+_PAIR = ("a folder", "a file")  # of images, of annotations
+
+
+def _there(path: Path, wanted: str) -> str:
     kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "no file" if path.exists() else ""
-    wanted = "a file" if path.suffix == ".json" else "a folder"
     return "not there" if not kind else "found" if kind == wanted else f"found, but it is {kind}"
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands.check_data import CheckDataArguments, check_data
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import SPLITS, Classes
-from scratch.data.problems import KINDS, Problem, refuse
+from scratch.data.problems import KINDS, Problem, count, refuse
 
 
 def _check(coco_set, num_queries=10, decode=False, only=SPLITS, **fields):
@@ -158,7 +159,7 @@ def test_data_may_lack_a_class_that_a_trained_detector_knows(sound):
 
 def test_duplicate_annotation_ids_are_coped_with(sound):
     sound.box("train", 1, [1, 1, 2, 2], id=5)
-    sound.box("train", 2, [1, 1, 2, 2], id=5)
+    sound.box("train", 2, [1, 1, 2, 2], id="5")
     report = _check(sound)
     report.refuse()
     assert _kinds(report) == ["duplicate annotation id"]
@@ -222,6 +223,227 @@ def test_the_table_counts_each_kind_and_shows_a_few_or_all(sound):
     assert "5 × zero-size box: dropped" in report.table()
     assert "… and 3 more" in report.table(examples=2) and "annotation 503" not in report.table(examples=2)
     assert all(f"annotation {id} " in report.table(examples=None) for id in range(500, 505))
+
+
+# -- the set as a whole --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spoil, why", [
+    (lambda a: a.clear(), "no annotation of 2 classes in 2 images"),
+    (lambda a: [entry.update(iscrowd=1) for entry in a], "none of the 2 annotations .* is left: 2 are crowds, 0 were"),
+    (lambda a: [entry.update(bbox=[1, 1, 0, 0]) for entry in a], ".* is left: 0 are crowds, 2 were dropped"),
+    (lambda a: [entry.update(bbox=[1, 1, -3, 2]) for entry in a], ".* is left: 0 are crowds, 2 were dropped"),
+    (lambda a: [entry.update(bbox=[90, 90, 3, 2]) for entry in a], ".* is left: 0 are crowds, 2 were dropped"),
+])
+def test_a_training_split_without_a_box_is_refused(spoil, why, sound):
+    spoil(sound.split("train")["annotations"])
+    with pytest.raises(ValueError, match=f"no box to learn from: instances_train.json: {why}"):
+        _check(sound).refuse()
+
+
+def test_classes_and_limits_that_leave_no_box_are_refused(sound):
+    for fields in ({"classes": "dog"}, {"limit_train": 1}):
+        sound.split("train")["annotations"][0]["category_id"] = 3
+        sound.split("train")["annotations"][0]["iscrowd"] = 1
+        with pytest.raises(ValueError, match="no box to learn from"):
+            _check(sound, **fields).refuse()
+
+
+def test_a_validation_split_without_a_box_is_told_and_not_refused(sound):
+    sound.split("val")["annotations"].clear()
+    report = _check(sound)
+    report.refuse()
+    assert "no box to find" in _kinds(report) and "shows – where an AP would be" in report.table()
+    assert "no box to find: instances_val.json" in report.told("no box to find")
+
+
+def test_a_trained_detector_may_be_judged_on_a_training_split_without_a_box(sound):
+    sound.split("train")["annotations"].clear()
+    report = check_dataset(DataConfig(data=str(sound.write()), eval_split="train"), 10, False, ("train",),
+                           Classes((3, 7), ("cat", "dog")))
+    report.refuse()
+    assert "no box to find" in _kinds(report)
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_a_split_that_training_needs_is_refused_and_the_other_is_looked_at(missing, sound):
+    sound.splits.pop(missing)
+    sound.box("val" if missing == "train" else "train", 99, [1, 1, 2, 2])
+    report = check_dataset(DataConfig(data=str(sound.write())), 10, False, need=("train", "val"))
+    assert _kinds(report) == ["missing split", "unknown image id"]
+    with pytest.raises(ValueError, match=f"missing split: the split '{missing}': .*instances_{missing}2017.json"):
+        report.refuse()
+
+
+def test_a_missing_split_in_another_layout_is_named_with_its_flags(sound):
+    (sound.write() / "val").rename(sound.root / "valid")
+    report = check_dataset(DataConfig(data=str(sound.root)), 10, False, need=("train", "val"))
+    assert f"perhaps --val-images {sound.root}/valid --val-annotations" in str(report.problems[0])
+
+
+def test_boxes_in_another_form_are_refused_unless_they_are_taken_as_they_are(sound):
+    for document in sound.splits.values():
+        for entry in document["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry["bbox"] = [x / 37, y / 23, w / 37, h / 23]
+    with pytest.raises(ValueError, match="boxes in another form: instances_train.json, 2 boxes: .*normalised.*--as-is|"
+                                         "normalised") as error:
+        _check(sound).refuse()
+    assert "such as [0.054, 0.13, 0.297, 0.304] in 0001.png, 37×23" in str(error.value).replace("Such", "such")
+    report = _check(sound, as_is=True)
+    report.refuse()
+    assert set(_kinds(report)) == {"boxes perhaps in another form"}
+
+
+def test_sizes_as_stored_beside_upright_boxes_are_refused_in_some_pictures_too(coco_set):
+    exif = Image.Exif()
+    exif[274] = 6
+    for id in range(1, 41):
+        coco_set.image("train", id)
+    for id in range(41, 45):  # upright 23×37, the size of the pixels as stored 37×23
+        coco_set.image("train", id, Image.effect_noise((37, 23), id).convert("RGB"), "jpg", exif=exif)
+        coco_set.split("train")["annotations"][-1]["bbox"] = [3, 20, 11, 15]
+    with pytest.raises(ValueError, match="the 4 pictures with a camera's EXIF note: .*fit it turned by a quarter"):
+        _check(coco_set, only=("train",)).refuse()
+
+
+def test_one_file_under_two_ids_is_told_with_what_it_costs(sound):
+    images = sound.split("val")["images"]
+    images.append({**images[0], "id": 33, "file_name": "./0003.png"})
+    sound.box("val", 33, [20, 3, 11, 7])
+    report = _check(sound)
+    report.refuse()
+    assert _kinds(report) == ["best possible AP", "same file twice"]
+    assert "0003.png: images 3, 33" in report.table() and "of the 4 detections that find every object" in report.table()
+    assert "2 count as right" in report.table()
+
+
+def test_the_same_box_twice_is_told_with_the_ap_that_is_left(sound):
+    sound.box("val", 3, [2, 3, 11, 7], id=99)
+    sound.box("val", 3, [2, 3, 11, 7], id=100, category_id=7)  # another class: another object
+    report = _check(sound)
+    report.refuse()
+    assert _kinds(report) == ["best possible AP", "same box twice"]
+    assert "instances_val.json, 0003.png: cat at [2, 3, 11, 7]" in report.table()
+    assert "1 of 3 boxes stand there twice: a detector that finds every object once has an AP of 0.752" in report.table()
+
+
+def test_in_training_alone_a_box_that_stands_there_twice_costs_no_ap(sound):
+    sound.box("train", 1, [2, 3, 11, 7], id=99)
+    assert _kinds(_check(sound)) == ["same box twice"]
+
+
+def test_more_boxes_than_coco_counts_are_told_with_the_ap_that_is_left(sound):
+    sound.split("val")["annotations"] = []
+    for k in range(300):
+        sound.box("val", 3, [k % 20, k // 20, 10, 8])
+    report = _check(sound, num_queries=300)
+    report.refuse()
+    assert _kinds(report) == ["more boxes than COCO counts"]
+    assert "at most 300, cat in 0003.png" in report.table() and "perfect ones have an AP of 0.337" in report.table()
+    assert _check(sound, num_queries=300, max_dets=300).problems == ()
+
+
+def test_a_class_of_val_alone_is_named_and_counted(sound):
+    sound.split("val")["categories"].append({"id": 9, "name": "owl"})
+    for _ in range(3):
+        sound.box("val", 3, [5, 5, 4, 4 + _], category_id=9)
+    report = _check(sound)
+    assert len(report.problems) == 1 and report.problems[0].times == 3
+    with pytest.raises(ValueError, match="3 to be put right(.|\n)*category_id 9 is 'owl', which is not in train: the "
+                                         "labels count its 2 classes .3 boxes"):
+        report.refuse()
+
+
+def test_a_class_that_has_another_id_in_val_is_named_with_both(sound):
+    sound.split("val")["categories"].append({"id": 9, "name": "dog"})
+    sound.box("val", 3, [5, 5, 4, 4], category_id=9)
+    with pytest.raises(ValueError, match="category_id 9 is 'dog', .*where 'dog' has the id 7"):
+        _check(sound).refuse()
+
+
+@pytest.mark.parametrize("name, why", [("", "is blank"), (" ", "is blank"), ("dog\n", "signs that cannot be shown"),
+                                       ("\x1b[2J", "signs that cannot be shown"), ("red\udc80", "cannot be shown"),
+                                       ("c\u202eat", "cannot be shown"), ("a" * 101, "has 101 letters"),
+                                       (" owl", "has blanks around it")])
+def test_an_odd_class_name_is_told_once_and_shown_harmless(name, why, sound):
+    for document in sound.splits.values():
+        document["categories"] = [{"id": 3, "name": "cat"}, {"id": 7, "name": name}]
+    report = _check(sound)
+    report.refuse()
+    assert _kinds(report) == ["odd class name"] and why in report.table()
+    assert report.table().isprintable() or all(letter == "\n" or letter.isprintable() for letter in report.table())
+
+
+@pytest.mark.parametrize("names", [("cat", "cat"), ("cat", "Cat"), ("cat", "cat ")])
+def test_classes_of_one_name_are_told(names, sound):
+    for document in sound.splits.values():
+        document["categories"] = [{"id": 3, "name": names[0]}, {"id": 7, "name": names[1]}]
+    assert "classes alike" in _kinds(_check(sound))
+
+
+# -- floods --------------------------------------------------------------------------------------------------------
+
+
+def test_of_many_faults_the_first_are_kept_and_the_others_counted(sound):
+    for id in range(3000):
+        sound.box("train", 1, [1, 1, 0, 0], id=10**6 + id)
+    report = _check(sound)
+    assert len(report.problems) == 1001 and count(report.problems)["zero-size box"] == 3000
+    assert len(report.table(examples=10)) < 3000 and "… and 2,990 more" in report.table(examples=10)
+    assert "3,000 coped with" in report.table()
+
+
+def test_of_many_refused_faults_the_number_is_right(sound):
+    for id in range(3000):
+        sound.box("train", 99, [1, 1, 2, 2], id=10**6 + id)
+    with pytest.raises(ValueError, match="3,000 to be put right(.|\n)*and 2,980 more") as error:
+        _check(sound).refuse()
+    assert len(str(error.value)) < 4000
+
+
+def test_check_data_writes_every_fault_to_a_file(sound, tmp_path, capsys):
+    for id in range(2000):
+        sound.box("train", 1, [1, 1, 0, 0], id=10**6 + id)
+    root = sound.write()
+    check_data(CheckDataArguments(root, DataConfig()))
+    printed = capsys.readouterr().out
+    assert "… and 1,990 more" in printed and "--all FILE writes every one" in printed
+    check_data(CheckDataArguments(root, DataConfig(), all=tmp_path / "all.txt"))
+    lines = (tmp_path / "all.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2000
+    assert lines[-1] == "coped: zero-size box: instances_train.json, annotation 1001999 of 0001.png: bbox is [1, 1, 0, 0]"
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_check_data_refuses_what_training_refuses_for_a_missing_split(split, sound, capsys):
+    sound.splits.pop(split)
+    with pytest.raises(SystemExit) as end:
+        check_data(CheckDataArguments(sound.write(), DataConfig()))
+    assert end.value.code == 1 and "missing split: " in capsys.readouterr().out
+
+
+def test_a_file_name_of_300_letters_is_a_missing_image_and_is_shown_short(sound):
+    sound.split("train")["images"][0]["file_name"] = "ä" * 300 + ".png"
+    report = _check(sound)
+    assert _kinds(report) == ["missing image"] and all(len(line) < 400 for line in report.table().splitlines())
+
+
+@pytest.mark.parametrize("value", [[[[[["deep"]]]]], "x" * 10**6, list(range(10**5)), 10**4000,
+                                   {str(k): k for k in range(999)}])
+@pytest.mark.parametrize("where", ["bbox", "image_id", "category_id", "id", "iscrowd"])
+def test_a_huge_value_is_told_shortly(where, value, sound):
+    sound.split("train")["annotations"][0][where] = value
+    report = _check(sound)
+    assert all(len(line) < 700 for line in report.table().splitlines()) and "\x00" not in report.table()
+
+
+def test_texts_of_the_file_cannot_act_on_a_terminal(sound):
+    sound.split("train")["images"][0]["file_name"] = "\x1b[2J\x07\n.png"
+    sound.split("train")["categories"].append({"id": "\x1b]0;title\x07", "name": "\x1b[31m"})
+    sound.split("train")["annotations"][0].update(bbox="\x1b[2J", id="\x9b2J")
+    table = _check(sound).table()
+    assert all(letter == "\n" or letter.isprintable() for letter in table) and "\\x1b[2J" in table
 
 
 def test_every_kind_says_how_bad_it_is_and_what_training_does():

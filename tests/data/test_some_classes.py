@@ -29,6 +29,46 @@ def test_an_unknown_class_is_refused_with_near_ones(names, words):
         ANIMALS.only(names)
 
 
+ODD = Classes((1, 2, 3, 4, 5, 6), ("cup, mug", "a/b", "a\\b", "cat", "cat", "dog\n"))
+
+
+@pytest.mark.parametrize("names, ids", [
+    ("cup\\, mug", (1,)), ("cup, mug", (1,)), ("a/b,cup\\, mug", (2, 1)), ("a\\b", (3,)), ("a\\\\b,a/b", (3, 2)),
+    ("cat (5)", (5,)), ("cat (4), cat (5)", (4, 5)), ("dog", (6,)), ("dog\n", (6,)),
+])
+def test_every_class_can_be_chosen_whatever_its_name(names, ids):
+    chosen = ODD.only(names)
+    assert chosen.ids == ids and chosen.names == tuple(dict(zip(ODD.ids, ODD.names))[id] for id in ids)
+
+
+def test_a_blank_class_can_be_chosen():
+    assert Classes((1, 2), ("", "cat")).only("").ids == (1,)
+
+
+def test_a_name_of_two_classes_is_refused_with_both():
+    with pytest.raises(ValueError, match="got 'cat' among the classes, which 2 classes are called; wanted 'cat .4.' or "
+                                         "'cat .5.'"):
+        ODD.only("cat")
+
+
+def test_a_name_that_is_told_how_a_comma_is_written_where_there_is_one():
+    with pytest.raises(ValueError, match=r"got 'cup' among .*a comma in a name is written as \\,"):
+        ODD.only("cup,a/b")
+
+
+def test_of_a_detectors_classes_some_are_judged_and_labelled_as_it_learnt_them(coco_set):
+    coco_set.image("val", 1)  # a cat
+    coco_set.box("val", 1, [5, 5, 4, 4], category_id=7)
+    dataset = opened(coco_set, "val", classes=Classes((3, 7), ("cat", "dog")), only="dog")
+    assert dataset.classes.names == ("cat", "dog") and dataset[(0, 0)][1]["labels"].tolist() == [1]
+
+
+def test_a_class_that_a_detector_does_not_know_is_refused_with_near_ones(coco_set):
+    coco_set.image("val", 1)
+    with pytest.raises(ValueError, match="got 'dgo' among the classes.*did you mean dog"):
+        opened(coco_set, "val", classes=Classes((3, 7), ("cat", "dog")), only="dgo")
+
+
 def test_boxes_of_other_classes_are_left_out_and_their_images_stay(coco_set):
     coco_set.image("train", 1)  # a cat
     coco_set.image("train", 2)

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from scratch.evaluation.coco_eval import METRICS, CocoEvaluator, coco_results, evaluate, format_summary
+from scratch.evaluation.coco_eval import METRICS, CocoEvaluator, coco_results, evaluate, format_summary, shown
 from scratch.evaluation.health import QueryHealth
 
 CATEGORY_IDS, NAMES = (3, 7, 90), ("ant", "bee", "cat")
@@ -417,3 +417,52 @@ def test_the_table_stays_short_with_many_classes_and_shows_what_could_not_be_mea
 def test_two_categories_of_one_name_have_figures_of_their_own() -> None:
     summary = CocoEvaluator(truth_of(), CATEGORY_IDS, ("ant", "bee", "ant")).summary()
     assert list(summary["per_class"]) == ["ant (3)", "bee", "ant (90)"]
+
+
+# -- how many detections count -------------------------------------------------------------------------------------
+
+
+def crowded(n: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One image with n objects of a class, and a perfect detection of each."""
+    entries = [{"image_id": 1, "category_id": 3, "bbox": [20 * (k % 20), 20 * (k // 20), 12, 12]} for k in range(n)]
+    return {"images": [{"id": 1}], "annotations": entries}, [{**entry, "score": 0.9} for entry in entries]
+
+
+@pytest.mark.parametrize("max_dets, ap, recall", [(100, 34 / 101, 1 / 3), (200, 67 / 101, 2 / 3), (300, 1, 1),
+                                                  (7, 3 / 101, 7 / 300)])
+def test_as_many_detections_of_a_class_in_an_image_count_as_are_wanted(max_dets, ap, recall):
+    truth, results = crowded(300)
+    evaluator = CocoEvaluator(truth, (3,), ("cell",), max_dets)
+    evaluator.results = results
+    summary = evaluator.summary()
+    assert (summary["AP"], summary["AP50"], summary["AR_100"]) == pytest.approx((ap, ap, recall))
+    assert summary["per_class"]["cell"]["AP"] == pytest.approx(ap) and summary["max_dets"] == max_dets
+
+
+def test_no_detection_cannot_be_all_that_counts():
+    with pytest.raises(ValueError, match="got max_dets = 0, wanted 1 or more"):
+        CocoEvaluator({"images": [], "annotations": []}, (3,), ("cell",), 0)
+
+
+def test_the_table_says_how_many_detections_count_where_they_are_not_cocos():
+    truth, results = crowded(3)
+    for max_dets, said in ((300, True), (100, False)):
+        evaluator = CocoEvaluator(truth, (3,), ("cell",), max_dets)
+        evaluator.results = results
+        table = format_summary(evaluator.summary())
+        assert f"top {max_dets}" in table
+        assert ("the best 300 detections of a class in an image count; COCO's figures are of 100" in table) is said
+
+
+def test_where_nothing_is_to_be_found_a_dash_is_shown_and_no_number():
+    assert [shown(None), shown(0.0), shown(0.1234)] == ["–", "0.000", "0.123"]
+    evaluator = CocoEvaluator({"images": [{"id": 1}], "annotations": []}, (3,), ("cell",))
+    assert "0.000" not in format_summary(evaluator.summary())
+
+
+def test_a_class_name_cannot_act_on_the_terminal_that_shows_the_table():
+    truth, results = crowded(3)
+    evaluator = CocoEvaluator(truth, (3,), ("\x1b[2J" + "a" * 500 + "\n",))
+    evaluator.results = results
+    table = format_summary(evaluator.summary())
+    assert all(letter == "\n" or letter.isprintable() for letter in table) and max(map(len, table.splitlines())) < 100

@@ -116,3 +116,9 @@ def test_every_detection_tells_whose_answer_it_is():
         logits = out["pred_logits"][b, found["queries"], found["labels"]]
         torch.testing.assert_close(found["scores"], logits.sigmoid())
     assert [found["queries"].tolist() for found in postprocess(outputs(), SIZES)] == [list(range(7))] * 2
+
+
+def test_more_answers_than_coco_counts_are_given_where_more_are_wanted():
+    out = {"pred_logits": torch.randn(1, 60, 5), "pred_boxes": torch.rand(1, 60, 4)}
+    lengths = [len(postprocess(out, SIZES[:1], "focal", most)[0]["scores"]) for most in (10, 100, 250, 999)]
+    assert lengths == [60, 100, 250, 300]  # never fewer than the queries, nor more than queries × classes
