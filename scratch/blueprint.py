@@ -12,6 +12,7 @@ Proven in tests/test_blueprint.py. Read: blueprint → read_state
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Iterable
 
@@ -40,6 +41,12 @@ class _Undrawn(TorchFunctionMode):
         return torch.empty(args[0], args[0]) if name == "eye" else function(*args, **(kwargs or {}))
 
 
+@lru_cache(maxsize=4)
+def _described(config: ModelConfig) -> dict[str, Tensor]:
+    with torch.device("meta"), _Undrawn():
+        return Detr(config).state_dict()
+
+
 def blueprint(config: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of a detector of this configuration, without their numbers.
 
@@ -58,8 +65,7 @@ def blueprint(config: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
         if getattr(config, field) > most:
             raise ValueError(f"its configuration says {field}={getattr(config, field):,}; at most {most:,} are read")
     try:
-        with torch.device("meta"), _Undrawn():
-            tensors = Detr(config).state_dict()
+        tensors = _described(config)
         numbers = sum(tensor.numel() for tensor in tensors.values())
     except (RuntimeError, ArithmeticError, TypeError, LookupError, MemoryError) as error:  # what torch says of sizes beyond 64 bits
         raise ValueError("its configuration cannot be built: "
@@ -86,5 +92,4 @@ def check_state(state: Any, path: Path, training: bool = False) -> None:
     """The same of a state that was read already. Raises ValueError."""
     with blaming(path):
         config = check_content(state, training)
-        names = state["model"] if isinstance(state["model"], dict) else ()
-        check_weights(state, blueprint(config.model, (name for name in names if isinstance(name, str))))
+        check_weights(state, blueprint(config.model, state["model"]))

@@ -182,7 +182,7 @@ def read_weights(path: Path) -> Weights:
                 raise ValueError(f"{name} is {tuple(tensors[name].shape)}, which is none")
         if (numbers := sum(tensor.numel() for tensor in tensors.values())) > MOST_NUMBERS:
             raise ValueError(f"it claims {numbers:,} numbers; at most {MOST_NUMBERS:,} are read")
-        check_finite("its weights", tensors)
+        check_finite("its weights", {printable(name)[:100]: tensor for name, tensor in tensors.items()})
         told = {} if kind == "torchvision ResNet" else _told(metadata, tensors)
     except ValueError as error:
         raise ValueError(f"{path} cannot be used as weights: {error}") from error

@@ -57,6 +57,7 @@ def check_content(state: Any, training: bool = False) -> Config:
     missing = [name for name in USED if name not in state]
     _want(not missing, f"it has no {', '.join(missing)}")
     config = Config.from_dict(state["config"])
+    check_dense("model", state["model"])
     check_classes(state["classes"], config.model.num_classes)
     _check_metrics(state["last_metrics"])
     missing = [name for name in TRAINED if name not in state]
@@ -142,11 +143,11 @@ def check_dense(what: str, tensors: Any) -> None:
 
 
 def check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if a number is NaN or infinite."""
+    """Raise ValueError if a number is NaN or infinite; the names are known to be harmless."""
     for name, tensor in tensors.items():
         # The extremes are NaN if any number is, and cost no memory.
         _want(_kind(tensor) != "float" or not tensor.numel() or all(map(math.isfinite, map(float, tensor.aminmax()))),
-              f"{what}: {shown(name)} holds NaN or infinity, as after a training that diverged, and nothing can be found "
+              f"{what}: {name} holds NaN or infinity, as after a training that diverged, and nothing can be found "
               "with it: take an earlier copy")
 
 
