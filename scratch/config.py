@@ -14,7 +14,10 @@ Published values: Carion et al. 2020 (arXiv 2005.12872), section 4 and appendix 
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Optional, Tuple
 
 from scratch.ranges import BATCH, COUNT, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds, refuse_senseless
@@ -327,6 +330,25 @@ def parameters_of(model: ModelConfig) -> int:
     total += linear(width * expansion * (2 if model.dilation else 4), D) + 2 * D if model.fine_memory else 0
     return total + (4 * Q if model.queries == "anchor" else
                     linear(D, D) + 2 * D + linear(D, K) + box_head + model.groups * D)
+
+
+def memory_here() -> Optional[int]:
+    """The bytes of memory that this process may have at most: the machine's, or its container's; None if none says."""
+    found = []
+    with suppress(AttributeError, ValueError, OSError):  # Windows cannot be asked so
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            found.append(int(Path(file).read_text(encoding="ascii")))
+    return min((size for size in found if size > 0), default=None)
+
+
+def refuse_what_does_not_fit(model: ModelConfig, memory: Optional[int]) -> None:
+    """Raise ValueError for a network whose float32 weights alone are more than `memory` bytes; None: nobody knows."""
+    wanted = 4 * parameters_of(model)
+    if memory is not None and wanted > memory:
+        raise ValueError(f"the network has {parameters_of(model):,} parameters, {wanted / 2**30:.2g} GiB, and there are "
+                         f"{memory / 2**30:.2g} GiB of memory: take a smaller one (--hidden-dim, --backbone)")
 
 
 _R50 = Config()

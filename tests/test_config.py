@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scratch.config import MOST_PARAMETERS, PRESETS, LossConfig, ModelConfig, parameters_of
+from scratch.config import MOST_PARAMETERS, PRESETS, LossConfig, ModelConfig, memory_here, parameters_of
+from scratch.config import refuse_what_does_not_fit
+from scratch.model import detr
 from scratch.model.detr import build_detr
 
 SMALL = ModelConfig(backbone="resnet_tiny", norm="batch", hidden_dim=24, nheads=3, dim_feedforward=17, enc_layers=2,
@@ -54,3 +56,18 @@ def test_weights_that_are_all_zero_are_refused(names):
     with pytest.raises(ValueError, match=f"got 0 for each of {', '.join(names)}"):
         LossConfig(**dict.fromkeys(names, 0.0))
     assert LossConfig(**dict.fromkeys(names[:2], 0.0))
+
+
+def test_a_network_that_the_machine_cannot_hold_is_refused_before_it_is_built(monkeypatch):
+    refuse_what_does_not_fit(PRESETS["detr_r50"].model, 4 * 41_524_768)
+    refuse_what_does_not_fit(PRESETS["detr_r50"].model, None)
+    with pytest.raises(ValueError, match=r"41,524,768 parameters, 0.15 GiB, and there are 0.093 GiB of memory"):
+        refuse_what_does_not_fit(PRESETS["detr_r50"].model, 10**8)
+    monkeypatch.setattr(detr, "memory_here", lambda: 10**6)
+    monkeypatch.setattr(detr, "Detr", None)
+    with pytest.raises(ValueError, match="take a smaller one"):
+        build_detr("tiny")
+
+
+def test_the_memory_of_this_machine_is_known_or_not_asked_for():
+    assert memory_here() is None or memory_here() > 2**26

@@ -32,7 +32,7 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from scratch.config import PRESETS, Config, ModelConfig
+from scratch.config import PRESETS, Config, ModelConfig, memory_here, refuse_what_does_not_fit
 from scratch.model.anchor_decoder import spread_anchors
 from scratch.model.backbone import ResNet
 from scratch.model.denoising import NoisedObjects, noised_objects
@@ -247,7 +247,8 @@ def build_detr(preset: Union[str, Config, ModelConfig], **overrides: Any) -> Det
     preset      a name of `scratch.config.PRESETS`, or a config of one's own
     overrides   fields of ModelConfig that differ: build_detr("detr_r50", num_classes=3)
 
-    Raises ValueError for an unknown name or field, TypeError for another kind of preset.
+    Raises ValueError for an unknown name or field, and, before any of it is asked for, where the memory cannot hold the
+    weights; TypeError for another kind of preset.
     """
     if isinstance(preset, str):
         if preset not in PRESETS:
@@ -260,7 +261,9 @@ def build_detr(preset: Union[str, Config, ModelConfig], **overrides: Any) -> Det
     unknown = sorted(set(overrides) - set(known))
     if unknown:
         raise ValueError(f"a model has no {', '.join(unknown)}; known are {', '.join(known)}")
-    return Detr(replace(config, **overrides))
+    config = replace(config, **overrides)
+    refuse_what_does_not_fit(config, memory_here())
+    return Detr(config)
 
 
 def freeze_backbone(model: Detr, train_backbone: str) -> None:
