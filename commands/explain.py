@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from commands.attention import explained
-from commands.opening import newest_run, open_split, resolve_device
+from commands.opening import newest_run, open_split, reading, resolve_device
 from scratch.analysis.attention_maps import NOTEBOOK_POINTS, draw_boxes, draw_detections, draw_encoder
 from scratch.analysis.attention_page import write_page
 from scratch.analysis.attention_record import Explanation
@@ -35,6 +35,7 @@ from scratch.data.images import read_image
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
+from scratch.printable import printable
 
 SLOTS = "slots.json"
 
@@ -57,6 +58,10 @@ class ExplainArguments:
     points: tuple[str, ...] = ()
     """places X,Y in pixels of the picture from which to show the encoder's attention, beside the detections' centres;
     none: four, where the official notebook has them"""
+    sixteen_bit: Optional[Literal["full", "range"]] = None
+    """how a picture of 16 bits is shown (train --help); None: as the detector was trained"""
+    max_megapixels: Optional[float] = None
+    """refuse a picture with more; None: as the detector was trained"""
     encoder_heads: bool = False
     """show the encoder's attention head by head, too"""
     data: Optional[str] = None
@@ -83,11 +88,13 @@ def explain(arguments: ExplainArguments) -> None:
     if arguments.redraw:
         redraw(arguments.out)
         return
-    image = read_image(arguments.image) if arguments.image else None  # ahead of a detector that takes long to load
-    places = points_of(arguments.points, image) if image else ()
+    if arguments.image and not arguments.image.exists():  # ahead of a detector that takes long to load
+        raise FileNotFoundError(f"{printable(arguments.image)} does not exist: give an image")
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    detector = load_detector(checkpoint, device)
+    detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
+    image = read_image(arguments.image, config=detector.config.data) if arguments.image else None
+    places = points_of(arguments.points, image) if image else ()
     arguments.out.mkdir(parents=True, exist_ok=True)
     words = f"{checkpoint}, {detector.config.preset}"
     if image:

@@ -35,8 +35,8 @@ def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], res
                 "labels": torch.tensor([label[e["category_id"]] for e in mine], dtype=torch.int64),
                 "scores": torch.tensor([e.get("score", 1.0) for e in mine], dtype=torch.float64)}
 
-    by_id = {image["id"]: image for image in truth["images"]}
-    images = [read_image(dataset.images / by_id[i]["file_name"], (by_id[i]["width"], by_id[i]["height"]))
-              for i in image_ids]
+    place = {image["id"]: index for index, image in enumerate(truth["images"])}
+    images = [read_image(dataset.file_of(place[i]), tuple(dataset.annotations.sizes[place[i]].tolist()),
+                         dataset.reading) for i in image_ids]
     prediction_sheet(path, images, [of_image(truth["annotations"], i) for i in image_ids],
                      [of_image(results, i) for i in image_ids], dataset.classes.names, threshold)

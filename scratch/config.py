@@ -139,6 +139,12 @@ class DataConfig:
     """the chance that four training pictures meet in one; it may hold more boxes than each (scratch/data/mosaic)"""
     mixup: float = 0.0
     """the chance that a second training picture shines through, with its boxes (scratch/data/mosaic)"""
+    sixteen_bit: Literal["full", "range"] = "full"
+    """pictures of 16 bits: full: 0..65535 is black to white; range: each from its own darkest to its own brightest"""
+    max_megapixels: float = 100.0
+    """a picture with more is refused before it is decoded; decoded, a megapixel takes 4 MB, in each worker"""
+    leave_out_broken: bool = False
+    """go on without the pictures that are missing, too large or cannot be decoded; all are decoded first, to know"""
     workers: int = 2
     """processes that read and augment images, beside the one that trains"""
     shapes_train: int = 2000
@@ -149,6 +155,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         _at_least(1, self, "limit_train", "limit_val", "short_side", "max_size", "shapes_train", "shapes_val")
         _at_least(0, self, "workers")
+        if not self.max_megapixels > 0:  # NaN is not either
+            raise ValueError(f"got max_megapixels = {self.max_megapixels}, wanted more than 0")
         for name in ("mosaic", "mixup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"got {name} = {getattr(self, name)}, wanted a chance: 0 (never) to 1 (always)")

@@ -20,21 +20,23 @@ import difflib
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Iterable, Optional
+from typing import Any, Collection, Iterable, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scratch.config import DataConfig
+from scratch.data.file_names import find_files
 from scratch.data.images import Reduced, read_reduced
 from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import Problem, count, refuse
 from scratch.data.shapes import shapes_dataset
 from scratch.data.transforms import Augmentation
 from scratch.ops.boxes import box_xywh_to_xyxy
+from scratch.printable import printable
 
 # Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
 TOLERANCE = 0.01
@@ -147,6 +149,17 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def without(self, image_ids: Collection[int]) -> "Annotations":
+        """All but these images and their boxes."""
+        if not image_ids:
+            return self
+        keep = ~np.isin(self.image_ids, list(image_ids))                            # (n,)
+        boxes = np.repeat(keep, np.diff(self.offsets))                              # (M,)
+        offsets = np.concatenate(([0], np.cumsum(np.diff(self.offsets)[keep])))
+        return replace(self, image_ids=self.image_ids[keep], file_names=self.file_names[keep], sizes=self.sizes[keep],
+                       offsets=offsets, boxes_xywh=self.boxes_xywh[boxes], labels=self.labels[boxes],
+                       areas=self.areas[boxes], crowd=self.crowd[boxes])
 
 
 def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optional[int] = None,
@@ -315,6 +328,12 @@ def _number(value: Any) -> float:
         return math.nan
 
 
+def _paths_of(folder: Path, names: np.ndarray) -> np.ndarray:
+    """The files of `folder` that the names mean, "" for none."""
+    paths = find_files(folder, names.tolist()).paths
+    return names if paths == names.tolist() else np.array(paths, dtype=str)  # mostly no second copy in memory
+
+
 # -- what a batch is made from -------------------------------------------------------------------------------------
 
 
@@ -327,6 +346,8 @@ class CocoDetection:
     classes       as for `read_annotations`: pass the training split's (`.classes`) to every other split
     limit         only the first N images, in the order of their ids
     only          as for `read_annotations`: some of the classes
+    left_out      ids of images to do without (check_dataset tells them)
+    reading       its `sixteen_bit` and `max_megapixels` say how pictures are read
     seed          with epoch and index, all that the transform's randomness depends on: a sample is the same in
                   whichever worker it is made, and after a resume
 
@@ -334,12 +355,15 @@ class CocoDetection:
     """
 
     def __init__(self, images: Path, annotations: Path, transform: Augmentation, classes: Optional[Classes] = None,
-                 limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None) -> None:
-        self.images, self.transform, self.seed = Path(images), transform, seed
+                 limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None,
+                 left_out: Collection[int] = (), reading: DataConfig = DataConfig()) -> None:
+        self.images, self.transform, self.seed, self.reading = Path(images), transform, seed, reading
         self.annotations = read_annotations(annotations, classes, limit, only)
         refuse(self.annotations.problems)
         self.cleaning = count(self.annotations.problems)
         self.annotations.problems.clear()  # a worker has no use for them
+        self.annotations = self.annotations.without(left_out)
+        self._files = _paths_of(self.images, self.annotations.file_names)
         self.classes = self.annotations.classes
         self._keeps = self._all_bytes() <= KEPT_BYTES
         self._kept: dict[int, Reduced] = {}
@@ -368,17 +392,24 @@ class CocoDetection:
         image = self._kept.get(index)
         if image is None:
             width, height = a.sizes[index].tolist()
-            image = read_reduced(self.images / str(a.file_names[index]), (width, height),
-                                 self.transform.reduction(height, width))
+            image = read_reduced(self.file_of(index), (width, height), self.transform.reduction(height, width),
+                                 self.reading)
             if self._keeps:
                 self._kept[index] = image
         boxes_xyxy = box_xywh_to_xyxy(torch.from_numpy(a.boxes_xywh[mine]))         # (M,4)
         return image, boxes_xyxy, torch.from_numpy(a.labels[mine])
 
+    def file_of(self, index: int) -> Path:
+        """The file of an image. Raises FileNotFoundError where `images` holds none that its name can mean."""
+        if name := str(self._files[index]):
+            return self.images / name
+        raise FileNotFoundError(f"there is no picture {printable(self.annotations.file_names[index])} in "
+                                f"{printable(self.images)}")
+
     def _all_bytes(self) -> int:
         """What all pictures of the split need once they are decoded, reduced if they are JPEGs."""
         total = 0
-        for name, (width, height) in zip(self.annotations.file_names.tolist(), self.annotations.sizes.tolist()):
+        for name, (width, height) in zip(self._files.tolist(), self.annotations.sizes.tolist()):
             by = self.transform.reduction(height, width) if name.lower().endswith((".jpg", ".jpeg")) else 1
             total += 4 * -(-width // by) * -(-height // by)  # 4: Pillow adds an unused byte to each pixel's three
         return total

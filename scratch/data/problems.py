@@ -24,9 +24,13 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "unknown category id": ("refused", "the box has no class"),
     "duplicate image id": ("refused", "the boxes of the two cannot be told apart"),
     "unknown image id": ("refused", "the box has no image"),
-    "missing image": ("refused", "the file is not there"),
-    "unreadable image": ("refused", "the file is no image that can be opened"),
-    "truncated image": ("refused", "the file ends, or breaks, before its pixels do"),
+    "missing image": ("refused", "the file is not there; --leave-out-broken goes on without"),
+    "unreadable image": ("refused", "nothing of it, or too little, can be decoded; --leave-out-broken goes on without"),
+    "too large image": ("refused", "it has more pixels than --max-megapixels allows"),
+    "file name outside its folder": ("refused", "a name in somebody else's file must not lead to other files"),
+    "broken image left out": ("coped", "with its boxes, as --leave-out-broken says"),
+    "file name that nearly matches": ("coped", "the one file that it can mean is taken"),
+    "truncated image": ("coped", "decoded as far as it goes; the rest is grey or black, whatever its boxes say"),
     "size differs": ("refused", "boxes drawn on another size are off"),
     "duplicate annotation id": ("coped", "both boxes are kept; evaluation numbers them afresh"),
     "zero-size box": ("coped", "dropped, from training and evaluation"),
@@ -39,21 +43,28 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "RGBA image": ("coped", "laid over white"),
     "CMYK image": ("coped", "converted to RGB"),
     "YCbCr image": ("coped", "converted to RGB"),
-    "16-bit image": ("coped", "scaled to 8 bits"),
+    "16-bit image": ("coped", "brought to 8 bits as --sixteen-bit says"),
+    "stretched image": ("coped", "32-bit or float values, each picture's own from black to white"),
     "EXIF-rotated image": ("coped", "turned upright, unless its annotated size is that of the pixels as stored"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),
     "image without boxes": ("note", "it teaches that there is nothing to find"),
+    "16-bit range": ("note", "what the 16-bit images hold"),
+    "image of one shade": ("note", "hardly anything on it can be told apart"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
 }
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: its kind (a key of KINDS), the file or id, and what was found there."""
+    """One thing that is wrong: its kind (a key of KINDS), the file or id, and what was found there.
+
+    `times` is more than 1 where one line tells of many.
+    """
 
     kind: str
     where: str
     detail: str
+    times: int = 1
 
     @property
     def severity(self) -> Severity:
@@ -65,7 +76,10 @@ class Problem:
 
 def count(problems: Iterable[Problem]) -> Counter[str]:
     """How many there are of each kind."""
-    return Counter(problem.kind for problem in problems)
+    number: Counter[str] = Counter()
+    for problem in problems:
+        number[problem.kind] += problem.times
+    return number
 
 
 def refuse(problems: Iterable[Problem]) -> None:

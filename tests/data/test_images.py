@@ -115,10 +115,10 @@ def test_a_size_that_no_reading_fits_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_truncated_file_is_refused_by_name(suffix, tmp_path):
+def test_a_file_of_which_nothing_can_be_decoded_is_refused_by_name(suffix, tmp_path):
     path = tmp_path / f"x.{suffix}"
     Image.effect_noise((64, 48), 80).convert("RGB").save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: 30])
     with pytest.raises(ValueError, match=f"x.{suffix} cannot be read as an image"):
         read_image(path)
 
