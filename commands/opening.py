@@ -44,8 +44,8 @@ def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int,
                left_out: Optional[Mapping[str, Collection[int]]] = None) -> CocoDetection:
     """One split of a data set, with the classes of a checkpoint or of the training split.
 
-    left_out   by split, ids of images to do without, from the report of check_dataset; None: if `data` wants broken ones
-               left out, they are looked for here
+    left_out   by split, ids of images to do without, from the report of check_dataset; None: if `data` wants broken
+               ones left out, they are looked for here
     """
     if left_out is None and data.leave_out_broken:
         left_out = check_dataset(data, sys.maxsize, decode=True, only=(split,)).left_out

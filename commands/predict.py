@@ -125,8 +125,8 @@ def refuse_to_replace(paths: Sequence[Path], out: Path) -> None:
     """Raise ValueError if what is written would take the place of one of the images, by whichever links."""
     folders = {path.parent.resolve() for path in paths} | {path.resolve().parent for path in paths}
     if out.resolve() in folders:
-        raise ValueError(f"--out {printable(out)} is the folder of the images themselves, and would lose those that are "
-                         "PNG files: name another")
+        raise ValueError(f"--out {printable(out)} is the folder of the images themselves, and would lose those that "
+                         "are PNG files: name another")
 
 
 def picture_names(paths: Sequence[Path]) -> list[str]:
@@ -181,14 +181,14 @@ def image_ids(file: Path, paths: Sequence[Path], classes: Classes) -> dict[Path,
         if name in below:
             ids[below[name]].append(id)
     if not ids:
-        raise ValueError(f"{printable(file)} names none of the {len(paths)} images, such as {printable(paths[0].name)}; "
-                         f"it names {', '.join(printable(name) for name, _ in entries[:3]) or 'no image at all'}")
+        raise ValueError(f"{printable(file)} names none of the {len(paths)} images, such as "
+                         f"{printable(paths[0].name)}; it names {', '.join(printable(name) for name, _ in entries[:3]) or 'no image at all'}")
     for problem in found.told:
         print(f"note: {problem.detail}", file=sys.stderr)
     unknown = [path for path in paths if path not in ids]
     if unknown:
-        print(f"note: {len(unknown)} of the {len(paths)} images are not in {printable(file)}, and what is found in them "
-              f"is drawn, but left out of {PREDICTIONS}: {_some(unknown)}", file=sys.stderr)
+        print(f"note: {len(unknown)} of the {len(paths)} images are not in {printable(file)}, and what is found in "
+              f"them is drawn, but left out of {PREDICTIONS}: {_some(unknown)}", file=sys.stderr)
     twice = [path for path, several in ids.items() if len(set(several)) > 1]
     if twice:
         print(f"note: {len(twice)} images have several ids in {printable(file)}, of which the first is taken: "

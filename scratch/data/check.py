@@ -108,7 +108,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         names = find_files(folder, annotations.file_names.tolist(), file.name)
         of_images = _look_at_images(folder, names, annotations, split, decode or config.leave_out_broken, config)
         if config.leave_out_broken:
-            left_out[split] = tuple(int(annotations.image_ids[i]) for i, found in enumerate(of_images[:len(annotations)])
+            left_out[split] = tuple(id for id, found in zip(annotations.image_ids.tolist(), of_images)
                                     if any(problem.kind in BROKEN for problem in found))
             of_images = [list(map(_left_out, found)) for found in of_images]
             if 0 < len(annotations) == len(left_out[split]):
@@ -122,7 +122,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
 
 @dataclass(frozen=True)
 class _SixteenBits(Problem):
-    """A 16-bit picture, the least and the greatest of its values (of 65535), and whether few shades are made of them."""
+    """A 16-bit picture, the least and the greatest of its values (of 65535), and whether it becomes one shade."""
 
     values: tuple[int, int] = (0, 65535)
     dull: bool = False
@@ -157,12 +157,13 @@ def look_at_image(path: Path, size: tuple[int, int], decode: bool, config: DataC
 
 def _of_pixels(found: list[Problem], picture: Reduced, where: str) -> list[Problem]:
     """The problems that the header told of, and those that are seen once a picture is decoded."""
-    if 1 - picture.missing < LEAST_DECODED:
-        return [Problem("unreadable image", where, f"only {1 - picture.missing:.0%} of its rows can be decoded "
-                        f"({picture.damage})")]
-    if picture.damage:
-        found.append(Problem("truncated image", where, f"{picture.missing:.0%} of its rows are missing "
-                             f"({picture.damage})"))
+    words, missing = picture.damage
+    if words and 1 - missing < LEAST_DECODED:
+        return [Problem("unreadable image", where, f"only {1 - missing:.0%} of its rows can be decoded ({words})")]
+    if words:
+        found.append(Problem("truncated image", where, f"{missing:.0%} of its rows are missing ({words})"))
+    elif missing:
+        found.append(Problem("image that ends in grey", where, f"the last {missing:.0%} of its rows are"))
     darkest, brightest = _shades(picture.pixels)
     dull = brightest - darkest < FEW_SHADES
     if picture.values is not None:
@@ -234,8 +235,8 @@ def _range_of_16_bits(found: list[list[Problem]], folder: Path, config: DataConf
     detail += ("each from its own darkest to its own brightest" if config.sixteen_bit == "range" else
                "as 0..255 for all of 0..65,535")
     if dull and config.sixteen_bit == "full":
-        detail += (f"; {dull:,} of them are then nearly black or of one grey: --sixteen-bit range stretches each by its "
-                   "own values")
+        detail += (f"; {dull:,} of them are then nearly black or of one grey: --sixteen-bit range stretches each by "
+                   "its own values")
     return [Problem("16-bit range", printable(folder), detail, len(deep))]
 
 

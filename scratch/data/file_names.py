@@ -248,8 +248,8 @@ def _missing(there: _Folder, name: str, near: list[str]) -> Problem:
         detail = f"no such file; {_short(near[0])} is called nearly so, but other names say that, too"
     elif outside:
         return Problem("file name outside its folder", _short(name),
-                       f"it is no path below the folder of images, {printable(there.folder)}, and nothing is looked for "
-                       "elsewhere")
+                       f"it is no path below the folder of images, {printable(there.folder)}, and nothing is looked "
+                       "for elsewhere")
     else:
         other = there.other_ending(name)
         detail = "no such file" + (f"; {_short(other)} is there, of another format" if other else "")

@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Callable, Iterator, Optional
+from typing import BinaryIO, Callable, Iterator, NamedTuple, Optional
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
@@ -44,7 +44,7 @@ from scratch.printable import printable
 # Pillow's colour mode of a file → the kind of conversion that it needs. A mode that is not listed has no defined white
 # (32-bit integers, floats) or no defined colour (LAB without its profile).
 _KINDS = {"RGB": None, "1": "greyscale", "L": "greyscale", "LA": "greyscale", "P": "palette", "PA": "palette",
-          "RGBA": "RGBA", "RGBa": "RGBA", "RGBX": "RGBA", "La": "greyscale", "CMYK": "CMYK", "YCbCr": "YCbCr"}
+          "RGBA": "RGBA", "RGBX": "RGBA", "CMYK": "CMYK", "YCbCr": "YCbCr"}
 # Those without a defined white have a darkest and a brightest value all the same.
 _STRETCHED = {"I", "F"}
 # "range" leaves this share of the pixels at either end out: a dead pixel or two would take the whole range.
@@ -66,6 +66,16 @@ _TURNS = {2: _T.FLIP_LEFT_RIGHT, 3: _T.ROTATE_180, 4: _T.FLIP_TOP_BOTTOM,
 Values = Optional[tuple[int, int]]
 
 
+class Damage(NamedTuple):
+    """Why a file could not be decoded to its end, "" if it was, and the share of the rows that are missing.
+
+    Rows are missing without a word where a JPEG has a gap: its decoder leaves them grey, as some pictures are.
+    """
+
+    words: str = ""
+    missing: float = 0.0
+
+
 @dataclass(frozen=True)
 class Reduced:
     """A picture that answers as the whole file's would, from fewer pixels.
@@ -73,16 +83,14 @@ class Reduced:
     pixels    those that were decoded, upright
     by        the file's pixels a decoded one, each way: 1, 2, 4 or 8
     size      (width, height) of the whole file, upright
-    damage    why the file could not be decoded to its end; "" if it was
-    missing   the share of its rows that could not
+    damage    how the file is damaged
     values    of a 16-bit picture the least and the greatest, of 0..65535; None for others
     """
 
     pixels: Image.Image
     by: int
     size: tuple[int, int]
-    damage: str = ""
-    missing: float = 0.0
+    damage: Damage = Damage()
     values: Values = None
 
     @property
@@ -133,8 +141,8 @@ def refuse_too_large(image: Image.Image, max_megapixels: float) -> None:
     width, height = image.size
     if width * height > max_megapixels * 1e6:
         raise TooLarge(f"it has {width}×{height} pixels, {width * height / 1e6:,.0f} megapixels, and --max-megapixels "
-                       f"allows {max_megapixels:g}: cut it into tiles, or raise the limit (decoded, a megapixel takes 4 "
-                       "MB, in each worker)")
+                       f"allows {max_megapixels:g}: cut it into tiles, or raise the limit (decoded, a megapixel takes "
+                       "4 MB, in each worker)")
 
 
 class TooLarge(ValueError):
@@ -142,8 +150,8 @@ class TooLarge(ValueError):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
-    """The picture in a file, as Pillow opens it, its pixels not yet decoded; and how the file is damaged, if it is seen.
+def opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, Damage]]:
+    """The picture in a file, as Pillow opens it, its pixels not yet decoded; and the damage that was seen by then.
 
     Raises FileNotFoundError, or OSError for what is no regular file (a pipe would be waited for), or no picture.
     Pillow's own Image.open has a limit of pixels that is global to the process, and warns of half of it without saying
@@ -151,7 +159,7 @@ def opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
     """
     with _regular_file(path) as file:
         try:
-            found: Optional[tuple[ImageFile.ImageFile, str]] = (_identified(file), "")
+            found: Optional[tuple[ImageFile.ImageFile, Damage]] = (_identified(file), Damage())
         except _NoPicture as error:
             found = _padded_webp(file)
             if found is None:
@@ -188,7 +196,7 @@ def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int,
             if image.draft(None, reduced) is None:
                 reduction = 1  # not a JPEG
             as_rgb = _reader_of(image, config.sixteen_bit)  # what it needs, its header tells before it is decoded
-            image, damage, missing = _decoded(image, damage, reduced)
+            image, damage = _decoded(image, damage, reduced)
             rgb, values = as_rgb(image)
     except FileNotFoundError:
         raise
@@ -201,7 +209,7 @@ def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int,
     if size is not None and whole != size:
         raise ValueError(f"{printable(path)} is {whole[0]}×{whole[1]}, but its annotation says {size[0]}×{size[1]}, so "
                          "its boxes would be off; correct the annotation or the file")
-    return Reduced(rgb, reduction, whole, damage, missing, values)
+    return Reduced(rgb, reduction, whole, damage, values)
 
 
 def reason(error: BaseException) -> str:
@@ -261,7 +269,7 @@ def _identified(file: BinaryIO) -> ImageFile.ImageFile:
             except (SyntaxError, IndexError, TypeError, struct.error):  # another format's file after all
                 continue
             except OSError as error:
-                raise _NoPicture(str(error)) from error
+                raise _NoPicture(f"it begins as {name}, but goes on otherwise ({error})") from error
             except Image.DecompressionBombError as error:  # a few formats have a limit of their own within Pillow
                 raise TooLarge("it has more pixels than Pillow opens of this format: cut it into tiles") from error
     raise _NoPicture(_what_else(file))
@@ -286,27 +294,37 @@ def _what_else(file: BinaryIO) -> str:
     return "its content is of no known picture format"
 
 
-def _padded_webp(file: BinaryIO) -> Optional[tuple[ImageFile.ImageFile, str]]:
-    """A WebP file that ends too early, with zeros up to its length: its decoder takes no less. None for others."""
+def _padded_webp(file: BinaryIO) -> Optional[tuple[ImageFile.ImageFile, Damage]]:
+    """A WebP file that ends too early, its last chunk made longer by zeros, or its decoder takes none of it; or None."""
     file.seek(0)
-    content = file.read(2**28)
+    content = bytearray(file.read(2**28))
     if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
         return None
-    length = struct.unpack("<I", content[4:8])[0] + 8
-    if not len(content) < length <= min(4 * len(content), 2**28):
+    there, chunk, end = len(content), 12, 0
+    while chunk + 8 <= there:
+        end = chunk + 8 + struct.unpack_from("<I", content, chunk + 4)[0]
+        end += end % 2  # chunks are of even lengths
+        if end > there:
+            break
+        chunk = end
+    if end <= there:
         return None
+    content += bytes(min(end - there, there) + 2**16)
+    content += bytes(len(content) % 2)
+    struct.pack_into("<I", content, chunk + 4, len(content) - chunk - 8)
+    struct.pack_into("<I", content, 4, len(content) - 8)
     try:
-        image = _identified(io.BytesIO(content.ljust(length, b"\0")))
+        image = _identified(io.BytesIO(bytes(content)))
     except _NoPicture:
         return None
-    return image, f"the file ends {length - len(content):,} bytes too early"
+    return image, Damage(f"the file ends {end - there:,} bytes too early", 1 - there / end)
 
 
 # -- its pixels ----------------------------------------------------------------------------------------------------
 
 
-def _decoded(image: ImageFile.ImageFile, damage: str, reduced: tuple[int, int]) -> tuple[Image.Image, str, float]:
-    """The picture with its pixels, why there are no more, and the share of the rows that could not be decoded.
+def _decoded(image: ImageFile.ImageFile, damage: Damage, reduced: tuple[int, int]) -> tuple[Image.Image, Damage]:
+    """The picture with its pixels, as far as they can be decoded, and how far that is.
 
     Pillow's own way to go on, ImageFile.LOAD_TRUNCATED_IMAGES, is one for all threads of the process and all its
     pictures; this is for one.
@@ -314,11 +332,11 @@ def _decoded(image: ImageFile.ImageFile, damage: str, reduced: tuple[int, int]) 
     file = image.fp
     try:
         image.load()
-        return image, damage, 0.0
+        return image, Damage("", _grey_rows(image)) if image.format in _JPEG else damage
     except MemoryError:
         raise
     except Exception as error:
-        damage = reason(error)
+        words = reason(error)
     if image.format in _JPEG and file is not None:
         file.seek(0)
         content = file.read()
@@ -328,11 +346,14 @@ def _decoded(image: ImageFile.ImageFile, damage: str, reduced: tuple[int, int]) 
         for length in (len(content), marker):
             again = _loaded(io.BytesIO(content[:max(length, 0)] + _END_OF_JPEG), reduced)
             if again is not None and (missing := _missing(again)) < 1:
-                return again, damage, missing
-    missing = _missing(_pixels_so_far(image))
+                return again, Damage(words, missing)
+    try:
+        missing = _missing(_pixels_so_far(image))
+    except OSError:  # the decoder did not even begin
+        missing = 1.0
     if missing == 1:
-        raise OSError(f"nothing of it can be decoded ({damage})")
-    return image, damage, missing
+        raise OSError(f"nothing of it can be decoded ({words})")
+    return image, Damage(words, missing)
 
 
 def _loaded(file: BinaryIO, reduced: tuple[int, int]) -> Optional[Image.Image]:
@@ -344,7 +365,10 @@ def _loaded(file: BinaryIO, reduced: tuple[int, int]) -> Optional[Image.Image]:
     try:
         image.load()
     except Exception:
-        return _pixels_so_far(image)
+        try:
+            return _pixels_so_far(image)
+        except OSError:  # the decoder did not even begin
+            return None
     return image
 
 
@@ -361,6 +385,15 @@ def _missing(image: Image.Image) -> float:
     low, high = rows.min(axis=1), rows.max(axis=1)
     untouched = (low == high) & ((low == 0) | (image.format in _JPEG) & ((low == 127) | (low == 128)))
     return float(untouched.mean())
+
+
+def _grey_rows(image: Image.Image) -> float:
+    """The share of the rows at a JPEG's end that are throughout of the grey that stands for no data; mostly none."""
+    last = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
+    if last.min() != last.max() or last.flat[0] not in (127, 128):
+        return 0.0
+    other = np.flatnonzero((np.asarray(image) != last.flat[0]).reshape(image.height, -1).any(axis=1))
+    return 1 - (other[-1] + 1 if other.size else 0) / image.height
 
 
 def _orientation(image: Image.Image) -> int:

@@ -48,6 +48,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "EXIF-rotated image": ("coped", "turned upright, unless its annotated size is that of the pixels as stored"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),
     "image without boxes": ("note", "it teaches that there is nothing to find"),
+    "image that ends in grey": ("note", "of the one grey that stands for missing data in a JPEG with a gap"),
     "16-bit range": ("note", "what the 16-bit images hold"),
     "image of one shade": ("note", "hardly anything on it can be told apart"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),

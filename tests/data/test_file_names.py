@@ -96,8 +96,8 @@ def test_another_format_is_told_but_not_taken_for_it_may_be_a_mask(tmp_path):
     assert found.paths == [""] and found.missing[0].detail == "no such file; 7.png is there, of another format"
 
 
-@pytest.mark.parametrize("name", ["../secret.jpg", "../../secret.jpg", "a/../../secret.jpg", "{outside}/secret.jpg", ".",
-                                  "..", "/", "a\0.jpg", "/dev/zero", "..\\secret.jpg"])
+@pytest.mark.parametrize("name", ["../secret.jpg", "../../secret.jpg", "a/../../secret.jpg", "{outside}/secret.jpg",
+                                  ".", "..", "/", "a\0.jpg", "/dev/zero", "..\\secret.jpg"])
 def test_a_name_that_leads_out_of_the_folder_is_refused_though_the_file_is_there(name, tmp_path):
     _folder(tmp_path, "secret.jpg")
     found = find_files(_folder(tmp_path / "images", "a/0001.jpg"), [name.format(outside=tmp_path)])
@@ -122,7 +122,8 @@ def test_links_in_the_users_own_folder_are_followed(tmp_path):
                                                                                              "part/0001.jpg"]
 
 
-@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "\udcff.jpg", "\ud800.jpg", "a\n\x1b[2J.jpg", "%FF%00.jpg", "", "%"])
+@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "\udcff.jpg", "\ud800.jpg", "a\n\x1b[2J.jpg", "%FF%00.jpg", "",
+                                  "%"])
 def test_a_name_that_no_file_can_have_is_missing_and_shown_on_one_short_line(name, tmp_path):
     found = find_files(_folder(tmp_path, "0001.jpg"), [name])
     text = str(found.missing[0])
@@ -133,8 +134,8 @@ def test_a_folder_with_none_of_the_pictures_is_told_in_one_line(tmp_path):
     found = find_files(_folder(tmp_path, "x.jpg", "y.jpg"), [f"{i}.png" for i in range(7)])
     (problem,) = set(found.missing.values())
     assert problem.times == 7
-    assert problem.detail == ("none of the 7 pictures is in this folder, nor one of nearly such a name; it holds 2 pictures, "
-                              "such as x.jpg, and the annotations name 0.png: are these annotations of these images?")
+    assert problem.detail == ("none of the 7 pictures is in this folder, nor one of nearly such a name; it holds 2 "
+                              "pictures, such as x.jpg, and the annotations name 0.png: are these annotations of these images?")
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path):
