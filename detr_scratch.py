@@ -79,9 +79,10 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     if report.problems:
         say(report.table())
     report.refuse()
-    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed)
+    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)
     classes = train_set.classes
-    eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
+    eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes,
+                          report.left_out)
     share = dict(workers=data.workers, seed=config.train.seed, device_type=distributed.device.type,
                  rank=distributed.rank, world_size=distributed.world_size)
     loader, sampler = make_loader(train_set, config.train.batch_size, train=True, **share)

@@ -142,8 +142,9 @@ def subset(arguments: DownloadArguments, out: Path) -> None:
 
 
 def trouble_with(path: Path, size: tuple[int, int]) -> Optional[str]:
-    """Why training would refuse this image, annotated as (width, height); None if it would not."""
-    refused = [problem for problem in look_at_image(path, size, decode=False) if problem.severity == "refused"]
+    """Why training would refuse this image, annotated as (width, height), or would see a part of it; else None."""
+    refused = [problem for problem in look_at_image(path, size, decode=False)
+               if problem.severity == "refused" or problem.kind == "truncated image"]
     return f"{refused[0].kind}: {refused[0].detail}" if refused else None
 
 

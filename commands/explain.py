@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from commands.attention import explained
-from commands.opening import newest_run, open_split, resolve_device
+from commands.opening import newest_run, open_split, reading, resolve_device
 from scratch.analysis.attention_maps import NOTEBOOK_POINTS, draw_boxes, draw_detections, draw_encoder
 from scratch.analysis.attention_page import write_page
 from scratch.analysis.attention_record import Explanation
@@ -65,6 +65,10 @@ class ExplainArguments:
     points: tuple[str, ...] = ()
     """places X,Y in pixels of the picture from which to show the encoder's attention, beside the detections' centres;
     none: four, where the official notebook has them"""
+    sixteen_bit: Optional[Literal["full", "range"]] = None
+    """how a picture of 16 bits is shown (train --help); None: as the detector was trained"""
+    max_megapixels: Optional[float] = None
+    """refuse a picture with more; None: as the detector was trained"""
     encoder_heads: bool = False
     """show the encoder's attention head by head, too"""
     data: Optional[str] = None
@@ -90,11 +94,13 @@ def explain(arguments: ExplainArguments) -> None:
     if arguments.redraw:
         redraw(arguments.out)
         return
-    image = opened(arguments.image) if arguments.image else None  # ahead of a detector that takes long to load
-    places = points_of(arguments.points, image) if image else ()
+    if arguments.image and not arguments.image.exists():  # ahead of a detector that takes long to load
+        raise FileNotFoundError(f"{printable(arguments.image)} does not exist: give the file of one picture")
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    detector = load_detector(checkpoint, device)
+    detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
+    image = read_image(arguments.image, config=detector.config.data) if arguments.image else None
+    places = points_of(arguments.points, image) if image else ()
     arguments.out.mkdir(parents=True, exist_ok=True)
     words = f"{checkpoint}, {detector.config.preset}"
     if image:
@@ -189,15 +195,6 @@ def look_at(image: Image.Image, places: Sequence[tuple[float, float]], detector:
     about = {"name": arguments.image.name, "picture": picture_id(arguments.image), "detector": words,
              "threshold": threshold, "encoder_heads": arguments.encoder_heads}
     return explained(detector.model, batch, image, detector.classes.names, about, places, arguments.most)
-
-
-def opened(path: Path) -> Image.Image:
-    """The picture of that file. Raises OSError or ValueError for anything that is none, without waiting for it."""
-    if not path.is_file():
-        what = ("a folder" if path.is_dir() else "a pipe or a device" if path.exists() else
-                "a link to nothing" if path.is_symlink() else "not there")
-        raise FileNotFoundError(f"got {path}, which is {what}; wanted the file of one picture to explain")
-    return read_image(path)
 
 
 def points_of(texts: Sequence[str], image: Image.Image) -> tuple[tuple[float, float], ...]:

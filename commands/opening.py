@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Optional
+from typing import Collection, Mapping, Optional
 
 import torch
 from torch import nn
 
 from scratch.config import Config, DataConfig
+from scratch.data.check import check_dataset
 from scratch.data.coco import Classes, CocoDetection, find_splits
 from scratch.data.transforms import Augmentation
+from scratch.detector import Detector
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
 from scratch.training.distributed import Distributed
@@ -36,13 +40,26 @@ def generate_shapes(data: DataConfig, distributed: Distributed) -> None:
     distributed.barrier()
 
 
-def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int,
-               classes: Optional[Classes] = None) -> CocoDetection:
-    """One split of a data set, with the classes of a checkpoint or of the training split."""
+def open_split(data: DataConfig, split: str, transform: Augmentation, seed: int, classes: Optional[Classes] = None,
+               left_out: Optional[Mapping[str, Collection[int]]] = None) -> CocoDetection:
+    """One split of a data set, with the classes of a checkpoint or of the training split.
+
+    left_out   by split, ids of images to do without, from the report of check_dataset; None: if `data` wants broken
+               ones left out, they are looked for here
+    """
+    if left_out is None and data.leave_out_broken:
+        left_out = check_dataset(data, sys.maxsize, decode=True, only=(split,)).left_out
     images, annotations = find_splits(data, need=(split,))[split]
     limit = data.limit_train if split == "train" else data.limit_val
     return CocoDetection(images, annotations, transform, classes, limit=limit, seed=seed, only=data.classes,
-                         as_is=data.as_is)
+                         as_is=data.as_is, left_out=(left_out or {}).get(split, ()), reading=data)
+
+
+def reading(detector: Detector, sixteen_bit: Optional[str], max_megapixels: Optional[float]) -> Detector:
+    """The detector, with another way to read picture files; what is None stays as it was trained."""
+    changed = {name: value for name, value in (("sixteen_bit", sixteen_bit), ("max_megapixels", max_megapixels))
+               if value is not None}
+    return detector._replace(config=replace(detector.config, data=replace(detector.config.data, **changed)))
 
 
 def make_criterion(config: Config) -> SetCriterion:

@@ -1,23 +1,43 @@
-"""predict: what is on these pictures?"""
+"""predict: what is on these pictures?
+
+    IMAGE, or a folder of them ─▶ detector ─┬▶ NAME.png           each picture with its boxes
+                                            ├▶ predictions.json   all that was found, as COCO results
+                                            └▶ image_ids.json     which picture each image_id is
+
+A file that cannot be read is skipped with a line, whatever it is. Whatever ends the command (a full disk, Ctrl-C), what
+was found until then is in predictions.json, and no file is there by half.
+Proven in tests/test_predict.py. Read: predict → picture_names → image_ids → Results
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, BinaryIO, Iterator, Literal, Optional, Sequence
 
 import torch
 import tyro
 
-from commands.opening import newest_run, resolve_device
+from commands.opening import newest_run, reading, resolve_device
+from scratch.data.coco import Classes
+from scratch.data.file_names import find_files
 from scratch.data.images import read_image
 from scratch.detector import load as load_detector
 from scratch.evaluation.coco_eval import coco_results
 from scratch.evaluation.pictures import class_colour, draw_detections
+from scratch.printable import printable
 from scratch.ranges import SHARE, refuse_senseless
+from scratch.whole_file import whole_file, write_json
+
+PREDICTIONS, IMAGE_IDS = "predictions.json", "image_ids.json"
+# Most file systems take 255 bytes for a name, and none of ours may be longer while it is still partial.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -28,11 +48,19 @@ class PredictArguments:
     """an image, or a folder of images"""
     out: Path = Path("predictions")
     """the folder to write"""
+    annotations: Optional[Path] = None
+    """take the image ids of predictions.json, by file name, from this COCO annotation file, so that pycocotools can
+    compare the two; None: pictures are numbered from 1 in the order of their names, and image_ids.json says which is
+    which"""
     checkpoint: Optional[Path] = None
     """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once); None: the
     newest run"""
     threshold: Optional[float] = None
     """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
+    sixteen_bit: Optional[Literal["full", "range"]] = None
+    """how pictures of 16 bits are shown (train --help); None: as the detector was trained"""
+    max_megapixels: Optional[float] = None
+    """skip pictures with more; None: as the detector was trained"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -44,49 +72,191 @@ def predict(arguments: PredictArguments) -> None:
     """Write, for every image of `source`, a picture with its detections, and all of them as COCO results."""
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    detector = load_detector(checkpoint, device)
+    detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold
     paths = image_files(arguments.source)
-    if paths[0].parent.resolve() == arguments.out.resolve():
-        raise ValueError(f"--out {arguments.out} is the folder of the images themselves, and would lose those that are "
-                         "PNG files: name another")
+    ids = image_ids(arguments.annotations, paths, detector.classes) if arguments.annotations else dict(zip(paths,
+                                                                                             range(1, len(paths) + 1)))
+    pictures = {path: arguments.out / name for path, name in zip(paths, picture_names(paths))}
+    refuse_to_replace(paths, arguments.out)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    alike = Counter(path.stem for path in paths)  # a.jpg and a.png: those keep their endings, a.jpg.png and a.png.png
-    print(f"{checkpoint}: {len(detector.classes)} classes; {len(paths)} images; threshold {threshold:g}")
-    everything: list[dict[str, Any]] = []
+    print(f"{printable(checkpoint)}: {len(detector.classes)} classes; {len(paths)} images; threshold {threshold:g}")
+    write_json(arguments.out / IMAGE_IDS, [{"id": id, "file_name": str(path)} for path, id in ids.items()])
     unreadable = 0
-    for image_id, path in enumerate(paths, 1):
-        try:
-            image = read_image(path)
-        except ValueError as error:
-            print(f"  skipped: {error}", file=sys.stderr)
-            unreadable += 1
-            continue
-        found = detector.predict(image, threshold=0.0)
-        shown = found.above(threshold)
-        labels = shown.labels.tolist()
-        texts = [f"{name} {score:.2f}" for name, score in zip(shown.names, shown.scores.tolist())]
-        picture = arguments.out / f"{path.stem if alike[path.stem] == 1 else path.name}.png"
-        draw_detections(image, shown.boxes_xyxy, texts, [class_colour(k) for k in labels]).save(picture)
-        tensors = {"boxes": shown.boxes_xyxy, "labels": shown.labels, "scores": shown.scores}
-        everything += [{"file_name": str(path), "category_name": name, **entry} for name, entry in zip(
-            shown.names, coco_results(image_id, tensors, detector.classes.ids))]
-        print(f"  {path}: {len(shown)} objects (best score {found.scores[0]:.2f}) → {picture}")
+    with results_in(arguments.out / PREDICTIONS) as results:
+        for path in paths:
+            try:
+                image = read_image(path, config=detector.config.data)
+            except (ValueError, OSError) as error:
+                print(f"  skipped: {printable(error)}", file=sys.stderr)
+                unreadable += 1
+                continue
+            found = detector.predict(image, threshold=0.0)
+            shown = found.above(threshold)
+            if path in ids:
+                tensors = {"boxes": shown.boxes_xyxy, "labels": shown.labels, "scores": shown.scores}
+                results.add([{"file_name": str(path), "category_name": name, **entry} for name, entry in zip(
+                    shown.names, coco_results(ids[path], tensors, detector.classes.ids))])
+            texts = [f"{printable(name)} {score:.2f}" for name, score in zip(shown.names, shown.scores.tolist())]
+            drawn = draw_detections(image, shown.boxes_xyxy, texts, [class_colour(k) for k in shown.labels.tolist()])
+            with whole_file(pictures[path]) as partial:
+                drawn.save(partial)
+            print(f"  {printable(path)}: {len(shown)} objects (best score {found.scores[0]:.2f}) → "
+                  f"{printable(pictures[path])}")
     if unreadable == len(paths):
-        raise ValueError(f"nothing in {arguments.source} could be read as an image")
-    (arguments.out / "predictions.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(everything)} objects in {len(paths) - unreadable} images → {arguments.out / 'predictions.json'}"
-          + (f"; {unreadable} files could not be read" if unreadable else ""))
+        raise ValueError(f"nothing in {printable(arguments.source)} could be read as an image")
+    ids_are = (f"those of {printable(arguments.annotations)}" if arguments.annotations else
+               f"places in the list of files, and those of no data set: see {IMAGE_IDS}, or give --annotations FILE")
+    print(f"{results.count} objects in {len(paths) - unreadable} images → {printable(arguments.out / PREDICTIONS)}"
+          + (f"; {unreadable} files could not be read" if unreadable else "") + f"\nits image_ids are {ids_are}")
 
 
 def image_files(source: Path) -> list[Path]:
-    """The image itself, or every file of the folder that has an image's ending."""
-    if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist: give an image or a folder of images")
-    if source.is_file():
+    """The image itself, or everything in the folder that has an image's ending, whatever it is."""
+    if not os.path.lexists(source):
+        raise FileNotFoundError(f"{printable(source)} does not exist: give an image or a folder of images")
+    if not source.is_dir():
         return [source]
     endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
     found = sorted(p for p in source.iterdir() if p.suffix.lower() in endings)
     if not found:
-        raise FileNotFoundError(f"no images in {source}: looked for files ending in {' '.join(sorted(endings))}")
+        raise FileNotFoundError(f"no images in {printable(source)}: looked for files ending in "
+                                f"{' '.join(sorted(endings))}")
     return found
+
+
+def refuse_to_replace(paths: Sequence[Path], out: Path) -> None:
+    """Raise ValueError if what is written would take the place of one of the images, by whichever links."""
+    folders = {path.parent.resolve() for path in paths} | {path.resolve().parent for path in paths}
+    if out.resolve() in folders:
+        raise ValueError(f"--out {printable(out)} is the folder of the images themselves, and would lose those that "
+                         "are PNG files: name another")
+
+
+def picture_names(paths: Sequence[Path]) -> list[str]:
+    """A name for the picture of each path: NAME.png, or NAME.ENDING.png, or with a number, so that no two are alike.
+
+    Not alike for a file system that takes capitals and small letters for the same either.
+    """
+    stems = Counter(_alike(path.stem) for path in paths)
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        short = [path.name] if stems[_alike(path.stem)] > 1 else [path.stem, path.name]
+        candidates = [f"{_cut(name)}.png" for name in short]
+        name = next((name for name in candidates if _alike(name) not in taken), "")
+        number = 2
+        while not name or _alike(name) in taken:
+            name, number = f"{_cut(path.name)}-{number}.png", number + 1
+        taken.add(_alike(name))
+        names.append(name)
+    return names
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _cut(name: str) -> str:
+    """The beginning of a name that is too long for a file with an ending more."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= _LONGEST_NAME else encoded[:_LONGEST_NAME].decode(errors="ignore")
+
+
+def image_ids(file: Path, paths: Sequence[Path], classes: Classes) -> dict[Path, int]:
+    """The ids that an annotation file gives the images, by file name; says which it does not name.
+
+    Raises ValueError for a file that names no images, or none of these.
+    """
+    if not file.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(f"there is no annotation file {printable(file)}")
+    try:
+        document = json.loads(file.read_bytes())
+        entries = [(entry["file_name"], entry["id"]) for entry in document["images"]]
+        if not all(isinstance(name, str) and isinstance(id, int) for name, id in entries):
+            raise TypeError("other values")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{printable(file)} is no annotation file that names images: wanted JSON with a list of "
+                         "images at its top, each with an id (a whole number) and a file_name") from error
+    below = {os.path.normpath(path.name): path for path in paths}
+    found = find_files(paths[0].parent, [name for name, _ in entries], file.name)
+    ids: dict[Path, list[int]] = defaultdict(list)
+    for name, (_, id) in zip(found.paths, entries):
+        if name in below:
+            ids[below[name]].append(id)
+    if not ids:
+        raise ValueError(f"{printable(file)} names none of the {len(paths)} images, such as "
+                         f"{printable(paths[0].name)}; it names {', '.join(printable(name) for name, _ in entries[:3]) or 'no image at all'}")
+    for problem in found.told:
+        print(f"note: {problem.detail}", file=sys.stderr)
+    unknown = [path for path in paths if path not in ids]
+    if unknown:
+        print(f"note: {len(unknown)} of the {len(paths)} images are not in {printable(file)}, and what is found in "
+              f"them is drawn, but left out of {PREDICTIONS}: {_some(unknown)}", file=sys.stderr)
+    twice = [path for path, several in ids.items() if len(set(several)) > 1]
+    if twice:
+        print(f"note: {len(twice)} images have several ids in {printable(file)}, of which the first is taken: "
+              f"{_some(twice)}", file=sys.stderr)
+    _compare_classes(document, file, classes)
+    return {path: ids[path][0] for path in paths if path in ids}
+
+
+def _compare_classes(document: dict[str, Any], file: Path, classes: Classes) -> None:
+    """Say which of the detector's categories are called otherwise in the annotation file."""
+    entries = document.get("categories")
+    theirs = {entry.get("id"): entry.get("name") for entry in entries if isinstance(entry, dict)
+              and isinstance(entry.get("id"), int)} if isinstance(entries, list) else {}
+    others = [f"{id} {printable(name)} (there {printable(theirs.get(id, 'no category'))})"
+              for id, name in zip(classes.ids, classes.names) if theirs.get(id) != name]
+    if theirs and others:
+        print(f"note: {len(others)} of the detector's {len(classes)} categories are called otherwise in "
+              f"{printable(file)}: {', '.join(others[:3])}{' …' if len(others) > 3 else ''}", file=sys.stderr)
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(printable(path.name) for path in paths[:3]) + (" …" if len(paths) > 3 else "")
+
+
+class Results:
+    """COCO results, written as they come, so that a disk that is full takes only the last of them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.count = 0
+        self._file = file
+        self._end = 0
+        self._end = self._write("[")
+
+    def add(self, entries: Sequence[dict[str, Any]]) -> None:
+        text = "".join(f"{',' if self.count + i else ''}\n {json.dumps(entry)}" for i, entry in enumerate(entries))
+        self._end = self._write(text)
+        self.count += len(entries)
+
+    def close(self) -> None:
+        """End the list after the last entry that is there as a whole."""
+        self._file.seek(self._end)
+        self._file.truncate()  # which gives a full disk the room for what follows
+        self._write("\n]\n")
+
+    def _write(self, text: str) -> int:
+        """Write all of it, and return the place after it; a file that is not buffered may take a part at a time."""
+        rest = text.encode()
+        while rest:
+            rest = rest[self._file.write(rest):]
+        return self._file.tell()
+
+
+@contextmanager
+def results_in(path: Path) -> Iterator[Results]:
+    """A file for results, there as a whole at the end, even if that is an exception (a full disk, Ctrl-C)."""
+    reason: Optional[BaseException] = None
+    with whole_file(path) as partial:
+        with open(partial, "wb", buffering=0) as file:
+            results = Results(file)
+            try:
+                yield results
+            except BaseException as error:
+                reason = error
+            results.close()
+    if reason is not None:
+        print(f"{results.count} objects that were found before this end are in {printable(path)}", file=sys.stderr)
+        raise reason

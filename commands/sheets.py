@@ -23,8 +23,8 @@ def shown_from(truth: Truth, results: Results, most: int = 100) -> float:
 
 def read_images(dataset: CocoDetection, image_ids: Sequence[int]) -> list[Image.Image]:
     """These images of `dataset`. Raises OSError or ValueError for one that cannot be read."""
-    by_id = {image["id"]: image for image in dataset.ground_truth()["images"]}
-    return [read_image(dataset.images / by_id[i]["file_name"], (by_id[i]["width"], by_id[i]["height"]))
+    place = {id: index for index, id in enumerate(dataset.annotations.image_ids.tolist())}
+    return [read_image(dataset.file_of(place[i]), tuple(dataset.annotations.sizes[place[i]].tolist()), dataset.reading)
             for i in image_ids]
 
 

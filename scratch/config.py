@@ -169,6 +169,12 @@ class DataConfig:
     """the chance that four training pictures meet in one; it may hold more boxes than each (scratch/data/mosaic)"""
     mixup: float = 0.0
     """the chance that a second training picture shines through, with its boxes (scratch/data/mosaic)"""
+    sixteen_bit: Literal["full", "range"] = "full"
+    """pictures of 16 bits: full: 0..65535 is black to white; range: each from its own darkest to its own brightest"""
+    max_megapixels: float = 100.0
+    """a picture with more is refused before it is decoded; decoded, a megapixel takes 4 MB, in each worker"""
+    leave_out_broken: bool = False
+    """go on without the pictures that are missing, too large or cannot be decoded; all are decoded first, to know"""
     workers: int = 2
     """processes that read and augment images, beside the one that trains"""
     shapes_train: int = 2000
@@ -184,7 +190,8 @@ class DataConfig:
             self, limit_train=COUNT, limit_val=COUNT, short_side=Range(1, 16_384), max_size=Range(1, 16_384),
             colour=Range(0, 1, "high", "0 (off) or more and less than 1, where pictures turn black or grey"),
             mosaic=chance, mixup=chance, workers=PROCESSES,
-            shapes_train=Range(1, 10**7), shapes_val=Range(1, 10**7), max_dets=Range(1, 10_000))
+            shapes_train=Range(1, 10**7), shapes_val=Range(1, 10**7), max_dets=Range(1, 10_000),
+            max_megapixels=Range(0, 10**6, "low"))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from scratch.blueprint import read_state
-from scratch.config import PRESETS, Config
+from scratch.config import PRESETS, Config, DataConfig
 from scratch.data.batch import collate
 from scratch.data.coco import Classes
 from scratch.data.coco_names import COCO_NAMES
@@ -99,7 +99,7 @@ class Detector(NamedTuple):
         return [found for part in parts for found in self._found(part, threshold)]
 
     def _found(self, images: Any, threshold: float) -> list[Detections]:
-        pictures = [as_picture(image) for image in images]
+        pictures = [as_picture(image, self.config.data) for image in images]
         transform, device = Augmentation.for_evaluation(self.config.data), next(self.model.parameters()).device
         shown = [transform(picture, torch.zeros(0, 4), random.Random(0))[0] for picture in pictures]  # (3,h,w) each
         alike: dict[Any, list[int]] = {}
@@ -125,14 +125,15 @@ class Detector(NamedTuple):
                 f"shows from a score of {self.threshold:g} on)")
 
 
-def as_picture(image: Picture) -> Image.Image:
+def as_picture(image: Picture, config: DataConfig = DataConfig()) -> Image.Image:
     """An image of any of the kinds that `predict` takes, as an 8-bit RGB picture.
 
-    A file is turned upright as data/images says. A PIL image stays as it lies, so that boxes are in the pixels that its
-    owner has; one that was opened from a photograph may want PIL.ImageOps.exif_transpose first.
+    A file is turned upright, and 16 bits are brought to 8 as `config` says (data/images). A PIL image stays as it lies,
+    so that boxes are in the pixels that its owner has; one that was opened from a photograph may want
+    PIL.ImageOps.exif_transpose first.
     """
     if isinstance(image, (str, Path)):
-        return read_image(Path(image))
+        return read_image(Path(image), config=config)
     if isinstance(image, Image.Image):
         if image.mode[0] in "IF":
             raise ValueError(f"got a PIL image of mode {image.mode}, whose white is not defined; wanted 8 bits a "

@@ -5,8 +5,9 @@
     files of equal size in two splits ─▶ compared by content ────┘
 
 `decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the
-splits that it uses. `decode=True` (the check-data command) decodes every picture of every split. Proven in
-tests/data/test_check.py. Read: look_at_image (one file) → check_dataset (a set) → Report
+splits that it uses; 16-bit pictures, and what looks broken, are decoded. `decode=True` (the check-data command, and
+--leave-out-broken) decodes every picture. Proven in tests/data/test_check.py, test_damaged.py, test_file_names.py.
+Read: look_at_image (one file) → check_dataset (a set) → Report
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Container, Iterable, Optional
+from typing import BinaryIO, Container, Iterable, Optional
 
 import numpy as np
 from PIL import Image
@@ -27,16 +28,31 @@ from scratch.config import DataConfig
 from scratch.data.coco import (
     SPLITS, Annotations, Classes, UnknownClass, find_splits, missing_split, read_annotations)
 from scratch.data.evidence import best_ap, same_boxes, turned
-from scratch.data.images import conversions, read_image, upright_size
+from scratch.data.file_names import Found, find_files
+from scratch.data.images import (Reduced, TooLarge, conversions, opened, read_reduced, reason, refuse_too_large,
+                                 upright_size)
 from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse, shown
+from scratch.printable import printable
+
+# What --leave-out-broken leaves out. A size that differs is no broken file: its boxes say that something is wrong.
+BROKEN = ("missing image", "unreadable image", "too large image")
+# Of a damaged picture at least this share of the rows must be there: from less, a detector learns that grey is a cat.
+LEAST_DECODED = 0.25
+# A picture is of one shade if fewer of the 256 greys lie between its darkest and its brightest pixels, but for a
+# thousandth of them at either end.
+FEW_SHADES = 24
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found. `splits` describes each split in a line, `problems` holds one entry a problem."""
+    """All that was found. `splits` describes each split in a line, `problems` holds one entry a problem.
+
+    `left_out` holds, by split, the ids of the images that a run does without (--leave-out-broken).
+    """
 
     splits: tuple[str, ...]
     problems: tuple[Problem, ...]
+    left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def refuse(self) -> None:
         """Raise ValueError that lists what training would refuse, if there is any."""
@@ -92,6 +108,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
     lines: list[str] = []
     problems = [Problem("missing split", f"the split {name!r}", missing_split(config, name))
                 for name in need if name not in found]
+    left_out: dict[str, tuple[int, ...]] = {}
     learns = classes is None  # else a trained detector is judged
     by_bytes: dict[int, list[tuple[str, Path]]] = defaultdict(list)  # file size → (split, file)
     for split, (folder, file) in splits.items():
@@ -107,55 +124,110 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         classes = classes or annotations.classes
         lines.append(f"{split:<6} {len(annotations):>7,} images {len(annotations.labels):>8,} boxes "
                      f"{len(annotations.classes):>4} classes   {shown(file)}")
-        problems += _nothing_to_find(annotations, file, learns and split == "train")
         problems += _crowded(annotations, file, num_queries, most)
         problems += _same_twice(annotations, file, config.max_dets,
                                 split != "train" or config.eval_split == "train", most)
-        paths = [folder / name for name in annotations.file_names.tolist()]
-        looks = _look_at_images(paths, annotations, split, decode)
-        problems += looks
+        names = find_files(folder, annotations.file_names.tolist(), file.name)
+        of_images = _look_at_images(folder, names, annotations, split, decode or config.leave_out_broken, config)
         read = annotations.problems
         if not any(problem.kind == "boxes in another form" for problem in read):
-            noted = _turned_by_cameras(annotations, file, paths, looks, config.as_is)
+            noted = _turned_by_cameras(annotations, file, folder, names, of_images, config.as_is)
             problems += noted
             read = [problem for problem in read if not noted or problem.kind != "boxes perhaps in another form"]
         problems += read
-        for path in dict.fromkeys(paths):  # each once, in the file's order, which a set would shuffle anew each time
-            if os.path.isfile(path):  # unlike Path.is_file, it answers for a name too long for the system, too
+        if config.leave_out_broken:
+            left_out[split] = tuple(id for id, found in zip(annotations.image_ids.tolist(), of_images)
+                                    if any(problem.kind in BROKEN for problem in found))
+            of_images = [list(map(_left_out, found)) for found in of_images]
+            if 0 < len(annotations) == len(left_out[split]):
+                problems.append(Problem("no images", str(file), "all of them are broken, and left out"))
+        problems += _nothing_to_find(annotations.without(left_out.get(split, ())), file, learns and split == "train")
+        problems += dict.fromkeys(problem for found in of_images for problem in found)  # one may be that of them all
+        for path in (folder / name for name in dict.fromkeys(names.paths) if name):  # in the file's order
+            if path.is_file():
                 by_bytes[path.stat().st_size].append((split, path))
-    return Report(tuple(lines), tuple(problems + _shared_between_splits(by_bytes)))
+    return Report(tuple(lines), tuple(problems + _shared_between_splits(by_bytes)), left_out)
 
 
-def look_at_image(path: Path, size: tuple[int, int], decode: bool) -> list[Problem]:
-    """The problems of one image file whose annotation says `size` (width, height)."""
-    if not os.path.isfile(path):
-        return [Problem("missing image", str(path), "no such file")]
+@dataclass(frozen=True)
+class _SixteenBits(Problem):
+    """A 16-bit picture, the least and the greatest of its values (of 65535), and whether it becomes one shade."""
+
+    values: tuple[int, int] = (0, 65535)
+    dull: bool = False
+
+
+def look_at_image(path: Path, size: tuple[int, int], decode: bool, config: DataConfig = DataConfig()) -> list[Problem]:
+    """The problems of one image file whose annotation says `size` (width, height), read as `config` says."""
+    where = printable(path)
     try:
-        with Image.open(path) as image:
-            found = [Problem(f"{kind} image", str(path), f"Pillow's mode {image.mode}") for kind in conversions(image)]
+        with opened(path) as (image, _):
+            kinds = conversions(image, config.sixteen_bit)
+            found = [Problem(f"{kind} image", where, f"Pillow's mode {image.mode}") for kind in kinds]
+            refuse_too_large(image, config.max_megapixels)
             actual = upright_size(image, size)
-            whole = _ends_properly(path, image.format) and _checksums_agree(image)
+            whole = _ends_properly(image.fp, image.format) and _checksums_agree(image)
+        if decode or not whole or "16-bit" in kinds:
+            picture = read_reduced(path, None, 1, config)
+            if image.format == "TIFF":  # which Pillow turns, and older versions only while they decode it
+                actual = picture.size
+            found = _of_pixels(found, picture, where)
+    except FileNotFoundError as error:
+        return [Problem("missing image", where, "no such file" if not os.path.islink(path) else str(error))]
+    except TooLarge as error:
+        return [Problem("too large image", where, str(error))]
     except Exception as error:  # damaged headers make decoders raise anything
-        return [Problem("unreadable image", str(path), str(error))]
+        return [Problem("unreadable image", where, reason(error.__cause__ or error))]
     if actual != size:
         detail = f"the file is {actual[0]}×{actual[1]}, its annotation says {size[0]}×{size[1]}"
-        found.append(Problem("size differs", str(path), detail))
-    if decode or not whole:
-        try:
-            read_image(path)
-        except ValueError as error:
-            found.append(Problem("truncated image", str(path), str(error.__cause__)))
+        found.append(Problem("size differs", where, detail))
     return found
 
 
-def _ends_properly(path: Path, format: Optional[str]) -> bool:
+def _of_pixels(found: list[Problem], picture: Reduced, where: str) -> list[Problem]:
+    """The problems that the header told of, and those that are seen once a picture is decoded."""
+    words, missing = picture.damage
+    if words and 1 - missing < LEAST_DECODED:
+        return [Problem("unreadable image", where, f"only {1 - missing:.0%} of its rows can be decoded ({words})")]
+    if words:
+        found.append(Problem("truncated image", where, f"{missing:.0%} of its rows are missing ({words})"))
+    elif missing:
+        found.append(Problem("image that ends in grey", where, f"the last {missing:.0%} of its rows are"))
+    darkest, brightest = _shades(picture.pixels)
+    dull = brightest - darkest < FEW_SHADES
+    if picture.values is not None:
+        detail = f"its values are {picture.values[0]:,}..{picture.values[1]:,} of 0..65,535"
+        found = [_SixteenBits(problem.kind, where, f"{problem.detail}; {detail}", 1, picture.values, dull)
+                 if problem.kind == "16-bit image" else problem for problem in found]
+    if dull:
+        found.append(Problem("image of one shade", where, f"nearly all of its pixels are {darkest}..{brightest} of the "
+                             "greys 0..255"))
+    return found
+
+
+def _shades(picture: Image.Image) -> tuple[int, int]:
+    """The darkest and the brightest grey, without the thousandth of the pixels that is darker, or brighter."""
+    below = np.cumsum(picture.convert("L").histogram())                             # (256,)
+    return (int(np.searchsorted(below, 0.001 * below[-1], side="right")),
+            int(np.searchsorted(below, 0.999 * below[-1])))
+
+
+def _left_out(problem: Problem) -> Problem:
+    if problem.kind not in BROKEN:
+        return problem
+    return Problem("broken image left out", problem.where, f"{problem.kind}: {problem.detail}", problem.times)
+
+
+def _ends_properly(file: BinaryIO, format: Optional[str]) -> bool:
     """Does a JPEG or PNG end with its end marker? False for other formats, and where bytes follow: decode those."""
     marker = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}.get(format or "")
     if marker is None:
         return False
-    with open(path, "rb") as file:
-        file.seek(-min(len(marker), path.stat().st_size), os.SEEK_END)
-        return file.read() == marker
+    place = file.tell()
+    file.seek(-min(len(marker), file.seek(0, os.SEEK_END)), os.SEEK_END)
+    end = file.read()
+    file.seek(place)
+    return end == marker
 
 
 def _checksums_agree(image: Image.Image) -> bool:
@@ -167,12 +239,34 @@ def _checksums_agree(image: Image.Image) -> bool:
     return True
 
 
-def _look_at_images(paths: list[Path], annotations: Annotations, split: str, decode: bool) -> list[Problem]:
+def _look_at_images(folder: Path, names: Found, annotations: Annotations, split: str, decode: bool,
+                    config: DataConfig) -> list[list[Problem]]:
+    """The problems of every image of a split, and one list more: what can only be said of all of them."""
     sizes = [(width, height) for width, height in annotations.sizes.tolist()]
+
+    def look(i: int) -> list[Problem]:
+        return [names.missing[i]] if i in names.missing else look_at_image(folder / names.paths[i], sizes[i], decode,
+                                                                            config)
+
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:  # waiting for disks and decoding free the GIL
-        looks = pool.map(look_at_image, paths, sizes, [decode] * len(paths))
-        bar = tqdm(looks, total=len(paths), desc=f"checking {split}", unit="image", disable=None, leave=False)
-        return [problem for found in bar for problem in found]
+        looks = pool.map(look, range(len(sizes)))
+        found = list(tqdm(looks, total=len(sizes), desc=f"checking {split}", unit="image", disable=None, leave=False))
+    return found + [names.told + _range_of_16_bits(found, folder, config)]
+
+
+def _range_of_16_bits(found: list[list[Problem]], folder: Path, config: DataConfig) -> list[Problem]:
+    deep = [problem for problems in found for problem in problems if isinstance(problem, _SixteenBits)]
+    if not deep:
+        return []
+    low, high = min(problem.values[0] for problem in deep), max(problem.values[1] for problem in deep)
+    dull = sum(problem.dull for problem in deep)
+    detail = f"{len(deep):,} of them, with values {low:,}..{high:,} of 0..65,535, shown "
+    detail += ("each from its own darkest to its own brightest" if config.sixteen_bit == "range" else
+               "as 0..255 for all of 0..65,535")
+    if dull and config.sixteen_bit == "full":
+        detail += (f"; {dull:,} of them are then nearly black or of one grey: --sixteen-bit range stretches each by "
+                   "its own values")
+    return [Problem("16-bit range", printable(folder), detail, len(deep))]
 
 
 def _nothing_to_find(annotations: Annotations, file: Path, learned: bool) -> list[Problem]:
@@ -250,17 +344,16 @@ def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: boo
     return notes.problems()
 
 
-def _turned_by_cameras(annotations: Annotations, file: Path, paths: list[Path], looks: list[Problem], as_is: bool
-                       ) -> list[Problem]:
+def _turned_by_cameras(annotations: Annotations, file: Path, folder: Path, names: Found,
+                       of_images: list[list[Problem]], as_is: bool) -> list[Problem]:
     """Are boxes drawn on pictures that were turned by a camera's note, beside sizes of the pixels as stored?
 
     Among other pictures they may be too few to show in the whole set.
     """
-    noted = {problem.where for problem in looks if problem.kind == "EXIF-rotated image"}
     as_stored = []
-    for row, path in enumerate(paths):
-        if str(path) in noted:
-            with Image.open(path) as image:
+    for row, (name, looks) in enumerate(zip(names.paths, of_images)):
+        if any(problem.kind == "EXIF-rotated image" for problem in looks):
+            with opened(folder / name) as (image, _):
                 if tuple(annotations.sizes[row].tolist()) == image.size != upright_size(image):
                     as_stored.append(row)
     boxes, rows = annotations.written
@@ -278,6 +371,9 @@ def _shared_between_splits(by_bytes: dict[int, list[tuple[str, Path]]]) -> list[
     for files in by_bytes.values():
         if len({split for split, _ in files}) > 1:
             for split, path in files:
-                by_content[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
-    return [Problem("same image in two splits", str(files[0][1]), f"equals {path} of {split}")
+                try:
+                    by_content[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
+                except OSError:  # it has gone meanwhile, or may not be read, and that is told already
+                    continue
+    return [Problem("same image in two splits", printable(files[0][1]), f"equals {printable(path)} of {split}")
             for files in by_content.values() for split, path in files[1:] if split != files[0][0]]

@@ -21,19 +21,19 @@ import difflib
 import math
 import random
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Any, Callable, Collection, Iterable, Optional, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from scratch.config import DataConfig
 from scratch.data.annotation_file import load_instances
 from scratch.data.evidence import judge
-from scratch.data.images import Reduced, read_reduced, upright_size
+from scratch.data.file_names import find_files
+from scratch.data.images import Reduced, opened, read_reduced, upright_size
 from scratch.data.layout_hint import flags_for, layout_hint
 from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import LISTED, Notes, Problem, brief, count, refuse, shown
@@ -226,6 +226,17 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def without(self, image_ids: Collection[int]) -> "Annotations":
+        """All but these images and their boxes."""
+        if not image_ids:
+            return self
+        keep = ~np.isin(self.image_ids, list(image_ids))                            # (n,)
+        boxes = np.repeat(keep, np.diff(self.offsets))                              # (M,)
+        offsets = np.concatenate(([0], np.cumsum(np.diff(self.offsets)[keep])))
+        return replace(self, image_ids=self.image_ids[keep], file_names=self.file_names[keep], sizes=self.sizes[keep],
+                       offsets=offsets, boxes_xywh=self.boxes_xywh[boxes], labels=self.labels[boxes],
+                       areas=self.areas[boxes], crowd=self.crowd[boxes])
 
 
 def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optional[int] = None,
@@ -458,13 +469,16 @@ def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path],
     """The images with the sizes that only their files tell, upright; and the rows of those that have none to tell."""
     unsized: set[int] = set()
     whole_list = list(images)
-    for row, (id, name, width, _) in enumerate(images):
-        if width > 0:
-            continue
+    rows = [row for row, (_, _, width, _) in enumerate(images) if width <= 0]
+    files = find_files(folder, [images[row][1] for row in rows]).paths if folder is not None and rows else []
+    for place, row in enumerate(rows):
+        id, name = images[row][:2]
         try:
             if folder is None:
                 raise ValueError("wanted a whole number of pixels for each")
-            with Image.open(folder / name) as image:
+            if not files[place]:
+                raise FileNotFoundError(name)
+            with opened(folder / files[place]) as (image, _):
                 size = upright_size(image)
         except Exception as error:  # damaged headers make decoders raise anything
             unsized.add(row)
@@ -512,6 +526,12 @@ def _judge_box(entry: dict[str, Any], width: int, height: int) -> tuple[str, str
     return "", "", (x, y, w, h), (x, y, w, h)
 
 
+def _paths_of(folder: Path, names: np.ndarray) -> np.ndarray:
+    """The files of `folder` that the names mean, "" for none."""
+    paths = find_files(folder, names.tolist()).paths
+    return names if paths == names.tolist() else np.array(paths, dtype=str)  # mostly no second copy in memory
+
+
 # -- what a batch is made from -------------------------------------------------------------------------------------
 
 
@@ -524,6 +544,8 @@ class CocoDetection:
     classes       as for `read_annotations`: pass the training split's (`.classes`) to every other split
     limit         only the first N images, in the order of their ids
     only, as_is   as for `read_annotations`: some of the classes; boxes that look like another form
+    left_out      ids of images to do without (check_dataset tells them)
+    reading       its `sixteen_bit` and `max_megapixels` say how pictures are read
     seed          with epoch and index, all that the transform's randomness depends on: a sample is the same in
                   whichever worker it is made, and after a resume
 
@@ -531,13 +553,16 @@ class CocoDetection:
     """
 
     def __init__(self, images: Path, annotations: Path, transform: Augmentation, classes: Optional[Classes] = None,
-                 limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None, as_is: bool = False) -> None:
-        self.images, self.transform, self.seed = Path(images), transform, seed
+                 limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None, as_is: bool = False,
+                 left_out: Collection[int] = (), reading: DataConfig = DataConfig()) -> None:
+        self.images, self.transform, self.seed, self.reading = Path(images), transform, seed, reading
         self.annotations = read_annotations(annotations, classes, limit, only, self.images, as_is)
         refuse(self.annotations.problems)
         self.cleaning = count(self.annotations.problems)
         self.annotations.problems.clear()  # a worker has no use for them
         self.annotations.written = (np.empty((0, 4)), np.empty(0, dtype=np.int64))
+        self.annotations = self.annotations.without(left_out)
+        self._files = _paths_of(self.images, self.annotations.file_names)
         self.classes = self.annotations.classes
         self._keeps = self._all_bytes() <= KEPT_BYTES
         self._kept: dict[int, Reduced] = {}
@@ -566,17 +591,24 @@ class CocoDetection:
         image = self._kept.get(index)
         if image is None:
             width, height = a.sizes[index].tolist()
-            image = read_reduced(self.images / str(a.file_names[index]), (width, height),
-                                 self.transform.reduction(height, width))
+            image = read_reduced(self.file_of(index), (width, height), self.transform.reduction(height, width),
+                                 self.reading)
             if self._keeps:
                 self._kept[index] = image
         boxes_xyxy = box_xywh_to_xyxy(torch.from_numpy(a.boxes_xywh[mine]))         # (M,4)
         return image, boxes_xyxy, torch.from_numpy(a.labels[mine])
 
+    def file_of(self, index: int) -> Path:
+        """The file of an image. Raises FileNotFoundError where `images` holds none that its name can mean."""
+        if name := str(self._files[index]):
+            return self.images / name
+        raise FileNotFoundError(f"there is no picture {printable(self.annotations.file_names[index])} in "
+                                f"{printable(self.images)}")
+
     def _all_bytes(self) -> int:
         """What all pictures of the split need once they are decoded, reduced if they are JPEGs."""
         total = 0
-        for name, (width, height) in zip(self.annotations.file_names.tolist(), self.annotations.sizes.tolist()):
+        for name, (width, height) in zip(self._files.tolist(), self.annotations.sizes.tolist()):
             by = self.transform.reduction(height, width) if name.lower().endswith((".jpg", ".jpeg")) else 1
             total += 4 * -(-width // by) * -(-height // by)  # 4: Pillow adds an unused byte to each pixel's three
         return total

@@ -52,15 +52,46 @@ def test_faulty_boxes_are_listed_by_annotation_and_coped_with(bbox, kind, sound)
                                                 ("CMYK", "jpg", "CMYK image"), ("RGBA", "png", "RGBA image")])
 @pytest.mark.parametrize("decode", [False, True])
 def test_other_colour_modes_are_listed_by_file_and_coped_with(decode, mode, suffix, kind, sound):
-    path = sound.image("train", 5, Image.new("RGB", (37, 23), "teal").convert(mode), suffix)
+    path = sound.image("train", 5, Image.effect_noise((37, 23), 90).convert("RGB").convert(mode), suffix)
     report = _check(sound, decode=decode)
     report.refuse()
     assert _kinds(report) == [kind] and report.problems[0].where == str(path)
 
 
-def test_sixteen_bits_are_listed(sound):
-    sound.image("train", 5, Image.fromarray(np.zeros((23, 37), np.uint16)))
-    assert _kinds(_check(sound)) == ["16-bit image"]
+def _sixteen_bits(low, high):
+    return Image.fromarray(np.linspace(low, high, 23 * 37).round().astype(np.uint16).reshape(23, 37))
+
+
+def test_sixteen_bits_are_listed_with_the_range_of_the_set(sound):
+    sound.image("train", 5, _sixteen_bits(100, 40000))
+    sound.image("train", 6, _sixteen_bits(300, 65000))
+    report = _check(sound)
+    assert _kinds(report) == ["16-bit image"] * 2 + ["16-bit range"]
+    assert "its values are 100..40,000 of 0..65,535" in report.table()
+    assert "2 of them, with values 100..65,000 of 0..65,535" in report.table()
+    assert "--sixteen-bit range" not in report.table()
+
+
+@pytest.mark.parametrize("low, high, shades", [(0, 4095, "0..16"), (20720, 21480, "81..84")])
+def test_sixteen_bits_that_become_one_shade_are_told_with_the_way_out(low, high, shades, sound):
+    sound.image("train", 5, _sixteen_bits(low, high))
+    report = _check(sound)
+    assert _kinds(report) == ["16-bit image", "16-bit range", "image of one shade"]
+    assert f"{shades} of the greys" in report.table() and "1 of them are then nearly black" in report.table()
+    assert "--sixteen-bit range stretches" in report.table()
+    assert _kinds(_check(sound, sixteen_bit="range")) == ["16-bit image", "16-bit range"]
+
+
+def test_eight_bits_of_one_shade_are_noted_once_they_are_decoded(sound):
+    sound.image("train", 5, Image.new("RGB", (37, 23), "teal"))
+    assert _kinds(_check(sound)) == []
+    assert _kinds(_check(sound, decode=True)) == ["image of one shade"]
+
+
+def test_a_picture_without_a_defined_white_is_refused_or_stretched(sound):
+    sound.image("train", 5, Image.fromarray(np.linspace(-3, 9, 23 * 37).astype(np.float32).reshape(23, 37)), "tif")
+    assert "--sixteen-bit range stretches" in _check(sound).table() and _kinds(_check(sound)) == ["unreadable image"]
+    assert _kinds(_check(sound, sixteen_bit="range")) == ["stretched image"]
 
 
 def test_a_rotated_photograph_is_listed_and_its_size_is_right_either_way(sound):
@@ -81,13 +112,23 @@ def test_a_missing_image_is_refused_by_file(sound):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
 @pytest.mark.parametrize("share", [0.6, 0.98])
-def test_the_quick_pass_refuses_a_truncated_image(share, suffix, sound):
-    path = sound.image("train", 5, Image.effect_noise((97, 61), 60).convert("RGB"), suffix)
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_truncated_image_is_told_with_what_is_missing_and_coped_with(decode, share, suffix, sound):
+    path = sound.image("train", 5, Image.effect_noise((197, 161), 60).convert("RGB"), suffix)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    report = _check(sound, decode=False)
+    report = _check(sound, decode=decode)
+    report.refuse()
     assert _kinds(report) == ["truncated image"]
-    with pytest.raises(ValueError, match="truncated image"):
-        report.refuse()
+    missing = int(report.problems[0].detail.partition("%")[0]) / 100
+    assert missing == pytest.approx(1 - share, abs=0.15)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_an_image_of_which_hardly_anything_is_left_is_refused(suffix, sound):
+    path = sound.image("train", 5, Image.effect_noise((97, 200), 60).convert("RGB"), suffix)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.2)])
+    report = _check(sound)
+    assert _kinds(report) == ["unreadable image"] and "of its rows can be decoded" in report.problems[0].detail
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

@@ -1,0 +1,269 @@
+r"""file_names: which file of a folder does a data set mean, when it nearly says?
+
+    in the annotations              in the folder
+    0001.jpg                        0001.jpg                exactly: nothing else is looked at
+    images\0001.JPG                 0001.jpg                the one file whose path ends alike, once / stands for \, and
+    data/caf%C3%A9 1.jpg            café 1.jpg              capitals, URL and Unicode forms, spaces do not count
+    0001                            0001.jpg                … and a missing ending, jpg for jpeg, tif for tiff
+    cam1/7.jpg, cam2/7.jpg          7.jpg                   two names for one file: neither
+    7.jpg                           a/7.jpg, b/7.jpg        two files for one name: neither
+    ../../etc/passwd, /etc/passwd                           never: what lies outside the folder is not even looked for
+
+A file name comes from somebody else's file, so every candidate comes from a listing of the folder that the user named,
+and none from the name. Links in that folder are the user's own: an exact name may lead through them.
+Proven in tests/data/test_file_names.py. Read: find_files → _Folder (what is there) → _differences (what is told)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+from urllib.parse import unquote
+
+from scratch.data.problems import Problem
+from scratch.printable import printable
+
+# Beyond so many files below a folder, only exact names are found: it is hardly a folder of images then.
+MOST_FILES = 2_000_000
+# What a file is called without its ending may be left out, or be the other of two spellings of one format.
+_ENDINGS = {".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tif": ".tif", ".tiff": ".tif",
+            **{same: same for same in (".png", ".bmp", ".webp", ".gif", ".jp2", ".avif", ".ppm", ".pgm", ".tga")}}
+
+
+@dataclass(frozen=True)
+class Found:
+    """For each name the path below the folder, "" where there is none; why there is none; and what is to be told."""
+
+    paths: list[str]
+    missing: dict[int, Problem]
+    told: list[Problem]
+
+
+def find_files(folder: Path, names: Sequence[str], source: str = "annotations") -> Found:
+    """The files that `names` (of a file called `source`) mean in `folder`."""
+    there = _Folder(Path(folder))
+    paths = [there.exact(name) for name in names]
+    unknown = [i for i, path in enumerate(paths) if not path]
+    if not unknown:
+        return Found(paths, {}, [])
+    near = {i: there.near(names[i]) for i in unknown}
+    # Of two names for one file, one at least is wrong; names that are equal are one name.
+    claims: dict[str, set[str]] = defaultdict(set)
+    for i, path in enumerate(paths):
+        for claimed in [path] if path else near[i][:1] if len(near[i]) == 1 else []:
+            claims[claimed].add(names[i])
+    missing, how = {}, defaultdict(list)
+    for i in unknown:
+        if len(near[i]) == 1 and len(claims[near[i][0]]) == 1:
+            paths[i] = near[i][0]
+            how[_differences(names[i], paths[i])].append(i)
+        else:
+            missing[i] = _missing(there, names[i], near[i])
+    told = [_told(reason, [names[i] for i in places], paths[places[0]], len(names), source)
+            for reason, places in how.items()]
+    if len(missing) == len(names) > 3 and all(problem.kind == "missing image" for problem in missing.values()):
+        nothing = _wrong_folder(there, names[0], len(names))  # one line for the lot
+        missing = {i: nothing for i in missing}
+    return Found(paths, missing, told)
+
+
+class _Folder:
+    """What is in a folder: listed once for exact names, walked through once if some are not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._listed: dict[str, set[str]] = {}
+
+    def exact(self, name: str) -> str:
+        """The path below the folder that `name` says by itself, if that is there; else ""."""
+        path = self.inside(name)
+        if path is None:
+            return ""
+        parent, base = os.path.split(path)
+        if parent not in self._listed:
+            self._listed[parent] = self._listing(parent)
+        return path if base in self._listed[parent] else ""
+
+    def inside(self, name: str) -> Optional[str]:
+        """`name` as a path below the folder, "." and ".." taken out; None if it leads out of it. Nothing is touched."""
+        if "\0" in name:
+            return None
+        if os.path.basename(name) == name and name not in ("", os.curdir, os.pardir):  # most names, 100,000 times
+            return name
+        for root in self._roots:
+            path, below = os.path.normpath(os.path.join(root, name)), os.path.join(root, "")
+            if path.startswith(below) and path != below:
+                return path[len(below):]
+        return None
+
+    def near(self, name: str) -> list[str]:
+        """The files whose paths have most parts at their ends in common with `name`: none, the one, or several."""
+        wanted = _parts(name)
+        if not wanted:
+            return []
+        candidates = self._by_stem.get(_stem(wanted[-1]), [])
+        best: dict[int, list[str]] = defaultdict(list)
+        for path in candidates:
+            parts = _parts(path)
+            if not _ending(wanted[-1]) or _ending(parts[-1]) == _ending(wanted[-1]):
+                best[_alike(parts, wanted)].append(path)
+        return best[max(best)] if best else []
+
+    def other_ending(self, name: str) -> Optional[str]:
+        """A file that is called like `name` but for its format."""
+        parts = _parts(name)
+        found = self._by_stem.get(_stem(parts[-1]), []) if parts else []
+        return found[0] if found else None
+
+    @cached_property
+    def _roots(self) -> tuple[str, str]:
+        return os.path.abspath(self.folder), os.path.realpath(self.folder)
+
+    @cached_property
+    def files(self) -> list[str]:
+        """All files below the folder that could be pictures by their ending; a link to a folder is not gone into."""
+        found: list[str] = []
+        for parent, folders, names in os.walk(self.folder):
+            folders.sort()
+            below = os.path.relpath(parent, self.folder)
+            found += [os.path.normpath(os.path.join(below, name)) for name in sorted(names)
+                      if _ending(name.casefold().strip())]
+            if len(found) > MOST_FILES:
+                return []
+        return found
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in self.files:
+            parts = _parts(path)
+            if parts:
+                found[_stem(parts[-1])].append(path)
+        return found
+
+    def _listing(self, parent: str) -> set[str]:
+        try:
+            return set(os.listdir(self.folder / parent))
+        except (OSError, ValueError):  # not there, no folder, or no name that a folder can have
+            return set()
+
+
+# -- what does not count -------------------------------------------------------------------------------------------
+
+
+def _without_query(name: str) -> str:
+    """A URL without its question; Label Studio's /data/local-files/?d=PATH as the path."""
+    name = re.sub(r"^(.*)\?d=", r"\1", name)
+    return re.sub(r"[?#].*$", "", name) if re.match(r"\w+://", name) else name
+
+
+def _percent_decoded(name: str) -> str:
+    try:
+        return unquote(name, errors="strict")
+    except (UnicodeError, ValueError):
+        return name
+
+
+# Applied in this order, to the name and to the file's path alike.
+_FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("with / for \\", lambda name: name.replace("\\", "/")),
+    ("without the address in front", _without_query),
+    ("decoded from their URL form", _percent_decoded),
+    ("in another Unicode form", lambda name: unicodedata.normalize("NFC", name)),
+    ("in other capitals", str.casefold),
+    ("without regard to spaces", lambda name: "/".join(" ".join(part.split()) for part in name.split("/"))),
+)
+
+
+def _parts(name: str, but: str = "") -> list[str]:
+    """The parts of a path in a form in which nearly equal ones are equal; `but`: without this one of the steps."""
+    for words, form in _FORMS:
+        name = name if words == but else form(name)
+    return [part for part in name.split("/") if part not in ("", ".", "..")]
+
+
+def _ending(base: str) -> str:
+    return _ENDINGS.get(os.path.splitext(base)[1].casefold(), "")
+
+
+def _stem(base: str) -> str:
+    return os.path.splitext(base)[0] if _ending(base) else base
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts at the ends of two paths are the same; the last but for its ending."""
+    if _stem(one[-1]) != _stem(other[-1]):
+        return 0
+    count = 1
+    while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
+        count += 1
+    return count
+
+
+# -- what is told --------------------------------------------------------------------------------------------------
+
+
+def _differences(name: str, path: str) -> str:
+    """How `name` has to be changed to be the path of the file: "with / for \\, without the folder in front"."""
+    ours, theirs = _parts(name), _parts(path)
+    alike, same_ending = _alike(ours, theirs), ours[-1] == theirs[-1]
+
+    def without(words: str) -> bool:
+        """Are they as much alike without this step?"""
+        one, other = _parts(name, words), _parts(path, words)
+        return bool(one) and (one[-alike:] == other[-alike:] if same_ending else _alike(one, other) == alike)
+
+    found = [words for words, _ in _FORMS if not without(words)]
+    if not same_ending:
+        found.append("with another ending")
+    if alike == len(theirs) < len(ours):
+        found.append("without the folder in front")
+    elif alike == len(ours) < len(theirs):
+        found.append("in a folder below")
+    elif alike < len(ours):
+        found.append("in another folder")
+    return ", ".join(found) or "below the folder"
+
+
+def _told(reason: str, names: list[str], path: str, total: int, source: str) -> Problem:
+    many = f"all {total:,}" if len(names) == total else f"{len(names):,} of the {total:,}"
+    count = f"{many} file names are" if total > 1 else "the file name is"
+    return Problem("file name that nearly matches", printable(source),
+                   f"{count} found {reason}: {_short(names[0])} is taken to mean {_short(path)}",
+                   len(names))
+
+
+def _missing(there: _Folder, name: str, near: list[str]) -> Problem:
+    where = _short(f"{there.folder}/{name}")
+    outside = there.inside(name) is None
+    if len(near) > 1:
+        detail = f"no such file; {len(near)} are called nearly so ({', '.join(map(_short, near[:3]))}): which one?"
+    elif near:
+        detail = f"no such file; {_short(near[0])} is called nearly so, but other names say that, too"
+    elif outside:
+        return Problem("file name outside its folder", _short(name),
+                       f"it is no path below the folder of images, {printable(there.folder)}, and nothing is looked "
+                       "for elsewhere")
+    else:
+        other = there.other_ending(name)
+        detail = "no such file" + (f"; {_short(other)} is there, of another format" if other else "")
+    return Problem("missing image", where, detail)
+
+
+def _wrong_folder(there: _Folder, name: str, count: int) -> Problem:
+    files = there.files
+    holds = f"it holds {len(files):,} pictures, such as {_short(files[0])}" if files else "it holds no pictures"
+    return Problem("missing image", printable(there.folder),
+                   f"none of the {count:,} pictures is in this folder, nor one of nearly such a name; {holds}, and the "
+                   f"annotations name {_short(name)}: are these annotations of these images?", count)
+
+
+def _short(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= 160 else f"{name[:100]}…{name[-40:]}"
