@@ -41,6 +41,7 @@ from scratch.only_one import claim
 TINY = PRESETS["tiny"]
 
 # Its AP rises evenly to its learning rate; 30 dimensions it refuses. starts.txt gets a line for each process.
+# After the step that HOLD names ("trial_0001 3") it stands still until it is told to stop, or `released`.
 STAND_IN = '''
 import json, os, signal, sys, time, zipfile
 words = sys.argv[1:]
@@ -77,6 +78,10 @@ with open(log, "a") as file:
             archive.writestr("state", json.dumps(state))
         os.replace(last + ".partial", last)
         open(os.path.join(run, "best.pt"), "w").close()
+        here = f"{os.path.basename(run)} {state['step']}"
+        release = os.path.join(os.path.dirname(os.path.dirname(run)), "go on, " + here)
+        while os.environ.get("HOLD") == here and not stop and not os.path.exists(release):
+            time.sleep(0.005)
 '''
 
 
@@ -399,11 +404,11 @@ def test_of_two_machines_that_begin_the_last_trial_at_once_one_steps_back(folder
     assert later.take().trial.number == 2 and len(later.trials()) == 2
 
 
-def in_a_process(call: Callable[[], Any], pause: float) -> multiprocessing.Process:
+def in_a_process(call: Callable[[], Any], pause: float = 0.0, hold: str = "") -> multiprocessing.Process:
     """Begin `call` in a process and process group of its own, in which a step of the stand-in takes so long."""
     def main() -> None:
         os.setpgid(0, 0)
-        os.environ["PAUSE"] = str(pause)
+        os.environ["PAUSE"], os.environ["HOLD"] = str(pause), hold
         with suppress(KeyboardInterrupt):
             call()
 
@@ -419,6 +424,10 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def release(hold: str) -> None:
+    (Path("out") / f"go on, {hold}").touch()
+
+
 def step_of(trial: int) -> int:
     log = Path(f"out/runs/trial_{trial:04d}/log.jsonl")
     return len(log.read_text().splitlines()) // 2 if log.exists() else 0
@@ -429,11 +438,12 @@ def go() -> None:
 
 
 def test_a_sweep_killed_twice_ends_with_the_same_trials_and_none_lost(folder: Path) -> None:
-    process = in_a_process(go, 0.02)
+    process = in_a_process(go, hold="trial_0001 3")
     until(lambda: step_of(1) >= 3)
     os.kill(process.pid, signal.SIGKILL)  # the sweep alone: its run goes on by itself
     process.join()
-    process = in_a_process(go, 0.02)
+    process = in_a_process(go, hold="trial_0002 3")
+    release("trial_0001 3")
     until(lambda: step_of(2) >= 3)
     os.killpg(process.pid, signal.SIGKILL)  # the sweep and its run
     process.join()
@@ -456,7 +466,7 @@ def test_several_commands_share_a_study_and_no_trial_is_done_twice(folder: Path)
 
     processes = [in_a_process(both, 0.005) for _ in range(2)]
     for process in processes:
-        process.join(60)
+        process.join(240)
         assert process.exitcode == 0
     assert sorted(trial for trial, *_ in starts()) == [f"trial_{number:04d}" for number in range(9)]
     assert [trial["state"] for trial in results()["trials"]] == ["complete"] * 9
@@ -471,12 +481,12 @@ def test_what_another_command_tells_while_ours_writes_is_written_too(monkeypatch
 
 
 def test_a_stopped_sweep_leaves_its_trial_saved_and_unfinished(folder: Path) -> None:
-    process = in_a_process(lambda: run_all(prepared(arguments(trials=1)), jobs=1), 0.02)
+    process = in_a_process(lambda: run_all(prepared(arguments(trials=1)), jobs=1), hold="trial_0000 2")
     until(lambda: step_of(0) >= 2)
     os.kill(process.pid, signal.SIGTERM)  # this process alone: it has to tell its run
-    process.join(60)
+    process.join(240)
     stopped_at = step_of(0)
-    assert stopped_at < 10 and results()["trials"][0]["state"] == "running"
+    assert stopped_at == 2 and results()["trials"][0]["state"] == "running"
     found = run_all(prepared(arguments(trials=1)), jobs=1)
     assert [step for _, step, _ in starts()] == [0, stopped_at] and found["trials"][0]["state"] == "complete"
 
@@ -484,16 +494,16 @@ def test_a_stopped_sweep_leaves_its_trial_saved_and_unfinished(folder: Path) -> 
 def test_a_run_that_is_killed_goes_on_as_the_same_trial_until_it_is_killed_too_often(
     folder: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PAUSE", "0.01")
     whole = Children.start
     kills = iter([True, False, True, True, True])
 
     def start(self: Children, *given: Any) -> subprocess.Popen:
+        number, kill = int(given[0][-1][-4:]), next(kills)
+        last = step_of(number) + 2  # so that the checkpoint of the step before is there
+        self.environment["HOLD"] = f"trial_{number:04d} {last}" if kill else ""
         process = whole(self, *given)
-        if next(kills):
-            number = int(given[0][-1][-4:])
-            before = step_of(number)
-            until(lambda: step_of(number) > before + 1)  # so that the checkpoint of the step before is there
+        if kill:
+            until(lambda: step_of(number) >= last)
             process.kill()
         return process
 
@@ -588,6 +598,7 @@ def test_a_hopeless_run_is_stopped_as_soon_as_the_pruner_says(
     folder: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, earliest: int,
 ) -> None:
     monkeypatch.setenv("PAUSE", "0.03")
+    monkeypatch.setenv("HOLD", "trial_0005 9")  # however late the pruner looks
     shared = prepared(arguments(trials=6, pruner=pruner))
     good_trials(shared, 5)
     trial = run_all(shared, jobs=1)["trials"][5]

@@ -195,7 +195,7 @@ def test_a_sum_over_many_keys_does_not_overflow(dtype, raises, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("function", [tiled(), lambda q, k, v: attention.Attention.apply(q, k, v, None, 0.0)[0]])
 def test_over_a_thousand_keys_the_error_is_at_most_twice_torchs(function, dtype):
-    """The root mean square of it, of output and gradients; the largest is for `assert_as_precise_as_torch`."""
+    """Of the output and of the gradients, and without the unit that `assert_as_precise_as_torch` allows besides."""
     qkv, gradient = [torch.randn(4, 1050, 32).to(dtype) for _ in range(3)], torch.randn(4, 1050, 32).to(dtype)
 
     def answers(of, as_type):
