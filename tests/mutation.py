@@ -27,6 +27,7 @@ import importlib
 import importlib.abc
 import importlib.util
 import json
+import math
 import os
 import random
 import resource
@@ -37,6 +38,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Callable
 
@@ -280,33 +282,31 @@ class InPlace(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 class Watch:
     """A pytest plugin for the run on the module as it is: how long each test takes, and which of its lines it reaches."""
 
-    def __init__(self, path: Path, report: Path):
-        self.path, self.report, self.spent, self.lines, self.test = str(path), report, Counter(), {}, ""
+    def __init__(self, paths: list[str], report: Path):
+        self.paths, self.report, self.spent, self.lines, self.mine = set(paths), report, {}, {}, set()
 
     def trace(self, frame, event, argument):
-        if frame.f_code.co_filename != self.path:
+        if frame.f_code.co_filename not in self.paths:
             return None
-        self.lines[self.test].add(frame.f_lineno)
+        self.mine.add((frame.f_code.co_filename, frame.f_lineno))
         return self.trace
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
-        self.test = item.nodeid
-        self.lines[self.test] = set()
+        self.mine = set()
+        start = time.process_time()
         sys.settrace(self.trace)
         try:
             return (yield)
         finally:
             sys.settrace(None)
-
-    def pytest_runtest_logreport(self, report) -> None:
-        self.spent[report.nodeid] += report.duration
+            self.spent[item.nodeid] = time.process_time() - start
+            self.lines[item.nodeid] = sorted(self.mine)
 
     def pytest_sessionfinish(self, exitstatus) -> None:
         loaded = sorted(name for name in sys.modules if name.split(".")[0] not in PROJECT)
         self.report.write_text(json.dumps({
-            "code": int(exitstatus), "killer": "", "durations": self.spent, "loaded": loaded, "cpu": sum(os.times()[:4]),
-            "lines": {test: sorted(lines) for test, lines in self.lines.items()}}))
+            "code": int(exitstatus), "killer": "", "spent": self.spent, "loaded": loaded, "lines": self.lines}))
         os._exit(0)
 
 
@@ -365,6 +365,7 @@ class Running:
     mutant: Mutant | None
     report: Path
     wall_end: float
+    partly: bool = False  # not all of the tests that reach the mutant are run
 
 
 def start(mutant: Mutant | None, module: str, tree: ast.Module, tests, make_plugin, folder: Path,
@@ -380,7 +381,7 @@ def start(mutant: Mutant | None, module: str, tree: ast.Module, tests, make_plug
             child(InPlace(root / module, dotted, tree), tests, make_plugin(report), cpu_seconds, root)
         finally:
             os._exit(1)
-    return pid, Running(mutant, report, time.monotonic() + 20 * cpu_seconds + 60)
+    return pid, Running(mutant, report, time.monotonic() + 60 * cpu_seconds)
 
 
 def finish(running: dict[int, Running]) -> tuple[Running, dict, int]:
@@ -401,7 +402,7 @@ def finish(running: dict[int, Running]) -> tuple[Running, dict, int]:
                 text = one.report.read_text()
                 one.report.unlink()
                 return one, json.loads(text) if text else {}, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def verdict(report: dict, ended_by: int) -> tuple[str, str]:
@@ -417,48 +418,63 @@ def verdict(report: dict, ended_by: int) -> tuple[str, str]:
     raise RuntimeError(f"pytest ended with {report['code']}: neither passed nor failed")
 
 
-def judge(module: str, mutants: list[Mutant], tests, workers: int = 1, root: Path = REPOSITORY,
-          slack: float = 3.0):
-    """Yield (mutant, verdict, killer) for each mutant, after one run of the tests on the module as it is."""
-    tree = ast.parse((root / module).read_text())
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pid, one = start(None, module, tree, tests, lambda report: Watch(root / module, report), folder, 1800, root)
+def watch(modules: list[str], tests, root: Path = REPOSITORY) -> dict:
+    """Run the tests on the modules as they are: the seconds and the lines of each test."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = ast.parse((root / modules[0]).read_text())
+        watching = partial(Watch, [str(root / module) for module in modules])
+        pid, one = start(None, modules[0], tree, tests, watching, Path(folder), 3600, root)
         _, report, ended_by = finish({pid: one})
-        if verdict(report, ended_by)[0] != "survived":
-            raise RuntimeError(f"{module}: its tests fail without any mutation: {', '.join(tests)}")
-        for loaded in report["loaded"]:  # what a child would import, imported once; nothing of the project
-            try:
-                importlib.import_module(loaded)
-            except Exception:
-                pass
-        gc.collect()
-        gc.freeze()  # a child's collector need not copy the parent's pages
-        kills, running, queue = Counter(), {}, list(mutants)
-        quick_first = sorted(report["durations"], key=report["durations"].get)
-        cpu_seconds = 2 * report["cpu"] + slack
+    if verdict(report, ended_by)[0] != "survived":
+        raise RuntimeError(f"{', '.join(modules)}: the tests fail without any mutation: {', '.join(tests)}")
+    for loaded in report["loaded"]:  # what a child would import, imported once; nothing of the project
+        try:
+            importlib.import_module(loaded)
+        except Exception:
+            pass
+    gc.collect()
+    return report
+
+
+def judge(mutants: list[Mutant], tests, seen: dict, workers: int = 1, root: Path = REPOSITORY, quick: float = math.inf,
+          slack: float = 4.0):
+    """Yield (mutant, verdict, killer) for each mutant, by the tests that reach it in the run that was `seen`.
+
+    Under `quick`, so many seconds of tests are run at most, and a mutant that they do not kill is "undecided".
+    """
+    kills, running, queue = Counter(), {}, list(mutants)
+    quick_first = sorted(seen["spent"], key=seen["spent"].get)
+    gc.freeze()  # a child's collector need not copy the parent's pages
+    with tempfile.TemporaryDirectory() as folder:
         while queue or running:
             while queue and len(running) < workers:
                 mutant = queue.pop(0)
-                chosen = [test for test in quick_first if reaches(report["lines"][test], mutant)]
+                every = [test for test in quick_first if reaches(seen["lines"][test], mutant, root)]
+                every.sort(key=lambda test: -kills[test])
+                sums = list(accumulate(seen["spent"][test] for test in every))
+                chosen = [test for test, total in zip(every, sums) if total <= quick] or every[:1]
                 if not chosen:
                     yield mutant, "survived", "no test reaches it"
                     continue
-                chosen.sort(key=lambda test: -kills[test])
-                pid, one = start(mutant, module, mutant.tree(), tests, partial(Hunt, chosen), folder, cpu_seconds, root)
+                cpu_seconds = 4 * sums[len(chosen) - 1] + slack
+                pid, one = start(mutant, mutant.module, mutant.tree(), tests, partial(Hunt, chosen), Path(folder),
+                                 cpu_seconds, root)
+                one.partly = len(chosen) < len(every)
                 running[pid] = one
             if running:
                 one, answer, ended_by = finish(running)
                 what, killer = verdict(answer, ended_by)
                 kills[killer] += what == "killed"
-                yield one.mutant, what, killer
+                yield one.mutant, "undecided" if what == "survived" and one.partly else what, killer
+    gc.unfreeze()
 
 
-def reaches(lines: list[int], mutant: Mutant) -> bool:
+def reaches(lines: list, mutant: Mutant, root: Path) -> bool:
     if mutant.reached_by is None:
         return True
     first, last = mutant.reached_by
-    return any(first <= line <= last for line in lines)
+    path = str(root / mutant.module)
+    return any(first <= line <= last for file, line in lines if file == path)
 
 
 # -- results ---------------------------------------------------------------------------------------------------------
@@ -512,7 +528,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument("--workers", type=int, default=1, help="mutants tested at a time (default 1)")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"default {RESULTS.relative_to(REPOSITORY)}")
-    parser.add_argument("--again", action="store_true", help="test those that survived again, after new claims")
+    parser.add_argument("--quick", type=float, default=math.inf, metavar="SECONDS",
+                        help="tests of so many seconds at most for a mutant; what survives them is undecided")
+    parser.add_argument("--again", action="store_true", help="test those that are not killed again, after new claims")
     parser.add_argument("--list", action="store_true", help="print the mutants, run nothing")
     parser.add_argument("--survivors", action="store_true", help="print those that survived and are not judged yet")
     parser.add_argument("--table", action="store_true", help="print the table of the results")
@@ -523,7 +541,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.survivors:
         for key, row in results.items():
-            if row["verdict"] == "survived" and key not in reasons and (
+            if row["verdict"] != "killed" and key not in reasons and (
                     not options.modules or row["module"] in options.modules):
                 print(f"{row['module']}:{row['line']} {row['scope']} [{row['operator']}] {row['change']}\n"
                       f"    {row['text']}")
@@ -541,19 +559,21 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.again:
         chosen = [mutant for mutant in chosen if mutant.key in results
-                  and results[mutant.key]["verdict"] == "survived" and mutant.key not in reasons]
+                  and results[mutant.key]["verdict"] != "killed" and mutant.key not in reasons]
     else:
         chosen = [mutant for mutant in chosen if mutant.key not in results]
     import torch  # imported once, before the forks
     torch.set_num_threads(1)
-    for module in dict.fromkeys(mutant.module for mutant in chosen):
-        mine = [mutant for mutant in chosen if mutant.module == module]
-        for mutant, what, killer in judge(module, mine, mirrored_tests(module), options.workers):
-            row = dict(zip(FIELDS, mutant.key), line=mutant.line, verdict=what, killer=killer)
-            results[mutant.key] = row
+    by_tests: dict[tuple[str, ...], list[Mutant]] = {}
+    for mutant in chosen:
+        by_tests.setdefault(mirrored_tests(mutant.module), []).append(mutant)
+    for tests, mutants in by_tests.items():
+        seen = watch(sorted({mutant.module for mutant in mutants}), tests)
+        for mutant, what, killer in judge(mutants, tests, seen, options.workers, quick=options.quick):
+            results[mutant.key] = dict(zip(FIELDS, mutant.key), line=mutant.line, verdict=what, killer=killer)
             write_results(options.results, results, options.seed)
-            print(f"{what:9} {module}:{mutant.line} [{mutant.operator}] {mutant.change[:90]}  {killer.split('::')[-1]}",
-                  flush=True)
+            print(f"{what:9} {mutant.module}:{mutant.line} [{mutant.operator}] {mutant.change[:90]}  "
+                  f"{killer.split('::')[-1]}", flush=True)
     print(table(results, reasons))
 
 

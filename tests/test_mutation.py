@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
 
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("resource", reason="mutation testing forks: Unix only")
 
 from tests import mutation  # noqa: E402
-from tests.mutation import REPOSITORY, draw, equivalents, judge, mutants_of, read_results, table  # noqa: E402
+from tests.mutation import REPOSITORY, draw, equivalents, judge, mutants_of, read_results, table, watch  # noqa: E402
 
 
 def changes(source: str) -> list[str]:
@@ -98,37 +99,41 @@ def countdown(n):
 """
 
 
-def verdicts(tmp_path, tests: str, of: str) -> dict[str, tuple[str, str]]:
+def verdicts(tmp_path, tests: str, *changes: str, quick: float = math.inf) -> list[tuple[str, str]]:
+    """What becomes of the mutants with these changes, in their order, and which test killed them."""
     (tmp_path / "planted.py").write_text(PLANTED)
     (tmp_path / "test_planted.py").write_text("from planted import add, countdown\n\n" + tests)
-    mutants = [mutant for mutant in mutants_of(PLANTED, "planted.py") if mutant.scope == of]
-    return {mutant.change: (what, killer.split("::")[-1])
-            for mutant, what, killer in judge("planted.py", mutants, ["test_planted.py"], root=tmp_path, slack=0)}
+    mutants = {mutant.change: mutant for mutant in mutants_of(PLANTED, "planted.py")}
+    files = ["test_planted.py"]
+    seen = watch(["planted.py"], files, root=tmp_path)
+    judged = judge([mutants[change] for change in changes], files, seen, root=tmp_path, quick=quick, slack=1)
+    return [(what, killer.split("::")[-1]) for _, what, killer in judged]
 
 
 def test_a_good_test_kills_what_is_planted(tmp_path) -> None:
-    assert verdicts(tmp_path, "def test_add():\n    assert add(2, 3) == 5\n", "add") == {
-        "return a + b → return None": ("killed", "test_add"), "a + b → a - b": ("killed", "test_add")}
+    tests = "def test_add():\n    assert add(2, 3) == 5\n"
+    assert verdicts(tmp_path, tests, "a + b → a - b", "return a + b → return None") == [("killed", "test_add")] * 2
 
 
-def test_a_test_that_asserts_nothing_kills_nothing(tmp_path) -> None:
-    assert set(verdicts(tmp_path, "def test_add():\n    add(2, 3)\n", "add").values()) == {("survived", "")}
-
-
-def test_what_no_test_reaches_survives(tmp_path) -> None:
-    assert set(verdicts(tmp_path, "def test_nothing():\n    countdown(0)\n", "add").values()) == {
-        ("survived", "no test reaches it")}
+def test_a_test_that_asserts_nothing_kills_nothing_and_a_line_that_no_test_reaches_survives(tmp_path) -> None:
+    tests = "def test_add():\n    add(2, 3)\n"
+    assert verdicts(tmp_path, tests, "a + b → a - b", "n -= 1 → n += 1") == [
+        ("survived", ""), ("survived", "no test reaches it")]
 
 
 def test_a_mutant_that_never_ends_is_killed_by_its_limit(tmp_path) -> None:
-    found = verdicts(tmp_path, "def test_countdown():\n    assert countdown(3) == 0\n", "countdown")
-    assert found["n -= 1 → n += 1"] == ("killed", "time limit") and found["while n != 0: → while not n != 0:"] == (
-        "killed", "test_countdown")
+    tests = "def test_countdown():\n    assert countdown(3) == 0\n"
+    assert verdicts(tmp_path, tests, "n -= 1 → n += 1") == [("killed", "time limit")]
+
+
+def test_where_not_all_tests_are_run_what_they_do_not_kill_is_undecided(tmp_path) -> None:
+    tests = "def test_nothing():\n    add(2, 3)\n\ndef test_add():\n    for _ in range(10**5):\n        assert add(2, 3) == 5\n"
+    assert verdicts(tmp_path, tests, "a + b → a - b", quick=0) == [("undecided", "")]
 
 
 def test_tests_that_fail_without_a_fault_are_refused(tmp_path) -> None:
-    with pytest.raises(RuntimeError, match="planted.py: its tests fail without any mutation"):
-        verdicts(tmp_path, "def test_add():\n    assert add(2, 3) == 6\n", "add")
+    with pytest.raises(RuntimeError, match="planted.py: the tests fail without any mutation"):
+        verdicts(tmp_path, "def test_add():\n    assert add(2, 3) == 6\n", "a + b → a - b")
 
 
 def test_every_module_has_its_mirrored_tests() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scratch.model.backbone import ResNet
-from scratch.ops import conv2d_columns, conv2d_fast, conv2d_winograd
+from scratch.ops import conv2d_columns, conv2d_fast, conv2d_rows, conv2d_winograd
 from scratch.ops.conv2d import Conv2d, _windows, _winograd_pays, conv2d, conv2d_im2col, conv2d_naive
 from scratch.ops.conv2d_columns import Columns, _backwards, _columns
 from scratch.ops.conv2d_fast import Shifted, layout_of, straddling, taps_of
@@ -290,6 +290,8 @@ def laid_out(size: tuple, kernel: int, stride: int, padding: int, dilation: int)
 def test_the_picture_of_the_note_has_four_pixels_to_a_row_and_windows_that_see_runs_of_three() -> None:
     layout, taps = laid_out((2, 3), 3, 1, 1, 1)
     assert (layout.run, layout.q, layout.h, layout.w) == (3, 3, 2 + 1, 3 + 1)
+    assert layout.N == 3 * 4  # windows of all rows, a multiple of q
+    assert layout.length == 12 + (2 * 4 + 3) + 2  # what lies below the last windows, the rest of their runs
     assert taps == [(0, 0), (0, 4), (0, 8)]  # three rows, each a row of four pixels further on
     pixels = torch.arange(layout.length).view(-1, 1)
     starts = [conv2d_fast._runs(pixels, taps[0], r, 12, _windows(
@@ -325,6 +327,39 @@ def test_tiles_are_of_one_size_and_hold_whole_steps() -> None:
     assert conv2d_fast.tiles(3, weight, 10, 1) == [(0, 1), (1, 2), (2, 3)]
     assert conv2d_fast.tiles(0, weight, 10, 1) == []
     assert conv2d_fast.tiles(100, weight.to("meta"), 10, 340) == [(0, 100)]  # a GPU's list is one tile
+
+
+def test_both_ways_the_wider_side_of_a_row_fills_a_tile(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(conv2d_fast, "tiles", lambda N, weight, width, *rest: asked.append(width) or [(0, N)])
+    x, weight = (t.requires_grad_() for t in random_inputs(1, 17, 5, (3, 3), (42, 42), bias=False))
+    conv2d(x, weight, padding=1).sum().backward()
+    conv2d(torch.randn(1, 17, 42, 42), torch.randn(19, 17, 3, 3), padding=1)
+    assert asked == [17, 17, 19]
+
+
+def test_the_bytes_of_a_tile_in_float32_are_those_of_the_comments() -> None:
+    assert [4 * n / 2**20 for n in (conv2d_fast.TILE, conv2d_rows.TILE, conv2d_winograd.SLAB)] == [2, 4, 8]
+
+
+@pytest.mark.parametrize("channels, plan", [(15, "Rows"), (16, "Shifted")])
+def test_an_image_of_fewer_than_sixteen_channels_takes_rows(channels: int, plan: str) -> None:
+    x, weight = (t.requires_grad_() for t in random_inputs(1, channels, 2, (3, 3), (42, 42), bias=False))
+    assert conv2d(x, weight).grad_fn.name() == f"{plan}Backward"
+
+
+@pytest.mark.parametrize("rows", [conv2d_rows.TALL - 1, conv2d_rows.TALL, 2 * conv2d_rows.TALL + 1])
+def test_a_tall_product_in_parts_is_the_product(rows: int) -> None:
+    a, b = torch.randn(rows, 2, dtype=torch.float64), torch.randn(rows, 3, dtype=torch.float64)
+    torch.testing.assert_close(conv2d_rows._tall_product(a, b), a.T @ b)
+
+
+@pytest.mark.parametrize("rows, parts", [(1, 1), (conv2d_rows.TALL, 1), (2 * conv2d_rows.TALL + 1, 2)])
+def test_a_tall_product_is_cut_by_rows_of_a_part(rows: int, parts: int, monkeypatch) -> None:
+    batches, product = [], torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda a, b: batches.append(len(a)) or product(a, b))
+    conv2d_rows._tall_product(torch.ones(rows, 2), torch.ones(rows, 3))
+    assert batches == [parts] and conv2d_rows.TALL == 8192
 
 
 # ── Winograd ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -448,7 +483,8 @@ def test_winograds_backward_inside_autocast_is_the_backward_outside() -> None:
     (dict(padding=2, dilation=2), "Shifted"), (dict(padding=3), "Shifted"), (dict(kernel=(3, 5)), "Shifted"),
     (dict(kernel=(1, 3), padding=(0, 1)), "Winograd"), (dict(size=(70, 69)), "Shifted"),  # 19,783,680 products
     (dict(size=(750, 8)), "Winograd"), (dict(size=(750, 7)), "Shifted"),
-    (dict(size=(15, 16), B=2, C=256, O=256), "Winograd"), (dict(size=(15, 16), C=512, O=512), "Columns")])
+    (dict(size=(15, 16), B=2, C=256, O=256), "Winograd"), (dict(size=(15, 16), C=512, O=512), "Columns"),
+    (dict(size=(16, 16), C=280, O=280), "Winograd"), (dict(size=(15, 17), C=281, O=281), "Columns")])  # 256, 255 windows
 def test_winograd_is_for_many_channels_windows_columns_and_products(change: dict, plan: str) -> None:
     case = dict(B=1, C=64, O=64, kernel=(3, 3), size=(72, 72), stride=1, padding=1, dilation=1) | change
     x, weight = random_inputs(case["B"], case["C"], case["O"], case["kernel"], case["size"], bias=False)
@@ -494,9 +530,10 @@ def test_mixed_dtypes_are_refused_outside_autocast() -> None:
         conv2d(torch.zeros(1, 2, 3, 3, dtype=torch.bfloat16), torch.zeros(1, 2, 3, 3))
 
 
-def test_a_layer_whose_groups_do_not_divide_its_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match="groups"):
-        Conv2d(6, 4, 3, groups=3)
+@pytest.mark.parametrize("in_channels, out_channels, groups", [(6, 4, 3), (4, 6, 3), (6, 4, 0), (6, 4, -2)])
+def test_a_layer_whose_groups_do_not_divide_its_channels_is_refused(in_channels, out_channels, groups) -> None:
+    with pytest.raises(ValueError, match=f"{in_channels} → {out_channels} channels in {groups} groups"):
+        Conv2d(in_channels, out_channels, 3, groups=groups)
 
 
 @pytest.mark.parametrize("places", [100, 1, 0])
@@ -513,6 +550,16 @@ def test_half_images_copied_in_words_give_the_same_columns(monkeypatch, stride: 
     in_words = _columns(image, windows)
     monkeypatch.setattr(conv2d_columns, "_in_words", lambda image, groups: False)
     assert torch.equal(in_words, _columns(image, windows))
+
+
+def test_only_whole_half_images_of_one_group_and_a_multiple_of_four_channels_go_in_words(monkeypatch) -> None:
+    half = torch.zeros(1 + 2 * 3 * 5 * 8, dtype=torch.float16)
+    image = half[:-1].view(2, 3, 5, 8)
+    others = [(image.float(), 1), (image, 2), (image[..., :6].contiguous(), 1), (image[..., :4], 1),
+              (half[1:].view(2, 3, 5, 8), 1)]
+    assert conv2d_columns._in_words(image, 1) and not any(conv2d_columns._in_words(*case) for case in others)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not conv2d_columns._in_words(image, 1)
 
 
 def test_a_half_image_that_begins_between_two_words_is_copied_number_by_number() -> None:
