@@ -62,7 +62,8 @@ def test_equals_the_plain_version_whatever_the_tiles(side, numbers, mask):
 
 @pytest.mark.parametrize("mask", ["none", "padding", "for all heads", "nowhere"])
 def test_equals_the_plain_version_in_tiles_that_cut_every_axis(mask, small_tiles):
-    assert_same(tiled(biases()[mask]), plain(biases()[mask]), *heads())
+    bias = biases()[mask]
+    assert_same(tiled(bias), plain(bias), *heads())
 
 
 def test_what_is_left_of_a_tile_under_dropout_is_enlarged():
