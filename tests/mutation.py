@@ -60,6 +60,7 @@ MIRRORS = {
     "scratch/ops/conv2d_rows.py": ("tests/ops/test_conv2d.py",),
     "scratch/ops/conv2d_winograd.py": ("tests/ops/test_conv2d.py",),
     "scratch/objective/criterion.py": ("tests/objective/test_criterion.py", "tests/objective/test_many_answers.py"),
+    "scratch/training/optimizer.py": ("tests/training/test_optimizer.py", "tests/training/test_muon.py"),
     "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_many_answers.py"),
 }
 

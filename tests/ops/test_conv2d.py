@@ -129,6 +129,11 @@ def test_a_1x1_convolution_is_a_linear_layer_at_every_pixel(dtype: torch.dtype, 
     assert y.grad_fn.name() == "PermuteBackward0"
 
 
+def test_a_1x1_convolution_skips_rows_and_columns_apart() -> None:
+    assert_same(bound(conv2d, stride=(2, 3)), bound(F.conv2d, stride=(2, 3)),
+                *random_inputs(2, 3, 5, (1, 1), (13, 11)))
+
+
 def test_two_of_three_convolutions_of_a_resnet_50_are_1x1() -> None:
     kernels = [m.weight.shape[2] for m in ResNet("resnet50").modules() if isinstance(m, Conv2d)]
     assert round(3 * kernels.count(1) / len(kernels)) == 2
