@@ -11,10 +11,10 @@ mutation_equivalent.json).
     python -m tests.mutation --table                 the table of docs/mutation.md, from the results
 
 Importing torch takes seconds, and a mutant is judged in less. So the parent imports what the tests import, except the
-project itself, and forks: each child imports the mutated module in place of the file, runs pytest in-process and stops
-at the first test that fails. Of the mirrored tests it runs those that reach the mutated statement (a first run on the
-module as it is notes which do); those that killed most, then the quickest, come first. A child has a limit of processor
-time, not of the clock, so that a busy machine changes no verdict. Unix only, as it forks.
+project itself, starts pytest, and forks where pytest would collect: each child imports the mutated module in place of
+the file and stops at the first test that fails. Of the mirrored tests it runs those that reach the mutated statement
+(a first run on the module as it is notes which do); those that killed most, then the quickest, come first. A child has
+a limit of processor time, not of the clock, so that a busy machine changes no verdict. Unix only, as it forks.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ class InPlace(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class Watch:
-    """A pytest plugin for the run on the module as it is: how long each test takes, and which of its lines it reaches."""
+    """A pytest plugin for the run on the module as it is: how long a test takes, and which of its lines it reaches."""
 
     def __init__(self, paths: list[str], report: Path):
         self.paths, self.report, self.spent, self.lines, self.mine = set(paths), report, {}, {}, set()
@@ -312,24 +312,32 @@ class Watch:
 
 
 class Hunt:
-    """A pytest plugin for the run on a mutant: takes the tests in the order given, ends at the first that fails."""
+    """A pytest plugin that judges mutants: it forks when pytest is ready to collect, one child for each of them.
 
-    def __init__(self, tests: list[str], report: Path):
-        self.place, self.report = {test: i for i, test in enumerate(tests)}, report
+    A child imports the mutant, collects, takes its tests in the order given and ends at the first that fails. What all
+    have in common, the start of pytest, is done once.
+    """
 
-    def pytest_configure(self) -> None:
-        from hypothesis import Phase, settings
-        # A failure is enough: no time goes into making its example small.
-        phases = [phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)]
-        settings.register_profile("mutation", settings.get_profile(settings.get_current_profile_name()), phases=phases)
-        settings.load_profile("mutation")
+    def __init__(self, loop: Callable[[Hunt], None]):
+        self.loop, self.report, self.place = loop, Path(), {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        self.loop(self)  # returns in the children only
 
     def pytest_collection_modifyitems(self, items) -> None:
-        items[:] = sorted((item for item in items if item.nodeid in self.place), key=lambda item: self.place[item.nodeid])
+        chosen = [item for item in items if item.nodeid in self.place]
+        items[:] = sorted(chosen, key=lambda item: self.place[item.nodeid])
 
     def pytest_collectreport(self, report) -> None:
         if report.failed:
             self.end(1, "import")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item, call) -> None:
+        expected = pytest.skip.Exception, pytest.xfail.Exception
+        if call.excinfo and not call.excinfo.errisinstance(expected) and not item.get_closest_marker("xfail"):
+            self.end(1, item.nodeid)  # before time goes into describing the failure
 
     def pytest_runtest_logreport(self, report) -> None:
         if report.failed:
@@ -343,46 +351,58 @@ class Hunt:
         os._exit(0)
 
 
-def child(mutated: InPlace, tests, plugin, cpu_seconds: float, root: Path) -> None:
-    """In the forked process: run the tests on the mutated module; the plugin writes what happened and ends it."""
+def run_pytest(tests, plugin, root: Path) -> None:
+    """In a forked process: run the tests in silence; the plugin writes what happened and ends the process."""
     os.setpgid(0, 0)
     os.chdir(root)
     sys.path.insert(0, str(root))
     quiet = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(quiet, stream)
+    pytest.main(["-x", "-q", "-s", "-p", "no:cacheprovider", *tests], plugins=[plugin])
+
+
+def no_shrinking() -> None:
+    """A failure is enough: no time goes into making its example small."""
+    from hypothesis import Phase, settings
+    phases = [phase for phase in Phase if phase not in (Phase.shrink, Phase.explain)]
+    settings.register_profile("mutation", settings.get_profile(settings.get_current_profile_name()), phases=phases)
+    settings.load_profile("mutation")
+
+
+def limit(cpu_seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds) + 1, int(cpu_seconds) + 2))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = Path("/proc/self/statm")
     if pages.exists():  # a mutant that asks for endless memory gets an error, and the machine keeps its own
         used = int(pages.read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 6 * 2**30,) * 2)
-    sys.meta_path.insert(0, mutated)
-    pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[plugin])
 
 
 @dataclass
 class Running:
-    mutant: Mutant | None
+    mutant: int | None
     report: Path
     wall_end: float
     partly: bool = False  # not all of the tests that reach the mutant are run
 
 
-def start(mutant: Mutant | None, module: str, tree: ast.Module, tests, make_plugin, folder: Path,
-          cpu_seconds: float, root: Path) -> tuple[int, Running]:
+def empty_file(folder: Path) -> Path:
     handle, name = tempfile.mkstemp(dir=folder)
     os.close(handle)
-    report = Path(name)
+    return Path(name)
+
+
+def forked(function: Callable[[], None]) -> int:
+    """Run a function in a child, which ends with it; returns the child's process id."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         try:
-            dotted = module.removesuffix(".py").replace("/", ".")
-            child(InPlace(root / module, dotted, tree), tests, make_plugin(report), cpu_seconds, root)
+            function()
         finally:
             os._exit(1)
-    return pid, Running(mutant, report, time.monotonic() + 60 * cpu_seconds)
+    return pid
 
 
 def finish(running: dict[int, Running]) -> tuple[Running, dict, int]:
@@ -422,19 +442,18 @@ def verdict(report: dict, ended_by: int) -> tuple[str, str]:
 def watch(modules: list[str], tests, root: Path = REPOSITORY) -> dict:
     """Run the tests on the modules as they are: the seconds and the lines of each test."""
     with tempfile.TemporaryDirectory() as folder:
-        tree = ast.parse((root / modules[0]).read_text())
-        watching = partial(Watch, [str(root / module) for module in modules])
-        pid, one = start(None, modules[0], tree, tests, watching, Path(folder), 3600, root)
-        _, report, ended_by = finish({pid: one})
-    if verdict(report, ended_by)[0] != "survived":
+        report = empty_file(Path(folder))
+        watching = Watch([str(root / module) for module in modules], report)
+        pid = forked(lambda: run_pytest(tests, watching, root))
+        _, answer, ended_by = finish({pid: Running(None, report, math.inf)})
+    if verdict(answer, ended_by)[0] != "survived":
         raise RuntimeError(f"{', '.join(modules)}: the tests fail without any mutation: {', '.join(tests)}")
-    for loaded in report["loaded"]:  # what a child would import, imported once; nothing of the project
+    for loaded in answer["loaded"]:  # what a child would import, imported once; nothing of the project
         try:
             importlib.import_module(loaded)
         except Exception:
             pass
-    gc.collect()
-    return report
+    return answer
 
 
 def judge(mutants: list[Mutant], tests, seen: dict, workers: int = 1, root: Path = REPOSITORY, quick: float = math.inf,
@@ -443,31 +462,61 @@ def judge(mutants: list[Mutant], tests, seen: dict, workers: int = 1, root: Path
 
     Under `quick`, so many seconds of tests are run at most, and a mutant that they do not kill is "undecided".
     """
-    kills, running, queue = Counter(), {}, list(mutants)
-    quick_first = sorted(seen["spent"], key=seen["spent"].get)
-    gc.freeze()  # a child's collector need not copy the parent's pages
     with tempfile.TemporaryDirectory() as folder:
-        while queue or running:
-            while queue and len(running) < workers:
-                mutant = queue.pop(0)
-                every = [test for test in quick_first if reaches(seen["lines"][test], mutant, root)]
-                every.sort(key=lambda test: -kills[test])
-                sums = list(accumulate(seen["spent"][test] for test in every))
-                chosen = [test for test, total in zip(every, sums) if total <= quick] or every[:1]
-                if not chosen:
-                    yield mutant, "survived", "no test reaches it"
-                    continue
-                cpu_seconds = 4 * sums[len(chosen) - 1] + slack
-                pid, one = start(mutant, mutant.module, mutant.tree(), tests, partial(Hunt, chosen), Path(folder),
-                                 cpu_seconds, root)
-                one.partly = len(chosen) < len(every)
-                running[pid] = one
-            if running:
-                one, answer, ended_by = finish(running)
-                what, killer = verdict(answer, ended_by)
-                kills[killer] += what == "killed"
-                yield one.mutant, "undecided" if what == "survived" and one.partly else what, killer
-    gc.unfreeze()
+        reader, writer = os.pipe()
+        loop = partial(judge_all, mutants, seen, workers, root, quick, slack, Path(folder), writer)
+        pid = forked(lambda: run_pytest(tests, Hunt(loop), root))
+        os.close(writer)
+        count = 0
+        with open(reader) as lines:
+            for line in lines:
+                i, what, killer = json.loads(line)
+                count += 1
+                yield mutants[i], what, killer
+        os.waitpid(pid, 0)
+    if count < len(mutants):
+        raise RuntimeError(f"only {count} of {len(mutants)} mutants were judged: pytest ended too early")
+
+
+def judge_all(mutants: list[Mutant], seen: dict, workers: int, root: Path, quick: float, slack: float, folder: Path,
+              writer: int, hunt: Hunt) -> None:
+    """Where pytest is about to collect: fork a child for each mutant, in which alone this returns."""
+    no_shrinking()
+    gc.collect()
+    gc.freeze()  # a child's collector need not copy the parent's pages
+    quick_first = sorted(seen["spent"], key=seen["spent"].get)
+    kills, running, queue = Counter(), {}, list(enumerate(mutants))
+
+    def tell(i: int, what: str, killer: str) -> None:
+        os.write(writer, (json.dumps([i, what, killer]) + "\n").encode())
+
+    while queue or running:
+        while queue and len(running) < workers:
+            i, mutant = queue.pop(0)
+            every = [test for test in quick_first if reaches(seen["lines"][test], mutant, root)]
+            every.sort(key=lambda test: -kills[test])
+            sums = list(accumulate(seen["spent"][test] for test in every))
+            chosen = [test for test, total in zip(every, sums) if total <= quick] or every[:1]
+            if not chosen:
+                tell(i, "survived", "no test reaches it")
+                continue
+            cpu_seconds = 4 * sums[len(chosen) - 1] + slack
+            report = empty_file(folder)
+            pid = os.fork()
+            if pid == 0:
+                os.setpgid(0, 0)
+                limit(cpu_seconds)
+                name = mutant.module.removesuffix(".py").replace("/", ".")
+                sys.meta_path.insert(0, InPlace(root / mutant.module, name, mutant.tree()))
+                hunt.report, hunt.place = report, {test: place for place, test in enumerate(chosen)}
+                return
+            running[pid] = Running(i, report, time.monotonic() + 60 * cpu_seconds, len(chosen) < len(every))
+        if running:
+            one, answer, ended_by = finish(running)
+            what, killer = verdict(answer, ended_by)
+            kills[killer] += what == "killed"
+            tell(one.mutant, "undecided" if what == "survived" and one.partly else what, killer)
+    os._exit(0)
 
 
 def reaches(lines: list, mutant: Mutant, root: Path) -> bool:
@@ -525,7 +574,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", help="only these files (default: all under test)")
-    parser.add_argument("--sample", type=int, help="draw so many mutants, in proportion over all modules (default: all)")
+    parser.add_argument("--sample", type=int, help="draw so many, in proportion over the modules (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument("--workers", type=int, default=1, help="mutants tested at a time (default 1)")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"default {RESULTS.relative_to(REPOSITORY)}")

@@ -127,7 +127,8 @@ def test_a_mutant_that_never_ends_is_killed_by_its_limit(tmp_path) -> None:
 
 
 def test_where_not_all_tests_are_run_what_they_do_not_kill_is_undecided(tmp_path) -> None:
-    tests = "def test_nothing():\n    add(2, 3)\n\ndef test_add():\n    for _ in range(10**5):\n        assert add(2, 3) == 5\n"
+    tests = ("def test_nothing():\n    add(2, 3)\n\n"
+             "def test_add():\n    for _ in range(10**5):\n        assert add(2, 3) == 5\n")
     assert verdicts(tmp_path, tests, "a + b → a - b", quick=0) == [("undecided", "")]
 
 

@@ -134,6 +134,19 @@ def test_a_1x1_convolution_skips_rows_and_columns_apart() -> None:
                 *random_inputs(2, 3, 5, (1, 1), (13, 11)))
 
 
+def test_a_1x1_convolution_of_groups_equals_torch() -> None:
+    inputs = random_inputs(2, 2 * 3, 2 * 5, (1, 1), (3, 7), groups=2)
+    assert_same(bound(conv2d, groups=2), bound(F.conv2d, groups=2), *inputs)
+
+
+def test_the_columns_of_a_1x1_convolution_are_the_pixels_and_nothing_is_added_up() -> None:
+    x, weight = random_inputs(2, 3, 5, (1, 1), (3, 7), bias=False)
+    columns = torch.randn(1, 2 * 3 * 7, 3, dtype=torch.float64)
+    folded = conv2d_columns._fold(columns, x, _windows(x, weight, None, 1, 0, 1, 1))
+    assert folded.data_ptr() == columns.data_ptr()
+    assert torch.equal(folded, columns.view(2, 3, 7, 3).permute(0, 3, 1, 2))
+
+
 def test_two_of_three_convolutions_of_a_resnet_50_are_1x1() -> None:
     kernels = [m.weight.shape[2] for m in ResNet("resnet50").modules() if isinstance(m, Conv2d)]
     assert round(3 * kernels.count(1) / len(kernels)) == 2
@@ -520,6 +533,8 @@ def test_the_layer_computes_what_torchs_layer_computes_with_its_weights(options:
     ((1, 4, 5, 5), (3, 2, 3, 3), None, dict(groups=2), "groups divide"),
     ((1, 4, 5, 5), (2, 4, 3, 3), 3, {}, "each of 2 filters"),
     ((4, 5, 5), (2, 4, 3, 3), None, {}, r"wanted \(B,C,H,W\)"),
+    ((1, 4, 5, 5), (2, 4, 3), None, {}, r"wanted \(B,C,H,W\)"),
+    ((1, 0, 5, 5), (2, 4, 3, 3), None, dict(groups=0), "in 0 groups"),
     ((1, 4, 5, 5), (2, 4, 7, 3), None, {}, "room for one window"),
     ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(dilation=3), "room for one window"),
     ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(stride=0), "at least 1"),
