@@ -366,6 +366,14 @@ def test_an_image_of_fewer_than_sixteen_channels_takes_rows(channels: int, plan:
     assert conv2d(x, weight).grad_fn.name() == f"{plan}Backward"
 
 
+@pytest.mark.parametrize("stride, padding", [(2, 0), (3, 1)])
+def test_rows_and_columns_of_an_image_that_a_stride_leaves_unseen_are_left_out_of_the_runs(stride, padding) -> None:
+    inputs, options = random_inputs(2, 3, 5, (3, 3), (6, 6)), dict(stride=stride, padding=padding)
+    windows = _windows(*inputs, **options, dilation=1, groups=1)
+    assert conv2d_rows._framed(windows, inputs[0])[1][1] == 5  # of six columns
+    assert_same(lambda *xs: Rows.apply(*xs, windows), bound(F.conv2d, **options), *inputs)
+
+
 @pytest.mark.parametrize("rows", [conv2d_rows.TALL - 1, conv2d_rows.TALL, 2 * conv2d_rows.TALL + 1])
 def test_a_tall_product_in_parts_is_the_product(rows: int) -> None:
     a, b = torch.randn(rows, 2, dtype=torch.float64), torch.randn(rows, 3, dtype=torch.float64)
@@ -404,6 +412,22 @@ def test_winograd_is_right_for_any_size_padding_and_slab(case) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv2d_winograd, "SLAB", slab)
         assert_same(planned, bound(F.conv2d, **options), *inputs)
+
+
+@pytest.mark.parametrize("list_rows, slabs", [
+    (23, [(0, 2, 0, 10), (2, 3, 0, 10)]), (11, [(b, b + 1, 0, 10) for b in range(3)]),
+    (7, [(b, b + 1, *rows) for b in range(3) for rows in ((0, 5), (5, 10))]),
+    (4, [(b, b + 1, *rows) for b in range(3) for rows in ((0, 4), (4, 8), (8, 10))])])
+def test_slabs_are_whole_images_or_equal_parts_of_one(list_rows: int, slabs: list, monkeypatch) -> None:
+    x = torch.zeros(3, 4, 10, 6)
+    windows = _windows(x, torch.zeros(4, 4, 3, 3), None, 1, 1, 1, 1)
+    monkeypatch.setattr(conv2d_winograd, "SLAB", list_rows * 5 * 2 * 4)  # five planes of two tiles of four channels
+    found = conv2d_winograd._slabs(len(x), windows, 4)  # an image takes 11 rows of the list
+    assert [(images.start, images.stop, rows.start, rows.stop) for images, rows in found] == slabs
+
+
+def test_a_slab_is_listed_from_its_first_row_to_its_last_and_those_below() -> None:
+    assert conv2d_winograd._listed(slice(1, 3), slice(2, 5), 11, 2) == slice(1 * 11 + 2, 2 * 11 + 5 + 2)
 
 
 def test_five_products_give_three_windows() -> None:
@@ -485,6 +509,17 @@ def test_winograd_is_as_precise_as_torch(C: int, size: tuple) -> None:
     windows = _windows(x, weight, bias, 1, 1, 1, 1)
     assert_as_precise_as_torch(lambda *inputs: Winograd.apply(*inputs, windows), bound(F.conv2d, padding=1),
                                x.relu(), weight / (3 * C**0.5), bias, dtypes=[torch.float32])
+
+
+@pytest.mark.parametrize("learns", [(False, True, True), (True, False, False), (False, False, True)])
+def test_winograd_computes_gradients_only_for_what_asks_for_them(learns: tuple) -> None:
+    inputs = [t.requires_grad_(needs) for t, needs in zip(random_inputs(2, 3, 5, (3, 3), (7, 5)), learns)]
+    windows, asked = _windows(*inputs, 1, 1, 1, 1), [t for t in inputs if t.requires_grad]
+    cotangent = torch.randn(2, 5, 7, 5, dtype=torch.float64)
+    context = Winograd.apply(*inputs, windows).grad_fn
+    assert [g is not None for g in context.apply(cotangent)[:3]] == list(learns)
+    ours = torch.autograd.grad(Winograd.apply(*inputs, windows), asked, cotangent)
+    torch.testing.assert_close(ours, torch.autograd.grad(F.conv2d(*inputs, padding=1), asked, cotangent))
 
 
 def test_winograds_backward_inside_autocast_is_the_backward_outside() -> None:
