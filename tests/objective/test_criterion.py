@@ -193,6 +193,37 @@ def test_the_mean_over_two_ranks_is_the_joint_batch_in_value_and_gradient(tmp_pa
     torch.testing.assert_close(tuple((a + b) / 2 for a, b in zip(ranks[0][1], ranks[1][1])), gradients, **EXACT)
 
 
+@pytest.mark.parametrize("backend, device", [("gloo", "cpu"), ("nccl", "cuda")])
+def test_the_sums_of_all_ranks_meet_on_the_device_of_the_backend_and_are_divided_by_the_ranks(
+        backend: str, device: str, monkeypatch) -> None:
+    class Sums:
+        """What `normalisers` adds up, as if three other ranks had the same."""
+
+        def __init__(self, values, dtype) -> None:
+            self.values, self.devices = list(values), []
+            made.append(self)
+
+        def to(self, device):
+            self.devices.append(device)
+            return self
+
+        def tolist(self):
+            return self.values
+
+    made: list[Sums] = []
+    ranks = {"is_available": lambda: True, "is_initialized": lambda: True, "get_backend": lambda: backend,
+             "get_world_size": lambda: 4,
+             "all_reduce": lambda sums: sums.values.__setitem__(slice(None), [4 * x for x in sums.values])}
+    targets = random_targets([5, 0])  # of 2 · 3 queries 3 are matched
+    for name, function in ranks.items():
+        monkeypatch.setattr(torch.distributed, name, function)
+    monkeypatch.setattr(torch, "tensor", Sums)
+    together, alone = (criterion().normalisers([targets], 3, across_ranks=across) for across in (True, False))
+    assert together == Normalisers(5.0, pytest.approx(3.3)) == alone
+    assert [sums.devices for sums in made] == [[device], []]
+    assert [sums.values for sums in made] == [[20, pytest.approx(13.2)], [5, pytest.approx(3.3)]]
+
+
 # -- edges -----------------------------------------------------------------------------------------------------------
 
 def test_a_batch_without_any_box_has_finite_losses_and_gradients_and_leaves_the_boxes_alone() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from scratch.ops import attention
 from scratch.ops.attention import (MultiheadAttention, additive_mask, attention_batched, attention_naive,
                                    scaled_dot_product_attention)
 from tests.checks import assert_as_precise_as_torch, assert_same
@@ -217,6 +218,36 @@ def test_the_scores_are_written_to_one_tensor_where_the_plain_version_takes_four
         with Count():
             function(*heads(), bias if function is attention_batched else bias[0])
         assert len(large) == tensors
+
+
+def test_the_backward_of_the_output_alone_makes_no_gradient_of_the_weights():
+    """autograd would fill in zeros for the weights that nobody used; then the backward would add them to G."""
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+            result = operator(*arguments, **(keywords or {}))
+            if isinstance(result, Tensor) and result.numel() == B * N * Q * S:
+                names.append(operator.__name__.split(".")[0])
+            return result
+
+    added = {}
+    for used in (0, 1):  # the output, the weights
+        names: list[str] = []
+        inputs = [x.requires_grad_() for x in heads()]
+        result = scaled_dot_product_attention(*inputs)[used]
+        with Names():
+            torch.autograd.grad(result.sum(), inputs[:2])
+        added[used] = "add_" in names
+    assert added == {0: False, 1: True}
+
+
+def test_without_training_nothing_is_dropped():
+    q, k, v = heads()
+    assert torch.equal(scaled_dot_product_attention(q, k, v, dropout_p=0.5)[0], scaled_dot_product_attention(q, k, v)[0])
+
+
+def test_tiles_begin_above_the_most_weights_not_at_them():
+    q = torch.empty(1)
+    assert [attention._too_many(attention._MOST_WEIGHTS + more, q, None) for more in (0, 1)] == [False, True]
 
 
 # ── the edges ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -61,6 +61,36 @@ def test_equals_the_plain_version_whatever_the_tiles(side, numbers, mask):
         assert_same(tiled(bias), plain(bias), *heads())
 
 
+@pytest.mark.parametrize("mask", ["none", "padding", "for all heads", "nowhere"])
+def test_equals_the_plain_version_in_tiles_that_cut_every_axis(mask, small_tiles):
+    bias = biases()[mask]
+    assert_same(tiled(bias), plain(bias), *heads())
+
+
+def test_what_is_left_of_a_tile_under_dropout_is_enlarged():
+    weights, mask = torch.tensor([0.25, 0.75]), torch.tensor([True, False])
+    assert attention_tiled._dropped(weights, (mask, 1.6)).tolist() == pytest.approx([0.4, 0])
+    assert attention_tiled._dropped(weights, None) is weights
+
+
+def test_a_bias_of_two_heads_is_cut_by_heads_too(small_tiles, monkeypatch):
+    monkeypatch.setattr(attention_tiled, "CPU_TILE", 25)  # one head at a time
+    q, k, v = (x[:2] for x in heads())
+    bias = torch.randn(2, Q, S)
+    assert_same(tiled(bias), plain(bias), q, k, v)
+
+
+@pytest.mark.parametrize("device, heads, side", [("cpu", 2, 512), ("meta", 8, 2048)])
+def test_tiles_are_squares_of_as_many_heads_as_fill_them_and_larger_off_the_cpu(device, heads, side):
+    def rows(number):
+        return torch.empty(9, number, d, device=device)
+
+    assert attention_tiled._tiles(rows(5000), rows(7000)) == (heads, side, side)
+    assert attention_tiled._tiles(rows(1), rows(1)) == (heads * side**2, 1, 1)
+    assert attention_tiled._tiles(rows(3), rows(7000)) == (heads * side // 3, 3, side)
+    assert attention_tiled._tiles(rows(0), rows(0)) == (heads * side**2, 1, 1)
+
+
 def test_as_precise_as_torch(small_tiles):
     def theirs(q, k, v):
         return F.scaled_dot_product_attention(q, k, v)

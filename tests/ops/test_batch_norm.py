@@ -52,6 +52,30 @@ def test_far_from_zero_it_is_as_precise_as_torch() -> None:
                                dtypes=[torch.float32])
 
 
+def test_what_rounding_the_mean_leaves_over_is_made_good_in_value_and_gradients() -> None:
+    """Between 2²⁴ and 2²⁴ + 2 float32 has no number: the mean is off by one standard deviation."""
+    x = torch.tensor([0.0, 2.0, 2.0, 0.0, 0.0, 0.0, 2.0, 2.0]).view(2, 1, 2, 2) + 2.0**24
+    weight, bias, g = torch.tensor([3.0]), torch.tensor([5.0]), torch.randn(2, 1, 2, 2)
+    answers = []
+    for function, dtype in ((batch_norm, torch.float32), (F.batch_norm, torch.float64)):
+        inputs = [t.to(dtype).requires_grad_() for t in (x, weight, bias)]
+        y = normalising(function, True)(*inputs)
+        answers.append([y, *torch.autograd.grad(y, inputs, g.to(dtype))])
+    for ours, theirs in zip(*answers):
+        torch.testing.assert_close(ours, theirs.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_torch_compile_is_given_computes_the_same(training: bool, monkeypatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert_same(normalising(batch_norm, training), normalising(F.batch_norm, training), *random_inputs(2, 5, 3, 7))
+
+
+def test_the_layers_tell_their_numbers() -> None:
+    assert repr(BatchNorm2d(5, momentum=0.2)) == "BatchNorm2d(5, eps=1e-05, momentum=0.2)"
+    assert repr(FrozenBatchNorm2d(5)) == "FrozenBatchNorm2d(5, eps=1e-05)"
+
+
 def test_two_pixels_by_hand() -> None:
     x = torch.tensor([[[[1.0, 5.0]]]], dtype=torch.float64)  # mean 3, variance 4; unbiased 8
     running_mean, running_var = torch.zeros(1).double(), torch.ones(1).double()

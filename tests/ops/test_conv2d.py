@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scratch.model.backbone import ResNet
-from scratch.ops import conv2d_columns, conv2d_fast, conv2d_winograd
+from scratch.ops import conv2d_columns, conv2d_fast, conv2d_rows, conv2d_winograd
 from scratch.ops.conv2d import Conv2d, _windows, _winograd_pays, conv2d, conv2d_im2col, conv2d_naive
 from scratch.ops.conv2d_columns import Columns, _backwards, _columns
 from scratch.ops.conv2d_fast import Shifted, layout_of, straddling, taps_of
@@ -127,6 +127,24 @@ def test_a_1x1_convolution_is_a_linear_layer_at_every_pixel(dtype: torch.dtype, 
     assert torch.equal(y, linear(x.permute(0, 2, 3, 1)[:, ::stride, ::stride], weight[..., 0, 0], bias)
                        .permute(0, 3, 1, 2))
     assert y.grad_fn.name() == "PermuteBackward0"
+
+
+def test_a_1x1_convolution_skips_rows_and_columns_apart() -> None:
+    assert_same(bound(conv2d, stride=(2, 3)), bound(F.conv2d, stride=(2, 3)),
+                *random_inputs(2, 3, 5, (1, 1), (13, 11)))
+
+
+def test_a_1x1_convolution_of_groups_equals_torch() -> None:
+    inputs = random_inputs(2, 2 * 3, 2 * 5, (1, 1), (3, 7), groups=2)
+    assert_same(bound(conv2d, groups=2), bound(F.conv2d, groups=2), *inputs)
+
+
+def test_the_columns_of_a_1x1_convolution_are_the_pixels_and_nothing_is_added_up() -> None:
+    x, weight = random_inputs(2, 3, 5, (1, 1), (3, 7), bias=False)
+    columns = torch.randn(1, 2 * 3 * 7, 3, dtype=torch.float64)
+    folded = conv2d_columns._fold(columns, x, _windows(x, weight, None, 1, 0, 1, 1))
+    assert folded.data_ptr() == columns.data_ptr()
+    assert torch.equal(folded, columns.view(2, 3, 7, 3).permute(0, 3, 1, 2))
 
 
 def test_two_of_three_convolutions_of_a_resnet_50_are_1x1() -> None:
@@ -290,6 +308,8 @@ def laid_out(size: tuple, kernel: int, stride: int, padding: int, dilation: int)
 def test_the_picture_of_the_note_has_four_pixels_to_a_row_and_windows_that_see_runs_of_three() -> None:
     layout, taps = laid_out((2, 3), 3, 1, 1, 1)
     assert (layout.run, layout.q, layout.h, layout.w) == (3, 3, 2 + 1, 3 + 1)
+    assert layout.N == 3 * 4  # windows of all rows, a multiple of q
+    assert layout.length == 12 + (2 * 4 + 3) + 2  # what lies below the last windows, the rest of their runs
     assert taps == [(0, 0), (0, 4), (0, 8)]  # three rows, each a row of four pixels further on
     pixels = torch.arange(layout.length).view(-1, 1)
     starts = [conv2d_fast._runs(pixels, taps[0], r, 12, _windows(
@@ -327,6 +347,47 @@ def test_tiles_are_of_one_size_and_hold_whole_steps() -> None:
     assert conv2d_fast.tiles(100, weight.to("meta"), 10, 340) == [(0, 100)]  # a GPU's list is one tile
 
 
+def test_both_ways_the_wider_side_of_a_row_fills_a_tile(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(conv2d_fast, "tiles", lambda N, weight, width, *rest: asked.append(width) or [(0, N)])
+    x, weight = (t.requires_grad_() for t in random_inputs(1, 17, 5, (3, 3), (42, 42), bias=False))
+    conv2d(x, weight, padding=1).sum().backward()
+    conv2d(torch.randn(1, 17, 42, 42), torch.randn(19, 17, 3, 3), padding=1)
+    assert asked == [17, 17, 19]
+
+
+def test_the_bytes_of_a_tile_in_float32_are_those_of_the_comments() -> None:
+    assert [4 * n / 2**20 for n in (conv2d_fast.TILE, conv2d_rows.TILE, conv2d_winograd.SLAB)] == [2, 4, 8]
+
+
+@pytest.mark.parametrize("channels, plan", [(15, "Rows"), (16, "Shifted")])
+def test_an_image_of_fewer_than_sixteen_channels_takes_rows(channels: int, plan: str) -> None:
+    x, weight = (t.requires_grad_() for t in random_inputs(1, channels, 2, (3, 3), (42, 42), bias=False))
+    assert conv2d(x, weight).grad_fn.name() == f"{plan}Backward"
+
+
+@pytest.mark.parametrize("stride, padding", [(2, 0), (3, 1)])
+def test_rows_and_columns_of_an_image_that_a_stride_leaves_unseen_are_left_out_of_the_runs(stride, padding) -> None:
+    inputs, options = random_inputs(2, 3, 5, (3, 3), (6, 6)), dict(stride=stride, padding=padding)
+    windows = _windows(*inputs, **options, dilation=1, groups=1)
+    assert conv2d_rows._framed(windows, inputs[0])[1][1] == 5  # of six columns
+    assert_same(lambda *xs: Rows.apply(*xs, windows), bound(F.conv2d, **options), *inputs)
+
+
+@pytest.mark.parametrize("rows", [conv2d_rows.TALL - 1, conv2d_rows.TALL, 2 * conv2d_rows.TALL + 1])
+def test_a_tall_product_in_parts_is_the_product(rows: int) -> None:
+    a, b = torch.randn(rows, 2, dtype=torch.float64), torch.randn(rows, 3, dtype=torch.float64)
+    torch.testing.assert_close(conv2d_rows._tall_product(a, b), a.T @ b)
+
+
+@pytest.mark.parametrize("rows, parts", [(1, 1), (conv2d_rows.TALL, 1), (2 * conv2d_rows.TALL + 1, 2)])
+def test_a_tall_product_is_cut_by_rows_of_a_part(rows: int, parts: int, monkeypatch) -> None:
+    batches, product = [], torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda a, b: batches.append(len(a)) or product(a, b))
+    conv2d_rows._tall_product(torch.ones(rows, 2), torch.ones(rows, 3))
+    assert batches == [parts] and conv2d_rows.TALL == 8192
+
+
 # ── Winograd ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 @st.composite
@@ -351,6 +412,22 @@ def test_winograd_is_right_for_any_size_padding_and_slab(case) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv2d_winograd, "SLAB", slab)
         assert_same(planned, bound(F.conv2d, **options), *inputs)
+
+
+@pytest.mark.parametrize("list_rows, slabs", [
+    (23, [(0, 2, 0, 10), (2, 3, 0, 10)]), (11, [(b, b + 1, 0, 10) for b in range(3)]),
+    (7, [(b, b + 1, *rows) for b in range(3) for rows in ((0, 5), (5, 10))]),
+    (4, [(b, b + 1, *rows) for b in range(3) for rows in ((0, 4), (4, 8), (8, 10))])])
+def test_slabs_are_whole_images_or_equal_parts_of_one(list_rows: int, slabs: list, monkeypatch) -> None:
+    x = torch.zeros(3, 4, 10, 6)
+    windows = _windows(x, torch.zeros(4, 4, 3, 3), None, 1, 1, 1, 1)
+    monkeypatch.setattr(conv2d_winograd, "SLAB", list_rows * 5 * 2 * 4)  # five planes of two tiles of four channels
+    found = conv2d_winograd._slabs(len(x), windows, 4)  # an image takes 11 rows of the list
+    assert [(images.start, images.stop, rows.start, rows.stop) for images, rows in found] == slabs
+
+
+def test_a_slab_is_listed_from_its_first_row_to_its_last_and_those_below() -> None:
+    assert conv2d_winograd._listed(slice(1, 3), slice(2, 5), 11, 2) == slice(1 * 11 + 2, 2 * 11 + 5 + 2)
 
 
 def test_five_products_give_three_windows() -> None:
@@ -434,6 +511,17 @@ def test_winograd_is_as_precise_as_torch(C: int, size: tuple) -> None:
                                x.relu(), weight / (3 * C**0.5), bias, dtypes=[torch.float32])
 
 
+@pytest.mark.parametrize("learns", [(False, True, True), (True, False, False), (False, False, True)])
+def test_winograd_computes_gradients_only_for_what_asks_for_them(learns: tuple) -> None:
+    inputs = [t.requires_grad_(needs) for t, needs in zip(random_inputs(2, 3, 5, (3, 3), (7, 5)), learns)]
+    windows, asked = _windows(*inputs, 1, 1, 1, 1), [t for t in inputs if t.requires_grad]
+    cotangent = torch.randn(2, 5, 7, 5, dtype=torch.float64)
+    context = Winograd.apply(*inputs, windows).grad_fn
+    assert [g is not None for g in context.apply(cotangent)[:3]] == list(learns)
+    ours = torch.autograd.grad(Winograd.apply(*inputs, windows), asked, cotangent)
+    torch.testing.assert_close(ours, torch.autograd.grad(F.conv2d(*inputs, padding=1), asked, cotangent))
+
+
 def test_winograds_backward_inside_autocast_is_the_backward_outside() -> None:
     inputs = [t.float().requires_grad_() for t in random_inputs(2, 5, 7, (3, 3), (7, 5))]
     y = Winograd.apply(*inputs, _windows(*inputs, 1, 1, 1, 1))
@@ -448,7 +536,8 @@ def test_winograds_backward_inside_autocast_is_the_backward_outside() -> None:
     (dict(padding=2, dilation=2), "Shifted"), (dict(padding=3), "Shifted"), (dict(kernel=(3, 5)), "Shifted"),
     (dict(kernel=(1, 3), padding=(0, 1)), "Winograd"), (dict(size=(70, 69)), "Shifted"),  # 19,783,680 products
     (dict(size=(750, 8)), "Winograd"), (dict(size=(750, 7)), "Shifted"),
-    (dict(size=(15, 16), B=2, C=256, O=256), "Winograd"), (dict(size=(15, 16), C=512, O=512), "Columns")])
+    (dict(size=(15, 16), B=2, C=256, O=256), "Winograd"), (dict(size=(15, 16), C=512, O=512), "Columns"),
+    (dict(size=(16, 16), C=280, O=280), "Winograd"), (dict(size=(15, 17), C=281, O=281), "Columns")])  # 256, 255 windows
 def test_winograd_is_for_many_channels_windows_columns_and_products(change: dict, plan: str) -> None:
     case = dict(B=1, C=64, O=64, kernel=(3, 3), size=(72, 72), stride=1, padding=1, dilation=1) | change
     x, weight = random_inputs(case["B"], case["C"], case["O"], case["kernel"], case["size"], bias=False)
@@ -479,6 +568,8 @@ def test_the_layer_computes_what_torchs_layer_computes_with_its_weights(options:
     ((1, 4, 5, 5), (3, 2, 3, 3), None, dict(groups=2), "groups divide"),
     ((1, 4, 5, 5), (2, 4, 3, 3), 3, {}, "each of 2 filters"),
     ((4, 5, 5), (2, 4, 3, 3), None, {}, r"wanted \(B,C,H,W\)"),
+    ((1, 4, 5, 5), (2, 4, 3), None, {}, r"wanted \(B,C,H,W\)"),
+    ((1, 0, 5, 5), (2, 4, 3, 3), None, dict(groups=0), "in 0 groups"),
     ((1, 4, 5, 5), (2, 4, 7, 3), None, {}, "room for one window"),
     ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(dilation=3), "room for one window"),
     ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(stride=0), "at least 1"),
@@ -494,9 +585,10 @@ def test_mixed_dtypes_are_refused_outside_autocast() -> None:
         conv2d(torch.zeros(1, 2, 3, 3, dtype=torch.bfloat16), torch.zeros(1, 2, 3, 3))
 
 
-def test_a_layer_whose_groups_do_not_divide_its_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match="groups"):
-        Conv2d(6, 4, 3, groups=3)
+@pytest.mark.parametrize("in_channels, out_channels, groups", [(6, 4, 3), (4, 6, 3), (6, 4, 0), (6, 4, -2)])
+def test_a_layer_whose_groups_do_not_divide_its_channels_is_refused(in_channels, out_channels, groups) -> None:
+    with pytest.raises(ValueError, match=f"{in_channels} → {out_channels} channels in {groups} groups"):
+        Conv2d(in_channels, out_channels, 3, groups=groups)
 
 
 @pytest.mark.parametrize("places", [100, 1, 0])
@@ -513,6 +605,16 @@ def test_half_images_copied_in_words_give_the_same_columns(monkeypatch, stride: 
     in_words = _columns(image, windows)
     monkeypatch.setattr(conv2d_columns, "_in_words", lambda image, groups: False)
     assert torch.equal(in_words, _columns(image, windows))
+
+
+def test_only_whole_half_images_of_one_group_and_a_multiple_of_four_channels_go_in_words(monkeypatch) -> None:
+    half = torch.zeros(1 + 2 * 3 * 5 * 8, dtype=torch.float16)
+    image = half[:-1].view(2, 3, 5, 8)
+    others = [(image.float(), 1), (image, 2), (image[..., :6].contiguous(), 1), (image[..., :4], 1),
+              (half[1:].view(2, 3, 5, 8), 1)]
+    assert conv2d_columns._in_words(image, 1) and not any(conv2d_columns._in_words(*case) for case in others)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not conv2d_columns._in_words(image, 1)
 
 
 def test_a_half_image_that_begins_between_two_words_is_copied_number_by_number() -> None:

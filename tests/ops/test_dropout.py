@@ -74,6 +74,19 @@ def test_the_four_numbers_of_a_draw_are_independent_and_a_generator_begun_anew_d
     assert (correlations - torch.eye(4)).abs().max() < 4 / math.sqrt(50_000)
 
 
+def test_each_draw_of_a_quick_mask_makes_four_numbers_and_none_is_wasted():
+    def masks(*sizes):
+        generator = torch.Generator().manual_seed(5)
+        return torch.cat([quick_mask(torch.empty(n), 0.3, generator)[0] for n in sizes])
+
+    assert torch.equal(masks(400, 801), masks(1201)) and not torch.equal(masks(399, 802), masks(1201))
+
+
+def test_a_uniform_draw_of_exactly_one_minus_p_is_not_below_it(monkeypatch):
+    monkeypatch.setattr(torch, "rand_like", lambda x: torch.tensor([0.25, 0.5, 0.75]))
+    assert dropout_naive(torch.ones(3), 0.5).tolist() == [2, 0, 0]
+
+
 def test_the_gradient_passes_where_the_value_passed():
     x = torch.ones(1000, requires_grad=True)
     y = dropout(x, 0.25, True)

@@ -56,6 +56,11 @@ def test_the_mean_is_taken_over_all_answers_as_in_torch():
                 lambda z, t: torch_focal_loss(z, t, reduction="mean"), torch.randn(3, 5, 7), torch.rand(3, 5, 7))
 
 
+def test_the_formula_has_the_published_alpha_and_gamma_as_defaults_too():
+    z, t = torch.randn(5, 7, dtype=torch.float64), torch.randint(2, (5, 7)).double()
+    torch.testing.assert_close(sigmoid_focal_loss_naive(z, t), torch_focal_loss(z, t, 0.25, 2.0))
+
+
 def test_the_published_alpha_and_gamma_are_the_defaults():
     z, t = torch.randn(5, 7), torch.rand(5, 7)
     assert torch.equal(sigmoid_focal_loss(z, t), sigmoid_focal_loss(z, t, 0.25, 2.0, "none"))

@@ -47,3 +47,12 @@ def test_the_picture_of_the_note() -> None:
 @pytest.mark.parametrize("value", [3, (3, 3), [3, 3]])
 def test_one_number_stands_for_rows_and_columns(value) -> None:
     assert pair(value) == (3, 3)
+
+
+@pytest.mark.parametrize("number, least", [("kernel", 1), ("stride", 1), ("dilation", 1), ("padding", 0)])
+def test_each_number_is_refused_below_its_least_on_either_axis_and_taken_there(number: str, least: int) -> None:
+    numbers = {"kernel": (1, 1), "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    assert output_size((7, 5), **numbers | {number: (least, least)}) == (7, 5)
+    for bad in ((least - 1, least), (least, least - 1)):
+        with pytest.raises(ValueError, match=f"{number} .*wanted the first three at least 1 and the padding at least 0"):
+            output_size((7, 5), **numbers | {number: bad})

@@ -44,6 +44,13 @@ def test_a_gradient_of_zero_is_no_step():
     assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
 
 
+def test_a_gradient_as_small_as_the_guard_against_zero_counts_half():
+    s = 0.5  # 1e-7 / (1e-7 + 1e-7): the one singular value, then five rounds of the note's polynomial
+    for _ in range(ROUNDS):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    assert orthogonalised(torch.tensor([[1e-7]], dtype=torch.float64)).item() == pytest.approx(s, rel=1e-9)
+
+
 def stepped(weight: torch.Tensor, gradients: list[torch.Tensor], **group) -> torch.Tensor:
     parameter = torch.nn.Parameter(weight.clone())
     optimizer = Muon([{"params": [parameter], "maps": [1], "lr": 0.1, "weight_decay": 0.0, **group}])

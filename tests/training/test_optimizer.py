@@ -121,6 +121,15 @@ def test_the_published_decay_is_less_than_float32_can_see_and_its_call_is_spared
     assert calls[1] - calls[0] == 1
 
 
+@pytest.mark.parametrize("decay, calls", [(2.0**-13, 6), (2.0**-13 * 1.01, 7)])
+def test_the_call_is_spared_up_to_a_decay_of_a_quarter_of_a_unit(decay, calls):
+    tensors = [[torch.ones(3)] for _ in range(4)]
+    assert 2.0**-12 * 2.0**-13 == torch.finfo(torch.float32).eps / 4
+    with _CountCalls() as counted:
+        adamw_foreach(*tensors, [1], **{**SETTINGS, "lr": 2.0**-12, "weight_decay": decay})
+    assert counted.calls == calls
+
+
 def test_a_decay_that_one_dtype_cannot_see_is_not_kept_from_another():
     weights = [torch.ones(2, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)]
     zeros = [[torch.zeros_like(weight) for weight in weights] for _ in range(3)]
