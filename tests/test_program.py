@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import detr_scratch
+from commands.children import Children
 from scratch.program import ends_in_a_line
 from scratch.weights import cache_folder
 from tests.conftest import REPOSITORY
@@ -66,6 +67,18 @@ def test_every_other_program_says_its_help_in_ascii(module, monkeypatch):
         runpy.run_module(module, run_name="__main__")
     sys.stdout.flush()
     assert stopped.value.code == 0 and b"usage:" in shown.getvalue()
+
+
+def test_half_a_character_in_an_argument_is_shown_as_its_escape(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        detr_scratch.main(["check-data", "no\udcff where"])
+    assert r"no\udcff where" in stopped.value.code and stopped.value.code.encode()
+
+
+def test_what_the_runs_of_a_command_print_is_utf_8_whatever_the_terminal_has(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert Children(2).environment["PYTHONIOENCODING"] == "utf-8"
 
 
 def test_a_stream_that_is_something_else_is_left_alone(monkeypatch):
