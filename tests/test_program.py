@@ -110,7 +110,7 @@ def test_a_pipe_that_breaks_inside_is_told():
 @pytest.mark.parametrize("error, words", [
     (ValueError("got 3, wanted 4"), "error: got 3, wanted 4"), (FileNotFoundError("no file"), "error: no file"),
     (FloatingPointError("NaN"), "error: NaN"), (ValueError(), "error: ValueError"),
-    (MemoryError(), "error: out of memory Halve --batch-size"),
+    (MemoryError(), "error: out of memory. Halve --batch-size"),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nC++ …"),
      "can't allocate memory: you tried to allocate 9 bytes. Halve --batch-size"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nmore"), "error: CUDA out of memory. Tried 2 GiB. Halve"),

@@ -7,7 +7,7 @@ import math
 import pkgutil
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, get_type_hints
+from typing import Annotated, Any, Literal, Optional
 
 import pytest
 import tyro

@@ -17,7 +17,6 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from scratch.model.fine_memory import enlarged
 from scratch.ops.activations import gelu, inverse_sigmoid, log_softmax, relu, sigmoid, softmax
