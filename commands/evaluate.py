@@ -90,8 +90,8 @@ def refuse_some_classes(checkpoint: Path, classes: Classes, data: DataConfig) ->
     The run's own --classes are among its defaults, and right: boxes of the data's other classes are left out.
     """
     if data.classes is not None and len(classes.only(data.classes)) < len(classes):  # which raises for an unknown name
-        raise ValueError(f"got --classes {data.classes}, and {checkpoint} knows {described(classes)}: it is judged by all "
-                         "of them, each with an AP of its own in the table and in --json; leave --classes out")
+        raise ValueError(f"got --classes {data.classes}, and {checkpoint} knows {described(classes)}: it is judged by "
+                         "all of them, each with an AP of its own in the table and in --json; leave --classes out")
 
 
 def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -> None:

@@ -69,7 +69,7 @@ class LrRangeArguments:
 
     def __post_init__(self) -> None:
         rate = Range(0, 10**6, "low")
-        refuse_senseless(self, low=rate, high=rate, steps=Range(10, 10**6))  # fewer steps make no curve
+        refuse_senseless(self, low=rate, high=rate, steps=Range(1, 10**6))
 
 
 class Rising:
@@ -113,6 +113,8 @@ def refuse(arguments: LrRangeArguments) -> None:
     """Raise ValueError for a range that is none."""
     if not 0 < arguments.low < arguments.high < math.inf:
         raise ValueError(f"got --from {arguments.low:g} --to {arguments.high:g}, wanted two rates above 0, rising")
+    if arguments.steps < 10:
+        raise ValueError(f"got --steps {arguments.steps}, wanted 10 or more: fewer make no curve")
     if arguments.of == "all" and not arguments.config.train.lr > 0:
         raise ValueError("got --lr 0 with --of all, wanted one above 0: the other rates rise in proportion to it")
 

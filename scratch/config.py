@@ -354,8 +354,8 @@ def refuse_what_does_not_fit(model: ModelConfig, memory: Optional[int]) -> None:
     """Raise ValueError for a network whose float32 weights alone are more than `memory` bytes; None: nobody knows."""
     wanted = 4 * parameters_of(model)
     if memory is not None and wanted > memory:
-        raise ValueError(f"the network has {parameters_of(model):,} parameters, {wanted / 2**30:.2g} GiB, and there are "
-                         f"{memory / 2**30:.2g} GiB of memory: take a smaller one (--hidden-dim, --backbone)")
+        raise ValueError(f"the network has {parameters_of(model):,} parameters, {wanted / 2**30:.2g} GiB, and there "
+                         f"are {memory / 2**30:.2g} GiB of memory: take a smaller one (--hidden-dim, --backbone)")
 
 
 _R50 = Config()

@@ -20,8 +20,8 @@ from typing import Callable, Iterator, Optional
 
 from scratch.printable import printable
 
-LESS_MEMORY = ("Halve --batch-size and double --accumulate: the effective batch stays the same. Or take fewer --workers, "
-               "a smaller --short-side or a smaller network")
+LESS_MEMORY = ("Halve --batch-size and double --accumulate: the effective batch stays the same. Or take fewer "
+               "--workers, a smaller --short-side or a smaller network")
 OURS = ("scratch", "commands", "reference", "benchmarks", "tests", "detr_scratch")
 
 
@@ -68,7 +68,8 @@ def _in_a_line(error: Exception) -> Optional[str]:
         # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
         return str(error).rpartition(f"\n{type(error).__name__}: ")[2] or type(error).__name__
     if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and _tells_of_memory(error):
-        return f"{str(error).strip().splitlines()[0] if str(error).strip() else 'out of memory'} {LESS_MEMORY}"
+        said = str(error).strip() or "out of memory"
+        return f"{said.splitlines()[0].rstrip('.')}. {LESS_MEMORY}"
     if isinstance(error, RecursionError):
         return f"something in what was given is nested too deep ({error})"
     if isinstance(error, OverflowError):

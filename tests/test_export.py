@@ -192,7 +192,8 @@ def test_what_is_no_file_is_refused_before_the_work(command: str, kind: str, tmp
         out.mkdir()
     else:
         getattr(os, "mkfifo", lambda _: pytest.skip("no pipes with names here"))(out)
-    with pytest.raises(OSError, match=f"out.pt could not be written: it is a {'folder' if kind == 'folder' else 'device'}"):
+    word = {"folder": "folder", "pipe": "device or a pipe"}[kind]
+    with pytest.raises(OSError, match=f"out.pt could not be written: it is a {word}"):
         if command == "export":
             export_checkpoint(ExportArguments(tmp_path / "no checkpoint is looked for", out))
         else:

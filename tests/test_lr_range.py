@@ -54,8 +54,9 @@ def test_a_rate_at_which_nothing_learns_is_refused(arguments: LrRangeArguments) 
 
 
 @pytest.mark.parametrize("changes, said", [
-    ({"low": 1.0}, "got --from 1 --to 0.1"), ({"low": 0.0}, "got --from 0"), ({"high": math.inf}, "--to inf"),
-    ({"steps": 9}, "got steps = 9"),
+    ({"low": 1.0}, "got --from 1 --to 0.1"), ({"low": 0.0}, "got low = 0, wanted more than 0.*--from"),
+    ({"high": math.inf}, "got high = inf, wanted more than 0.*--to"),
+    ({"steps": 9}, "got --steps 9"),
     ({"of": "all", "config": changed(PRESETS["tiny"], {"lr": 0.0})}, "got --lr 0 with")])
 def test_a_range_that_is_none_is_refused(arguments: LrRangeArguments, changes: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import detr_scratch
+from commands.children import Children
 from scratch.program import ends_in_a_line
 from scratch.weights import cache_folder
 from tests.conftest import REPOSITORY
@@ -68,6 +69,18 @@ def test_every_other_program_says_its_help_in_ascii(module, monkeypatch):
     assert stopped.value.code == 0 and b"usage:" in shown.getvalue()
 
 
+def test_half_a_character_in_an_argument_is_shown_as_its_escape(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        detr_scratch.main(["check-data", "no\udcff where"])
+    assert r"no\udcff where" in stopped.value.code and stopped.value.code.encode()
+
+
+def test_what_the_runs_of_a_command_print_is_utf_8_whatever_the_terminal_has(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert Children(2).environment["PYTHONIOENCODING"] == "utf-8"
+
+
 def test_a_stream_that_is_something_else_is_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)  # as under pythonw
     monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -97,7 +110,7 @@ def test_a_pipe_that_breaks_inside_is_told():
 @pytest.mark.parametrize("error, words", [
     (ValueError("got 3, wanted 4"), "error: got 3, wanted 4"), (FileNotFoundError("no file"), "error: no file"),
     (FloatingPointError("NaN"), "error: NaN"), (ValueError(), "error: ValueError"),
-    (MemoryError(), "error: out of memory Halve --batch-size"),
+    (MemoryError(), "error: out of memory. Halve --batch-size"),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nC++ …"),
      "can't allocate memory: you tried to allocate 9 bytes. Halve --batch-size"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nmore"), "error: CUDA out of memory. Tried 2 GiB. Halve"),

@@ -277,7 +277,7 @@ def test_a_study_that_was_begun_otherwise_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("changes, said", [
     ({"trials": None}, "no end of the sweep"), ({"trials": 0}, "got trials = 0"), ({"jobs": 0}, "got jobs = 0"),
-    ({"minutes": math.nan}, "got --minutes nan"), ({"sampler": "grid"}, "wanted a list, as in"),
+    ({"minutes": math.nan}, "got minutes = nan"), ({"sampler": "grid"}, "wanted a list, as in"),
     ({"storage": "nonsense://x"}, "cannot open the storage")])
 def test_a_command_that_cannot_be_meant_is_refused(folder: Path, changes: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -72,13 +72,9 @@ class Detr(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         D = config.hidden_dim
-        if config.nheads < 1 or D % config.nheads or D % 4:
+        if D % config.nheads or D % 4:
             raise ValueError(f"hidden_dim is {D} with {config.nheads} heads; it must be a multiple of nheads, "
                              "and of 4 for the sines and cosines of two axes")
-        for name, least in (("enc_layers", 0), ("dec_layers", 1), ("dim_feedforward", 1), ("num_queries", 1),
-                            ("num_classes", 1), ("denoising", 0), ("groups", 1)):
-            if getattr(config, name) < least:
-                raise ValueError(f"{name} is {getattr(config, name)}; it must be at least {least}")
         self.config = config
         self.backbone = ResNet(config.backbone, config.norm, config.dilation, config.zero_init_residual)
         self.input_proj = Conv2d(self.backbone.num_channels, D, 1)

@@ -97,9 +97,9 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as a checkpoint of this project ({why_unreadable(error)}); "
                          f"{wanted}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
+        convert = command("python", "detr_scratch.py", "convert", path, "--to", "ours", "--out", "FILE.pt")
         raise ValueError(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
-                         "(of other weights: "
-                         f"{command('python', 'detr_scratch.py', 'convert', path, '--to', 'ours', '--out', 'FILE.pt')})")
+                         f"(of other weights: {convert})")
     return state_of(content, path)
 
 
