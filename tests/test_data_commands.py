@@ -1,4 +1,4 @@
-"""check-data, train, eval and analyze on one data set: they agree on what it is good for, and tell what a figure lacks."""
+"""check-data, train, eval and analyze on one data set: they agree on what it is good for, and tell what is missing."""
 
 from __future__ import annotations
 

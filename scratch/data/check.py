@@ -123,7 +123,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         for path in set(paths):
             if os.path.isfile(path):  # unlike Path.is_file, it answers for a name too long for the system, too
                 by_bytes[path.stat().st_size].append((split, path))
-    return Report(tuple(lines), tuple(problems + _shared_between_splits(by_bytes)))
+    return Report(tuple(lines), tuple(problems + _shared(by_bytes, within=decode)))
 
 
 def look_at_image(path: Path, size: tuple[int, int], decode: bool) -> list[Problem]:
@@ -272,12 +272,13 @@ def _turned_by_cameras(annotations: Annotations, file: Path, paths: list[Path], 
                     f"{file.name}, the {len(as_stored):,} pictures with a camera's EXIF note", found.words)]
 
 
-def _shared_between_splits(by_bytes: dict[int, list[tuple[str, Path]]]) -> list[Problem]:
-    """Files of one content in two splits; only files of equal length need to be read for this."""
+def _shared(by_bytes: dict[int, list[tuple[str, Path]]], within: bool) -> list[Problem]:
+    """Files of one content in two splits, or `within` one too; only files of equal length need to be read for this."""
     by_content: dict[bytes, list[tuple[str, Path]]] = defaultdict(list)
     for files in by_bytes.values():
-        if len({split for split, _ in files}) > 1:
+        if len({split for split, _ in files}) > 1 or within and len(files) > 1:
             for split, path in files:
                 by_content[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
-    return [Problem("same image in two splits", str(files[0][1]), f"equals {path} of {split}")
-            for files in by_content.values() for split, path in files[1:] if split != files[0][0]]
+    return [Problem("same picture twice" if split == files[0][0] else "same image in two splits", str(files[0][1]),
+                    f"equals {path} of {split}")
+            for files in by_content.values() for split, path in files[1:] if within or split != files[0][0]]

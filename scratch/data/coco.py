@@ -337,9 +337,10 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
         report("no images", "images", f"{len(images)} usable images in the file, limit {limit}")
     if found := judge(as_written, sizes[written_rows]):
         row = written_rows[found.example]
+        example = ", ".join(f"{round(side, 3):g}" for side in as_written[found.example].tolist())
         report("boxes in another form" if found.certain and not as_is else "boxes perhaps in another form",
-               f"{len(as_written):,} boxes", f"{found.words}. Such as {as_written[found.example].round(3).tolist()} in "
-               f"{shown(used[row][1])}, {sizes[row, 0]}×{sizes[row, 1]}")
+               f"{len(as_written):,} boxes", f"{found.words}. Such as [{example}] in {shown(used[row][1])}, "
+               f"{sizes[row, 0]}×{sizes[row, 1]}")
     return Annotations(
         classes=classes,
         image_ids=np.array([image[0] for image in used], dtype=np.int64),

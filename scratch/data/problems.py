@@ -62,6 +62,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "classes alike": ("note", "they are learnt as two classes; to choose one of two of a name: --classes 'name (id)'"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),
     "image without boxes": ("note", "it teaches that there is nothing to find"),
+    "same picture twice": ("note", "used twice, as it is, under both names"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
 }
 
