@@ -160,7 +160,7 @@ class Classes:
             if not places:
                 near = difflib.get_close_matches(name.strip(), [n for n in called if len(n) < 100], n=3) or called[:20]
                 comma = " (a comma in a name is written as \\,)" if any("," in n for n in called) else ""
-                meant = " or ".join(shown(n, 80) for n in near)
+                meant = " or ".join(shown(n, 80).replace(",", "\\,") for n in near)
                 raise UnknownClass(f"got {brief(name.strip())} among the classes, which the data does not have; did "
                                    f"you mean {meant}? Wanted names out of its {len(self)}, with commas between them"
                                    f"{comma}")
@@ -318,10 +318,10 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
         boxes.append(box)
         written.append(raw)
 
+    name_of, id_of = dict(zip(own.ids, own.names)), dict(zip(classes.names, classes.ids))
     for category, (first, number_of) in stray.items():
-        name = dict(zip(own.ids, own.names))[category]
-        elsewhere = [id for id, known in zip(classes.ids, classes.names) if known == name]
-        there = f", where {brief(name)} has the id {elsewhere[0]}" if elsewhere else ""
+        name = name_of[category]
+        there = f", where {brief(name)} has the id {id_of[name]}" if name in id_of else ""
         report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the "
                f"labels count its {len(classes)} classes{there} ({number_of:,} box{'es' * (number_of > 1)})",
                times=number_of)

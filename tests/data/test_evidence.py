@@ -51,7 +51,8 @@ def test_a_dozen_boxes_are_enough_for_some(form, seed):
 @pytest.mark.parametrize("n", [1, 2, 5, 12, 100, 3000])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("size, small, large", [((640, 480), 0.05, 0.4), ((480, 640), 0.01, 0.1),
-                                                ((640, 480), 0.7, 1.0), ((64, 64), 0.02, 0.9), ((4000, 3000), 0.001, 0.01), ((9, 9), 0.1, 0.5)])
+                                                ((640, 480), 0.7, 1.0), ((64, 64), 0.02, 0.9),
+                                                ((4000, 3000), 0.001, 0.01), ((9, 9), 0.1, 0.5)])
 def test_sound_boxes_of_all_sizes_are_never_doubted(size, small, large, seed, n):
     assert judge(*sound(n, size, seed, small, large)) is None
 
