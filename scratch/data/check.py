@@ -1,8 +1,9 @@
 """check: what is wrong with a data set, before a training run finds out the slow way?
 
     annotation file ─▶ read_annotations ─▶ entries, ids, boxes ──┐
-    image files ─▶ opened (or decoded) by a pool of threads ─────┼─▶ Report: a table for people, refuse() for training
-    files of equal size in two splits ─▶ compared by content ────┘
+    all boxes ─▶ is there any; what stands there twice ──────────┼─▶ Report: a table for people, refuse() for training
+    image files ─▶ opened (or decoded) by a pool of threads ─────┤
+    files of equal size ─▶ compared by content ──────────────────┘
 
 `decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the
 splits that it uses. `decode=True` (the check-data command) decodes every picture of every split. Proven in
