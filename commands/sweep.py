@@ -105,6 +105,7 @@ def prepared(arguments: SweepArguments) -> SharedStudy:
     if arguments.sampler != "grid" and arguments.trials is None and arguments.minutes is None:
         raise ValueError("got no end of the sweep, wanted --trials or --minutes (only a grid ends by itself)")
     find_splits(arguments.config.data, need=("train", arguments.config.data.eval_split))  # generated, or refused, once
+    refuse_nothing_to_find(arguments.config)
     arguments.out.mkdir(parents=True, exist_ok=True)
     shared = SharedStudy(arguments, space)
     if arguments.pruner != "none" and (count := evaluations(arguments.config)) < FEW:
@@ -112,6 +113,16 @@ def prepared(arguments: SweepArguments) -> SharedStudy:
               "can it be ended early. Fewer training images to an epoch (--shapes-train, --limit-train), a smaller "
               "--eval-every or more --max-steps give the pruner more to go by")
     return shared
+
+
+def refuse_nothing_to_find(config: Config) -> None:
+    """Raise ValueError for data by which no trial can be better than another, or that no trial would be trained on."""
+    data, seed = config.data, config.train.seed
+    classes = open_split(data, "train", Augmentation.for_evaluation(data), seed).classes
+    judged = open_split(data, data.eval_split, Augmentation.for_evaluation(data), seed, classes)
+    if judged.annotations.crowd.all():
+        raise ValueError(f"the {data.eval_split} split of {data.data} has no box to find, so that no trial can be "
+                         "better than another: name another with --eval-split, or put boxes into it")
 
 
 def evaluations(config: Config) -> float:

@@ -1,13 +1,15 @@
-"""check-data, train, eval and analyze on one data set: they agree on what it is good for, and tell what a figure lacks."""
+"""check-data, train, eval and analyze on one data set: they agree on what it is good for, and tell what is missing."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import detr_scratch
+from scratch.config import PRESETS
 from tests.data.conftest import CocoSet
 
 QUICK = ["--preset", "tiny_vanilla", "--device", "cpu", "--short-side", "32", "--max-size", "64", "--batch-size", "2",
@@ -79,6 +81,15 @@ def test_boxes_that_are_to_be_taken_as_they_are_are_trained_on(tmp_path, capsys)
     assert end == "" and "boxes perhaps in another form" in output
     output, end = said(capsys, "train", *QUICK, "--data", root, "--run-dir", tmp_path / "r", "--as-is")
     assert end == "" and (tmp_path / "r" / "last.pt").exists()
+
+
+def test_a_sweep_by_a_figure_that_cannot_be_measured_is_refused(tmp_path):
+    coco_set = sound(tmp_path / "set")
+    coco_set.split("val")["annotations"].clear()
+    config = PRESETS["tiny"]
+    refuse_nothing_to_find = pytest.importorskip("commands.sweep").refuse_nothing_to_find  # it needs Optuna
+    with pytest.raises(ValueError, match="the val split of .* has no box to find, so that no trial can be better"):
+        refuse_nothing_to_find(replace(config, data=replace(config.data, data=str(coco_set.write()))))
 
 
 def test_eval_names_near_classes_for_one_that_the_detector_does_not_know(run, capsys):

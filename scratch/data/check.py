@@ -1,8 +1,9 @@
 """check: what is wrong with a data set, before a training run finds out the slow way?
 
     annotation file ─▶ read_annotations ─▶ entries, ids, boxes ──┐
-    image files ─▶ opened (or decoded) by a pool of threads ─────┼─▶ Report: a table for people, refuse() for training
-    files of equal size in two splits ─▶ compared by content ────┘
+    all boxes ─▶ is there any; what stands there twice ──────────┼─▶ Report: a table for people, refuse() for training
+    image files ─▶ opened (or decoded) by a pool of threads ─────┤
+    files of equal size ─▶ compared by content ──────────────────┘
 
 `decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the
 splits that it uses; 16-bit pictures, and what looks broken, are decoded. `decode=True` (the check-data command, and
@@ -146,7 +147,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         for path in (folder / name for name in dict.fromkeys(names.paths) if name):  # in the file's order
             if path.is_file():
                 by_bytes[path.stat().st_size].append((split, path))
-    return Report(tuple(lines), tuple(problems + _shared_between_splits(by_bytes)), left_out)
+    return Report(tuple(lines), tuple(problems + _shared(by_bytes, within=decode)), left_out)
 
 
 @dataclass(frozen=True)
@@ -365,15 +366,16 @@ def _turned_by_cameras(annotations: Annotations, file: Path, folder: Path, names
                     f"{file.name}, the {len(as_stored):,} pictures with a camera's EXIF note", found.words)]
 
 
-def _shared_between_splits(by_bytes: dict[int, list[tuple[str, Path]]]) -> list[Problem]:
-    """Files of one content in two splits; only files of equal length need to be read for this."""
+def _shared(by_bytes: dict[int, list[tuple[str, Path]]], within: bool) -> list[Problem]:
+    """Files of one content in two splits, or `within` one too; only files of equal length need to be read for this."""
     by_content: dict[bytes, list[tuple[str, Path]]] = defaultdict(list)
     for files in by_bytes.values():
-        if len({split for split, _ in files}) > 1:
+        if len({split for split, _ in files}) > 1 or within and len(files) > 1:
             for split, path in files:
                 try:
                     by_content[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
                 except OSError:  # it has gone meanwhile, or may not be read, and that is told already
                     continue
-    return [Problem("same image in two splits", printable(files[0][1]), f"equals {printable(path)} of {split}")
-            for files in by_content.values() for split, path in files[1:] if split != files[0][0]]
+    return [Problem("same picture twice" if split == files[0][0] else "same image in two splits",
+                    printable(files[0][1]), f"equals {printable(path)} of {split}")
+            for files in by_content.values() for split, path in files[1:] if within or split != files[0][0]]

@@ -160,7 +160,7 @@ class Classes:
             if not places:
                 near = difflib.get_close_matches(name.strip(), [n for n in called if len(n) < 100], n=3) or called[:20]
                 comma = " (a comma in a name is written as \\,)" if any("," in n for n in called) else ""
-                meant = " or ".join(shown(n, 80) for n in near)
+                meant = " or ".join(shown(n, 80).replace(",", "\\,") for n in near)
                 raise UnknownClass(f"got {brief(name.strip())} among the classes, which the data does not have; did "
                                    f"you mean {meant}? Wanted names out of its {len(self)}, with commas between them"
                                    f"{comma}")
@@ -329,10 +329,10 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
         boxes.append(box)
         written.append(raw)
 
+    name_of, id_of = dict(zip(own.ids, own.names)), dict(zip(classes.names, classes.ids))
     for category, (first, number_of) in stray.items():
-        name = dict(zip(own.ids, own.names))[category]
-        elsewhere = [id for id, known in zip(classes.ids, classes.names) if known == name]
-        there = f", where {brief(name)} has the id {elsewhere[0]}" if elsewhere else ""
+        name = name_of[category]
+        there = f", where {brief(name)} has the id {id_of[name]}" if name in id_of else ""
         report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the "
                f"labels count its {len(classes)} classes{there} ({number_of:,} box{'es' * (number_of > 1)})",
                times=number_of)
@@ -348,9 +348,10 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
         report("no images", "images", f"{len(images)} usable images in the file, limit {limit}")
     if found := judge(as_written, sizes[written_rows]):
         row = written_rows[found.example]
+        example = ", ".join(f"{round(side, 3):g}" for side in as_written[found.example].tolist())
         report("boxes in another form" if found.certain and not as_is else "boxes perhaps in another form",
-               f"{len(as_written):,} boxes", f"{found.words}. Such as {as_written[found.example].round(3).tolist()} in "
-               f"{shown(used[row][1])}, {sizes[row, 0]}×{sizes[row, 1]}")
+               f"{len(as_written):,} boxes", f"{found.words}. Such as [{example}] in {shown(used[row][1])}, "
+               f"{sizes[row, 0]}×{sizes[row, 1]}")
     return Annotations(
         classes=classes,
         image_ids=np.array([image[0] for image in used], dtype=np.int64),

@@ -31,11 +31,11 @@ _SPLITS = ("train", "val", "test")  # "valid" and "validation" begin alike
 
 def layout_hint(root: Path) -> str:
     """A few lines that end with a line break, or nothing where there is nothing to say."""
-    if not root.exists():
+    if not os.path.exists(root):
         near = [path.name for path in _children(root.parent) if path.name.lower() == root.name.lower()]
         meant = f"; did you mean {shown(root.parent / near[0])}?" if near else "."
         return f"There is no {shown(root)}{meant}\n"
-    if not root.is_dir():
+    if not os.path.isdir(root):
         what = {".zip": "unpack it, and name the folder",
                 ".json": "give it as --train-annotations, its pictures' folder as --train-images",
                 }.get(root.suffix.lower(), "wanted a folder")
@@ -64,7 +64,7 @@ def layout_hint(root: Path) -> str:
 
 def flags_for(root: Path, split: str) -> Optional[str]:
     """The flags that read this split of a folder whose other splits were found; None if it is not there."""
-    pair = _pairs(*_walk(root)).get(split) if split in ("train", "val") and root.is_dir() else None
+    pair = _pairs(*_walk(root)).get(split) if split in ("train", "val") and os.path.isdir(root) else None
     return _flags(split, pair) if pair else None
 
 
@@ -84,7 +84,7 @@ def _other_formats(root: Path, folders: list[Path], files: list[Path]) -> str:
     if endings & {".tfrecord", ".record", ".parquet", ".arrow", ".csv"}:
         kind = sorted(endings & {".tfrecord", ".record", ".parquet", ".arrow", ".csv"})[0]
         return f"It holds {kind} files, not COCO's JSON: {convert}.\n"
-    below = [path for path in folders if path.parent == root and (path / "annotations").is_dir()]
+    below = [path for path in folders if path.parent == root and os.path.isdir(path / "annotations")]
     if below:
         return f"Did you mean {shown(below[0])}?\n"
     if ".zip" in endings:
@@ -110,10 +110,10 @@ def _walk(root: Path) -> tuple[list[Path], list[Path]]:
         for path in (child for folder in level for child in _children(folder)):
             if len(folders) + len(files) >= MOST_ENTRIES:
                 return folders, files
-            if path.is_dir():
+            if os.path.isdir(path):  # unlike Path's, it answers where it may not look
                 folders.append(path)
-                below += [] if path.is_symlink() else [path]
-            elif path.is_file():
+                below += [] if os.path.islink(path) else [path]
+            elif os.path.isfile(path):
                 files.append(path)
         level = below
     return folders, files

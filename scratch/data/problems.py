@@ -70,6 +70,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "image that ends in grey": ("note", "of the one grey that stands for missing data in a JPEG with a gap"),
     "16-bit range": ("note", "what the 16-bit images hold"),
     "image of one shade": ("note", "hardly anything on it can be told apart"),
+    "same picture twice": ("note", "used twice, as it is, under both names"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
 }
 

@@ -35,7 +35,7 @@ def choose(document: dict[str, Any], names: Sequence[str], count: int) -> dict[s
     if count < 1:
         raise ValueError(f"got {count} images to choose, wanted at least 1")
     every = Classes(tuple(c["id"] for c in document["categories"]), tuple(c["name"] for c in document["categories"]))
-    wanted = every.only(",".join(names)).ids
+    wanted = every.named(names).ids
     shown: dict[int, set[int]] = {id: set() for id in wanted}  # class → the images that it is on
     for annotation in document["annotations"]:
         if annotation["category_id"] in shown and not annotation.get("iscrowd", 0):

@@ -241,6 +241,11 @@ def test_what_is_in_two_splits_is_told_in_the_order_of_the_annotations(sound):
     assert told == [str(sound.root / "train" / f"{id:04d}.png") for id in range(10, 22)]
 
 
+def test_one_picture_under_two_names_is_noted_where_every_picture_is_decoded(sound):
+    sound.image("train", 9, Image.open(sound.root / "train" / "0001.png"))
+    assert _kinds(_check(sound, decode=True)) == ["same picture twice"] and _kinds(_check(sound)) == []
+
+
 def test_the_quick_pass_looks_at_the_splits_and_images_that_a_run_uses(sound):
     sound.image("test", 8).unlink()
     sound.image("train", 9).unlink()
@@ -366,7 +371,8 @@ def test_the_same_box_twice_is_told_with_the_ap_that_is_left(sound):
     report.refuse()
     assert _kinds(report) == ["best possible AP", "same box twice"]
     assert "instances_val.json, 0003.png: cat at [2, 3, 11, 7]" in report.table()
-    assert "1 of 3 boxes stand there twice: a detector that finds every object once has an AP of 0.752" in report.table()
+    assert "1 of 3 boxes stand there twice" in report.table()
+    assert "a detector that finds every object once has an AP of 0.752" in report.table()
 
 
 def test_in_training_alone_a_box_that_stands_there_twice_costs_no_ap(sound):
@@ -453,7 +459,8 @@ def test_check_data_writes_every_fault_to_a_file(sound, tmp_path, capsys):
     check_data(CheckDataArguments(root, DataConfig(), all=tmp_path / "all.txt"))
     lines = (tmp_path / "all.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2000
-    assert lines[-1] == "coped: zero-size box: instances_train.json, annotation 1001999 of 0001.png: bbox is [1, 1, 0, 0]"
+    assert lines[-1] == ("coped: zero-size box: instances_train.json, annotation 1001999 of 0001.png: "
+                         "bbox is [1, 1, 0, 0]")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -115,7 +115,8 @@ def test_every_file_with_damaged_bytes_is_trained_on_or_refused_in_words(seed, d
             elif what == "cut":
                 del content[max(1, at):]
             elif what == "insert":
-                content[at:at] = draw.choice([b"[", b"{", b'"', b"\xff", b"\0", b"NaN", b"-", b",", b"1e999", b"[" * 2000])
+                content[at:at] = draw.choice([b"[", b"{", b'"', b"\xff", b"\0", b"NaN", b"-", b",", b"1e999",
+                                              b"[" * 2000])
             else:
                 del content[at:at + 5]
         file.write_bytes(bytes(content))

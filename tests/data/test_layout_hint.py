@@ -85,11 +85,13 @@ def test_an_empty_folder_is_called_empty(tmp_path):
 def test_a_split_that_is_not_there_has_no_flags(tmp_path):
     root = put(tmp_path, "train/_annotations.coco.json", "train/é 1.jpg")
     assert flags_for(root, "val") is None and flags_for(root, "test") is None
-    assert flags_for(root, "train") == f"--train-images {root}/train --train-annotations {root}/train/_annotations.coco.json"
+    file = root / "train" / "_annotations.coco.json"
+    assert flags_for(root, "train") == f"--train-images {root / 'train'} --train-annotations {file}"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'{"file_name": "\\u0000"}', b'{"file_name": 7}', b"[" * 9999,
-                                     b'{"file_name": "../../../../etc/passwd"}', b'{"file_name": "' + b"a" * 9999 + b'"}'])
+                                     b'{"file_name": "../../../../etc/passwd"}',
+                                     b'{"file_name": "' + b"a" * 9999 + b'"}'])
 def test_nothing_in_a_json_file_stops_the_hint(content, tmp_path):
     put(tmp_path / "set", "images/a.jpg")
     (tmp_path / "set" / "x.json").write_bytes(content)

@@ -51,7 +51,12 @@ def test_a_name_of_two_classes_is_refused_with_both():
         ODD.only("cat")
 
 
-def test_a_name_that_is_told_how_a_comma_is_written_where_there_is_one():
+def test_names_that_are_near_are_shown_as_they_are_to_be_typed():
+    with pytest.raises(ValueError, match=r"did you mean cup\\, mug\?"):
+        ODD.only("cup\\, mut")
+
+
+def test_it_is_told_how_a_comma_is_written_where_there_is_one():
     with pytest.raises(ValueError, match=r"got 'cup' among .*a comma in a name is written as \\,"):
         ODD.only("cup,a/b")
 
