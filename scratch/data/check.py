@@ -70,7 +70,9 @@ class Report:
                 lines += [f"{'':18} {problem.where}: {problem.detail}" for problem in found[:examples]]
                 if len(found) > len(found[:examples]):
                     lines.append(f"{'':18} … and {len(found) - len(found[:examples]):,} more")
-        totals = Counter(problem.severity for problem in self.problems)
+        totals: Counter[str] = Counter()
+        for problem in self.problems:
+            totals[problem.severity] += problem.times
         verdict = "training refuses this data until they are put right" if totals["refused"] else "training can begin"
         lines += ["", f"{totals['refused']:,} refused, {totals['coped']:,} coped with, {totals['note']:,} to note: "
                       f"{verdict}"]
@@ -115,8 +117,11 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
                 problems.append(Problem("no images", str(file), "all of them are broken, and left out"))
         problems += dict.fromkeys(problem for found in of_images for problem in found)  # one may be that of them all
         for path in (folder / name for name in set(names.paths) - {""}):
-            if path.is_file():
-                by_bytes[path.stat().st_size].append((split, path))
+            try:
+                if path.is_file():
+                    by_bytes[path.stat().st_size].append((split, path))
+            except OSError:  # it has gone meanwhile
+                continue
     return Report(tuple(lines), tuple(problems + _shared_between_splits(by_bytes)), left_out)
 
 
