@@ -181,8 +181,9 @@ def image_ids(file: Path, paths: Sequence[Path], classes: Classes) -> dict[Path,
         if name in below:
             ids[below[name]].append(id)
     if not ids:
+        theirs = ", ".join(printable(name) for name, _ in entries[:3]) or "no image at all"
         raise ValueError(f"{printable(file)} names none of the {len(paths)} images, such as "
-                         f"{printable(paths[0].name)}; it names {', '.join(printable(name) for name, _ in entries[:3]) or 'no image at all'}")
+                         f"{printable(paths[0].name)}; it names {theirs}")
     for problem in found.told:
         print(f"note: {problem.detail}", file=sys.stderr)
     unknown = [path for path in paths if path not in ids]

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from scratch.config import DataConfig
 from scratch.data.file_names import find_files
-from scratch.data.images import Reduced, read_reduced
+from scratch.data.images import Broken, Reduced, read_reduced
 from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import Problem, count, refuse
 from scratch.data.shapes import shapes_dataset
@@ -392,8 +392,11 @@ class CocoDetection:
         image = self._kept.get(index)
         if image is None:
             width, height = a.sizes[index].tolist()
-            image = read_reduced(self.file_of(index), (width, height), self.transform.reduction(height, width),
-                                 self.reading)
+            try:
+                image = read_reduced(self.file_of(index), (width, height), self.transform.reduction(height, width),
+                                     self.reading)
+            except Broken as error:
+                raise Broken(f"{error}; mend it, or do without such pictures: --leave-out-broken") from error
             if self._keeps:
                 self._kept[index] = image
         boxes_xyxy = box_xywh_to_xyxy(torch.from_numpy(a.boxes_xywh[mine]))         # (M,4)

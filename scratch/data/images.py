@@ -149,6 +149,10 @@ class TooLarge(ValueError):
     """A picture with more pixels than is allowed."""
 
 
+class Broken(ValueError):
+    """A file of which no picture can be made."""
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, Damage]]:
     """The picture in a file, as Pillow opens it, its pixels not yet decoded; and the damage that was seen by then.
@@ -201,7 +205,7 @@ def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int,
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged files make decoders raise anything
-        raise ValueError(f"{printable(path)} cannot be read as an image: {reason(error)}") from error
+        raise Broken(f"{printable(path)} cannot be read as an image: {reason(error)}") from error
     if turn is not None:
         rgb = rgb.transpose(turn)
     if reduction == 1:
@@ -295,7 +299,7 @@ def _what_else(file: BinaryIO) -> str:
 
 
 def _padded_webp(file: BinaryIO) -> Optional[tuple[ImageFile.ImageFile, Damage]]:
-    """A WebP file that ends too early, its last chunk made longer by zeros, or its decoder takes none of it; or None."""
+    """A WebP file that ends too early, its last chunk made longer by zeros: its decoder takes no less. Others: None."""
     file.seek(0)
     content = bytearray(file.read(2**28))
     if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
