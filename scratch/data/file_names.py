@@ -46,7 +46,7 @@ class Found:
 
 
 def find_files(folder: Path, names: Sequence[str], source: Optional[str] = None) -> Found:
-    """The files that `names` mean in `folder`; with `source`, the file that holds the names, it is told what differs."""
+    """The files that `names` mean in `folder`; with `source`, the file of these names, it is told how they differ."""
     there = _Folder(Path(folder))
     paths = [there.exact(name) for name in names]
     unknown = [i for i, path in enumerate(paths) if not path]
