@@ -17,9 +17,8 @@ pixel a block: less to transform, and less to resample afterwards. Each pixel th
 
     641 × 427, by 2    321 × 214    the last column and row lie half outside; a place x of the file is at x / 2
 
-A file that ends or breaks too early is decoded as far as it goes, as viewers do; colour profiles (ICC) are not applied.
-Proven in tests/data/test_images.py, test_reduced.py, test_damaged.py.
-Read: conversions (what a file needs) → opened → Reduced → read_reduced
+A file that ends too early is decoded as far as it goes; colour profiles (ICC) are not applied. Proven in
+tests/data/test_{images,reduced,damaged}.py. Read: conversions (what a file needs) → opened → read_reduced
 """
 
 from __future__ import annotations
