@@ -34,6 +34,7 @@ from scratch.analysis.figures import save
 from scratch.analysis.names import alike, cut
 from scratch.analysis.records import believed, read_record
 from scratch.analysis.slot_chart import draw_slots, slot_record, write_slots
+from scratch.config import DataConfig
 from scratch.data.batch import collate
 from scratch.data.images import read_image
 from scratch.data.loader import make_loader
@@ -68,7 +69,7 @@ class ExplainArguments:
     sixteen_bit: Optional[Literal["full", "range"]] = None
     """how a picture of 16 bits is shown (train --help); None: as the detector was trained"""
     max_megapixels: Optional[float] = None
-    """refuse a picture with more; None: as the detector was trained"""
+    """refuse a picture with more; None: 100, or less if the detector was trained so"""
     encoder_heads: bool = False
     """show the encoder's attention head by head, too"""
     data: Optional[str] = None
@@ -94,13 +95,15 @@ def explain(arguments: ExplainArguments) -> None:
     if arguments.redraw:
         redraw(arguments.out)
         return
-    if arguments.image and not arguments.image.exists():  # ahead of a detector that takes long to load
-        raise FileNotFoundError(f"{printable(arguments.image)} does not exist: give the file of one picture")
+    looked_at = None
+    if arguments.image:  # ahead of a detector that takes long to load, which will say how it is shown
+        limit = DataConfig.max_megapixels if arguments.max_megapixels is None else arguments.max_megapixels
+        looked_at = read_image(arguments.image, config=DataConfig(sixteen_bit="range", max_megapixels=limit))
+    places = points_of(arguments.points, looked_at) if looked_at else ()
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
     detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
     image = read_image(arguments.image, config=detector.config.data) if arguments.image else None
-    places = points_of(arguments.points, image) if image else ()
     arguments.out.mkdir(parents=True, exist_ok=True)
     words = f"{checkpoint}, {detector.config.preset}"
     if image:

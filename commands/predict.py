@@ -185,8 +185,9 @@ def image_ids(file: Path, paths: Sequence[Path], classes: Classes) -> dict[Path,
         if name in below:
             ids[below[name]].append(id)
     if not ids:
+        theirs = ", ".join(printable(name) for name, _ in entries[:3]) or "no image at all"
         raise ValueError(f"{printable(file)} names none of the {len(paths)} images, such as "
-                         f"{printable(paths[0].name)}; it names {', '.join(printable(name) for name, _ in entries[:3]) or 'no image at all'}")
+                         f"{printable(paths[0].name)}; it names {theirs}")
     for problem in found.told:
         print(f"note: {problem.detail}", file=sys.stderr)
     unknown = [path for path in paths if path not in ids]
@@ -220,9 +221,9 @@ def _some(paths: Sequence[Path]) -> str:
 class Results:
     """COCO results, written as they come, so that a disk that is full takes only the last of them."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO) -> None:
         self.count = 0
-        self._file = file
+        self._path, self._file = path, file
         self._end = 0
         self._end = self._write("[")
 
@@ -240,8 +241,12 @@ class Results:
     def _write(self, text: str) -> int:
         """Write all of it, and return the place after it; a file that is not buffered may take a part at a time."""
         rest = text.encode()
-        while rest:
-            rest = rest[self._file.write(rest):]
+        try:
+            while rest:
+                rest = rest[self._file.write(rest):]
+        except OSError as error:
+            raise OSError(f"{printable(self._path)} could not be written to its end: {error.strerror or error}; free "
+                          "some space or name another place") from error
         return self._file.tell()
 
 
@@ -251,7 +256,7 @@ def results_in(path: Path) -> Iterator[Results]:
     reason: Optional[BaseException] = None
     with whole_file(path) as partial:
         with open(partial, "wb", buffering=0) as file:
-            results = Results(file)
+            results = Results(path, file)
             try:
                 yield results
             except BaseException as error:

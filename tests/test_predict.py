@@ -238,7 +238,7 @@ class _FullDisk:
 
 @pytest.mark.parametrize("room", [85, 100, 111, 130])
 def test_a_disk_that_is_full_within_the_results_loses_the_last_of_them_alone(room, tmp_path, capsys):
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="p.json could not be written to its end: No space left"):
         with results_in(tmp_path / "p.json") as results:
             results._file = _FullDisk(results._file, room)
             for id in range(100):

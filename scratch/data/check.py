@@ -145,8 +145,11 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         problems += _nothing_to_find(annotations.without(left_out.get(split, ())), file, learns and split == "train")
         problems += dict.fromkeys(problem for found in of_images for problem in found)  # one may be that of them all
         for path in (folder / name for name in dict.fromkeys(names.paths) if name):  # in the file's order
-            if path.is_file():
-                by_bytes[path.stat().st_size].append((split, path))
+            try:
+                if path.is_file():
+                    by_bytes[path.stat().st_size].append((split, path))
+            except OSError:  # it has gone meanwhile
+                continue
     return Report(tuple(lines), tuple(problems + _shared(by_bytes, within=decode)), left_out)
 
 

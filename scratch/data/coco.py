@@ -33,7 +33,7 @@ from scratch.config import DataConfig
 from scratch.data.annotation_file import load_instances
 from scratch.data.evidence import judge
 from scratch.data.file_names import find_files
-from scratch.data.images import Reduced, opened, read_reduced, upright_size
+from scratch.data.images import Broken, Reduced, opened, read_reduced, upright_size
 from scratch.data.layout_hint import flags_for, layout_hint
 from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import LISTED, Notes, Problem, brief, count, refuse, shown
@@ -592,8 +592,11 @@ class CocoDetection:
         image = self._kept.get(index)
         if image is None:
             width, height = a.sizes[index].tolist()
-            image = read_reduced(self.file_of(index), (width, height), self.transform.reduction(height, width),
-                                 self.reading)
+            try:
+                image = read_reduced(self.file_of(index), (width, height), self.transform.reduction(height, width),
+                                     self.reading)
+            except Broken as error:
+                raise Broken(f"{error}; mend it, or do without such pictures: --leave-out-broken") from error
             if self._keeps:
                 self._kept[index] = image
         boxes_xyxy = box_xywh_to_xyxy(torch.from_numpy(a.boxes_xywh[mine]))         # (M,4)

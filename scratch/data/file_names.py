@@ -45,8 +45,8 @@ class Found:
     told: list[Problem]
 
 
-def find_files(folder: Path, names: Sequence[str], source: str = "annotations") -> Found:
-    """The files that `names` (of a file called `source`) mean in `folder`."""
+def find_files(folder: Path, names: Sequence[str], source: Optional[str] = None) -> Found:
+    """The files that `names` mean in `folder`; with `source`, the file of these names, it is told how they differ."""
     there = _Folder(Path(folder))
     paths = [there.exact(name) for name in names]
     unknown = [i for i, path in enumerate(paths) if not path]
@@ -62,10 +62,11 @@ def find_files(folder: Path, names: Sequence[str], source: str = "annotations") 
     for i in unknown:
         if len(near[i]) == 1 and len(claims[near[i][0]]) == 1:
             paths[i] = near[i][0]
-            how[_differences(names[i], paths[i])].append(i)
+            if source is not None:
+                how[_differences(names[i], paths[i])].append(i)
         else:
             missing[i] = _missing(there, names[i], near[i])
-    told = [_told(reason, [names[i] for i in places], paths[places[0]], len(names), source)
+    told = [_told(reason, [names[i] for i in places], paths[places[0]], len(names), source or "")
             for reason, places in how.items()]
     if len(missing) == len(names) > 3 and all(problem.kind == "missing image" for problem in missing.values()):
         nothing = _wrong_folder(there, names[0], len(names))  # one line for the lot

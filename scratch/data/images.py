@@ -17,9 +17,8 @@ pixel a block: less to transform, and less to resample afterwards. Each pixel th
 
     641 × 427, by 2    321 × 214    the last column and row lie half outside; a place x of the file is at x / 2
 
-A file that ends or breaks too early is decoded as far as it goes, as viewers do; colour profiles (ICC) are not applied.
-Proven in tests/data/test_images.py, test_reduced.py, test_damaged.py.
-Read: conversions (what a file needs) → opened → Reduced → read_reduced
+A file that ends too early is decoded as far as it goes; colour profiles (ICC) are not applied. Proven in
+tests/data/test_{images,reduced,damaged}.py. Read: conversions (what a file needs) → opened → read_reduced
 """
 
 from __future__ import annotations
@@ -149,6 +148,10 @@ class TooLarge(ValueError):
     """A picture with more pixels than is allowed."""
 
 
+class Broken(ValueError):
+    """A file of which no picture can be made."""
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, Damage]]:
     """The picture in a file, as Pillow opens it, its pixels not yet decoded; and the damage that was seen by then.
@@ -201,7 +204,7 @@ def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int,
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged files make decoders raise anything
-        raise ValueError(f"{printable(path)} cannot be read as an image: {reason(error)}") from error
+        raise Broken(f"{printable(path)} cannot be read as an image: {reason(error)}") from error
     if turn is not None:
         rgb = rgb.transpose(turn)
     if reduction == 1:
@@ -295,7 +298,7 @@ def _what_else(file: BinaryIO) -> str:
 
 
 def _padded_webp(file: BinaryIO) -> Optional[tuple[ImageFile.ImageFile, Damage]]:
-    """A WebP file that ends too early, its last chunk made longer by zeros, or its decoder takes none of it; or None."""
+    """A WebP file that ends too early, its last chunk made longer by zeros: its decoder takes no less. Others: None."""
     file.seek(0)
     content = bytearray(file.read(2**28))
     if content[:4] != b"RIFF" or content[8:12] != b"WEBP":

@@ -135,7 +135,8 @@ def test_a_folder_with_none_of_the_pictures_is_told_in_one_line(tmp_path):
     (problem,) = set(found.missing.values())
     assert problem.times == 7
     assert problem.detail == ("none of the 7 pictures is in this folder, nor one of nearly such a name; it holds 2 "
-                              "pictures, such as x.jpg, and the annotations name 0.png: are these annotations of these images?")
+                              "pictures, such as x.jpg, and the annotations name 0.png: are these annotations of these "
+                              "images?")
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path):

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands.opening import open_split
 from scratch.config import DataConfig
 from scratch.data.check import look_at_image
 from scratch.data.images import _colour, conversions, read_image, upright_size
+from scratch.data.transforms import Augmentation
+from scratch.detector import as_picture
 
 
 def _lying(width: int = 40, height: int = 24) -> Image.Image:
@@ -296,3 +299,13 @@ def test_a_palette_with_transparency_is_laid_over_white():
     picture = picture.convert("PA")
     picture.putpixel((0, 0), (0, 0))
     assert np.asarray(_colour(picture)[0])[0, :2].tolist() == [[255, 255, 255], [9, 90, 200]]
+
+
+@pytest.mark.parametrize("how", ["full", "range"])
+def test_training_evaluation_and_predict_show_sixteen_bits_alike(how, coco_set):
+    values = np.linspace(900, 5000, 23 * 37).astype(np.uint16).reshape(23, 37)
+    path = coco_set.image("train", 1, Image.fromarray(values))
+    data = DataConfig(data=str(coco_set.write()), sixteen_bit=how)
+    shown = open_split(data, "train", Augmentation("none", 23, 37), seed=1)[(0, 0)][0].permute(1, 2, 0).numpy()
+    assert np.array_equal(shown, np.asarray(as_picture(path, data)))
+    assert np.ptp(shown) == {"full": 15, "range": 255}[how]
