@@ -174,8 +174,11 @@ def launcher() -> str:
 
 
 def begun_by_this_launcher(run_dir: Optional[str]) -> Optional[Path]:
-    """Begun again by torchrun: the folder of the first try, which is `run_dir` where one was named; else None."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+    """Begun again by torchrun: the folder of the first try, which is `run_dir` where one was named; else None.
+
+    Not by TORCHELASTIC_RESTART_COUNT: of several machines, those where nothing failed begin again uncounted.
+    """
+    if not restarts():
         return None
     for path in [Path(run_dir)] if run_dir else sorted(Path("runs").glob("*")):
         with suppress(OSError):
