@@ -111,7 +111,7 @@ def refuse_begun(arguments: TrainArguments) -> None:
 
 @contextmanager
 def claimed(arguments: TrainArguments, distributed: Distributed) -> Iterator[Path]:
-    """The run's folder, for this command alone; a new one if none was named, which goes again if nothing came of it.
+    """The run's folder, for this command alone; a new one if none was named. A new one goes if nothing came of it.
 
     One rank chooses and locks it for all. Raises OSError, on every rank, if another command works there.
     """
@@ -131,6 +131,7 @@ def claimed(arguments: TrainArguments, distributed: Distributed) -> Iterator[Pat
 @contextmanager
 def _claimed_alone(arguments: TrainArguments) -> Iterator[Path]:
     data = arguments.config.data
+    was_there = arguments.run_dir is not None and arguments.run_dir.exists()
     run_dir = arguments.run_dir or new_run(arguments.config.preset, data.train_images or data.data)
     with only_one(run_dir, "wait until that run has ended, end it, or name another --run-dir"):
         refuse_begun(replace(arguments, run_dir=run_dir))  # it may have ended a moment ago
@@ -139,8 +140,10 @@ def _claimed_alone(arguments: TrainArguments) -> Iterator[Path]:
         try:
             yield run_dir
         finally:
-            if arguments.run_dir is None and {path.name for path in run_dir.iterdir()} <= {LOCK, LAUNCHER}:
+            if not was_there and {path.name for path in run_dir.iterdir()} <= {LOCK, LAUNCHER}:
                 shutil.rmtree(run_dir, ignore_errors=True)
+                with suppress(OSError):
+                    Path("runs").rmdir()  # if it was the first
 
 
 def new_run(preset: str, data: str) -> Path:
