@@ -151,14 +151,24 @@ def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]
     try:
         run(parse_arguments(argv))
     except (ValueError, OSError, FloatingPointError) as error:
+        if isinstance(error, OSError) and error.strerror and not error.filename:
+            sys.exit(f"error: {error.strerror}, and the system did not say of which file: standard output, or a pipe?")
         # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
         sys.exit(f"error: {str(error).rpartition(f'{chr(10)}{type(error).__name__}: ')[2]}")
     except torch.OutOfMemoryError as error:
         sys.exit(f"error: {str(error).splitlines()[0]} Halve --batch-size and double --accumulate: the effective batch "
                  "stays the same")
-    except RuntimeError as error:
-        if not (said := lost_rank(error)):
+    except (RuntimeError, MemoryError) as error:
+        if not (said := lost_rank(error) or no_memory(error)):
             raise
         sys.exit(f"error: {said}")
     except KeyboardInterrupt:
         sys.exit("stopped")
+
+
+def no_memory(error: Exception) -> str:
+    """What to say where this process finds no memory (a GPU's has an exception of its own); "" for any other error."""
+    if not (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+        return ""
+    return ("the memory of this machine, or of this container, is used up: take a smaller --batch-size (and a larger "
+            "--accumulate), a smaller --short-side, or fewer --workers")
