@@ -117,7 +117,7 @@ def refuse_begun(arguments: TrainArguments) -> None:
 
 @contextmanager
 def claimed(arguments: TrainArguments, distributed: Distributed) -> Iterator[Path]:
-    """The run's folder, for this command alone; a new one if none was named, which goes again if nothing came of it.
+    """The run's folder, for this command alone; a new one if none was named. A new one goes if nothing came of it.
 
     One rank chooses and locks it for all. Raises OSError, on every rank, if another command works there.
     """
@@ -137,6 +137,7 @@ def claimed(arguments: TrainArguments, distributed: Distributed) -> Iterator[Pat
 @contextmanager
 def _claimed_alone(arguments: TrainArguments) -> Iterator[Path]:
     data = arguments.config.data
+    was_there = arguments.run_dir is not None and arguments.run_dir.exists()
     run_dir = arguments.run_dir or new_run(arguments.config.preset, data.train_images or data.data)
     with only_one(run_dir, "wait until that run has ended, end it, or name another --run-dir"):
         refuse_begun(replace(arguments, run_dir=run_dir))  # it may have ended a moment ago
@@ -145,8 +146,10 @@ def _claimed_alone(arguments: TrainArguments) -> Iterator[Path]:
         try:
             yield run_dir
         finally:
-            if arguments.run_dir is None and {path.name for path in run_dir.iterdir()} <= {LOCK, LAUNCHER}:
+            if not was_there and {path.name for path in run_dir.iterdir()} <= {LOCK, LAUNCHER}:
                 shutil.rmtree(run_dir, ignore_errors=True)
+                with suppress(OSError):
+                    Path("runs").rmdir()  # if it was the first
 
 
 def new_run(preset: str, data: str) -> Path:
@@ -180,8 +183,11 @@ def launcher() -> str:
 
 
 def begun_by_this_launcher(run_dir: Optional[str]) -> Optional[Path]:
-    """Begun again by torchrun: the folder of the first try, which is `run_dir` where one was named; else None."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+    """Begun again by torchrun: the folder of the first try, which is `run_dir` where one was named; else None.
+
+    Not by TORCHELASTIC_RESTART_COUNT: of several machines, those where nothing failed begin again uncounted.
+    """
+    if not restarts():
         return None
     for path in [Path(run_dir)] if run_dir else sorted(Path("runs").glob("*")):
         with suppress(OSError):

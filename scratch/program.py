@@ -64,6 +64,8 @@ def _in_a_line(error: Exception) -> Optional[str]:
     if isinstance(error, UnicodeEncodeError):
         return (f"the text {error.object[:80]!r} has a character that cannot be written as {error.encoding} "
                 f"({error.reason}): rename the file, the folder or the class")
+    if isinstance(error, OSError) and error.strerror and not error.filename:
+        return f"{error.strerror}, and the system did not say of which file: standard output, or a pipe?"
     if isinstance(error, (ValueError, OSError, FloatingPointError)):
         # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
         return str(error).rpartition(f"\n{type(error).__name__}: ")[2] or type(error).__name__

@@ -278,6 +278,24 @@ def test_a_workers_traceback_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -
     assert str(stopped.value) == "error: a.png cannot be read\nas an image"
 
 
+@pytest.mark.parametrize("error, said", [
+    (MemoryError(), "the memory of this machine"),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+     "smaller --batch-size"),
+    (OSError(28, "No space left on device"), "No space left on device, and the system did not say of which file"),
+    (OSError(28, "No space left on device", "a.json"), "No space left on device: 'a.json'"),
+])
+def test_what_a_machine_does_not_have_is_one_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+    monkeypatch.setitem(detr_scratch.COMMANDS, "info", (lambda argv: None, fail))
+    with pytest.raises(SystemExit) as stopped:
+        detr_scratch.main(["info"])
+    assert said in str(stopped.value) and "\n" not in str(stopped.value)
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     detr_scratch.main(["--help"])
     output = capsys.readouterr().out

@@ -21,6 +21,7 @@ from scratch.config import PRESETS, RESNETS
 from scratch.data.batch import Batch
 from scratch.data.coco import Classes
 from scratch.data.shapes import shapes_dataset
+from scratch.only_one import only_one
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from tests.conftest import REPOSITORY
@@ -360,3 +361,9 @@ def test_a_way_that_a_person_stopped_stops_the_comparison(arguments: CompareArgu
     as_command_line(Path.cwd(), monkeypatch, "")
     with pytest.raises(KeyboardInterrupt):
         run_child("ours", arguments)
+
+
+@pytest.mark.parametrize("approach, held", [(None, ""), ("ours", "ours")])
+def test_a_second_comparison_in_the_same_folder_is_refused(arguments: CompareArguments, approach: str, held: str):
+    with only_one(arguments.out / held), pytest.raises(OSError, match="is in use by pid"):
+        compare(replace(arguments, approach=approach))

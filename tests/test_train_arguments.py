@@ -63,12 +63,13 @@ def test_a_run_that_ended_while_the_second_one_began_is_not_begun_over() -> None
             pass
 
 
-def test_a_folder_that_was_claimed_for_nothing_is_gone_and_one_that_was_named_stays() -> None:
-    for run_dir in (None, "named"):
+def test_a_new_folder_of_which_nothing_came_is_gone_and_one_that_was_there_stays() -> None:
+    Path("there").mkdir()
+    for run_dir in (None, "named", "there"):
         with pytest.raises(ValueError), claimed(arguments(run_dir), ALONE) as path:
             assert path.is_dir()
             raise ValueError("the data cannot be trained on")
-        assert path.exists() == (run_dir is not None)
+        assert path.exists() == (run_dir == "there") and not Path("runs").exists()
     with claimed(arguments(), ALONE) as path:
         (path / "log.jsonl").touch()
     assert path.exists()

@@ -68,9 +68,10 @@ class Distributed:
                                  "wanted 'cuda', and at most one process for each GPU (torchrun --nproc-per-node)")
             wanted = torch.device("cuda", local_rank)
             torch.cuda.set_device(wanted)
-            dist.init_process_group("nccl", rank=rank, world_size=world_size, timeout=PATIENCE, device_id=wanted)
+            dist.init_process_group("nccl", store=_store(), rank=rank, world_size=world_size, timeout=PATIENCE,
+                                    device_id=wanted)
         else:
-            dist.init_process_group("gloo", rank=rank, world_size=world_size, timeout=PATIENCE)
+            dist.init_process_group("gloo", store=_store(), rank=rank, world_size=world_size, timeout=PATIENCE)
         return cls(rank, world_size, wanted)
 
     @property
@@ -139,6 +140,20 @@ class Distributed:
             # gloo's threads would outlive Python, and now and then abort the process on its way out.
             gc.collect()
             dist.destroy_process_group()
+
+
+def _store() -> dist.Store | None:
+    """Where ranks find each other; None: where PyTorch has them meet.
+
+    torchrun keeps one store for all of its tries. In the second one a rank may find there the address of one that is
+    dead, and wait for it until PATIENCE ends; so each try has names of its own. (On several machines the tries have no
+    common number, and nothing is changed.)
+    """
+    alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or not alone:
+        return None
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE)
+    return dist.PrefixStore(f"try {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def lost_rank(error: RuntimeError) -> str:
