@@ -34,6 +34,7 @@ import os
 import re
 import reprlib
 import textwrap
+import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -258,7 +259,8 @@ def _load(path: Path) -> tuple[Any, dict[str, str]]:
         if is_zip(path) and kind is None and (damage := damage_of(path)):
             raise RuntimeError(damage)
         # The official training script saves its arguments, too: values in a Namespace, and so as harmless as a dict.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch has to say of strange files is for those who write code
             return torch.load(path, map_location="cpu", weights_only=True), {}
     except (MemoryError, torch.OutOfMemoryError):
         raise

@@ -80,7 +80,9 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     _check_whole(path)
     wanted = "give a last.pt, previous.pt or best.pt of a run"
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch has to say of strange files is for those who write code
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # pickles that are broken, or made to, raise anything
