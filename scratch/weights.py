@@ -96,8 +96,12 @@ class Weights:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: $DETR_CACHE, else ~/.cache/detr_scratch."""
-    return Path(os.environ.get("DETR_CACHE") or "~/.cache/detr_scratch").expanduser()
+    """Where fetched weights are kept: $DETR_CACHE, else ~/.cache/detr_scratch. Raises OSError without a home folder."""
+    try:
+        return Path(os.environ.get("DETR_CACHE") or "~/.cache/detr_scratch").expanduser()
+    except RuntimeError as error:  # as in a container whose user is a number that nobody has entered
+        raise OSError("fetched weights have no place: this user has no home folder; name one in the environment "
+                      "variable DETR_CACHE") from error
 
 
 def is_name(name: str) -> bool:
@@ -112,10 +116,11 @@ def find_weights(name: str) -> Path:
     """
     if is_name(name):
         file = NAMED[name].rpartition("/")[2]
+        folder = cache_folder()
         try:
-            return fetch(NAMED[name], cache_folder() / file, sha256=Path(file).stem.rpartition("-")[2])
+            return fetch(NAMED[name], folder / file, sha256=Path(file).stem.rpartition("-")[2])
         except OSError as error:
-            raise OSError(f"{error}\nFetched weights are kept in {cache_folder()}; the environment variable DETR_CACHE "
+            raise OSError(f"{error}\nFetched weights are kept in {folder}; the environment variable DETR_CACHE "
                           "names another folder") from error
     path = Path(name)
     if path.is_dir():

@@ -382,6 +382,17 @@ def test_the_cache_is_in_the_home_folder_unless_told_otherwise(monkeypatch):
     assert cache_folder() == Path.home() / ".cache" / "detr_scratch"
 
 
+def test_without_a_home_folder_the_way_to_name_one_is_said(monkeypatch):
+    monkeypatch.delenv("DETR_CACHE", raising=False)
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(OSError, match="no home folder; name one in the environment variable DETR_CACHE"):
+        find_weights("detr_r50")
+
+
 def test_what_is_neither_a_name_nor_a_file_is_refused_with_near_names(tmp_path):
     with pytest.raises(FileNotFoundError, match="did you mean detr_r50.*wanted a file, or one of detr_r50, "):
         find_weights("detr-r50")
