@@ -212,8 +212,8 @@ def _recognised(state: dict[str, Tensor]) -> Optional[tuple[Kind, str, dict[str,
     if panoptic(plain) or hugging_face(plain):
         return None
     for kind, first, second in KNOWN_BY:
-        prefixes = sorted((key[:-len(first)] for key in plain if key.endswith(first) and key[:-len(first)] + second in plain
-                           and (not key[:-len(first)] or key[:-len(first)].endswith("."))), key=len)
+        before = [key[:-len(first)] for key in plain if key.endswith(first)]
+        prefixes = sorted((each for each in before if each + second in plain and each[-1:] in ("", ".")), key=len)
         if not prefixes:
             continue
         prefix = prefixes[0]
@@ -242,7 +242,8 @@ def _told(metadata: dict[str, str], tensors: dict[str, Tensor]) -> dict[str, Any
     if "config" in told:
         model = Config.from_dict(told["config"]).model
         wanted = {key: value for key, value in blueprint(model, tensors).items() if not key.endswith(COUNTER)}
-        check_tensors("its weights", {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}, wanted)
+        counted = {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}
+        check_tensors("its weights", counted, wanted)
     if "classes" in told:
         rows = len(tensors["class_embed.weight"])
         # Of a class head alone nobody can tell whether its last row is "no object".
@@ -258,7 +259,8 @@ def _load(path: Path) -> tuple[Any, dict[str, str]]:
     with open(path, "rb") as file:
         head = file.read(9)
     try:
-        if kind is None and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:  # length, JSON
+        # A header's length, its JSON.
+        if kind is None and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
             with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
         if is_zip(path) and kind is None and (damage := damage_of(path)):
@@ -278,7 +280,8 @@ def panoptic(state: dict[str, Any]) -> bool:
 
 
 def hugging_face(state: dict[str, Any]) -> bool:
-    return any(key.startswith(("model.backbone.conv_encoder.", "class_labels_classifier.", "detr.model.")) for key in state)
+    signs = ("model.backbone.conv_encoder.", "class_labels_classifier.", "detr.model.")
+    return any(key.startswith(signs) for key in state)
 
 
 def _described(content: Any) -> str:

@@ -54,5 +54,5 @@ def test_a_checkpoint_is_read_whole_and_its_training_only_where_it_is_wanted(tmp
     save_checkpoint(tmp_path / "a.pt", {"config": Config(model=SMALL).to_dict(), "classes": ABC, "ema": None,
                                         "model": Detr(SMALL).state_dict(), "last_metrics": {}})
     assert read_state(tmp_path / "a.pt")["classes"] == ABC
-    with pytest.raises(ValueError, match="a.pt cannot be used as a checkpoint: it holds a detector without its training"):
+    with pytest.raises(ValueError, match="a.pt cannot be used as a checkpoint: it holds a detector without its"):
         read_state(tmp_path / "a.pt", training=True)

@@ -172,7 +172,8 @@ def test_weights_that_do_not_say_what_they_are_need_a_preset(tmp_path):
 
 def test_classes_that_the_file_does_not_name_are_guessed_aloud_or_named_by_a_person(official, tmp_path, capsys):
     convert(ConvertArguments(str(official[0]), tmp_path / "a.pt", to="ours", preset="small"))
-    assert "note: the file does not name its classes: they are numbered (class 0, class 1, class 2 …)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "note: the file does not name its classes: they are numbered (class 0, class 1, class 2 …)" in said
     named = ConvertArguments(str(official[0]), tmp_path / "a.pt", to="ours", preset="small", classes="cat, dog,owl")
     convert(named)
     assert load_detector(tmp_path / "a.pt", CPU).classes.names == ("cat", "dog", "owl")
@@ -192,7 +193,8 @@ def test_ninety_one_classes_of_ones_own_are_said_to_be_taken_for_cocos(tmp_path,
 
 
 def test_a_file_has_more_or_fewer_queries_than_the_preset_that_is_named(official, tmp_path, monkeypatch):
-    monkeypatch.setitem(PRESETS, "small", replace(PRESETS["small"], model=replace(PRESETS["small"].model, num_queries=40)))
+    small = PRESETS["small"]
+    monkeypatch.setitem(PRESETS, "small", replace(small, model=replace(small.model, num_queries=40)))
     convert(ConvertArguments(str(official[0]), tmp_path / "a.pt", to="ours", preset="small"))
     assert load_detector(tmp_path / "a.pt", CPU).config.model.num_queries == 5
 
@@ -203,7 +205,8 @@ def test_a_folder_or_a_pipe_is_not_replaced(official, tmp_path, to, ending):
     (tmp_path / f"folder{ending}").mkdir()
     os.mkfifo(tmp_path / f"pipe{ending}")
     for name in ("folder", "pipe"):
-        with pytest.raises(ValueError, match=f"which is a {'folder' if name == 'folder' else 'device or a pipe'}, wanted a file"):
+        words = {"folder": "which is a folder, wanted a file", "pipe": "which is a device or a pipe, wanted a file"}[name]
+        with pytest.raises(ValueError, match=words):
             convert(ConvertArguments(str(official[0]), tmp_path / f"{name}{ending}", to=to, preset="small"))
     assert (tmp_path / f"pipe{ending}").is_fifo()
 

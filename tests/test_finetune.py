@@ -175,8 +175,9 @@ SIZES = dict(num_queries=5, hidden_dim=40, dim_feedforward=56, enc_layers=2, dec
 
 
 @pytest.mark.parametrize("preset", [[], ["--preset", "detr_r50"]])
-def test_a_file_gives_its_own_sizes_whether_a_preset_is_named_or_not_and_flags_change_them(tmp_path, monkeypatch, capsys,
-                                                                                          preset):
+def test_a_file_gives_its_own_sizes_whether_a_preset_is_named_or_not_and_flags_change_them(
+    tmp_path, monkeypatch, capsys, preset,
+):
     model = narrow(monkeypatch, **SIZES)
     torch.save({"model": to_official(Detr(model).state_dict())}, tmp_path / "a.pth")
     words = ["--weights", str(tmp_path / "a.pth"), *preset]
@@ -197,8 +198,8 @@ def test_a_width_that_the_presets_heads_do_not_divide_has_eight_of_them_as_publi
 
 
 def test_another_backbone_than_the_presets_is_left_to_the_error_that_names_it(tmp_path):
-    torch.save(Detr(ModelConfig(backbone="resnet_tiny", hidden_dim=24, nheads=8, enc_layers=1, dec_layers=1)).state_dict(),
-               tmp_path / "a.pth")
+    model = ModelConfig(backbone="resnet_tiny", hidden_dim=24, nheads=8, enc_layers=1, dec_layers=1)
+    torch.save(Detr(model).state_dict(), tmp_path / "a.pth")
     assert finetune.sized(PRESETS["detr_r50"], str(tmp_path / "a.pth")) == PRESETS["detr_r50"]
 
 

@@ -196,17 +196,19 @@ def zeroed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 WRAPPED = {
     "DistributedDataParallel": (lambda state: {"model": prefixed(state, "module.")}, "'module.' was taken off"),
     "the same, bare": (lambda state: prefixed(state, "module."), "'module.' was taken off"),
-    "Lightning": (lambda state: {"epoch": 3, "state_dict": prefixed(state, "model."), "callbacks": {}, "lr_schedulers": []},
+    "Lightning": (lambda state: {"epoch": 3, "state_dict": prefixed(state, "model."), "callbacks": {}, "other": []},
                   "taken from 'state_dict' of the file"),
-    "Lightning with a loss": (lambda state: {"state_dict": {**prefixed(state, "model."), "criterion.empty": torch.ones(3)}},
+    "Lightning with a loss": (lambda state: {"state_dict": {**prefixed(state, "model."),
+                                                            "criterion.empty": torch.ones(3)}},
                               "1 others were left: criterion.empty"),
     "torch.compile": (lambda state: prefixed(state, "_orig_mod."), "'_orig_mod.' was taken off"),
     "both": (lambda state: {"model": prefixed(state, "module._orig_mod.")}, "'module._orig_mod.' was taken off"),
-    "compiled parts": (lambda state: {key.replace("layer1.0.", "layer1.0._orig_mod."): value for key, value in state.items()},
+    "compiled parts": (lambda state: {key.replace("layer1.0.", "layer1.0._orig_mod."): state[key] for key in state},
                        "'_orig_mod.' was taken off"),
     "an average": (lambda state: {"model": zeroed(state), "model_ema": state},
                    "taken from 'model_ema' of the file, the running average of its training, not from 'model'"),
-    "an average alone": (lambda state: {"model": None, "ema": {"module": state, "updates": 5}}, "taken from 'ema.module'"),
+    "an average alone": (lambda state: {"model": None, "ema": {"module": state, "updates": 5}},
+                         "taken from 'ema.module'"),
 }
 
 
@@ -214,7 +216,8 @@ WRAPPED = {
 @pytest.mark.parametrize("wrap, said", WRAPPED.values(), ids=WRAPPED)
 def test_wrappers_and_prefixes_of_other_programs_are_taken_off_and_it_is_said(tmp_path, wrap, said, kind):
     model = drawn()
-    torch.save(wrap(to_official(model.state_dict()) if kind == "official DETR" else model.state_dict()), tmp_path / "a.pth")
+    state = to_official(model.state_dict()) if kind == "official DETR" else model.state_dict()
+    torch.save(wrap(state), tmp_path / "a.pth")
     weights = read_weights(tmp_path / "a.pth")
     assert weights.kind == kind and same(weights.tensors, model.state_dict())
     assert any(said in note for note in weights.notes)
@@ -244,12 +247,12 @@ def test_the_backbone_of_another_detector_is_not_taken_for_one(tmp_path):
 
 def test_hugging_faces_names_are_known_and_said_to_be_unread(tmp_path):
     state = {"model.backbone.conv_encoder.model.conv1.weight": torch.ones(2, 3, 7, 7),
-             "model.backbone.conv_encoder.model.layer4.0.conv1.weight": torch.ones(2), "bbox_predictor.layers.0.bias": torch.ones(1),
-             "class_labels_classifier.weight": torch.ones(92, 4)}
+             "model.backbone.conv_encoder.model.layer4.0.conv1.weight": torch.ones(2),
+             "bbox_predictor.layers.0.bias": torch.ones(1), "class_labels_classifier.weight": torch.ones(92, 4)}
     torch.save(state, tmp_path / "a.bin")
     save_file(state, tmp_path / "a.safetensors")
     for name in ("a.bin", "a.safetensors"):
-        with pytest.raises(ValueError, match="Hugging Face's names .*does not read: the published ones are here as detr_r50, "):
+        with pytest.raises(ValueError, match="Hugging Face's names .*not read: the published ones are here as detr_r50"):
             read_weights(tmp_path / name)
 
 
@@ -264,15 +267,15 @@ def packed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write, words", [
-    (lambda path: path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 166618694\n"),
+    (lambda path: path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 16661869"),
      "it is a Git LFS pointer, which names the file and is not it: run git lfs pull"),
     (lambda path: path.write_text("Not Found"), "it is a text ('Not Found'), and holds no weights"),
     (lambda path: path.write_text("\n <!DOCTYPE html>"), "it is a web page"),
     (lambda path: path.write_bytes(gzip.compress(b"weights")), "it is compressed with gzip: unpack it"),
-    (lambda path: zip_of(path, "weights/model.pth"), "it is a ZIP archive of something else (weights/model.pth): unpack it"),
+    (lambda path: zip_of(path, "w/model.pth"), "it is a ZIP archive of something else (w/model.pth): unpack it"),
     (packed, "its entries would unpack to 1,000,000 bytes"), (lambda path: path.write_bytes(b""), "it is empty"),
     (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50)), "it is an HDF5 file"),
-    (lambda path: path.write_bytes(bytes(range(128, 256)) * 9), "it is damaged, or cut short: nothing that PyTorch has saved"),
+    (lambda path: path.write_bytes(bytes(range(128, 256)) * 9), "it is damaged, or cut short: nothing that PyTorch"),
     (lambda path: path.write_bytes(pickle.dumps({"a": 1}, 4)), "cannot be read as weights"),
     (lambda path: path.write_bytes(b"\x80\x02" + b"(" * 1000), "damaged, or cut short"),
     (lambda path: torch.jit.save(torch.jit.script(torch.nn.Identity()), str(path)), "it is a TorchScript program"),
@@ -298,10 +301,10 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda state: {**state, "class_embed.bias": torch.tensor([1.0, float("nan")])}, "class_embed.bias holds NaN or infinity"),
+    (lambda state: {**state, "class_embed.bias": torch.tensor([1.0, float("nan")])}, "class_embed.bias holds NaN or"),
     (lambda state: {**state, "class_embed.weight": torch.tensor(1.0)}, r"class_embed.weight is \(\), which is none"),
-    (lambda state: {**state, "backbone.conv1.weight": torch.zeros(7)}, r"backbone.conv1.weight is \(7,\), which is none"),
-    (lambda state: {**state, "query_embed.weight": torch.zeros(1).expand(10**9, 12)}, "it claims 12,[0-9,]+ numbers; at most"),
+    (lambda state: {**state, "backbone.conv1.weight": torch.zeros(7)}, r"conv1.weight is \(7,\), which is none"),
+    (lambda state: {**state, "query_embed.weight": torch.zeros(1).expand(10**9, 12)}, "it claims 12,[0-9,]+ numbers"),
     (lambda state: {**state, "input_proj.bias": torch.zeros(3).to_sparse()}, "wanted a tensor of numbers"),
 ])
 def test_tensors_that_no_detector_can_have_are_refused(tmp_path, change, words):
@@ -316,13 +319,15 @@ CONFIG = Config(model=SMALL).to_dict()
 @pytest.mark.parametrize("metadata, words", [
     ({"classes": "[1, 2]"}, "classes are a list of 2"), ({"classes": "{"}, "metadata's classes is no JSON"),
     ({"classes": "[" * 100_000}, "metadata's classes is no JSON"),
-    ({"classes": json.dumps({"ids": [1], "names": ["a"]})}, "it names 1 classes"), ({"config": "null"}, "no preset's name"),
+    ({"classes": json.dumps({"ids": [1], "names": ["a"]})}, "it names 1 classes"),
+    ({"config": "null"}, "no preset's name"),
     ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "num_queries": 10**9}})}, "at most 10,000 are read"),
     ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "num_queries": 6}})}, "query_embed.weight is"),
     ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "enc_layers": 10**6}})}, "enc_layers=1,000,000"),
 ])
 def test_texts_beside_the_tensors_that_contradict_them_are_refused(tmp_path, metadata, words):
-    save_file({key: value.contiguous() for key, value in drawn().state_dict().items()}, tmp_path / "a.safetensors", metadata)
+    state = {key: value.contiguous() for key, value in drawn().state_dict().items()}
+    save_file(state, tmp_path / "a.safetensors", metadata)
     with pytest.raises(ValueError, match=f"a.safetensors cannot be used as weights: .*{words}"):
         read_weights(tmp_path / "a.safetensors")
 
