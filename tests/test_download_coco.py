@@ -254,8 +254,8 @@ def annotating(server: Server, change: Any) -> None:
 
 
 OUTSIDE = ["../../thesis.jpg", "/etc/thesis.jpg", "..\\thesis.jpg", "C:\\thesis.jpg", "..", ".", "", " ", "a/b.jpg",
-           "a\0.jpg", "a\n.jpg", ".fetching.lock", "nul.jpg", "COM1", "a" * 300 + ".jpg", "\ud800.jpg", "a.jpg.partial", "a.jpg ",
-           "a.jpg.", "\u202egpj.exe", 7, None, ["a.jpg"]]
+           "a\0.jpg", "a\n.jpg", ".fetching.lock", "nul.jpg", "COM1", "a" * 300 + ".jpg", "\ud800.jpg",
+           "a.jpg.partial", "a.jpg ", "a.jpg.", "\u202egpj.exe", 7, None, ["a.jpg"]]
 
 
 @pytest.mark.parametrize("name, what", [*((name, "coco-subset") for name in OUTSIDE), (OUTSIDE[0], "coco"),
