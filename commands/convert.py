@@ -120,8 +120,8 @@ def classes_of(weights: Weights, config: Config, named: Optional[str] = None) ->
     if named is not None:
         names = tuple(name.strip() for name in named.split(","))
         if len(names) != count or len(set(names)) != count or not all(names):
-            raise ValueError(f"got {len(names)} --classes, wanted {count} different names, one for each row of the class "
-                             "head, with commas between them")
+            raise ValueError(f"got {len(names)} --classes, wanted {count} different names, one for each row of the "
+                             "class head, with commas between them")
         ids = weights.classes["ids"] if weights.classes else range(count)
         return Classes(tuple(ids), names)
     if weights.classes is not None:

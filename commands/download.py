@@ -73,7 +73,8 @@ class DownloadArguments:
 def download(arguments: DownloadArguments) -> None:
     """Fetch what is missing, and say what is there then."""
     out = arguments.out or Path("data") / arguments.what
-    fetch_part, refuse = (subset, refuse_for_subset) if arguments.what == "coco-subset" else (everything, refuse_for_all)
+    part = arguments.what == "coco-subset"
+    fetch_part, refuse = (subset, refuse_for_subset) if part else (everything, refuse_for_all)
     refuse(arguments, out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out / ".download.lock"):

@@ -67,7 +67,8 @@ def blueprint(config: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
     try:
         tensors = _described(config)
         numbers = sum(tensor.numel() for tensor in tensors.values())
-    except (RuntimeError, ArithmeticError, TypeError, LookupError, MemoryError) as error:  # what torch says of sizes beyond 64 bits
+    # What torch raises for sizes beyond 64 bits, below 1 …
+    except (RuntimeError, ArithmeticError, TypeError, LookupError, MemoryError) as error:
         raise ValueError("its configuration cannot be built: "
                          f"{str(error).partition(chr(10))[0] or type(error).__name__}") from error
     if numbers > MOST_NUMBERS:

@@ -154,7 +154,8 @@ def as_picture(image: Picture, config: DataConfig = DataConfig()) -> Image.Image
 def read_checkpoint(path: Union[str, Path]) -> dict[str, Any]:
     """The content of a checkpoint file, or of the best (else the last) checkpoint in a run's folder, on the CPU.
 
-    All of it was checked: the weights are those that its configuration asks for, its classes as many, its numbers finite.
+    All of it was checked: its weights are those that its configuration asks for, its classes as many, its numbers
+    finite.
     Raises FileNotFoundError if there is none, with near names, and ValueError for a file that is none: if it holds
     weights all the same, with what makes a checkpoint of them.
     """
@@ -235,8 +236,8 @@ def _published(name: str, path: Union[str, Path], device: torch.device) -> Detec
                          "fine-tuned weights another name, and use a checkpoint, which knows its classes")
     file = Path(path)
     if file.is_file() and not as_published(file):
-        warnings.warn(f"{path} is not the published {name}, by its hash: its {K} classes are taken to be COCO's all the "
-                      "same, which is a guess; give weights of your own another name", stacklevel=3)
+        warnings.warn(f"{path} is not the published {name}, by its hash: its {K} classes are taken to be COCO's all "
+                      "the same, which is a guess; give weights of your own another name", stacklevel=3)
     preset = as_told(PRESETS[name], weights)
     config = replace(preset, model=replace(preset.model, num_classes=K),
                      train=replace(preset.train, precision="float32"))  # as their AP was measured

@@ -162,11 +162,11 @@ def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: 
                 forget(path)
                 raise _Cut(f"the server sent {answer.headers.get('Content-Range')} for bytes {there}-")
             if (packed := answer.headers.get("Content-Encoding", "identity")).lower() != "identity":
-                raise OSError(f"{url} could not be fetched: it comes packed ({packed[:40]!r}), which was not asked for\n"
-                              f"{_by_hand(url, path)}")
+                raise OSError(f"{url} could not be fetched: it comes packed ({packed[:40]!r}), which was not asked "
+                              f"for\n{_by_hand(url, path)}")
             if (announced := max(total or 0, there)) > most:
-                raise _Refused(f"{url} could not be fetched: {announced:,} bytes are announced, and at most {most:,} are "
-                               "wanted: this is another file")
+                raise _Refused(f"{url} could not be fetched: {announced:,} bytes are announced, and at most {most:,} "
+                               "are wanted: this is another file")
             if answer.status_code == 200:
                 there = 0
                 forget(path)

@@ -33,6 +33,7 @@ import json
 import os
 import reprlib
 import textwrap
+import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,10 +115,11 @@ def find_weights(name: str) -> Path:
     """
     if is_name(name):
         file = NAMED[name].rpartition("/")[2]
+        folder = cache_folder()
         try:
-            return fetch(NAMED[name], cache_folder() / file, sha256=Path(file).stem.rpartition("-")[2])
+            return fetch(NAMED[name], folder / file, sha256=Path(file).stem.rpartition("-")[2])
         except OSError as error:
-            raise OSError(f"{error}\nFetched weights are kept in {cache_folder()}; the environment variable DETR_CACHE "
+            raise OSError(f"{error}\nFetched weights are kept in {folder}; the environment variable DETR_CACHE "
                           "names another folder") from error
     path = Path(name)
     if path.is_dir():
@@ -209,8 +211,8 @@ def _recognised(state: dict[str, Tensor]) -> Optional[tuple[Kind, str, dict[str,
     if panoptic(plain) or hugging_face(plain):
         return None
     for kind, first, second in KNOWN_BY:
-        prefixes = sorted((key[:-len(first)] for key in plain if key.endswith(first) and key[:-len(first)] + second in plain
-                           and (not key[:-len(first)] or key[:-len(first)].endswith("."))), key=len)
+        before = [key[:-len(first)] for key in plain if key.endswith(first)]
+        prefixes = sorted((each for each in before if each + second in plain and each[-1:] in ("", ".")), key=len)
         if not prefixes:
             continue
         prefix = prefixes[0]
@@ -239,7 +241,8 @@ def _told(metadata: dict[str, str], tensors: dict[str, Tensor]) -> dict[str, Any
     if "config" in told:
         model = Config.from_dict(told["config"]).model
         wanted = {key: value for key, value in blueprint(model, tensors).items() if not key.endswith(COUNTER)}
-        check_tensors("its weights", {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}, wanted)
+        counted = {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}
+        check_tensors("its weights", counted, wanted)
     if "classes" in told:
         rows = len(tensors["class_embed.weight"])
         # Of a class head alone nobody can tell whether its last row is "no object".
@@ -255,13 +258,15 @@ def _load(path: Path) -> tuple[Any, dict[str, str]]:
     with open(path, "rb") as file:
         head = file.read(9)
     try:
-        if kind is None and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:  # length, JSON
+        # A header's length, its JSON.
+        if kind is None and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
             with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
         if is_zip(path) and kind is None and (damage := damage_of(path)):
             raise RuntimeError(damage)
         # The official training script saves its arguments, too: values in a Namespace, and so as harmless as a dict.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch has to say of strange files is for those who write code
             return torch.load(path, map_location="cpu", weights_only=True), {}
     except (MemoryError, torch.OutOfMemoryError):
         raise
@@ -274,7 +279,8 @@ def panoptic(state: dict[str, Any]) -> bool:
 
 
 def hugging_face(state: dict[str, Any]) -> bool:
-    return any(key.startswith(("model.backbone.conv_encoder.", "class_labels_classifier.", "detr.model.")) for key in state)
+    signs = ("model.backbone.conv_encoder.", "class_labels_classifier.", "detr.model.")
+    return any(key.startswith(signs) for key in state)
 
 
 def _described(content: Any) -> str:

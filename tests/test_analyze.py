@@ -15,6 +15,8 @@ import tyro
 import commands.analyze
 import commands.sheets
 from commands.analyze import DETECTIONS, AnalyzeArguments, _names, analyze
+from commands.charts import config_of
+from commands.convert import ConvertArguments, convert
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from scratch.config import PRESETS, Config
 from scratch.data.coco import CocoDetection
@@ -113,6 +115,21 @@ def test_without_detections_the_detector_is_run_and_has_the_figures_of_eval(
     assert mine["log"] is None and f"there is no {DETECTIONS}" in mine["source"]
     assert f"there is no {DETECTIONS}, so the detector is run over the val split" in capsys.readouterr().out
     assert not (tmp_path / "out" / "learning_curve.png").exists()
+
+
+def test_a_checkpoint_that_convert_made_is_judged_and_of_its_training_the_report_says_nothing(
+    tmp_path: Path, shapes: Path, quick: None,
+) -> None:
+    run = a_run(tmp_path / "a", shapes, log=False)
+    convert(ConvertArguments(str(run), tmp_path / "b" / "x.pt", to="ours"))
+    with pytest.raises(ValueError, match="a detector without its training .*no run can go on from it"):
+        config_of(tmp_path / "b" / "x.pt")  # of charts, which would go on
+    keep_detections(tmp_path / "b", shapes)
+    analyze(AnalyzeArguments((tmp_path / "b" / "x.pt", run), device="cpu", out=tmp_path / "out"))
+    converted, whole = analysed(tmp_path / "out")
+    assert converted["figures"] == whole["figures"] and converted["checkpoint"]["step"] is None
+    assert "does not say after which step it was made" in converted["source"]
+    assert "**after**: a training that it does not tell of" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("options, kept, why", [

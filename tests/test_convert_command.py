@@ -170,6 +170,56 @@ def test_weights_that_do_not_say_what_they_are_need_a_preset(tmp_path):
     assert load_detector(tmp_path / "b.pt", CPU).classes.names == ("class 0", "class 1", "class 2")
 
 
+def test_classes_that_the_file_does_not_name_are_guessed_aloud_or_named_by_a_person(official, tmp_path, capsys):
+    convert(ConvertArguments(str(official[0]), tmp_path / "a.pt", to="ours", preset="small"))
+    said = capsys.readouterr().out
+    assert "note: the file does not name its classes: they are numbered (class 0, class 1, class 2 …)" in said
+    named = ConvertArguments(str(official[0]), tmp_path / "a.pt", to="ours", preset="small", classes="cat, dog,owl")
+    convert(named)
+    assert load_detector(tmp_path / "a.pt", CPU).classes.names == ("cat", "dog", "owl")
+    assert "does not name" not in capsys.readouterr().out
+    for wrong in ("cat", "cat,cat,dog", "cat,,dog"):
+        with pytest.raises(ValueError, match="--classes, wanted 3 different names"):
+            convert(replace(named, classes=wrong))
+
+
+def test_ninety_one_classes_of_ones_own_are_said_to_be_taken_for_cocos(tmp_path, monkeypatch, capsys):
+    model = ModelConfig(backbone="resnet18", hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=1, dec_layers=1)
+    monkeypatch.setitem(PRESETS, "small", Config("small", model))
+    torch.save({"model": to_official(Detr(model).state_dict())}, tmp_path / "mine.pth")
+    convert(ConvertArguments(str(tmp_path / "mine.pth"), tmp_path / "a.pt", to="ours", preset="small"))
+    said = capsys.readouterr().out
+    assert "taken to be COCO's, which are as many (-, person, bicycle, car …); if they are your own" in said
+
+
+def test_a_file_has_more_or_fewer_queries_than_the_preset_that_is_named(official, tmp_path, monkeypatch):
+    small = PRESETS["small"]
+    monkeypatch.setitem(PRESETS, "small", replace(small, model=replace(small.model, num_queries=40)))
+    convert(ConvertArguments(str(official[0]), tmp_path / "a.pt", to="ours", preset="small"))
+    assert load_detector(tmp_path / "a.pt", CPU).config.model.num_queries == 5
+
+
+@pytest.mark.parametrize("to", ["official", "ours"])
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_a_folder_or_a_pipe_is_not_replaced(official, tmp_path, to, ending):
+    (tmp_path / f"folder{ending}").mkdir()
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    for name in ("folder", "pipe"):
+        words = {"folder": "which is a folder, wanted", "pipe": "which is a device or a pipe, wanted"}[name]
+        with pytest.raises(ValueError, match=words):
+            convert(ConvertArguments(str(official[0]), tmp_path / f"{name}{ending}", to=to, preset="small"))
+    assert (tmp_path / f"pipe{ending}").is_fifo()
+
+
+def test_heads_that_contradict_each_other_are_refused(tmp_path):
+    config = replace(PRESETS["tiny"].model, hidden_dim=32, dim_feedforward=48, num_classes=3)
+    state = Detr(config).state_dict()
+    state["proposal_head.class_embed.weight"] = torch.zeros(5, 32)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="contradict each other .*proposal_head.class_embed.weight"):
+        convert(ConvertArguments(str(tmp_path / "a.pth"), tmp_path / "b.pt", to="ours", preset="tiny"))
+
+
 def test_a_backbone_alone_is_no_detector(tmp_path):
     torch.save(build_detr("tiny").backbone.state_dict(), tmp_path / "resnet.pth")
     with pytest.raises(ValueError, match="a backbone's alone"):

@@ -253,9 +253,9 @@ def annotating(server: Server, change: Any) -> None:
     server.files[ARCHIVE] = content.getvalue()
 
 
-OUTSIDE = ["../../thesis.jpg", "/etc/thesis.jpg", "..\\thesis.jpg", "C:\\thesis.jpg", "..", ".", "", " ", "a/b.jpg", "a\0.jpg",
-           "a\n.jpg", ".fetching.lock", "nul.jpg", "COM1", "a" * 300 + ".jpg", "\ud800.jpg", "a.jpg.partial", "a.jpg ",
-           "a.jpg.", "\u202egpj.exe", 7, None, ["a.jpg"]]
+OUTSIDE = ["../../thesis.jpg", "/etc/thesis.jpg", "..\\thesis.jpg", "C:\\thesis.jpg", "..", ".", "", " ", "a/b.jpg",
+           "a\0.jpg", "a\n.jpg", ".fetching.lock", "nul.jpg", "COM1", "a" * 300 + ".jpg", "\ud800.jpg",
+           "a.jpg.partial", "a.jpg ", "a.jpg.", "\u202egpj.exe", 7, None, ["a.jpg"]]
 
 
 @pytest.mark.parametrize("name, what", [*((name, "coco-subset") for name in OUTSIDE), (OUTSIDE[0], "coco"),
@@ -294,7 +294,7 @@ def test_names_in_a_folder_of_somebody_else_are_looked_at_too(server, tmp_path):
     document = json.loads(annotations_of(out, "val").read_text())
     document["images"][0]["file_name"] = "../../thesis.jpg"
     annotations_of(out, "val").write_text(json.dumps(document))
-    with pytest.raises(ValueError, match="instances_val2017.json is not what this command writes.*leads to another folder"):
+    with pytest.raises(ValueError, match="val2017.json is not what this command writes.*leads to another folder"):
         download(subset_of(server, out))
     assert thesis.read_text() == "years of work"
 

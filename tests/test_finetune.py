@@ -10,6 +10,7 @@ import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from commands import finetune
 from commands.finetune import backbone_of, begin_with, config_for, frozen_norm, recipe
 from scratch import download
 from scratch.config import PRESETS, Config, DataConfig, ModelConfig, TrainConfig
-from scratch.convert import from_official
+from scratch.convert import from_official, to_official
 from scratch.data.coco import Classes
 from scratch.model.detr import Detr, build_detr, freeze_backbone
 from scratch.training import loop
@@ -159,6 +160,47 @@ def test_a_checkpoint_means_its_own_network_and_image_size_on_other_data(tmp_pat
     save_detector(tmp_path / "best.pt", config)
     found = config_for(str(tmp_path))
     assert found == replace(config, data=DataConfig(short_side=96))
+
+
+def narrow(monkeypatch, **changes: Any) -> ModelConfig:
+    """The preset detr_r50, of a network that is small enough for a test; its backbone is told as ResNet-50's."""
+    model = ModelConfig(backbone="resnet_tiny", hidden_dim=32, nheads=8, dim_feedforward=48, enc_layers=1, dec_layers=2,
+                        num_queries=11, num_classes=91)
+    monkeypatch.setitem(PRESETS, "detr_r50", Config("detr_r50", model))
+    monkeypatch.setitem(finetune.PRESET_WITH, "resnet_tiny", "detr_r50")
+    return replace(model, **changes)
+
+
+SIZES = dict(num_queries=5, hidden_dim=40, dim_feedforward=56, enc_layers=2, dec_layers=1, num_classes=3)
+
+
+@pytest.mark.parametrize("preset", [[], ["--preset", "detr_r50"]])
+def test_a_file_gives_its_own_sizes_whether_a_preset_is_named_or_not_and_flags_change_them(
+    tmp_path, monkeypatch, capsys, preset,
+):
+    model = narrow(monkeypatch, **SIZES)
+    torch.save({"model": to_official(Detr(model).state_dict())}, tmp_path / "a.pth")
+    words = ["--weights", str(tmp_path / "a.pth"), *preset]
+    found = detr_scratch.parse_finetune(words).config.model
+    assert replace(found, num_classes=3) == model
+    said = capsys.readouterr().out
+    assert "hidden_dim=40, dim_feedforward=56, enc_layers=2, dec_layers=1, num_queries=5" in said
+    assert ("of the preset" if preset else "taken as detr_r50 with") in said
+    assert detr_scratch.parse_finetune([*words, "--num-queries", "4"]).config.model.num_queries == 4
+    adapt(Detr(replace(found, num_classes=7)), read_weights(tmp_path / "a.pth"))
+
+
+def test_a_width_that_the_presets_heads_do_not_divide_has_eight_of_them_as_published(tmp_path, monkeypatch):
+    model = narrow(monkeypatch, nheads=8)
+    monkeypatch.setitem(PRESETS, "detr_r50", Config("detr_r50", replace(model, hidden_dim=36, nheads=12)))
+    torch.save({"model": to_official(Detr(model).state_dict())}, tmp_path / "a.pth")
+    assert config_for(str(tmp_path / "a.pth")).model.nheads == 8
+
+
+def test_another_backbone_than_the_presets_is_left_to_the_error_that_names_it(tmp_path):
+    model = ModelConfig(backbone="resnet_tiny", hidden_dim=24, nheads=8, enc_layers=1, dec_layers=1)
+    torch.save(Detr(model).state_dict(), tmp_path / "a.pth")
+    assert finetune.sized(PRESETS["detr_r50"], str(tmp_path / "a.pth")) == PRESETS["detr_r50"]
 
 
 # -- how a run begins ----------------------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import json
 import os
 import pickle
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor
 from scratch.config import Config, ModelConfig
 from scratch.convert import to_official
 from scratch.model.detr import Detr, freeze_backbone
-from scratch.training.checkpoint import FORMAT, VERSION, save_checkpoint
+from scratch.training.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
 from scratch.weights import NAMED, Weights, adapt, cache_folder, find_weights, grouped, read_weights
 from tests.local_server import serving
 
@@ -180,6 +182,166 @@ def test_a_file_with_a_flipped_bit_is_refused(tmp_path):
         read_weights(tmp_path / "a.pth")
 
 
+# -- weights of other programs -------------------------------------------------------------------------------------
+
+
+def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def zeroed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: torch.zeros_like(value) for key, value in state.items()}
+
+
+WRAPPED = {
+    "DistributedDataParallel": (lambda state: {"model": prefixed(state, "module.")}, "'module.' was taken off"),
+    "the same, bare": (lambda state: prefixed(state, "module."), "'module.' was taken off"),
+    "Lightning": (lambda state: {"epoch": 3, "state_dict": prefixed(state, "model."), "callbacks": {}, "other": []},
+                  "taken from 'state_dict' of the file"),
+    "Lightning with a loss": (lambda state: {"state_dict": {**prefixed(state, "model."),
+                                                            "criterion.empty": torch.ones(3)}},
+                              "1 others were left: criterion.empty"),
+    "torch.compile": (lambda state: prefixed(state, "_orig_mod."), "'_orig_mod.' was taken off"),
+    "both": (lambda state: {"model": prefixed(state, "module._orig_mod.")}, "'module._orig_mod.' was taken off"),
+    "compiled parts": (lambda state: {key.replace("layer1.0.", "layer1.0._orig_mod."): state[key] for key in state},
+                       "'_orig_mod.' was taken off"),
+    "an average": (lambda state: {"model": zeroed(state), "model_ema": state},
+                   "taken from 'model_ema' of the file, the running average of its training, not from 'model'"),
+    "an average alone": (lambda state: {"model": None, "ema": {"module": state, "updates": 5}},
+                         "taken from 'ema.module'"),
+}
+
+
+@pytest.mark.parametrize("kind", ["official DETR", "state dict"])
+@pytest.mark.parametrize("wrap, said", WRAPPED.values(), ids=WRAPPED)
+def test_wrappers_and_prefixes_of_other_programs_are_taken_off_and_it_is_said(tmp_path, wrap, said, kind):
+    model = drawn()
+    state = to_official(model.state_dict()) if kind == "official DETR" else model.state_dict()
+    torch.save(wrap(state), tmp_path / "a.pth")
+    weights = read_weights(tmp_path / "a.pth")
+    assert weights.kind == kind and same(weights.tensors, model.state_dict())
+    assert any(said in note for note in weights.notes)
+
+
+def test_of_weights_as_they_should_be_nothing_is_noted(tmp_path):
+    for content in (drawn().state_dict(), {"model": drawn().state_dict()}):
+        torch.save(content, tmp_path / "a.pth")
+        assert read_weights(tmp_path / "a.pth").notes == ()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module.encoder_q.", "backbone.", "_orig_mod."])
+def test_a_backbone_behind_any_prefix_is_one(tmp_path, prefix):
+    model = drawn()
+    torch.save({"state_dict": prefixed(resnet_of(model), prefix), "arch": "resnet50"}, tmp_path / "a.pth")
+    weights = read_weights(tmp_path / "a.pth")
+    assert weights.kind == "torchvision ResNet"
+    assert torch.equal(weights.tensors["backbone.conv1.weight"], model.backbone.conv1.weight)
+
+
+def test_the_backbone_of_another_detector_is_not_taken_for_one(tmp_path):
+    state = {**prefixed(resnet_of(drawn()), "backbone.body."), "rpn.head.conv.weight": torch.ones(3)}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="holds .* tensors: backbone.body"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_hugging_faces_names_are_known_and_said_to_be_unread(tmp_path):
+    state = {"model.backbone.conv_encoder.model.conv1.weight": torch.ones(2, 3, 7, 7),
+             "model.backbone.conv_encoder.model.layer4.0.conv1.weight": torch.ones(2),
+             "bbox_predictor.layers.0.bias": torch.ones(1), "class_labels_classifier.weight": torch.ones(92, 4)}
+    torch.save(state, tmp_path / "a.bin")
+    save_file(state, tmp_path / "a.safetensors")
+    for name in ("a.bin", "a.safetensors"):
+        with pytest.raises(ValueError, match="Hugging Face's names .*not read: the published ones are here"):
+            read_weights(tmp_path / name)
+
+
+def zip_of(path: Path, name: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, "{}")
+
+
+def packed(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(10**6))
+
+
+@pytest.mark.parametrize("write, words", [
+    (lambda path: path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 16661869"),
+     "it is a Git LFS pointer, which names the file and is not it: run git lfs pull"),
+    (lambda path: path.write_text("Not Found"), "it is a text ('Not Found'), and holds no weights"),
+    (lambda path: path.write_text("\n <!DOCTYPE html>"), "it is a web page"),
+    (lambda path: path.write_bytes(gzip.compress(b"weights")), "it is compressed with gzip: unpack it"),
+    (lambda path: zip_of(path, "w/model.pth"), "it is a ZIP archive of something else (w/model.pth): unpack it"),
+    (packed, "its entries would unpack to 1,000,000 bytes"), (lambda path: path.write_bytes(b""), "it is empty"),
+    (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50)), "it is an HDF5 file"),
+    (lambda path: path.write_bytes(bytes(range(128, 256)) * 9), "it is damaged, or cut short: nothing that PyTorch"),
+    (lambda path: path.write_bytes(pickle.dumps({"a": 1}, 4)), "cannot be read as weights"),
+    (lambda path: path.write_bytes(b"\x80\x02" + b"(" * 1000), "damaged, or cut short"),
+    (lambda path: torch.jit.save(torch.jit.script(torch.nn.Identity()), str(path)), "it is a TorchScript program"),
+])
+def test_a_file_that_is_none_is_said_to_be_what_it_is_and_pytorchs_advice_is_not_passed_on(tmp_path, write, words):
+    path = tmp_path / "a.pt"
+    write(path)
+    for read in (read_weights, load_checkpoint):
+        with pytest.raises(ValueError) as error:
+            read(path)
+        assert words in str(error.value) or read is load_checkpoint
+        assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.pth")
+    for read in (read_weights, load_checkpoint):
+        with pytest.raises(ValueError, match="is a device or a pipe, wanted a file"):
+            read(tmp_path / "a.pth")
+    with pytest.raises(OSError, match="could not save .*: it is a device or a pipe"):
+        save_checkpoint(tmp_path / "a.pth", {})
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda state: {**state, "class_embed.bias": torch.tensor([1.0, float("nan")])}, "class_embed.bias holds NaN or"),
+    (lambda state: {**state, "class_embed.weight": torch.tensor(1.0)}, r"class_embed.weight is \(\), which is none"),
+    (lambda state: {**state, "backbone.conv1.weight": torch.zeros(7)}, r"conv1.weight is \(7,\), which is none"),
+    (lambda state: {**state, "query_embed.weight": torch.zeros(1).expand(10**9, 12)}, "it claims 12,[0-9,]+ numbers"),
+    (lambda state: {**state, "input_proj.bias": torch.zeros(3).to_sparse()}, "wanted a tensor of numbers"),
+])
+def test_tensors_that_no_detector_can_have_are_refused(tmp_path, change, words):
+    torch.save(change(drawn().state_dict()), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=f"a.pth cannot be used as weights: .*{words}"):
+        read_weights(tmp_path / "a.pth")
+
+
+CONFIG = Config(model=SMALL).to_dict()
+
+
+@pytest.mark.parametrize("metadata, words", [
+    ({"classes": "[1, 2]"}, "classes are a list of 2"), ({"classes": "{"}, "metadata's classes is no JSON"),
+    ({"classes": "[" * 100_000}, "metadata's classes is no JSON"),
+    ({"classes": json.dumps({"ids": [1], "names": ["a"]})}, "it names 1 classes"),
+    ({"config": "null"}, "no preset's name"),
+    ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "num_queries": 10**9}})}, "at most 10,000 are read"),
+    ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "num_queries": 6}})}, "query_embed.weight is"),
+    ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "enc_layers": 10**6}})}, "enc_layers=1,000,000"),
+])
+def test_texts_beside_the_tensors_that_contradict_them_are_refused(tmp_path, metadata, words):
+    state = {key: value.contiguous() for key, value in drawn().state_dict().items()}
+    save_file(state, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(ValueError, match=f"a.safetensors cannot be used as weights: .*{words}"):
+        read_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("header", [
+    {"__metadata__": ["a"]}, {"__metadata__": {"a": 1}}, {"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}, {"a": 3}, [1], {"a": {"dtype": "X"}}])
+def test_a_header_that_lies_is_refused(tmp_path, header):
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(ValueError, match="a.safetensors cannot be read as weights"):
+        read_weights(tmp_path / "a.safetensors")
+
+
 # -- found by name -------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +385,17 @@ def test_a_cache_that_cannot_be_made_is_an_error_that_says_how_to_name_another(t
 def test_the_cache_is_in_the_home_folder_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("DETR_CACHE", raising=False)
     assert cache_folder() == Path.home() / ".cache" / "detr_scratch"
+
+
+def test_without_a_home_folder_the_way_to_name_one_is_said(monkeypatch):
+    monkeypatch.delenv("DETR_CACHE", raising=False)
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(OSError, match="no home folder; name one in the environment variable DETR_CACHE"):
+        find_weights("detr_r50")
 
 
 def test_what_is_neither_a_name_nor_a_file_is_refused_with_near_names(tmp_path):

@@ -205,25 +205,24 @@ def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
     def row(name: str, values: Iterable[Optional[float]]) -> str:
         return name + "".join(f"{shown(value):>8}" for value in values)
 
-    most = summary.get("max_dets", DETECTIONS)
-    measured = ((ap["AP"], _short(name), ap["AP50"]) for name, ap in summary["per_class"].items()
-                if ap["AP"] is not None)
+    most, per_class_of = summary.get("max_dets", DETECTIONS), summary.get("per_class", {})  # an older one has neither
+    measured = ((ap["AP"], _short(name), ap["AP50"]) for name, ap in per_class_of.items() if ap["AP"] is not None)
     per_class = sorted(measured, key=lambda entry: (-entry[0], entry[1]))
     width = max([6, *(len(name) for _, name, _ in per_class[:most_classes])])
     lines = [" " * width + "     all   IoU.5  IoU.75   small  medium   large",
-             row(f"{'AP':{width}}", (summary[name] for name in METRICS[:6])),
+             row(f"{'AP':{width}}", (summary.get(name) for name in METRICS[:6])),
              " " * width + f"   top 1  top 10{f'top {most}':>8}   small  medium   large",
-             row(f"{'AR':{width}}", (summary[name] for name in METRICS[6:]))]
+             row(f"{'AR':{width}}", (summary.get(name) for name in METRICS[6:]))]
     if per_class:
         lines.append(f"{'class':{width}}      AP    AP50")
     lines += [row(f"{name:{width}}", (ap, ap50)) for ap, name, ap50 in per_class[:most_classes]]
-    hidden, absent = len(per_class[most_classes:]), len(summary["per_class"]) - len(per_class)
+    hidden, absent = len(per_class[most_classes:]), len(per_class_of) - len(per_class)
     if hidden:
         lines.append(f"… and {hidden} more classes, each with an AP of at most {per_class[most_classes][0]:.3f}")
     if most != DETECTIONS:
         lines.append(f"the best {most:,} detections of a class in an image count; COCO's figures are of {DETECTIONS}")
     if absent:
-        lines.append(f"{absent} of {len(summary['per_class'])} classes have no box to find here")
+        lines.append(f"{absent} of {len(per_class_of)} classes have no box to find here")
     return "\n".join(lines)
 
 

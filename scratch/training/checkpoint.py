@@ -90,7 +90,9 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     _check_whole(path)
     wanted = "give a last.pt, previous.pt or best.pt of a run"
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch has to say of strange files is for those who write code
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # pickles that are broken, or made to, raise anything
@@ -107,8 +109,8 @@ def state_of(content: dict[str, Any], path: Path) -> Any:
     """The state in what a file with this project's tag holds. Raises ValueError for another version."""
     version = content.get("version")
     if type(version) is not int or version < 1 or "state" not in content:
-        raise ValueError(f"{path} is not a whole checkpoint: it has this project's tag, but no version or no state; use "
-                         "another copy")
+        raise ValueError(f"{path} is not a whole checkpoint: it has this project's tag, but no version or no state; "
+                         "use another copy")
     if version > VERSION:
         raise ValueError(f"{path} has checkpoint version {min(version, 10**9)}, this code reads up to {VERSION}: "
                          "update the code, or use the version that wrote it")
@@ -172,10 +174,11 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 # How files of other kinds begin, and what to do with them.
 _BEGINNINGS = (
-    (b"version https://git-lfs", "it is a Git LFS pointer, which names the file and is not it: run git lfs pull where it "
-                                 "came from, or fetch the file itself"),
+    (b"version https://git-lfs", "it is a Git LFS pointer, which names the file and is not it: run git lfs pull where "
+                                 "it came from, or fetch the file itself"),
     (b"\x1f\x8b", "it is compressed with gzip: unpack it (gunzip)"), (b"BZh", "it is compressed with bzip2: unpack it"),
-    (b"\xfd7zXZ", "it is compressed with xz: unpack it"), (b"\x28\xb5\x2f\xfd", "it is compressed with zstd: unpack it"),
+    (b"\xfd7zXZ", "it is compressed with xz: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "it is compressed with zstd: unpack it"),
     (b"7z\xbc\xaf", "it is a 7z archive: unpack it"), (b"Rar!", "it is a RAR archive: unpack it"),
     (b"\x89HDF", "it is an HDF5 file, as Keras writes"), (b"\x93NUMPY", "it is a NumPy array"),
     (b"GGUF", "it is a GGUF file"), (b"\x89PNG", "it is a picture"), (b"\xff\xd8\xff", "it is a picture"),
@@ -204,8 +207,8 @@ def foreign_kind(path: Path) -> str | None:
         with suppress(Exception), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if not any(name.rpartition("/")[2] in ("data.pkl", "constants.pkl") for name in names):
-                return (f"it is a ZIP archive of something else ({printable(', '.join(names[:3]))[:100]}): unpack it and "
-                        "give the file within")
+                return (f"it is a ZIP archive of something else ({printable(', '.join(names[:3]))[:100]}): unpack it "
+                        "and give the file within")
         return None
     text = head.decode("utf-8", "ignore")
     if len(text) >= len(head) - 3 and not any(letter < " " and letter not in "\t\r\n\f" for letter in text):
@@ -235,7 +238,7 @@ def why_unreadable(error: Exception) -> str:
 
 
 def damage_of(path: Path) -> str | None:
-    """What is wrong with a zip file as torch writes it, if anything is. Raises whatever zipfile does for another file."""
+    """What is wrong with a zip file as torch writes it, if anything is. Raises what zipfile does for another file."""
     with zipfile.ZipFile(path) as archive:  # its table of contents is at the end: a file that was cut off has none
         entries = archive.infolist()
         # What torch writes is not compressed. So entries that claim more bytes than the file has would unpack to more
@@ -252,7 +255,8 @@ def _check_whole(path: Path) -> None:
     """Raise ValueError unless `path` is a zip file (torch's format), and every entry as it was written."""
     kind = foreign_kind(path)
     beside = Path(path).with_name(PREVIOUS)
-    use = f"use {PREVIOUS} beside it, or another copy" if beside != Path(path) and beside.is_file() else "use another copy"
+    there = beside != Path(path) and beside.is_file()
+    use = f"use {PREVIOUS} beside it, or another copy" if there else "use another copy"
     try:
         damage = damage_of(path)
     except Exception as error:  # zipfile has another one for each part of a header that can be broken

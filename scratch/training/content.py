@@ -62,8 +62,8 @@ def check_content(state: Any, training: bool = False) -> Config:
     _check_metrics(state["last_metrics"])
     missing = [name for name in TRAINED if name not in state]
     _want(not training or not missing,
-          f"it holds a detector without its training ({', '.join(missing[:4])} … are missing), as convert makes them, so "
-          "no run can go on from it: begin a new one with train --weights or finetune --weights")
+          f"it holds a detector without its training ({', '.join(missing[:4])} … are missing), as convert makes them, "
+          "so no run can go on from it: begin a new one with train --weights or finetune --weights")
     for name in ("step", "epoch", "batch", "parts", "world_size"):
         least = name in ("parts", "world_size")
         _want(name not in state or _whole(state[name], least), f"{name} is {shown(state.get(name))}, wanted a whole "
@@ -118,8 +118,8 @@ def check_tensors(what: str, tensors: Any, wanted: Wanted) -> None:
     check_names(what, tensors, wanted)
     for name, tensor in tensors.items():
         like = wanted[name]
-        _want(tensor.shape == like.shape, f"{what}: {name} is {tuple(tensor.shape)}, wanted {tuple(like.shape)}, as the "
-                                          "configuration says")
+        _want(tensor.shape == like.shape, f"{what}: {name} is {tuple(tensor.shape)}, wanted {tuple(like.shape)}, as "
+                                          "the configuration says")
         _want(_kind(tensor) == _kind(like), f"{what}: {name} is of {tensor.dtype}, wanted {like.dtype}")
     check_finite(what, tensors)
 
@@ -238,7 +238,8 @@ def check_rng_state(state: Any) -> None:
         try:
             fits = look(state[name])
         except (ValueError, TypeError, RuntimeError, OverflowError, IndexError) as error:
-            raise ValueError(f"the random state of {name} cannot be used ({str(error).partition(chr(10))[0]})") from error
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"the random state of {name} cannot be used ({reason})") from error
         _want(fits, f"the random state of {name} is {shown(state[name])}, which is none")
     cuda = state["cuda"]
     _want(cuda is None or isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 and cuda.dim() == 1

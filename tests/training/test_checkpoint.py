@@ -153,6 +153,54 @@ def test_a_file_that_is_not_there_is_reported_as_such(tmp_path):
         load_checkpoint(tmp_path / "last.pt")
 
 
+def test_entries_that_would_unpack_to_more_than_the_file_has_are_not_unpacked(tmp_path):
+    _save(tmp_path, 1)
+    bomb = zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "last.pt") as there, bomb as made:
+        for name in there.namelist():
+            made.writestr(name, there.read(name) if name.endswith("pkl") else bytes(10**7))
+    with pytest.raises(ValueError, match=r"bomb.pt is damaged .its entries would unpack to [0-9,]+ bytes.; use"):
+        load_checkpoint(tmp_path / "bomb.pt")
+
+
+@pytest.mark.parametrize("content", [{"version": 1}, {"version": None, "state": {}}, {"version": "1", "state": {}},
+                                     {"version": -1, "state": {}}, {"state": {}}])
+def test_a_tag_without_version_or_state_is_no_checkpoint(tmp_path, content):
+    torch.save({"format": checkpoint.FORMAT, **content}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="a.pt is not a whole checkpoint: it has this project's tag, but no version"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_another_checkpoint_is_pointed_to_only_where_there_is_one(tmp_path):
+    _save(tmp_path, 1)
+    _cut_off(tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="; use another copy$"):
+        load_checkpoint(tmp_path / "last.pt")
+    (tmp_path / "previous.pt").touch()
+    with pytest.raises(ValueError, match="; use previous.pt beside it, or another copy$"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("before, said", [(True, "The last checkpoint that was saved is unharmed"),
+                                          (False, "No checkpoint was saved before")])
+def test_a_save_that_fails_speaks_of_a_former_one_only_where_there_is_one(tmp_path, monkeypatch, before, said):
+    if before:
+        _save(tmp_path, 1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=said):
+        _save(tmp_path, 2)
+
+
+def test_a_folder_or_a_device_is_not_replaced_by_a_checkpoint(tmp_path):
+    (tmp_path / "last.pt").mkdir()
+    with pytest.raises(OSError, match="could not save .*last.pt: it is a folder, wanted a file's name"):
+        _save(tmp_path, 1)
+
+
 # -- which one to go on from ---------------------------------------------------------------------------------------
 
 

@@ -74,7 +74,8 @@ def test_what_a_run_saves_is_what_it_says_that_it_is(run: Run, saved: dict[str, 
 
 @pytest.mark.parametrize("way, value, said", [
     ("config", del_, "it has no config"), ("model", del_, "it has no model"), ("ema", del_, "it has no ema"),
-    ("config", None, "the configuration has no preset's name"), ("config/model", [], r"config.model is \[\], wanted a dict"),
+    ("config", None, "the configuration has no preset's name"),
+    ("config/model", [], r"config.model is \[\], wanted a dict"),
     ("config/model/num_queries", "7", "config.model.num_queries is '7', wanted a whole number"),
     ("config/model/num_queries", True, "num_queries is True, wanted a whole number"),
     ("config/model/num_queries", 10**30, "num_queries is a number of 100 bits"),
@@ -90,19 +91,23 @@ def test_what_a_run_saves_is_what_it_says_that_it_is(run: Run, saved: dict[str, 
     ("config/train/lr", float("nan"), "config.train.lr is nan, wanted a number"),
     ("config/train/newer", 1, "unknown fields .'newer'.: it was written by another version"),
     ("config/data/short_side", -4, "config.data: got short_side = -4"),
-    ("classes", {}, "wanted a dict with lists of ids and names"), ("classes/names", ["cat"], "it names 1 classes and 3"),
-    ("classes/names", ["cat", "dog", 7], "names are .*wanted texts"), ("classes/ids", [1, 1, 2], "wanted whole numbers, each"),
+    ("classes", {}, "wanted a dict with lists of ids and names"),
+    ("classes/names", ["cat"], "it names 1 classes and 3"),
+    ("classes/names", ["cat", "dog", 7], "names are .*wanted texts"),
+    ("classes/ids", [1, 1, 2], "wanted whole numbers, each"),
     ("model", {}, "model is a dict of 0"), ("model", [], "model is a list of 0"),
     ("model/class_embed.bias", torch.zeros(5), r"class_embed.bias is \(5,\), wanted \(4,\)"),
     ("model/class_embed.bias", torch.zeros(4, dtype=torch.int64), "is of torch.int64, wanted torch.float32"),
     ("model/class_embed.bias", torch.zeros(4, dtype=torch.complex64), "wanted a tensor of numbers"),
-    ("model/class_embed.bias", torch.full((4,), float("nan")), "class_embed.bias holds NaN or infinity.*take an earlier"),
+    ("model/class_embed.bias", torch.full((4,), float("nan")), "class_embed.bias holds NaN or inf.*take an earlier"),
     ("model/class_embed.bias", torch.full((4,), float("-inf")), "class_embed.bias holds NaN or infinity"),
     ("model/class_embed.bias", "weights", "'class_embed.bias' is 'weights', wanted a tensor"),
     ("model/class_embed.bias", torch.zeros(4).to_sparse(), "wanted a tensor of numbers"),
     ("model/class_embed.bias", del_, "'class_embed.bias' missing"), ("model/extra", torch.zeros(1), "'extra' too many"),
-    ("ema", 3, "ema is 3, wanted None or a dict"), ("ema/shadow/class_embed.bias", torch.zeros(5), "ema: class_embed.bias"),
-    ("last_metrics", None, "last_metrics is None"), ("last_metrics/AP", "high", "AP is 'high', wanted a number or None"),
+    ("ema", 3, "ema is 3, wanted None or a dict"),
+    ("ema/shadow/class_embed.bias", torch.zeros(5), "ema: class_embed.bias"),
+    ("last_metrics", None, "last_metrics is None"),
+    ("last_metrics/AP", "high", "AP is 'high', wanted a number or None"),
     ("last_metrics/threshold", float("nan"), "threshold is nan, wanted a score"),
     ("last_metrics/threshold", "0.5", "threshold is '0.5', wanted a score"),
     ("last_metrics/per_class", {"cat": 0.5}, "wanted AP and AP50 of each class"),
@@ -110,7 +115,7 @@ def test_what_a_run_saves_is_what_it_says_that_it_is(run: Run, saved: dict[str, 
     ("minutes", float("nan"), "minutes is nan"), ("best_ap", "0.5", "best_ap is '0.5'"), ("parts", 0, "parts is 0"),
     ("last_matching", [1], "last_matching is a list"), ("last_matching/sizes", torch.tensor([9, 9]), "contradict"),
 ])
-def test_what_contradicts_itself_is_refused_by_every_command_with_the_place_and_what_belongs_there(saved, way, value, said):
+def test_what_contradicts_itself_is_refused_with_the_place_and_what_belongs_there(saved, way, value, said):
     for training in (False, True):
         with pytest.raises(ValueError, match=f"^last.pt cannot be used as a checkpoint: .*({said})"):
             check_state(changed(saved, way, value), "last.pt", training)
@@ -119,7 +124,8 @@ def test_what_contradicts_itself_is_refused_by_every_command_with_the_place_and_
 @pytest.mark.parametrize("way, value, said", [
     ("optimizer", del_, "a detector without its training .optimizer . are missing.*finetune --weights"),
     ("step", del_, "a detector without its training"), ("rng", [], "rng is .* wanted the random states of 1 proc"),
-    ("optimizer", [], "optimizer is a list"), ("optimizer/param_groups", {}, "wanted a dict with state and param_groups"),
+    ("optimizer", [], "optimizer is a list"),
+    ("optimizer/param_groups", {}, "wanted a dict with state and param_groups"),
     ("optimizer/param_groups/0/params", None, "no dict with name and params"),
     ("optimizer/param_groups/0/eps", float("nan"), "optimizer's eps of group backbone is nan"),
     ("optimizer/param_groups/0/betas", (0.9, 1.5), "optimizer's betas of group"),
@@ -128,14 +134,14 @@ def test_what_contradicts_itself_is_refused_by_every_command_with_the_place_and_
     ("optimizer/state/0", 3, "optimizer's state of 0 is 3"),
     ("optimizer/state/999999", {}, "optimizer's state of 999999 is a dict"),
     ("optimizer/state/0/exp_avg", torch.zeros(3), "optimizer's exp_avg is a tensor|remembers"),
-    ("rng/0/python", [1, 2], "random state of python"), ("rng/0/torch", torch.zeros(7, dtype=torch.uint8), "state of torch"),
+    ("rng/0/python", [1, 2], "random state of python"),
+    ("rng/0/torch", torch.zeros(7, dtype=torch.uint8), "state of torch"),
     ("rng/0/numpy", ("MT19937", torch.zeros(624), 3, 0, 0.0), "random state of numpy"),
     ("rng/0/numpy", ("MT19937", torch.zeros(624, dtype=torch.int64), 10**6, 0, 0.0), "random state of numpy"),
     ("rng/0/cuda", "yes", "random state of cuda"), ("precision", {"scale": -1.0}, "positive numbers of a loss scaler"),
     ("world_size", 0, "world_size is 0"), ("evaluation_due", 1, "evaluation_due is 1, wanted True or False"),
 ])
-def test_what_only_training_needs_is_looked_at_before_a_run_goes_on_and_nothing_of_it_has_changed(run, saved, way, value,
-                                                                                                  said):
+def test_what_only_training_needs_is_looked_at_before_anything_of_a_run_has_changed(run, saved, way, value, said):
     before, drawn = {name: tensor.clone() for name, tensor in run.unwrapped.state_dict().items()}, random.getstate()
     with pytest.raises(ValueError, match=f"^last.pt cannot be used as a checkpoint: .*({said})"):
         run.load_state_dict(changed(saved, way, value), "last.pt")
@@ -144,7 +150,8 @@ def test_what_only_training_needs_is_looked_at_before_a_run_goes_on_and_nothing_
 
 
 @pytest.mark.parametrize("names", [("optimizer", "rng", "step", "epoch", "batch", "minutes", "best_ap", "precision",
-                                    "evaluation_due", "world_size", "last_matching", "parts"), ("last_matching", "parts")])
+                                    "evaluation_due", "world_size", "last_matching", "parts"),
+                                   ("last_matching", "parts")])
 def test_what_older_versions_did_not_write_or_only_training_needs_may_be_missing(saved, names):
     check_state({name: value for name, value in saved.items() if name not in names}, "last.pt")
 
@@ -163,7 +170,8 @@ def test_weights_of_other_precisions_are_weights(saved, dtype):
 
 
 def test_a_message_is_short_whatever_the_value_is():
-    for value in (ENDLESS, "x" * 10**6, 10**5000, {"a": ENDLESS}, [10**5000] * 9, {10**5000: 1}, torch.zeros(10**6), object()):
+    for value in (ENDLESS, "x" * 10**6, 10**5000, {"a": ENDLESS}, [10**5000] * 9, {10**5000: 1}, torch.zeros(10**6),
+                  object()):
         assert len(shown(value)) < 300
 
 
@@ -216,7 +224,8 @@ def test_each_of_many_mutants_is_refused_in_words_or_is_a_whole_detector_and_run
             check_state(state, "mutant.pt")
         except ValueError as error:
             refused += 1
-            assert str(error).startswith("mutant.pt cannot be used") and len(str(error)) < 1000 and "\x1b" not in str(error)
+            assert str(error).startswith("mutant.pt cannot be used")
+            assert len(str(error)) < 1000 and "\x1b" not in str(error)
         else:
             config = Config.from_dict(state["config"])
             if config.model == run.config.model:

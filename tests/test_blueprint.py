@@ -1,0 +1,58 @@
+"""blueprint: the tensors of a detector are known from its configuration, before any memory is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scratch.blueprint import MOST, MOST_NUMBERS, blueprint, read_state
+from scratch.config import PRESETS, Config, ModelConfig
+from scratch.model.detr import Detr
+from scratch.training.checkpoint import save_checkpoint
+from tests.test_weights import ABC, ANCHORS, PROPOSALS, SMALL
+
+
+def layers(config: ModelConfig) -> list[str]:
+    """A name for each layer, as a file has them."""
+    return [f"transformer.{part}.layers.{i}.norm1.weight" for part, count in
+            (("encoder", config.enc_layers), ("decoder", config.dec_layers)) for i in range(count)]
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "batch"}, {"norm": "group"}, {"dilation": True}], ids=str)
+@pytest.mark.parametrize("config", [SMALL, ANCHORS, PROPOSALS], ids=["learned", "anchor", "proposal"])
+def test_it_has_the_names_shapes_and_types_of_the_model_and_no_number(config: ModelConfig, changes: dict[str, Any]):
+    config = replace(config, **changes)
+    wanted, found = Detr(config).state_dict(), blueprint(config, layers(config))
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in wanted.items()}
+    assert {tensor.device.type for tensor in found.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_read(name: str):
+    config = PRESETS[name].model
+    assert len(blueprint(config, layers(config))) > 200
+
+
+@pytest.mark.parametrize("config", [SMALL, ANCHORS, PROPOSALS], ids=["learned", "anchor", "proposal"])
+@pytest.mark.parametrize("field, value, said", [
+    *((field, most + 1, f"says {field}={most + 1:,}; at most {most:,} are read") for field, most in MOST.items()),
+    ("num_classes", 10**9, f"asks for a detector of .* at most {MOST_NUMBERS:,} are read"),
+    ("num_classes", 2**62, "its configuration"), ("dim_feedforward", 10**9, "asks for a detector of"),
+    ("hidden_dim", 12 * 10**8, "its configuration"), ("hidden_dim", 12 * 2**60, "its configuration cannot be built"),
+    ("enc_layers", 10**6, "enc_layers=1,000,000, its weights are of 1 such"), ("dec_layers", 3, "are of 2 such layers"),
+    ("hidden_dim", 0, "its configuration cannot be built"), ("hidden_dim", -12, "its configuration cannot be built"),
+])
+def test_what_no_memory_holds_is_refused_without_asking_for_it(config: ModelConfig, field: str, value: int, said: str):
+    with pytest.raises(ValueError, match=said):
+        blueprint(replace(config, **{field: value}), layers(config))
+
+
+def test_a_checkpoint_is_read_whole_and_its_training_only_where_it_is_wanted(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", {"config": Config(model=SMALL).to_dict(), "classes": ABC, "ema": None,
+                                        "model": Detr(SMALL).state_dict(), "last_metrics": {}})
+    assert read_state(tmp_path / "a.pt")["classes"] == ABC
+    with pytest.raises(ValueError, match="a.pt cannot be used as a checkpoint: it holds a detector without its"):
+        read_state(tmp_path / "a.pt", training=True)
