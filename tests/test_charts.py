@@ -208,3 +208,10 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands.charts.Distributed, "from_environment", partial(lambda *_: distributed))
     with pytest.raises(ValueError, match="got 2 processes"):
         charts(arguments())
+
+
+def test_weights_alone_are_no_run_to_go_on_from(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "x.pt", {"config": PRESETS["tiny"].to_dict(), "classes": {}, "model": {}})
+    with pytest.raises(ValueError, match="x.pt holds the weights of a detector and nothing of its training.*without "
+                                         "--checkpoint"):
+        config_of(tmp_path / "x.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from PIL import Image
 
 from scratch.config import PRESETS
+from scratch.printable import printable
 from scratch.training.log import RunLog
 from scratch.training.loop import train_step
 from scratch.training.tensorboard import TensorBoard, compared, tag
+from tests.hostile import NAMES
 from tests.training.test_loop import make_run, random_batch, small_config
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -149,3 +152,18 @@ def test_a_number_that_is_missing_or_no_number_is_no_point_of_a_curve(tmp_path: 
     board.step({"step": 1, "loss": None, "grad_norm": 2.0, "lr_a": torch.ones(1)})
     board.close()
     assert read(tmp_path).Tags()["scalars"] == ["3 step/gradient norm before clipping"]
+
+
+def test_classes_and_paths_of_any_name_are_written(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, tensorboard=True)
+    log.evaluation({**EVALUATION, "step": 3, "per_class": {name: {"AP": 0.5, "AP50": 0.5} for name in NAMES}})
+    config = replace(PRESETS["tiny"], data=replace(PRESETS["tiny"].data, data="a|b\n\udcff<i>"))
+    log.board.config(config)
+    log.board.result(config, {"best AP": 0.5}, 3)
+    log.warning({"step": 3, "epoch": 0, "minutes": 0.1}, "loss \ud83d", "\x1b[2J\nand \ud83d")
+    log.close()
+    reader = read(tmp_path)
+    assert {f"4 AP by class/{printable(name)}" for name in NAMES} <= set(reader.Tags()["scalars"])
+    text = {name: reader.Tensors(name)[0].tensor_proto.string_val[0].decode() for name in reader.Tags()["tensors"]}
+    assert r"| data.data | a\|b\\n\\udcff\<i\> |" in text["configuration/text_summary"]
+    assert text[r"warning/loss \ud83d/text_summary"] == "\\x1b[2J\nand \\ud83d"
