@@ -265,7 +265,7 @@ def test_weights_that_are_no_runs_are_analysed_without_what_only_a_run_knows(
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"bbox": [1, 2, 3]}, "damaged.*a bbox of four: remove it to run the detector again"),
+    ({"bbox": [1, 2, 3]}, "damaged.*a bbox of four.*: remove it to run the detector again"),
     ({"bbox": "1234"}, "damaged.*a bbox of four"), ({"score": None}, "damaged.*a bbox of four"),
     ({"score": float("nan")}, "damaged.*a bbox of four"),
     ({"category_id": 77}, "class id 77, which is none of the 5 classes.*remove best_detections.json")])

@@ -17,6 +17,7 @@ from commands.charts import ChartsArguments, charts, config_of
 from scratch.analysis import layer_charts
 from scratch.config import PRESETS, Config
 from scratch.data.shapes import shapes_dataset
+from scratch.training.checkpoint import save_checkpoint
 
 _FEW = ("class_head",)  # all of them take half a minute
 
