@@ -113,7 +113,7 @@ def explain(arguments: ExplainArguments) -> None:
         print(f"{printable(words)}: {found} detections in {printable(arguments.image)} (threshold {threshold:g})"
               + (f"; {shown} are explained (--most)" if shown < found else "")
               + ("; the surest is explained all the same" if not found else ""))
-        path = record_of(arguments.image, arguments.out)
+        path = record_file(arguments.image, arguments.out)
         record.save(path)
         show(path)
     if arguments.data:
@@ -159,7 +159,7 @@ def show(path: Path) -> None:
     print(*(f"  {printable(picture)}" for picture in draw(path)), sep="\n")
 
 
-def record_of(image: Path, folder: Path) -> Path:
+def record_file(image: Path, folder: Path) -> Path:
     """The file for a picture's record: that of an earlier time, or a name that nothing else has.
 
     a.jpg is recorded in a.npz, and a.png after it in a.png.npz; an a.jpg from another folder in a-2.npz.

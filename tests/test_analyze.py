@@ -250,3 +250,53 @@ def test_the_command_line_is_made_of_the_arguments() -> None:
     parsed = tyro.cli(AnalyzeArguments, default=AnalyzeArguments(tyro.MISSING), config=(tyro.conf.OmitArgPrefixes,),
                       args=["runs/a", "runs/b", "--eval-split", "test", "--out", "somewhere"])
     assert parsed == AnalyzeArguments((Path("runs/a"), Path("runs/b")), eval_split="test", out=Path("somewhere"))
+
+
+# -- names, halves, and what somebody changed --------------------------------------------------------------------------
+
+
+def test_a_run_in_a_folder_with_spaces_has_pictures_that_markdown_finds(
+    tmp_path: Path, shapes: Path, quick: None, never_run: None, capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = a_run(tmp_path / "my run (1)\n", shapes)
+    keep_detections(run, shapes)
+    with open(run / "log.jsonl", "a") as log:
+        log.write('{"kind": "st')
+    analyze(AnalyzeArguments((run,)))
+    said, markdown = capsys.readouterr().out, (run / "analysis" / "report.md").read_text()
+    assert r"my run (1)\n/log.jsonl: left out 1 line, 1 that cannot be read" in said
+    assert f"{tmp_path}/my run (1)\\n/analysis/report.md\n" in said
+    assert "](my%20run%20%281%29_n/errors.png)" in markdown and "* **the log**: " in markdown
+    assert (run / "analysis" / "my run (1)_n" / "errors.png").exists()
+
+
+def test_weights_that_are_no_runs_are_analysed_without_what_only_a_run_knows(
+    tmp_path: Path, shapes: Path, quick: None, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = a_run(tmp_path / "a", shapes, log=False)
+    monkeypatch.setattr(commands.analyze, "detect", lambda *_: [])
+    state = load_checkpoint(run / "best.pt")
+    save_checkpoint(run / "best.pt", {name: state[name] for name in ("config", "classes", "model", "ema")})
+    analyze(AnalyzeArguments((run,)))
+    assert "* **after**: – steps, – epochs, – minutes" in (run / "analysis" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"bbox": [1, 2, 3]}, "damaged.*a bbox of four.*: remove it to run the detector again"),
+    ({"bbox": "1234"}, "damaged.*a bbox of four"), ({"score": None}, "damaged.*a bbox of four"),
+    ({"score": float("nan")}, "damaged.*a bbox of four"),
+    ({"category_id": 77}, "class id 77, which is none of the 5 classes.*remove best_detections.json")])
+def test_detections_that_no_detector_gives_are_refused(
+    change: dict, words: str, tmp_path: Path, shapes: Path, quick: None, never_run: None,
+) -> None:
+    run = a_run(tmp_path / "a", shapes)
+    keep_detections(run, shapes)
+    content = json.loads((run / "best_detections.json").read_text())
+    content["results"][1] |= change
+    (run / "best_detections.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        analyze(AnalyzeArguments((run,)))
+
+
+def test_runs_whose_names_differ_in_case_alone_have_folders_of_their_own(tmp_path: Path) -> None:
+    assert _names(tuple(tmp_path / folder / "best.pt" for folder in ("one/a", "two/A")))[1] == ["a", "A-2"]

@@ -18,6 +18,7 @@ from scratch.analysis import layer_charts
 from scratch.config import PRESETS, Config
 from scratch.data.shapes import shapes_dataset
 from scratch.only_one import only_one
+from scratch.training.checkpoint import save_checkpoint
 
 _FEW = ("class_head",)  # all of them take half a minute
 
@@ -214,3 +215,10 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_one_in_the_same_folder_is_refused() -> None:
     with only_one(Path("v1")), pytest.raises(OSError, match="v1 is in use by pid"):
         charts(arguments())
+
+
+def test_weights_alone_are_no_run_to_go_on_from(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "x.pt", {"config": PRESETS["tiny"].to_dict(), "classes": {}, "model": {}})
+    with pytest.raises(ValueError, match="x.pt holds the weights of a detector and nothing of its training.*without "
+                                         "--checkpoint"):
+        config_of(tmp_path / "x.pt")

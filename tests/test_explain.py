@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from torch import Tensor
 import commands.explain
 from commands.attention import explained, extent, found_by_query
 from commands.command_line import parse
-from commands.explain import ExplainArguments, explain, points_of
+from commands.explain import ExplainArguments, explain, picture_id, points_of, record_file
 from scratch.analysis.attention_maps import draw_detections
 from scratch.analysis.attention_record import Explanation
 from scratch.config import PRESETS, ModelConfig
@@ -27,6 +28,7 @@ from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.analysis.test_attention_page import visited
+from tests.analysis.test_attention_record import made_up
 
 NAMES = ("ant", "bee", "cow")
 SMALL = ModelConfig(backbone="resnet_tiny", dilation=True, norm="group", hidden_dim=24, nheads=3, dim_feedforward=17,
@@ -336,3 +338,51 @@ def test_the_command_line_takes_a_picture_and_several_points() -> None:
     assert arguments == ExplainArguments(Path("a.jpg"), points=("1,2", "3,4"), encoder_heads=True,
                                          checkpoint=Path("runs/a"))
     assert parse(ExplainArguments, ExplainArguments(), "explain", ["--redraw"]).image is None
+
+
+# -- names, and what is no picture -------------------------------------------------------------------------------------
+
+
+def explained_as(folder: Path, image: Path) -> str:
+    """Make a record of that picture in the folder as explain would; its name."""
+    path = record_file(image, folder)
+    record = made_up(1, 1, 1)
+    record.about.update(name=image.name, picture=picture_id(image))
+    record.save(path)
+    return path.name
+
+
+def test_two_pictures_have_two_records_and_one_picture_one(tmp_path: Path) -> None:
+    names = ["x/a.jpg", "x/a.png", "x/A.JPG", "y/a.jpg", "y/a.png", "x/a.jpg.png"]
+    records = [explained_as(tmp_path, tmp_path / name) for name in names]
+    assert records == ["a.npz", "a.png.npz", "A.JPG.npz", "a-2.npz", "a-3.npz", "a.jpg.png.npz"]
+    assert [explained_as(tmp_path, tmp_path / name) for name in names] == records  # again: over their own
+    assert len(list(tmp_path.glob("*.npz"))) == len(names)
+
+
+def test_what_is_no_record_of_ours_is_not_written_over(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", somebodys=np.zeros(3))
+    assert explained_as(tmp_path, tmp_path / "x" / "a.jpg") == "a.jpg.npz"
+
+
+def test_a_record_of_the_version_before_is_its_pictures_by_name(tmp_path: Path) -> None:
+    made_up().save(tmp_path / "a picture.npz")  # of "a picture.jpg", and it says no more
+    assert record_file(tmp_path / "x" / "a picture.jpg", tmp_path) == tmp_path / "a picture.npz"
+    assert record_file(tmp_path / "x" / "a picture.png", tmp_path) == tmp_path / "a picture.png.npz"
+
+
+def test_the_name_of_a_record_leaves_room_for_the_names_of_its_charts(tmp_path: Path) -> None:
+    name = record_file(tmp_path / ("n" * 250 + ".jpg"), tmp_path).stem + "_detections.png"
+    assert len(name) < 255
+
+
+@pytest.mark.parametrize("make, what", [
+    (os.mkdir, "a folder"), (getattr(os, "mkfifo", None), "a pipe or a device"), (lambda path: None, "not there"),
+    (lambda path: os.symlink("nowhere", path), "a link to nothing")])
+def test_what_is_no_file_is_told_and_not_waited_for(make: Any, what: str, tmp_path: Path) -> None:
+    if make is None:
+        pytest.skip("this system has no pipes with names")
+    make(tmp_path / "p.jpg")
+    with pytest.raises(OSError, match=f"p.jpg, which is {what}; wanted the file of one picture"):
+        explain(ExplainArguments(image=tmp_path / "p.jpg", out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

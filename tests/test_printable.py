@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import subprocess
 
 import pytest
 
@@ -22,3 +25,16 @@ def test_control_characters_are_written_out_and_letters_stay(text, shown):
 def test_a_command_is_read_by_a_shell_as_the_words_that_it_was_made_of():
     words = ["python", "detr_scratch.py", "analyze", "my run (1)", "it's", "$HOME", ""]
     assert shlex.split(command(*words)) == words
+
+
+def test_a_word_that_cannot_be_shown_is_written_with_its_bytes():
+    assert command("a\nb") == r"$'a\012b'" and command("\x1b[2J") == r"$'\033[2J'"
+    assert command("\udcff it's") == r"$'\377 it\047s'"  # the byte 255, as the system has it
+    assert command("ä b", "\\n") == "'ä b' '\\n'"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_reads_every_word_as_it_was():
+    words = ["two\nlines", "\x1b[2J", "\udcff", "txt.\u202egpj", "it's\t\\", "-x", "$HOME", ""]
+    said = subprocess.run(["bash", "-c", "printf '%s\\0' " + command(*words)], capture_output=True, check=True).stdout
+    assert said.split(b"\0")[:-1] == [os.fsencode(word) for word in words]

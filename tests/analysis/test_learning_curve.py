@@ -214,3 +214,22 @@ def test_either_runs_or_data_must_be_named(arguments, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main()
     assert "name either runs or --data" in capsys.readouterr().err
+
+
+def test_runs_of_one_name_keep_apart_and_what_was_left_out_of_a_log_is_said(tmp_path, monkeypatch, capsys):
+    runs = [write_run(tmp_path / folder / "a") for folder in ("x", "y")]
+    (runs[1] / "log.jsonl").write_text((runs[1] / "log.jsonl").read_text() + "half")
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: Path(path).touch())
+    monkeypatch.setattr(sys, "argv", ["learning_curve", *map(str, runs), "--out", str(tmp_path)])
+    main()
+    assert [run["name"] for run in json.loads((tmp_path / "learning_curve.json").read_text())] == ["a", "a-2"]
+    assert f"note: {runs[1] / 'log.jsonl'}: left out 1 line, 1 that cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '[{"name": "a"}]', "[1]"])
+def test_damaged_data_is_one_line(content, tmp_path, monkeypatch):
+    (tmp_path / "learning_curve.json").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["learning_curve", "--data", str(tmp_path / "learning_curve.json")])
+    with pytest.raises(SystemExit, match=r"^error: .*learning_curve\.json is damaged[^\n]*again$"):
+        main()
+    plt.close("all")

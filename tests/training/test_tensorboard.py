@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from PIL import Image
 
 from scratch.config import PRESETS
+from scratch.printable import printable
 from scratch.training.log import RunLog
 from scratch.training.loop import train_step
 from scratch.training.tensorboard import TensorBoard, compared, tag
+from tests.hostile import NAMES
 from tests.training.test_loop import make_run, random_batch, small_config
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -170,3 +173,18 @@ def test_a_full_disk_is_told_with_the_folder_and_without_the_threads_traceback(
             board.writer.flush()
     board.close()
     assert "Traceback" not in capfd.readouterr().err and threading.excepthook == before
+
+
+def test_classes_and_paths_of_any_name_are_written(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, tensorboard=True)
+    log.evaluation({**EVALUATION, "step": 3, "per_class": {name: {"AP": 0.5, "AP50": 0.5} for name in NAMES}})
+    config = replace(PRESETS["tiny"], data=replace(PRESETS["tiny"].data, data="a|b\n\udcff<i>"))
+    log.board.config(config)
+    log.board.result(config, {"best AP": 0.5}, 3)
+    log.warning({"step": 3, "epoch": 0, "minutes": 0.1}, "loss \ud83d", "\x1b[2J\nand \ud83d")
+    log.close()
+    reader = read(tmp_path)
+    assert {f"4 AP by class/{printable(name)}" for name in NAMES} <= set(reader.Tags()["scalars"])
+    text = {name: reader.Tensors(name)[0].tensor_proto.string_val[0].decode() for name in reader.Tags()["tensors"]}
+    assert r"| data.data | a\|b\\n\\udcff\<i\> |" in text["configuration/text_summary"]
+    assert text[r"warning/loss \ud83d/text_summary"] == "\\x1b[2J\nand \\ud83d"
