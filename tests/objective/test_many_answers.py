@@ -90,11 +90,24 @@ def test_a_query_that_is_sure_of_a_class_claims_an_object():
     assert criterion()(outputs, random_targets([3]))["cardinality_error"] == 2
 
 
+def test_two_queries_that_are_sure_of_one_class_claim_two_objects():
+    logits = torch.full((1, 3, K), -2.0, dtype=torch.float64)
+    logits[0, :2, 1] = 0.1
+    outputs = {"pred_logits": logits, "pred_boxes": random_boxes(3)[None]}
+    assert criterion()(outputs, random_targets([3]))["cardinality_error"] == 1
+
+
 def test_focal_logits_too_large_for_a_loss_are_named():
     outputs = answers(1, 2)
     outputs["pred_logits"] = torch.full((1, 2, K), 1e308, dtype=torch.float64)
     with pytest.raises(FloatingPointError, match="logits"):
         criterion()(outputs, random_targets([1]))
+
+
+def gap(box, true_box) -> torch.Tensor:
+    """1 − GIoU of two boxes."""
+    corners = box_cxcywh_to_xyxy(torch.stack((box, true_box)))
+    return 1 - torch_giou(corners[:1], corners[1:])[0, 0]
 
 
 # -- groups ----------------------------------------------------------------------------------------------------------
@@ -142,6 +155,16 @@ def test_a_noised_box_answers_for_the_object_that_it_was():
                 l1 = l1 + (box - target["boxes"][t]).abs().sum()
     torch.testing.assert_close(losses["dn_loss_ce"], ce / (5 * R), **EXACT)
     torch.testing.assert_close(losses["dn_loss_bbox"], l1 / (5 * R), **EXACT)
+
+
+def test_the_copies_of_a_noised_box_share_the_weight_of_its_giou_loss():
+    torch.manual_seed(0)
+    sizes, R = [2, 0, 3], 2
+    noised, targets = denoising(sizes, R), random_targets(sizes)
+    losses = criterion()({**answers(3, 4), "denoising": noised}, targets)
+    gaps = [gap(noised["pred_boxes"][i, r * 3 + t], target["boxes"][t])
+            for i, target in enumerate(targets) for r in range(R) for t in range(sizes[i])]
+    torch.testing.assert_close(losses["dn_loss_giou"], sum(gaps) / (5 * R), **EXACT)
 
 
 def test_what_fills_up_a_row_is_blamed_for_nothing():
@@ -210,6 +233,18 @@ def test_the_cells_of_an_object_have_its_weight_together_and_an_empty_one_a_quar
             ce = ce + EMPTY * focal(logits, torch.zeros(K)).sum()
     torch.testing.assert_close(losses["cell_loss_ce"], ce / 3, **EXACT)
     torch.testing.assert_close(losses["cell_loss_bbox"], l1 / 3, **EXACT)
+
+
+def test_the_cells_of_an_object_share_the_weight_of_its_giou_loss():
+    torch.manual_seed(3)
+    offered, targets = cells(2, 9), random_targets([2, 1])
+    losses = criterion()({**answers(2, 4), "proposals": offered}, targets)
+    pairs = plain_answering(offered["centres"], offered["pad_mask"], targets)
+    boxes, found = torch.cat([t["boxes"] for t in targets]), offered["pred_boxes"].flatten(0, 1)
+    among = list(pairs.values())
+    assert max(map(among.count, among)) > 1
+    shared = sum(gap(found[s], boxes[t]) / among.count(t) for s, t in pairs.items())
+    torch.testing.assert_close(losses["cell_loss_giou"], shared / 3, **EXACT)
 
 
 def test_pictures_without_objects_still_have_finite_losses():

@@ -119,3 +119,11 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         group_norm(torch.zeros(1, 4, 2, 2), 2, one, one)
     with pytest.raises(ValueError, match=r"at least \(B,C\)"):
         group_norm(torch.zeros(6), 2, one, one)
+
+
+@pytest.mark.parametrize("groups", [0, -2, 4])
+def test_groups_that_do_not_divide_the_channels_are_refused_by_function_and_layer(groups: int) -> None:
+    with pytest.raises(ValueError, match=f"6 channels in {groups} groups"):
+        group_norm(torch.zeros(2, 6, 3, 3), groups, torch.ones(6), torch.zeros(6))
+    with pytest.raises(ValueError, match=f"6 channels in {groups} groups"):
+        GroupNorm(groups, 6)
