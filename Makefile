@@ -1,6 +1,7 @@
 # make demo            train and evaluate the detector with its defaults      (ARGS="--preset tiny --epochs 3" to change them)
 # make test            every test
 # make test-machines   every test, as other processors, thread counts, hashes and orders would run it (ARGS="order --seed 7": one)
+# make test-chaos      kills, full disks, hostile files and flags: what survives (Linux; 25 minutes at most) → docs/chaos.md
 # make charts          draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
 # make clean           remove the environment and the caches; runs/ and data/ stay
 #
@@ -15,7 +16,7 @@ READY   := $(VENV)/.ready
 WORKERS ?= 2
 THREADS ?= 1
 
-.PHONY: demo test test-machines charts clean
+.PHONY: demo test test-machines test-chaos charts clean
 
 demo: $(READY)
 	$(VENV)/bin/python detr_scratch.py $(ARGS)
@@ -25,6 +26,9 @@ test: $(READY)
 
 test-machines: $(READY)
 	$(VENV)/bin/python -m tests.machines --workers $(WORKERS) $(ARGS)
+
+test-chaos: $(READY)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.chaos --out docs $(ARGS)
 
 charts: $(READY)
 	$(VENV)/bin/python -m commands.redraw $(ARGS)
