@@ -44,7 +44,7 @@ def test_a_planted_one_is_found():
 def test_the_advice_on_weights_in_a_folder_with_a_space_is_one_command(tmp_path: Path):
     path = tmp_path / "my weights (1)" / "its file.pth"
     path.parent.mkdir()
-    tensors = {"class_embed.weight": torch.zeros(2, 3), "backbone.0.body.conv1.weight": torch.zeros(1)}
+    tensors = {"class_embed.weight": torch.zeros(2, 3), "backbone.0.body.conv1.weight": torch.zeros(64, 3, 7, 7)}
     torch.save({"model": tensors}, path)
     with pytest.raises(ValueError) as refused:
         load_checkpoint(path)

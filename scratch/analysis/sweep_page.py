@@ -64,9 +64,9 @@ def _confirmation(results: dict[str, Any], best: dict[str, Any]) -> list[str]:
     return [f"The best of {len(results['trials'])} is partly luck, and what is best in short runs need not be so in "
             "long ones. Before it is believed it should win again, with other seeds. Mean, least and most of three are "
             f"what {'each of these prints' if len(flags) > 1 else 'this prints'}:", "",
-            *_block([f"python detr_scratch.py sweep --out {command(folders([results['study']])[0] + '_' + name)} "
-                     f"--sampler grid --pruner none --space seed=1,2,3 --metric {results['metric']} {words}"
-                     for name, words in flags.items()]), ""]
+            *_block([command("python", "detr_scratch.py", "sweep", "--out", f"{folders([results['study']])[0]}_{name}",
+                             "--sampler", "grid", "--pruner", "none", "--space", "seed=1,2,3", "--metric",
+                             results["metric"]) + f" {words}" for name, words in flags.items()]), ""]
 
 
 def _block(lines: Sequence[str]) -> list[str]:
