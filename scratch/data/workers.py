@@ -313,7 +313,7 @@ _iterators: weakref.WeakSet = weakref.WeakSet()
 
 
 def _wake(processes: list[Any]) -> None:
-    """Let stopped workers go on: a stopped process cannot be asked to end, and the wait for its end would be endless."""
+    """Let stopped workers go on: a stopped process cannot be asked to end, and waiting for its end has no end."""
     for process in processes:
         if hasattr(signal, "SIGCONT") and process.exitcode is None:
             with suppress(OSError):
