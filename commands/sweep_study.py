@@ -244,8 +244,8 @@ def databases_said() -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
         cause = str(error.__cause__ or error).splitlines()[0]
-        raise OSError(f"the study's database could not be used: {cause}; once that is put right (is the disk full?), the "
-                      "same command goes on") from error
+        raise OSError(f"the study's database could not be used: {cause}; once that is put right (is the disk full?), "
+                      "the same command goes on") from error
 
 
 class Clock:

@@ -154,8 +154,8 @@ class TrialRun:
             else:
                 (self.run_dir / "space").unlink(missing_ok=True)
                 return
-        raise OSError(f"trial {self.trial.number} could not go on: {said}. Once that is put right, the same command goes "
-                      "on with it")
+        raise OSError(f"trial {self.trial.number} could not go on: {said}. Once that is put right, the same command "
+                      "goes on with it")
 
     def train(self, children: Children, file: TextIO) -> Optional[int]:
         """Begin the run, or go on with it, and watch it; its exit code, or None if it may not begin any more."""

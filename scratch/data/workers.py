@@ -180,11 +180,11 @@ class GuardedLoader:
             asleep = [worker.pid for worker in workers if is_stopped(worker.pid)]
             stopped = stopped + LOOK if asleep else 0.0
             if stopped >= STOPPED:
-                raise LoaderError(f"no batch came for {waited:.0f} seconds, for a loader's worker (pid {asleep[0]}) has "
-                                  "been stopped (by Ctrl-Z, kill -STOP or a debugger); kill -CONT lets one go on")
+                raise LoaderError(f"no batch came for {waited:.0f} seconds, for a loader's worker (pid {asleep[0]}) "
+                                  "has been stopped (by Ctrl-Z, kill -STOP or a debugger); kill -CONT lets one go on")
             if waited >= PATIENCE:
-                raise LoaderError(f"no batch came for {waited / 60:.0f} minutes, though the loader's workers live: does "
-                                  "the drive with the images answer? --workers 0 loads without them")
+                raise LoaderError(f"no batch came for {waited / 60:.0f} minutes, though the loader's workers live: "
+                                  "does the drive with the images answer? --workers 0 loads without them")
         if error is not None:
             for _ in range(20 if isinstance(error, _HUNG_UP) else 1):  # its worker may be about to be found dead
                 time.sleep(0.1)
@@ -264,16 +264,16 @@ def refuse_dead(processes: list[Any], workers: int) -> None:
     if code == -getattr(signal, "SIGBUS", 0):
         raise LoaderError(_shared_memory_is_full(workers))
     if code == -getattr(signal, "SIGKILL", 9):
-        raise LoaderError(f"a loader's worker (pid {pid}) was killed, most likely because the memory of this machine or "
-                          f"container ran out: take fewer --workers (now {workers}; 0: none), or a smaller "
+        raise LoaderError(f"a loader's worker (pid {pid}) was killed, most likely because the memory of this machine "
+                          f"or container ran out: take fewer --workers (now {workers}; 0: none), or a smaller "
                           "--batch-size or --short-side")
     if code < 0:
         raise LoaderError(f"a loader's worker (pid {pid}) was ended by signal {_name_of(-code)}: try again, or with "
                           "--workers 0, which needs none")
     if code == errno.EMFILE:
         raise LoaderError(explained(Failure("OSError", "Too many open files", "", True), workers))
-    raise LoaderError(f"a loader's worker (pid {pid}) has ended by itself, with exit status {code}: its own words, if it "
-                      "had any, stand above. --workers 0 needs none")
+    raise LoaderError(f"a loader's worker (pid {pid}) has ended by itself, with exit status {code}: its own words, if "
+                      "it had any, stand above. --workers 0 needs none")
 
 
 def is_stopped(pid: int) -> bool:
@@ -313,7 +313,7 @@ _iterators: weakref.WeakSet = weakref.WeakSet()
 
 
 def _wake(processes: list[Any]) -> None:
-    """Let stopped workers go on: a stopped process cannot be asked to end, and whoever waits for that waits for ever."""
+    """Let stopped workers go on: a stopped process cannot be asked to end, and waiting for its end has no end."""
     for process in processes:
         if hasattr(signal, "SIGCONT") and process.exitcode is None:
             with suppress(OSError):

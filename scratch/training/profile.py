@@ -157,7 +157,7 @@ def start_tracer(run: Run) -> profile:
     folder.mkdir(exist_ok=True)
 
     def write(tracer: profile) -> None:
-        name = f"{socket.gethostname()}_{os.getpid()}.{time.time_ns()}.pt.trace.json"  # as TensorBoard's plugin wants it
+        name = f"{socket.gethostname()}_{os.getpid()}.{time.time_ns()}.pt.trace.json"  # as TensorBoard wants it
         with whole_file(folder / name) as partial:
             tracer.export_chrome_trace(str(partial))
             if not _is_whole(partial):  # the profiler's own writer says nothing of a full disk

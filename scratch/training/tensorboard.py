@@ -163,7 +163,7 @@ class TensorBoard:
 
 
 class _Named:
-    """A SummaryWriter whose errors name its file. (A thread writes it: an error shows in the next call, or the last.)"""
+    """A SummaryWriter whose errors name its file. (A thread writes it: an error shows in the next call.)"""
 
     def __init__(self, directory: Path, open_writer: Callable[[], Any]) -> None:
         self._directory, self._hook = directory, threading.excepthook

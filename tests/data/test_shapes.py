@@ -9,8 +9,8 @@ from PIL import Image
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
-from scratch.data.shapes import (_CONTRAST, OUTLINES, _area, _background, _colour_against, _fill, _workplace, draw_scene,
-                                 shapes_dataset)
+from scratch.data.shapes import (_CONTRAST, OUTLINES, _area, _background, _colour_against, _fill, _workplace,
+                                 draw_scene, shapes_dataset)
 
 
 @pytest.fixture(scope="module")

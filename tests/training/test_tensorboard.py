@@ -167,7 +167,7 @@ def test_a_full_disk_is_told_with_the_folder_and_without_the_threads_traceback(
 
     thread = board.writer._writer.file_writer.event_writer._async_writer._worker
     thread._record_writer = SimpleNamespace(write=full, flush=full)
-    with pytest.raises(OSError, match=f"TensorBoard's file in {tmp_path} could not be written: No space left on device"):
+    with pytest.raises(OSError, match=f"file in {tmp_path} could not be written: No space left on device"):
         for step in range(2000):
             board.step({**STEP, "step": step})
             board.writer.flush()
