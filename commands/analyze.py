@@ -31,7 +31,8 @@ from scratch.analysis.report import SHEET, picture_folders, write_report
 from scratch.analysis.run_summary import changed_fields, summarise_log
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.data.check import check_dataset
-from scratch.data.coco import Classes, CocoDetection
+from scratch.data.classes import Classes
+from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, read_checkpoint

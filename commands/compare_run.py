@@ -33,7 +33,8 @@ from scratch.analysis.run_log import read_log
 from scratch.whole_file import write_json
 from scratch.config import Config
 from scratch.data.check import check_dataset
-from scratch.data.coco import Classes, CocoDetection
+from scratch.data.classes import Classes
+from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, shown

@@ -21,7 +21,7 @@ from commands.finetune import config_of, preset_of, taken_as
 from scratch.blueprint import blueprint
 from scratch.config import PRESETS, RESNETS, Config
 from scratch.convert import to_official
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import save_checkpoint

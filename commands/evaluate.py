@@ -17,7 +17,9 @@ import tyro
 from commands.opening import generate_shapes, make_criterion, open_split, resolve_device
 from scratch.config import DataConfig
 from scratch.data.check import OF_EVALUATION, check_dataset
-from scratch.data.coco import Classes, find_splits, read_annotations
+from scratch.data.annotations import read_annotations
+from scratch.data.classes import Classes
+from scratch.data.coco import find_splits
 from scratch.data.loader import make_loader
 from scratch.data.problems import shown
 from scratch.data.transforms import Augmentation

@@ -19,7 +19,7 @@ from typing import Optional
 from torch import nn
 
 from scratch.config import PRESETS, Config, DataConfig, TrainConfig
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.detector import published_name
 from scratch.training.distributed import Distributed
 from scratch.weights import Weights, adapt, as_told, backbone_of, differing, find_weights, is_name, read_weights

@@ -12,7 +12,8 @@ from torch import nn
 
 from scratch.config import Config, DataConfig
 from scratch.data.check import check_dataset
-from scratch.data.coco import Classes, CocoDetection, find_splits
+from scratch.data.classes import Classes
+from scratch.data.coco import CocoDetection, find_splits
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector
 from scratch.objective.criterion import SetCriterion

@@ -25,7 +25,7 @@ import torch
 import tyro
 
 from commands.opening import newest_run, reading, resolve_device
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.data.file_names import find_files
 from scratch.data.images import read_image
 from scratch.detector import load as load_detector

@@ -34,7 +34,7 @@ from torch import Tensor
 from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.data.batch import collate
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.data.images import read_image
 from scratch.data.transforms import Augmentation

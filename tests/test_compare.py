@@ -19,7 +19,7 @@ from commands.finetune import recipe
 from commands.opening import make_criterion
 from scratch.config import PRESETS, RESNETS
 from scratch.data.batch import Batch
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.data.shapes import shapes_dataset
 from scratch.only_one import only_one
 from scratch.training.distributed import Distributed

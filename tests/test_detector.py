@@ -18,7 +18,7 @@ from commands.finetune import config_for
 from scratch import detector as module
 from scratch.config import PRESETS, Config
 from scratch.convert import to_official
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import Detections, Detector, as_picture, load
 from scratch.evaluation.operating_point import FALLBACK

@@ -16,7 +16,7 @@ from commands.convert import ConvertArguments, convert
 from commands.evaluate import described, refuse_some_classes
 from scratch.config import PRESETS, DataConfig
 from scratch.convert import to_official
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import load
 from scratch.model.detr import build_detr

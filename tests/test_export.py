@@ -18,7 +18,7 @@ from commands.export import ExportArguments, answers_apart, example, example_siz
 from commands.export import largest_difference
 from commands.traceable import traceable
 from scratch.config import PRESETS, ModelConfig
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.detector import Detector
 from scratch.model.detr import build_detr
 from tests.test_detector import checkpoint, small

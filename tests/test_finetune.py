@@ -21,7 +21,7 @@ from commands.finetune import backbone_of, begin_with, config_for, frozen_norm, 
 from scratch import download
 from scratch.config import PRESETS, Config, DataConfig, ModelConfig, TrainConfig
 from scratch.convert import from_official, to_official
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.model.detr import Detr, build_detr, freeze_backbone
 from scratch.training import loop
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint

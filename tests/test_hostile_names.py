@@ -24,7 +24,7 @@ from scratch.analysis import (
 from scratch.analysis.attention_page import write_page
 from scratch.analysis.names import literal, short, shown
 from scratch.analysis.report import write_report
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.evaluation.coco_eval import format_summary
 from scratch.evaluation.pictures import PALETTE, draw_detections, prediction_sheet
 from scratch.printable import printable

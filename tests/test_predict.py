@@ -15,7 +15,7 @@ from PIL import Image
 import commands.predict
 from commands.predict import PredictArguments, image_ids, picture_names, predict, results_in
 from scratch.config import Config, DataConfig
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from scratch.detector import Detections, as_picture
 
 CLASSES = Classes((3, 7), ("cat", "dog\n\x1b[2J"))

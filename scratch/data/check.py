@@ -26,8 +26,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from scratch.config import DataConfig
-from scratch.data.coco import (
-    SPLITS, Annotations, Classes, UnknownClass, find_splits, missing_split, read_annotations)
+from scratch.data.annotations import Annotations, read_annotations
+from scratch.data.classes import Classes, UnknownClass
+from scratch.data.coco import SPLITS, find_splits, missing_split
 from scratch.data.evidence import best_ap, same_boxes, turned
 from scratch.data.file_names import Found, find_files
 from scratch.data.images import (Reduced, TooLarge, conversions, opened, read_reduced, reason, refuse_too_large,

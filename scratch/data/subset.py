@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Iterator, Sequence
 
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 
 # The everyday classes of the comparison in the README; 2,000 of their images to learn from and 500 to judge by.
 TEN_CLASSES = ("person", "car", "dog", "cat", "bicycle", "motorcycle", "airplane", "bus", "train", "truck")

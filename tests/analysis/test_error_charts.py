@@ -16,7 +16,7 @@ from scratch.analysis.error_charts import (
     save, short,
 )
 from scratch.analysis.findings import KINDS
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from tests.analysis.test_findings import analysed
 from tests.evaluation.test_error_analysis import THERE
 

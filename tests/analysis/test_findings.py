@@ -12,7 +12,7 @@ from commands.analyze import judged
 from scratch.analysis.error_charts import MOST_CLASSES
 from scratch.analysis.findings import KINDS, compared, findings
 from scratch.config import PRESETS
-from scratch.data.coco import Classes
+from scratch.data.classes import Classes
 from tests.evaluation.test_error_analysis import SAID, THERE
 from tests.evaluation.test_matching import split_of
 

@@ -9,7 +9,8 @@ from PIL import Image
 from commands.check_data import CheckDataArguments, check_data
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
-from scratch.data.coco import SPLITS, Classes
+from scratch.data.classes import Classes
+from scratch.data.coco import SPLITS
 from scratch.data.problems import KINDS, Problem, count, refuse
 
 

@@ -15,7 +15,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from scratch.config import DataConfig
-from scratch.data.coco import Classes, CocoDetection, find_splits, read_annotations
+from scratch.data.annotations import read_annotations
+from scratch.data.classes import Classes
+from scratch.data.coco import CocoDetection, find_splits
 from scratch.data.transforms import Augmentation
 
 SHOW = Augmentation("none", 23, 37)  # the size that coco_set's images have

@@ -7,7 +7,8 @@ import pytest
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
-from scratch.data.coco import find_splits, read_annotations
+from scratch.data.annotations import read_annotations
+from scratch.data.coco import find_splits
 from scratch.data.evidence import best_ap, judge, same_boxes, turned
 from scratch.evaluation.coco_eval import CocoEvaluator
 

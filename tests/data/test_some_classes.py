@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from scratch.data.coco import Classes, CocoDetection, read_annotations
+from scratch.data.annotations import read_annotations
+from scratch.data.classes import Classes
+from scratch.data.coco import CocoDetection
 from scratch.data.transforms import Augmentation
 
 SHOW = Augmentation("none", 23, 37)

@@ -7,7 +7,8 @@ import json
 import pytest
 from PIL import Image
 
-from scratch.data.coco import CocoDetection, read_annotations
+from scratch.data.annotations import read_annotations
+from scratch.data.coco import CocoDetection
 from scratch.data.transforms import Augmentation
 
 SHOW = Augmentation("none", 23, 37)

@@ -1,0 +1,363 @@
+"""annotations: what does a COCO annotation file say, once all that is wrong in it is written down?
+
+    JSON ─▶ load_instances ─▶ categories, images, annotations ─▶ each entry judged ─▶ Annotations: arrays, and Problems
+
+One reader, `read_annotations`, serves training and check-data: it turns the JSON into arrays (860,000 boxes of COCO
+would be gigabytes as dicts, once in every worker) and writes down every problem that it meets; `problems.KINDS` says
+which are refused. What remains is clean: every box has an area and lies within its image to 0.01 pixels. What is no
+such file, annotation_file says; which number a text means, values; what all boxes together look like, evidence.
+
+Format: Lin et al. 2014 (arXiv 1405.0312), cocodataset.org/#format-data; boxes are x, y, width, height in pixels.
+Proven in tests/data/test_coco.py, test_wrong_types.py. Read: Annotations → read_annotations → _judge_box
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Callable, Collection, Optional
+
+import numpy as np
+
+from scratch.data.annotation_file import load_instances
+from scratch.data.classes import Classes
+from scratch.data.evidence import judge
+from scratch.data.file_names import find_files
+from scratch.data.images import opened, upright_size
+from scratch.data.problems import LISTED, Notes, Problem, brief, shown
+from scratch.data.values import number, whole, yes
+from scratch.printable import printable
+
+# Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
+TOLERANCE = 0.01
+# File names are kept in one block, in which each takes the room of the longest; no path is longer than this.
+LONGEST_NAME = 1024
+# COCO counts an object in one of three sizes; one whose area is beyond the largest counts in none, nor in all.
+LARGEST_AREA = 1e10
+
+
+@dataclass
+class Annotations:
+    """An annotation file as arrays; images in the order of their ids, boxes in the order of their images.
+
+    The boxes of image i are the rows `offsets[i]:offsets[i+1]`.
+    """
+
+    classes: Classes
+    image_ids: np.ndarray   # (n,) int64
+    file_names: np.ndarray  # (n,) str: one block of memory, which forked workers share without copying
+    sizes: np.ndarray       # (n,2) int64: width, height
+    offsets: np.ndarray     # (n+1,) int64
+    boxes_xywh: np.ndarray  # (M,4) float64, pixels
+    labels: np.ndarray      # (M,) int64
+    areas: np.ndarray       # (M,) float64, pixels
+    crowd: np.ndarray       # (M,) bool
+    problems: list[Problem] = field(repr=False)
+    # What the file says, for whoever judges it: boxes (M',4) with their images' rows (M',), before any was clipped or
+    # dropped for lying outside; and how many annotations of these images and classes there are.
+    written: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    listed: int
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def without(self, image_ids: Collection[int]) -> "Annotations":
+        """All but these images and their boxes."""
+        if not image_ids:
+            return self
+        keep = ~np.isin(self.image_ids, list(image_ids))                            # (n,)
+        boxes = np.repeat(keep, np.diff(self.offsets))                              # (M,)
+        offsets = np.concatenate(([0], np.cumsum(np.diff(self.offsets)[keep])))
+        return replace(self, image_ids=self.image_ids[keep], file_names=self.file_names[keep], sizes=self.sizes[keep],
+                       offsets=offsets, boxes_xywh=self.boxes_xywh[boxes], labels=self.labels[boxes],
+                       areas=self.areas[boxes], crowd=self.crowd[boxes])
+
+
+def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optional[int] = None,
+                     only: Optional[str] = None, folder: Optional[Path] = None, as_is: bool = False,
+                     most: Optional[int] = LISTED) -> Annotations:
+    """Read and clean a COCO annotation file, and write down every problem in it; refuses nothing by itself.
+
+    classes   the classes that the labels count (of the training split, or of a checkpoint); None takes the file's own
+    limit     only the first N images, in the order of their ids
+    only      some of the file's classes (as for `Classes.only`); boxes of its others are left out, and no problem.
+              Without `classes`, labels count these; beside them, it chooses among those
+    folder    the images' folder, for sizes that the file does not tell; None: such an image is a malformed entry
+    as_is     boxes that look like another form altogether are told, but not refused (see evidence)
+    most      so many problems of a kind are kept one by one; None: all
+    Raises FileNotFoundError, or ValueError for a file that is not the JSON of a COCO data set or lacks a class.
+    """
+    path = Path(path)
+    document = load_instances(path)
+    notes = Notes(most)
+
+    def report(kind: str, what: str | Callable[[], str], detail: str, *values: Any, times: int = 1) -> None:
+        notes.add(kind, lambda: f"{path.name}, {what if isinstance(what, str) else what()}", detail, *values,
+                  times=times)
+
+    own, odd_categories = _read_categories(document["categories"], report, classes is None)
+    classes, wanted = _chosen(own, classes, only, report)
+    label_of = {id: label for label, id in enumerate(classes.ids) if id in wanted.ids}
+    own_ids = set(own.ids)
+    left_out = own_ids - set(wanted.ids) if only is not None else set()
+
+    images, unusable = _read_images(document["images"], report)
+    row_of = {id: row for row, (id, *_) in enumerate(images)}
+    used = images[:limit]
+    used, unsized = _read_sizes(used, folder, report)
+
+    rows: list[tuple[int, int, float, bool]] = []
+    boxes: list[tuple[float, float, float, float]] = []
+    written: list[tuple[float, float, float, float]] = []  # those of `boxes`, before they were clipped
+    outside: list[tuple[int, tuple[float, float, float, float]]] = []
+    stray: dict[int, tuple[_Annotation, int]] = {}  # category that no label counts → the first of its boxes, how many
+    seen_ids: set[int] = set()
+    listed = 0
+    for place, entry in enumerate(document["annotations"]):
+        if not isinstance(entry, dict):
+            report("malformed entry", f"annotation number {place}", "got {}, wanted an object", entry)
+            continue
+        what = _Annotation(place, entry)
+        id = whole(entry.get("id"))
+        if id is not None:
+            if id in seen_ids:
+                report("duplicate annotation id", what, "again as number {} of the file", place)
+            seen_ids.add(id)
+        image_id = entry.get("image_id")
+        row = row_of.get(whole(image_id))
+        category = whole(entry.get("category_id"))
+        if row is None:
+            if _key(image_id) not in unusable:  # of those it is said what is wrong with the image
+                report("unknown image id", what, "image_id {} is no image of the file" if "image_id" in entry else
+                       "it has no image_id", *([image_id] if "image_id" in entry else []))
+            continue
+        if row >= len(used) or category in left_out or row in unsized:
+            continue
+        what.file = used[row][1]
+        label = label_of.get(category)
+        if label is None:
+            if category in own_ids:
+                first, number_of = stray.get(category, (what, 0))
+                stray[category] = (first, number_of + 1)
+            elif own_ids and _key(entry.get("category_id")) not in odd_categories:  # else it is said what is wrong
+                report("unknown category id", what, "category_id {} is none of the {} classes",
+                       entry.get("category_id"), len(classes))
+            continue
+        listed += 1
+        kind, detail, box, raw = _judge_box(entry, used[row][2], used[row][3])
+        crowd = yes(entry.get("iscrowd"))
+        if crowd is None:
+            report("malformed entry", what, "iscrowd is {}, wanted 0 or 1", entry["iscrowd"])
+            continue
+        if kind:
+            report(kind, what, detail, entry.get("bbox"), used[row][2], used[row][3])
+        if raw is not None and box is None:
+            outside.append((row, raw))
+        if box is None:
+            continue
+        if crowd:
+            report("crowd box", what, "{}", classes.names[label])
+        area = number(entry.get("area"))
+        usable = area is not None and 0 < area <= LARGEST_AREA  # NaN > 0 is False
+        rows.append((row, label, area if usable else box[2] * box[3], crowd))
+        boxes.append(box)
+        written.append(raw)
+
+    name_of, id_of = dict(zip(own.ids, own.names)), dict(zip(classes.names, classes.ids))
+    for category, (first, number_of) in stray.items():
+        name = name_of[category]
+        there = f", where {brief(name)} has the id {id_of[name]}" if name in id_of else ""
+        report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the "
+               f"labels count its {len(classes)} classes{there} ({number_of:,} box{'es' * (number_of > 1)})",
+               times=number_of)
+    table = np.array(rows, dtype=[("row", "i8"), ("label", "i8"), ("area", "f8"), ("crowd", "?")])
+    order = np.argsort(table["row"], kind="stable")
+    as_written = np.array(written + [box for _, box in outside], dtype=np.float64).reshape(-1, 4)
+    written_rows = np.concatenate((table["row"], np.array([row for row, _ in outside], dtype=np.int64)))
+    sizes = np.array([image[2:] for image in used], dtype=np.int64).reshape(-1, 2)
+    table = table[order]
+    for row in np.flatnonzero(np.bincount(table["row"][~table["crowd"]], minlength=len(used)) == 0):
+        report("image without boxes", used[row][1], f"image {used[row][0]}")
+    if not used:
+        report("no images", "images", f"{len(images)} usable images in the file, limit {limit}")
+    if found := judge(as_written, sizes[written_rows]):
+        row = written_rows[found.example]
+        example = ", ".join(f"{round(side, 3):g}" for side in as_written[found.example].tolist())
+        report("boxes in another form" if found.certain and not as_is else "boxes perhaps in another form",
+               f"{len(as_written):,} boxes", f"{found.words}. Such as [{example}] in {shown(used[row][1])}, "
+               f"{sizes[row, 0]}×{sizes[row, 1]}")
+    return Annotations(
+        classes=classes,
+        image_ids=np.array([image[0] for image in used], dtype=np.int64),
+        file_names=np.array([image[1] for image in used], dtype=str),
+        sizes=sizes,
+        offsets=np.searchsorted(table["row"], np.arange(len(used) + 1)),
+        boxes_xywh=np.array(boxes, dtype=np.float64).reshape(-1, 4)[order],
+        labels=table["label"].copy(), areas=table["area"].copy(), crowd=table["crowd"].copy(),
+        problems=notes.problems(), written=(as_written, written_rows), listed=listed)
+
+
+@dataclass
+class _Annotation:
+    """How an annotation is called in a report; in words where somebody asks for them."""
+
+    place: int
+    entry: dict[str, Any]
+    file: str = ""
+
+    def __call__(self) -> str:
+        id = self.entry.get("id")
+        called = f"annotation number {self.place}" if id is None else f"annotation {brief(id)}"
+        return f"{called} of {shown(self.file)}" if self.file else called
+
+
+def _read_categories(entries: list[Any], report: Any, decisive: bool) -> tuple[Classes, set[Any]]:
+    """The file's own classes, and the ids of those that are malformed.
+
+    Whether they are well named is told where they are `decisive` for the labels.
+    """
+    names: dict[int, str] = {}
+    unusable: set[Any] = set()
+    for place, entry in enumerate(entries):
+        id = whole(entry.get("id")) if isinstance(entry, dict) else None
+        if id is None:
+            report("malformed entry", f"category number {place}", "got {}, wanted an object with a whole number as id, "
+                   "and a name", entry)
+            unusable.add(_key(entry.get("id")) if isinstance(entry, dict) else None)
+        elif not isinstance(entry.get("name"), str):
+            report("malformed entry", f"category number {place}", "category {} has the name {}, wanted a text", id,
+                   entry.get("name"))
+            unusable.add(id)
+        elif id in names:
+            report("duplicate category id", f"category {id}", "{} and {}", names[id], entry["name"])
+        else:
+            names[id] = entry["name"]
+    if not names:
+        report("no categories", "categories", f"{len(entries)} entries in the file, none of them usable")
+    ids = tuple(sorted(names))
+    if decisive:
+        _look_at_names({id: names[id] for id in ids}, report)
+    return Classes(ids, tuple(names[id] for id in ids)), unusable
+
+
+def _look_at_names(names: dict[int, str], report: Any) -> None:
+    alike: dict[str, list[int]] = defaultdict(list)
+    for id, name in names.items():
+        alike[name.strip().casefold()].append(id)
+        why = ("is blank" if not name.strip() else "holds signs that cannot be shown" if printable(name) != name else
+               f"has {len(name)} letters" if len(name) > 100 else
+               "has blanks around it" if name != name.strip() else "")
+        if why:
+            report("odd class name", f"category {id}", "{} " + why, name)
+    for ids in alike.values():
+        if len(ids) > 1:
+            report("classes alike", f"categories {', '.join(map(str, ids[:6]))}{' …' if len(ids) > 6 else ''}",
+                   f"{len(ids)} classes are called " + ", ".join(dict.fromkeys(brief(names[id]) for id in ids[:6])))
+
+
+def _chosen(own: Classes, classes: Optional[Classes], only: Optional[str], report: Any) -> tuple[Classes, Classes]:
+    """The classes that the labels count, and those of them whose boxes are wanted."""
+    known = dict(zip(classes.ids, classes.names)) if classes else {}
+    for id, name in zip(own.ids, own.names):
+        if known.get(id, name) != name:
+            report("category renamed", f"category {id}", "{} here, {} in the classes that the labels count", name,
+                   known[id])
+    if classes is None:
+        chosen = own.only(only) if only is not None else own
+        return chosen, chosen
+    return classes, classes.only(only) if only is not None else classes
+
+
+def _read_images(entries: list[Any], report: Any) -> tuple[list[tuple[int, str, int, int]], set[Any]]:
+    """(id, file name, width, height) in the order of the ids, 0 for a size that is not told; and the ids of others."""
+    images: dict[int, tuple[int, str, int, int]] = {}
+    unusable: set[Any] = set()
+    for place, entry in enumerate(entries):
+        values = entry if isinstance(entry, dict) else {}
+        id, name = whole(values.get("id")), values.get("file_name")
+        width, height = (whole(values.get(side)) or 0 for side in ("width", "height"))
+        if id is None or not isinstance(name, str) or not name:
+            if isinstance(name, str) and name and "id" in values:
+                report("malformed entry", f"image number {place}, {shown(name)}", "got the id {}, wanted a whole "
+                       "number of at most 18 digits: number the images from 1, and the image_id of their annotations "
+                       "alike", values["id"])
+            else:
+                report("malformed entry", f"image number {place}", "got {}, wanted an object with a whole number as "
+                       "id, and a file_name", entry)
+            unusable.add(_key(values.get("id")))
+        elif len(name) > LONGEST_NAME:
+            report("malformed entry", f"image {id}", f"its file_name has {len(name):,} letters ({{}}), wanted at most "
+                   f"{LONGEST_NAME:,}", name)
+            unusable.add(_key(id))
+        elif "\0" in name:
+            report("malformed entry", f"image {id}", "file_name is {}, and no file's name holds a NUL", name)
+            unusable.add(_key(id))
+        elif id in images:
+            report("duplicate image id", f"image {id}", f"{shown(images[id][1])} and {shown(name)}")
+        else:
+            images[id] = (id, name, *((width, height) if min(width, height) > 0 else (0, 0)))
+    return [images[id] for id in sorted(images)], unusable
+
+
+def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path], report: Any
+                ) -> tuple[list[tuple[int, str, int, int]], set[int]]:
+    """The images with the sizes that only their files tell, upright; and the rows of those that have none to tell."""
+    unsized: set[int] = set()
+    whole_list = list(images)
+    rows = [row for row, (_, _, width, _) in enumerate(images) if width <= 0]
+    files = find_files(folder, [images[row][1] for row in rows]).paths if folder is not None and rows else []
+    for place, row in enumerate(rows):
+        id, name = images[row][:2]
+        try:
+            if folder is None:
+                raise ValueError("wanted a whole number of pixels for each")
+            if not files[place]:
+                raise FileNotFoundError(name)
+            with opened(folder / files[place]) as (image, _):
+                size = upright_size(image)
+        except Exception as error:  # damaged headers make decoders raise anything
+            unsized.add(row)
+            report("malformed entry", f"image {id}, {shown(name)}", "it has no usable width and height, and its file "
+                   f"does not tell them: {error if folder is None else type(error).__name__}")
+        else:
+            whole_list[row] = (id, name, *size)
+            report("size taken from the picture", f"image {id}, {shown(name)}", f"{size[0]}×{size[1]}")
+    return whole_list, unsized
+
+
+def _key(id: Any) -> Any:
+    """What stands for an id of any kind in a set."""
+    return id if isinstance(id, (int, float, str)) and whole(id) is None else whole(id)
+
+
+_Box = tuple[float, float, float, float]
+
+
+def _judge_box(entry: dict[str, Any], width: int, height: int) -> tuple[str, str, Optional[_Box], Optional[_Box]]:
+    """(problem or "", detail, the box that remains or None, as it was written or None) in an image of this size.
+
+    The detail takes bbox, width and height.
+    """
+    bbox = entry.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        if bbox is None and entry.get("segmentation"):
+            return ("malformed entry", "it has a segmentation and no bbox, wanted [x, y, width, height] around it",
+                    None, None)
+        return "malformed entry", "bbox is {}, wanted [x, y, width, height]", None, None
+    x, y, w, h = map(number, bbox)
+    if x is None or y is None or w is None or h is None:
+        return "malformed entry", "bbox is {}, wanted four numbers: x, y, width, height", None, None
+    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(w) and math.isfinite(h)):
+        return "NaN box", "bbox is {}", None, None
+    if w < 0 or h < 0:
+        return "negative-size box", "bbox is {}: its width or height is negative", None, None
+    if w == 0 or h == 0:
+        return "zero-size box", "bbox is {}", None, None
+    x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    if x0 >= x1 or y0 >= y1:
+        return "box outside the image", "bbox is {}, the image {}×{}", None, (x, y, w, h)
+    if max(x0 - x, y0 - y, x + w - x1, y + h - y1) > TOLERANCE:
+        return "box out of range", "bbox is {}, the image {}×{}", (x0, y0, x1 - x0, y1 - y0), (x, y, w, h)
+    return "", "", (x, y, w, h), (x, y, w, h)
