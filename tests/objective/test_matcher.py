@@ -160,6 +160,19 @@ def test_finite_boxes_whose_cost_overflows_are_refused() -> None:
         HungarianMatcher()(outputs, random_targets([2]))
 
 
+def test_a_gap_of_logits_is_refused_where_times_all_queries_of_the_batch_it_overflows() -> None:
+    largest = torch.finfo(torch.float64).max
+    outputs, targets = random_outputs(2, 5), random_targets([1, 1])
+    for gap, refused in ((largest / 11, False), (largest / 9, True)):
+        outputs["pred_logits"] = torch.zeros_like(outputs["pred_logits"])
+        outputs["pred_logits"][1, 2, 0] = gap
+        if refused:
+            with pytest.raises(FloatingPointError, match="loss_ce"):
+                HungarianMatcher()(outputs, targets)
+        else:
+            assert len(HungarianMatcher()(outputs, targets)) == 2
+
+
 def test_finite_logits_whose_loss_overflows_are_refused_with_their_image_and_its_batch() -> None:
     outputs = {name: x.float() for name, x in random_outputs(2, 7).items()}
     outputs["pred_logits"][1, 3, :2] = torch.tensor([3e38, -3e38])
