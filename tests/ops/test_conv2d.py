@@ -317,6 +317,10 @@ def test_the_picture_of_the_note_has_four_pixels_to_a_row_and_windows_that_see_r
     assert starts == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]  # windows 0, 3, …; 1, 4, …; 2, 5, …
 
 
+def test_where_padding_covers_the_lower_taps_an_image_takes_as_many_rows_as_it_has_windows() -> None:
+    assert [laid_out((2, 3), 3, 1, padding, 1)[0].h for padding in (1, 2)] == [2 + 1, 4]
+
+
 @pytest.mark.parametrize("kernel, stride, dilation, products, lists", [
     (3, 1, 1, 9, 1), (3, 2, 1, 6, 2), (7, 2, 1, 28, 2), (3, 1, 2, 9, 1), (3, 3, 1, 3, 3)])
 def test_a_plan_makes_k_times_q_products(kernel: int, stride: int, dilation: int, products: int, lists: int) -> None:
