@@ -156,8 +156,21 @@ def test_a_target_that_is_not_finite_is_named_with_its_image() -> None:
 def test_finite_boxes_whose_cost_overflows_are_refused() -> None:
     outputs = random_outputs(1, 7)
     outputs["pred_boxes"] *= 1e308
-    with pytest.raises(FloatingPointError, match=r"not finite in the matching cost .*, image_id \[100\]"):
+    with pytest.raises(FloatingPointError, match=r"in the matching cost \(of .* their type\), image_id \[100\]"):
         HungarianMatcher()(outputs, random_targets([2]))
+
+
+def test_a_gap_of_logits_is_refused_where_times_all_queries_of_the_batch_it_overflows() -> None:
+    largest = torch.finfo(torch.float64).max
+    outputs, targets = random_outputs(2, 5), random_targets([1, 1])
+    for gap, refused in ((largest / 11, False), (largest / 9, True)):
+        outputs["pred_logits"] = torch.zeros_like(outputs["pred_logits"])
+        outputs["pred_logits"][1, 2, 0] = gap
+        if refused:
+            with pytest.raises(FloatingPointError, match="loss_ce"):
+                HungarianMatcher()(outputs, targets)
+        else:
+            assert len(HungarianMatcher()(outputs, targets)) == 2
 
 
 def test_finite_logits_whose_loss_overflows_are_refused_with_their_image_and_its_batch() -> None:

@@ -144,3 +144,12 @@ def test_an_unknown_mode_or_nonlinearity_is_named():
 def test_parameters_that_require_gradients_can_be_filled():
     parameter = nn.Parameter(torch.empty(7, 5))
     assert init.xavier_normal_(parameter) is parameter and parameter.requires_grad and parameter.grad_fn is None
+
+
+def test_a_weight_that_lies_channels_last_gets_the_draws_of_one_that_does_not() -> None:
+    weights = [torch.empty(5, 3, 2, 2).contiguous(memory_format=layout)
+               for layout in (torch.contiguous_format, torch.channels_last)]
+    for weight in weights:
+        torch.manual_seed(5)
+        init.uniform_(weight, -1, 1)
+    assert torch.equal(*weights)

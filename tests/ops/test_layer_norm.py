@@ -135,3 +135,7 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         layer_norm(torch.zeros(2), (3, 2), torch.ones(3, 2), torch.zeros(3, 2))
     with pytest.raises(ValueError, match="wanted both of"):
         layer_norm(torch.zeros(2, 7), 7, torch.ones(5), torch.zeros(5))
+
+
+def test_the_layer_tells_its_shape_and_epsilon() -> None:
+    assert repr(LayerNorm(5)) == "LayerNorm((5,), eps=1e-05)"

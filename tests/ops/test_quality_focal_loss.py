@@ -119,3 +119,8 @@ def test_it_dispatches_primitives_alone():
     z, t = torch.randn(5, 7, requires_grad=True), qualities(5, 7)
     assert composites(record_primitives(lambda: quality_focal_loss(z, t).sum().backward())) == {}
     assert z.grad is not None
+
+
+def test_the_formula_has_the_published_alpha_and_gamma_as_defaults():
+    z, t = torch.randn(5, 7, dtype=torch.float64), torch.rand(5, 7, dtype=torch.float64)
+    assert torch.equal(quality_focal_loss_naive(z, t), quality_focal_loss_naive(z, t, 0.25, 2.0))

@@ -150,3 +150,7 @@ def test_a_cells_code_is_detrs_own_at_half_a_cell_less():
     edges = cell_centres(pad_mask, torch.float64) + torch.tensor([0.5 / 5, 0.5 / 3], dtype=torch.float64)
     x, y = sine_of(edges, 8).flatten(0, 1).T.view(2, 8, 3, 5)
     torch.testing.assert_close(torch.cat((y, x))[None], detrs, rtol=0, atol=1e-5)  # DETR adds 1e-6 to its divisor
+
+
+def test_the_one_cell_of_an_image_has_its_centre_in_the_middle() -> None:
+    assert cell_centres(torch.zeros(1, 1, 1, dtype=torch.bool)).flatten().tolist() == [0.5, 0.5]

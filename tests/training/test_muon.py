@@ -156,3 +156,17 @@ def test_state_survives_saving_and_loading():
         optimizer.step()
     assert torch.equal(*parameters)
     assert ROUNDS == 5
+
+
+def test_a_matrix_of_one_row_turns_into_its_gradients_direction():
+    weight, gradient = draw(1, 5), draw(1, 5)
+    moved = stepped(weight, [gradient]) - weight
+    torch.testing.assert_close(moved / moved.norm(), -gradient / gradient.norm())
+
+
+def test_each_group_has_its_own_learning_rate():
+    train = TrainConfig(optimizer="muon", lr=3e-4, lr_backbone=3e-5, lr_matrices=3e-2)
+    layers = {name: torch.nn.Linear(3, 3) for name in ("backbone", "transformer")}
+    groups = parameter_groups(torch.nn.ModuleDict(layers), train)
+    assert {group["name"]: group["lr"] for group in groups} == {
+        "backbone": 3e-5, "transformer": 3e-4, "backbone_matrices": 3e-2, "transformer_matrices": 3e-2}
