@@ -50,7 +50,7 @@ from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
 from scratch.evaluation.health import QueryHealth, diagnose
 from scratch.model.compiled import compile_blocks, compiler_missing
 from scratch.model.detr import build_detr, freeze_backbone
-from scratch.printable import command
+from scratch.printable import command, printable
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.heap import keep_freed_memory
@@ -105,7 +105,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     run.goes_on_by = f"to go on: {to_go_on}"
     if arguments.resume:
         run.resume(latest_checkpoint(run_dir))
-    beginning = f"resuming {run_dir} at step {run.step}" if arguments.resume else f"writing to {run_dir}"
+    there = printable(run_dir)
+    beginning = f"resuming {there} at step {run.step}" if arguments.resume else f"writing to {there}"
     say(f"{config.preset}: {parameter_count(model)} on {distributed.device} in {run.precision.name}; "
         f"{len(train_set):,} training and {len(eval_set):,} {data.eval_split} images, {len(classes.ids)} classes\n"
         f"{beginning}, for {budget(config.train)}")
@@ -138,8 +139,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
         f"{format_summary(run.last_metrics)}\n"
         f"({best_of(run)})\n\nLook next at\n"
-        f"  {run_dir / 'pictures'}: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
-        f"  {run_dir / 'log.jsonl'}: losses, rates and speed of each step (tensorboard --logdir runs shows them)\n"
+        f"  {printable(run_dir / 'pictures')}: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
+        f"  {printable(run_dir / 'log.jsonl')}: losses, rates and speed of each step (tensorboard --logdir runs shows them)\n"
         f"  python detr_scratch.py predict IMAGE|DIR {command('--checkpoint', run_dir, '--out', 'predictions')}\n"
         f"  {command('python', 'detr_scratch.py', 'analyze', run_dir)}")
 
