@@ -25,9 +25,6 @@ from scratch.model.detr import Detr
 from scratch.training.checkpoint import load_checkpoint
 from scratch.training.content import blaming, check_content, check_weights
 
-MOST_NUMBERS = 2**31  # 8 GiB in float32, fifteen times the largest preset
-# Proposed queries, groups and noised boxes are no rows of any tensor; in memory they are, with a weight for each pair.
-MOST = {"num_queries": 10_000, "groups": 1_000, "denoising": 10_000}
 _LAYER = re.compile(r"transformer\.(encoder|decoder)\.layers\.(\d{1,9})\.")
 
 
@@ -51,7 +48,8 @@ def blueprint(config: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of a detector of this configuration, without their numbers.
 
     names   those of the tensors that a file has for it: it cannot have more layers than these tell
-    Raises ValueError for a configuration that cannot be built, or is larger than anything that was trained.
+    Raises ValueError for a configuration that cannot be built. (One that is larger than anything that was trained is
+    refused by `ModelConfig` itself.)
     """
     found: dict[str, set[str]] = {"encoder": set(), "decoder": set()}
     for name in names:
@@ -61,21 +59,12 @@ def blueprint(config: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
         if getattr(config, field) != len(found[part]):
             raise ValueError(f"its configuration says {field}={getattr(config, field):,}, its weights are of "
                              f"{len(found[part]):,} such layers")
-    for field, most in MOST.items():
-        if getattr(config, field) > most:
-            raise ValueError(f"its configuration says {field}={getattr(config, field):,}; at most {most:,} are read")
     try:
-        tensors = _described(config)
-        numbers = sum(tensor.numel() for tensor in tensors.values())
+        return _described(config)
     # What torch raises for sizes beyond 64 bits, below 1 …
     except (RuntimeError, ArithmeticError, TypeError, LookupError, MemoryError) as error:
         raise ValueError("its configuration cannot be built: "
                          f"{str(error).partition(chr(10))[0] or type(error).__name__}") from error
-    if numbers > MOST_NUMBERS:
-        largest = max(tensors, key=lambda name: tensors[name].numel())
-        raise ValueError(f"its configuration asks for a detector of {numbers:,} numbers, {largest} alone "
-                         f"{tuple(tensors[largest].shape)}; at most {MOST_NUMBERS:,} are read")
-    return tensors
 
 
 def read_state(path: Path, training: bool = False, map_location: Any = "cpu") -> dict[str, Any]:

@@ -57,9 +57,11 @@ def claim(file: IO[Any]) -> bool:
 def only_one(folder: Path, advice: str = "wait until it has ended, or name another folder") -> Iterator[None]:
     """While it lasts, no other command that asks for it works in `folder`, which is made if it is not there.
 
+    A folder that was made here, and into which nothing was written, is removed at the end.
     Raises OSError, saying who holds it and `advice`, if another has the folder, or if nothing can be written there.
     """
     path = Path(folder) / NAME
+    new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8", errors="replace")
@@ -79,6 +81,10 @@ def only_one(folder: Path, advice: str = "wait until it has ended, or name anoth
             yield
         finally:
             _held.discard(file)
+            with suppress(OSError):  # it is gone already; Windows keeps a file that is open
+                if new and os.listdir(path.parent) == [NAME]:
+                    path.unlink()
+                    path.parent.rmdir()
 
 
 def _give_back() -> None:

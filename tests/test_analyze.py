@@ -188,12 +188,12 @@ def test_a_checkpoint_from_before_a_setting_was_there_is_analysed_with_its_defau
     run = a_run(tmp_path / "a", shapes)
     keep_detections(run, shapes)
     state = load_checkpoint(run / "best.pt")
-    for part, name in (("model", "fine_memory"), ("data", "mosaic"), ("loss", "quality")):
+    for part, name in (("model", "denoising"), ("data", "mosaic"), ("loss", "quality")):
         del state["config"][part][name]
     save_checkpoint(run / "best.pt", state)
     analyze(AnalyzeArguments((run,)))
     config = analysed(run / "analysis")[0]["checkpoint"]["config"]
-    assert (config["model"]["fine_memory"], config["data"]["mosaic"], config["loss"]["quality"]) == (False, 0.0, 0.0)
+    assert (config["model"]["denoising"], config["data"]["mosaic"], config["loss"]["quality"]) == (0, 0.0, 0.0)
 
 
 def test_a_checkpoint_file_stands_for_its_run(tmp_path: Path, shapes: Path, quick: None, never_run: None) -> None:
@@ -268,17 +268,6 @@ def test_a_run_in_a_folder_with_spaces_has_pictures_that_markdown_finds(
     assert f"{tmp_path}/my run (1)\\n/analysis/report.md\n" in said
     assert "](my%20run%20%281%29_n/errors.png)" in markdown and "* **the log**: " in markdown
     assert (run / "analysis" / "my run (1)_n" / "errors.png").exists()
-
-
-def test_weights_that_are_no_runs_are_analysed_without_what_only_a_run_knows(
-    tmp_path: Path, shapes: Path, quick: None, monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run = a_run(tmp_path / "a", shapes, log=False)
-    monkeypatch.setattr(commands.analyze, "detect", lambda *_: [])
-    state = load_checkpoint(run / "best.pt")
-    save_checkpoint(run / "best.pt", {name: state[name] for name in ("config", "classes", "model", "ema")})
-    analyze(AnalyzeArguments((run,)))
-    assert "* **after**: – steps, – epochs, – minutes" in (run / "analysis" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("change, words", [

@@ -17,8 +17,8 @@ from commands.charts import ChartsArguments, charts, config_of
 from scratch.analysis import layer_charts
 from scratch.config import PRESETS, Config
 from scratch.data.shapes import shapes_dataset
+from scratch.only_one import NAME as LOCK
 from scratch.only_one import only_one
-from scratch.training.checkpoint import save_checkpoint
 
 _FEW = ("class_head",)  # all of them take half a minute
 
@@ -60,7 +60,8 @@ def test_charts_data_and_index_are_written_and_nothing_else_and_the_data_alone_d
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
 ) -> None:
     charts(arguments(timed=1))
-    assert {path.name for path in Path("v1").iterdir()} == {"layers_v1.json", "index.md", "class_head_v1.png"}
+    assert {path.name for path in Path("v1").iterdir()} == {
+        "layers_v1.json", "index.md", "class_head_v1.png", LOCK}
     assert {path.name for path in tmp_path.iterdir()} == {"v1", "data"}
     content = json.loads(Path("v1/layers_v1.json").read_text())
     assert content["batches"] == [1, 2] and content["about"]["config"]["model"]["num_classes"] == 5
@@ -215,10 +216,3 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_one_in_the_same_folder_is_refused() -> None:
     with only_one(Path("v1")), pytest.raises(OSError, match="v1 is in use by pid"):
         charts(arguments())
-
-
-def test_weights_alone_are_no_run_to_go_on_from(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "x.pt", {"config": PRESETS["tiny"].to_dict(), "classes": {}, "model": {}})
-    with pytest.raises(ValueError, match="x.pt holds the weights of a detector and nothing of its training.*without "
-                                         "--checkpoint"):
-        config_of(tmp_path / "x.pt")

@@ -19,6 +19,17 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
 fork = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
 
 
+def test_a_folder_that_was_made_for_nothing_is_removed_and_one_with_anything_in_it_is_kept(tmp_path: Path) -> None:
+    with only_one(tmp_path / "made"):
+        pass
+    with only_one(tmp_path / "used"):
+        (tmp_path / "used" / "a").write_text("1")
+    (tmp_path / "there").mkdir()
+    with only_one(tmp_path / "there"):
+        pass
+    assert not (tmp_path / "made").exists() and (tmp_path / "used" / "a").exists() and (tmp_path / "there").exists()
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(OSError) as error, only_one(folder):
         pass
