@@ -26,6 +26,7 @@ Read: train (the story) → judge; the flags, and the other commands, are in com
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -139,8 +140,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
         f"{format_summary(run.last_metrics)}\n"
         f"({best_of(run)})\n\nLook next at\n"
-        f"  {printable(run_dir / 'pictures')}: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
-        f"  {printable(run_dir / 'log.jsonl')}: losses, rates and speed of each step (tensorboard --logdir runs shows them)\n"
+        f"  {there}{os.sep}pictures: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
+        f"  {there}{os.sep}log.jsonl: losses, rates and speed of each step (tensorboard --logdir runs shows them)\n"
         f"  python detr_scratch.py predict IMAGE|DIR {command('--checkpoint', run_dir, '--out', 'predictions')}\n"
         f"  {command('python', 'detr_scratch.py', 'analyze', run_dir)}")
 

@@ -67,8 +67,8 @@ def charts(arguments: ChartsArguments) -> None:
         if not arguments.redraw:
             if data_file(arguments.out).exists():
                 raise FileExistsError(f"{arguments.out} already holds a set of charts: name another --out, or add "
-                                      f"--redraw to draw this one again ({data_file(arguments.out).name} is its data: without "
-                                      "it the set is made anew)")
+                                      f"--redraw to draw this one again ({data_file(arguments.out).name} is its data: "
+                                      "without it the set is made anew)")
             collect(arguments).save(arguments.out)
         drawn = draw_set(read_layers(arguments.out), arguments.out)
     print(f"{len(drawn)} charts → {printable(arguments.out / 'index.md')}")

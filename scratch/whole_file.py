@@ -20,13 +20,13 @@ from typing import Any, Iterator
 @contextmanager
 def whole_file(path: Path, advice: str = "free some space or name another place", several: bool = False,
                ) -> Iterator[Path]:
-    """Yield the name of a partial file to write, in the folder of `path` and with its ending; rename it to `path` after.
+    """Yield the name of a partial file to write, in the folder of `path` and with its ending; rename it after.
 
     advice    ends the error's sentence: what a person can do where the disk refuses
     several   other processes may write the same file in the same moment: a name of this writer's own
 
-    Raises OSError that names `path` where it cannot be written (a full disk, no permission, a name that is too long), or
-    where something other than a regular file has that name (a device, a pipe, a folder): a rename would replace it.
+    Raises OSError that names `path` where it cannot be written (a full disk, no permission, a name that is too long),
+    or where something other than a regular file has that name (a device, a pipe, a folder): a rename would replace it.
     """
     path = Path(path)
     refuse_other_than_file(path)

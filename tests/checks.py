@@ -56,8 +56,8 @@ def assert_as_precise_as_torch(
 
     The truth is torch's own float64 result on the inputs as rounded to the dtype. A distance is the root mean square of
     the difference over a tensor, the unit in the last place that of the root mean square of its values. Which of many
-    numbers is rounded furthest, and how far, is luck, and differs between processors: the largest difference may be four
-    times torch's largest and a unit, so that no single number is wrong.
+    numbers is rounded furthest, and how far, is luck, and differs between processors: the largest difference may be
+    four times torch's largest and a unit, so that no single number is wrong.
     """
     for dtype in dtypes:
         rounded = [x.to(dtype) if x.is_floating_point() else x for x in inputs]

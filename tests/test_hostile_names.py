@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+import zlib
 from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
@@ -57,8 +58,8 @@ def laid_out(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def named(value: Any, names: list[str], keep: tuple[str, ...] = ()) -> Any:
     """A copy of a record in which the names of classes, files, data and runs are hostile."""
     if isinstance(value, dict):
-        return {key: names[hash(key) % len(names)] if isinstance(item, str) and key in keep else named(item, names, keep)
-                for key, item in value.items()}
+        return {key: names[zlib.crc32(key.encode()) % len(names)] if isinstance(item, str) and key in keep else
+                named(item, names, keep) for key, item in value.items()}
     return [named(item, names, keep) for item in value] if isinstance(value, list) else value
 
 

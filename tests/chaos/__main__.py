@@ -69,7 +69,8 @@ def try_row(name: str, ground: Ground, deadline: float, say: Callable[[str], Non
         row["faults"].append({"trial": "the row itself", "fault": traceback.format_exc()})
         say(f"FAULT {name}: {traceback.format_exc()}")
     row["seconds"] = round(time.monotonic() - begun)
-    say(f"{name}: {row['survived']} of {row['tried']} survived, {row['seconds']} s" + (", cut short" if row["cut"] else ""))
+    say(f"{name}: {row['survived']} of {row['tried']} survived, {row['seconds']} s" +
+     (", cut short" if row["cut"] else ""))
     return row
 
 
@@ -81,11 +82,17 @@ def lane(names: Any, ground: Ground, deadline: float, results: Any) -> None:
 
 def table(rows: list[dict[str, Any]], about: str) -> str:
     """The page: a line for each row."""
-    lines = ["# Chaos: what was broken, and what survived", "",
-             "`make test-chaos` breaks what can break around a command: kills, full disks, hostile files and words. A trial "
-             "has survived if the command ended in time with a result or an error in words, left no half file and no process, "
-             "and the next command went on; a training that was resumed must be equal, bit for bit, to one that was left alone.",
-             "", f"{about}", "", "| trials | tried | survived |", "|---|---|---|"]
+    lines = [
+    "# Chaos: what was broken, and what survived",
+    "",
+    "`make test-chaos` breaks what can break around a command: kills, full disks, hostile files and words. A trial "
+    "has survived if the command ended in time with a result or an error in words, left no half file and no process, "
+    "and the next command went on; a training that was resumed must be equal, bit for bit, to one that was left alone.",
+    "",
+    f"{about}",
+    "",
+    "| trials | tried | survived |",
+     "|---|---|---|"]
     for row in rows:
         what = row["what"].rstrip(".")
         lines.append(f"| {what} | not tried: {row['skipped']} | |" if "skipped" in row
@@ -125,7 +132,9 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows.sort(key=lambda row: list(ROWS).index(row["row"]))
-    page = table(rows, f"Seed {options.seed}, {(time.time() - begun) / 60:.0f} minutes, Python {platform.python_version()}.")
+    page = table(
+    rows,
+     f"Seed {options.seed}, {(time.time() - begun) / 60:.0f} minutes, Python {platform.python_version()}.")
     print(f"\n{page}")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,8 @@ from tests.chaos.arena import broken_files, run
 from tests.chaos.ground import ONE_STEP, SMALL, Ground, Trial, settled
 from tests.local_server import serving_at
 
-VALUES: list[Any] = [None, True, -1, 0, 1, 10**9, 10**30, -10**30, 0.5, float("nan"), float("inf"), "", "0", "text", "ü\n\x1b[2J",
-                     "\ud800", "../../x", [], [None], {}, {"a": 1}, [[[[]]]], "9" * 400]
+VALUES: list[Any] = [None, True, -1, 0, 1, 10**9, 10**30, -10**30, 0.5, float("nan"), float(
+    "inf"), "", "0", "text", "ü\n\x1b[2J", "\ud800", "../../x", [], [None], {}, {"a": 1}, [[[[]]]], "9" * 400]
 
 
 def changed(value: Any, rng: random.Random, hostile: list[Any]) -> Any:
@@ -143,16 +143,24 @@ def annotations(ground: Ground) -> Iterator[Trial]:
         else:
             text = json.dumps(original)
             place = rng.randrange(len(text))
-            content = rng.choice([
-                text[:place].encode(), (text[:place] + "[" * 20_000 + text[place:]).encode(), text.encode("utf-16"),
-                text[:place].encode() + bytes([rng.randrange(256)]) + text[place + 1:].encode(), gzip.compress(text.encode()),
-                b"\xef\xbb\xbf" + text.encode(), (text + "\n" + text).encode(), b"", b"null", b"[]", b"{}", b"<html></html>"])
+            content = rng.choice([ text[:place].encode(),
+    (text[:place] + "[" * 20_000 + text[place:]).encode(),
+    text.encode("utf-16"),
+    text[:place].encode() + bytes([rng.randrange(256)]) + text[place + 1:].encode(),
+    gzip.compress(text.encode()),
+    b"\xef\xbb\xbf" + text.encode(),
+    (text + "\n" + text).encode(),
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+     b"<html></html>"])
         target.write_bytes(content)
         looked = run(["check-data", str(room)], room / "out", 60)
         fault = looked.fault()
         if k % 4 == 0:  # the run costs more than the look
-            trained = run(["train", *ONE_STEP, "--limit-train", "8", "--limit-val", "2", "--data", str(room), "--run-dir",
-                           "run"], room / "out", 120)
+            trained = run(["train", *ONE_STEP, "--limit-train", "8", "--limit-val", "2",
+                          "--data", str(room), "--run-dir", "run"], room / "out", 120)
             fault = fault or trained.fault()
             if not fault and looked.code != trained.code:
                 fault = (f"check-data ended with {looked.code}, train with {trained.code}: {looked.output[-300:]} / "
@@ -186,8 +194,8 @@ def images(ground: Ground) -> Iterator[Trial]:
             shown, skipped = len(list((room / "found").glob("*.png"))), found.output.count("skipped")
             if not fault and shown + skipped != len(pictures):
                 fault = f"{shown} shown and {skipped} skipped of {len(pictures)}"
-            trained = run(["train", *ONE_STEP[:-2], "--mosaic", "0", "--max-steps", "6", "--epochs", "2", "--data", "set",
-                           "--run-dir", "run"], room, 120)
+            trained = run(["train", *ONE_STEP[:-2], "--mosaic", "0", "--max-steps", "6",
+                          "--epochs", "2", "--data", "set", "--run-dir", "run"], room, 120)
             fault = fault or trained.fault()
             if not fault and looked.code == 0 and trained.code != 0:
                 fault = f"check-data let training begin, which ended: {trained.output[-500:]}"
@@ -196,9 +204,32 @@ def images(ground: Ground) -> Iterator[Trial]:
         yield f"picture {k}", fault
 
 
-NAMES = ["two\nlines", "\x1b[2J\x07", "half \ud800", "$10_to_$20", "US$ and CA$", "a,b", "", " ", "<script>alert(1)</script>",
-         "</script>", "|*`_[x](y)#", "a/b", "../up", "n" * 300, "猫 🦝 é", "\u202egnp.exe", "\\frac{1}{2}$", "-x", "CON",
-         "%s %d {0}", "a\tb", "\x00", "N/A", "cat", "cat"]
+NAMES = [
+    "two\nlines",
+    "\x1b[2J\x07",
+    "half \ud800",
+    "$10_to_$20",
+    "US$ and CA$",
+    "a,b",
+    "",
+    " ",
+    "<script>alert(1)</script>",
+    "</script>",
+    "|*`_[x](y)#",
+    "a/b",
+    "../up",
+    "n" * 300,
+    "猫 🦝 é",
+    "\u202egnp.exe",
+    "\\frac{1}{2}$",
+    "-x",
+    "CON",
+    "%s %d {0}",
+    "a\tb",
+    "\x00",
+    "N/A",
+    "cat",
+     "cat"]
 
 
 def class_names(ground: Ground) -> Iterator[Trial]:
@@ -238,17 +269,66 @@ def folder_names(ground: Ground) -> Iterator[Trial]:
         os.symlink(ground.data, room / name)
         run_dir = f"r{name}"
         faults = []
-        for command in (["train", *ONE_STEP, "--data", f"./{name}", "--run-dir", run_dir], ["eval", run_dir],
-                        ["analyze", run_dir], ["explain", image, "--checkpoint", run_dir, "--most", "1", "--out", f"e{name}"],
-                        ["predict", f"./{name}/val", "--checkpoint", run_dir, "--out", f"p{name}"],
-                        ["export", run_dir, "--out", f"o{name}.onnx"]):
+        for command in (["train",
+    *ONE_STEP,
+    "--data",
+    f"./{name}",
+    "--run-dir",
+    run_dir],
+    ["eval",
+    run_dir],
+    ["analyze",
+    run_dir],
+    ["explain",
+    image,
+    "--checkpoint",
+    run_dir,
+    "--most",
+    "1",
+    "--out",
+    f"e{name}"],
+    ["predict",
+    f"./{name}/val",
+    "--checkpoint",
+    run_dir,
+    "--out",
+    f"p{name}"],
+    ["export",
+    run_dir,
+    "--out",
+     f"o{name}.onnx"]):
             ended = run(command, room, 120)
             faults.append(ended.fault(codes=(0,)) and f"{command[0]}: {ended.fault(codes=(0,))}")
         yield f"folder {name[:20]!r}", "; ".join(filter(None, faults))
 
 
-HOSTILE_WORDS = ["", "-1", "0", "nan", "inf", "-inf", "1e400", "99999999999999999999", "1e-400", "None", "text", "ü", "\udcff", "--",
-                 "/nonexistent", "/dev/full", "../..", "a,b", ",", "1,2", "[1]", "{}", "True", "$(true)", "%s", "x" * 300]
+HOSTILE_WORDS = [
+    "",
+    "-1",
+    "0",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "99999999999999999999",
+    "1e-400",
+    "None",
+    "text",
+    "ü",
+    "\udcff",
+    "--",
+    "/nonexistent",
+    "/dev/full",
+    "../..",
+    "a,b",
+    ",",
+    "1,2",
+    "[1]",
+    "{}",
+    "True",
+    "$(true)",
+    "%s",
+     "x" * 300]
 
 
 def flags_of(part: Any) -> list[str]:
@@ -299,11 +379,33 @@ def downloads(ground: Ground) -> Iterator[Trial]:
     """A server that lies, cuts, trickles and names files outside: nothing outside is touched, and the end is in words."""
     document = json.loads((ground.data / "annotations" / "instances_train.json").read_text())
     victim_text = "a person's own work"
-    hostile_names = ["../../victim.txt", "/victim", "..\\..\\victim.txt", "a/../../../victim.txt", "", ".", "..", "x\x00y",
-                     "CON", "n" * 300, "sub/ok.jpg", "~/victim.txt", "\ud800.jpg", "-x.jpg", "a\nb.jpg"]
-    answers = [b"", b"{}", b"[1,2]", b"null", b"<html>not found</html>", json.dumps({"images": []}).encode(),
-               json.dumps({**document, "annotations": None}).encode(), json.dumps({**document, "categories": {}}).encode(),
-               json.dumps(document).encode()[:500]]
+    hostile_names = [
+    "../../victim.txt",
+    "/victim",
+    "..\\..\\victim.txt",
+    "a/../../../victim.txt",
+    "",
+    ".",
+    "..",
+    "x\x00y",
+    "CON",
+    "n" * 300,
+    "sub/ok.jpg",
+    "~/victim.txt",
+    "\ud800.jpg",
+    "-x.jpg",
+     "a\nb.jpg"]
+    answers = [b"",
+    b"{}",
+    b"[1,2]",
+    b"null",
+    b"<html>not found</html>",
+    json.dumps({"images": []}).encode(),
+    json.dumps({**document,
+    "annotations": None}).encode(),
+    json.dumps({**document,
+    "categories": {}}).encode(),
+     json.dumps(document).encode()[:500]]
     trials: list[tuple[str, Any]] = [(f"file_name {name[:20]!r}", ("name", name)) for name in hostile_names]
     trials += [(f"annotations {answer[:20]!r}", ("answer", answer)) for answer in answers]
     trials += [("no archive", ("archive", b"PK nothing")), ("a member outside", ("member", "../../victim.txt")),
