@@ -44,6 +44,7 @@ from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
 from scratch.model.detr import build_detr
 from scratch.ranges import BATCH, refuse_senseless
+from scratch.ranges import DETECTIONS as DETECTIONS_COUNTED
 from scratch.training.checkpoint import best_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
@@ -73,7 +74,7 @@ class AnalyzeArguments:
     """auto, cpu, cuda or cuda:N; where the detector must be run"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, batch_size=BATCH)
+        refuse_senseless(self, batch_size=BATCH, max_dets=DETECTIONS_COUNTED)
 
 
 def analyze(arguments: AnalyzeArguments) -> None:
@@ -209,9 +210,11 @@ def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     model, config, classes, _ = load_detector(path, distributed.device)
     generate_shapes(data, distributed)
-    check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
-                  need=(data.eval_split,)).refuse()
-    dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
+    report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
+                           need=(data.eval_split,))
+    report.refuse()
+    dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes,
+                         report.left_out)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
                             device_type=distributed.device.type)
     evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names, data.max_dets)

@@ -125,8 +125,9 @@ def open_run(config: Config, checkpoint: Optional[Path], out: Path,
     data, share = config.data, dict(workers=config.data.workers, seed=config.train.seed,
                                     device_type=distributed.device.type)
     generate_shapes(data, distributed)
-    check_dataset(data, config.model.num_queries, decode=False, only=("train",), need=("train",)).refuse()
-    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed)
+    report = check_dataset(data, config.model.num_queries, decode=False, only=("train",), need=("train",))
+    report.refuse()
+    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)
     loader, sampler = make_loader(train_set, config.train.batch_size, train=True, **share)
     torch.manual_seed(config.train.seed)  # the weights that train would draw
     config = replace(config, model=replace(config.model, num_classes=len(train_set.classes.ids)))

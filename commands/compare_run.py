@@ -132,11 +132,12 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     distributed, data = Distributed.from_environment(resolve_device(device)), config.data
     generate_shapes(data, distributed)
-    check_dataset(data, config.model.num_queries, decode=False, only=("train", data.eval_split),
-                  need=("train", data.eval_split)).refuse()
-    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed)
+    splits = ("train", data.eval_split)
+    report = check_dataset(data, config.model.num_queries, decode=False, only=splits, need=splits)
+    report.refuse()
+    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)
     eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed,
-                          train_set.classes)
+                          train_set.classes, report.left_out)
     share = dict(workers=data.workers, seed=config.train.seed, device_type=distributed.device.type)
     loader, sampler = make_loader(train_set, config.train.batch_size, train=True, **share)
     eval_loader, _ = make_loader(eval_set, config.train.batch_size, train=False, **share)

@@ -21,7 +21,7 @@ from commands.finetune import config_of, preset_of, taken_as
 from scratch.blueprint import blueprint
 from scratch.config import PRESETS, RESNETS, Config
 from scratch.convert import to_official
-from scratch.data.classes import Classes
+from scratch.data.classes import Classes, divided
 from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import save_checkpoint
@@ -118,7 +118,7 @@ def classes_of(weights: Weights, config: Config, named: Optional[str] = None) ->
     """The classes that a file names, or a person; COCO's for 91; else numbers. Raises ValueError for another number."""
     count = config.model.num_classes
     if named is not None:
-        names = tuple(name.strip() for name in named.split(","))
+        names = tuple(name.strip() for name in divided(named))
         if len(names) != count or len(set(names)) != count or not all(names):
             raise ValueError(f"got {len(names)} --classes, wanted {count} different names, one for each row of the "
                              "class head, with commas between them")
@@ -148,9 +148,6 @@ def refuse_what_the_official_code_lacks(config: Config) -> None:
         strange.append(f"dilation=True in {model.backbone}")
     if strange:
         raise ValueError(f"the official code has no detector with {', '.join(strange)}: take --to ours")
-
-
-ADVICE = "free some space, or name another --out"
 
 
 def write_torch(path: Path, content: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ import tyro
 from tqdm import tqdm
 
 from scratch.data.check import look_at_image
+from scratch.data.classes import divided
 from scratch.data.subset import TEN_CLASSES, choose
 from scratch.download import alone, fetch
 from scratch.download_many import fetch_all, trouble_in_name
@@ -124,7 +125,7 @@ def subset(arguments: DownloadArguments, out: Path) -> None:
         documents = {split: read_own(annotations_of(out, split)) for split in SPLITS}
     else:
         archive = fetch(f"{host}/annotations/{ARCHIVE}", out / ARCHIVE, most=MOST_ANNOTATIONS)
-        documents = {split: choose(read_instances(archive, split), arguments.classes.split(","), counts[split])
+        documents = {split: choose(read_instances(archive, split), divided(arguments.classes), counts[split])
                      for split in SPLITS}
         write_json(out / OF_SUBSET, wanted_of(arguments), advice=ADVICE)
     items, sizes = [], {}

@@ -60,13 +60,13 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
                          "name a COCO-format folder with --data (python detr_scratch.py download coco fetches COCO)")
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     model, config, classes, _ = load_detector(arguments.checkpoint, distributed.device)
-    refuse_some_classes(arguments.checkpoint, classes, data)
     generate_shapes(data, distributed)
     refuse_other_classes(arguments.checkpoint, classes, data)
     report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
                            need=(data.eval_split,))
     report.refuse()
-    dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes)
+    dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes,
+                         report.left_out)
     loader, _ = make_loader(dataset, arguments.batch_size, train=False, workers=data.workers, seed=config.train.seed,
                             device_type=distributed.device.type, rank=distributed.rank,
                             world_size=distributed.world_size)
@@ -84,16 +84,6 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
         if arguments.json:
             write_json(arguments.json, metrics)
     distributed.close()
-
-
-def refuse_some_classes(checkpoint: Path, classes: Classes, data: DataConfig) -> None:
-    """Raise ValueError for --classes other than the detector's own: it answers with all of them, and is judged by all.
-
-    The run's own --classes are among its defaults, and right: boxes of the data's other classes are left out.
-    """
-    if data.classes is not None and len(classes.only(data.classes)) < len(classes):  # which raises for an unknown name
-        raise ValueError(f"got --classes {data.classes}, and {checkpoint} knows {described(classes)}: it is judged by "
-                         "all of them, each with an AP of its own in the table and in --json; leave --classes out")
 
 
 def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -> None:

@@ -41,7 +41,7 @@ from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
 from scratch.printable import printable
-from scratch.ranges import COUNT, QUERIES, SHARE, refuse_senseless
+from scratch.ranges import COUNT, MEGAPIXELS, QUERIES, SHARE, refuse_senseless
 
 SLOTS = "slots.json"
 MADE_BY = "detr_scratch.py explain"
@@ -84,7 +84,7 @@ class ExplainArguments:
     """auto, cpu, cuda or cuda:N"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, threshold=SHARE, most=QUERIES, limit=COUNT)
+        refuse_senseless(self, threshold=SHARE, most=QUERIES, limit=COUNT, max_megapixels=MEGAPIXELS)
 
 
 def explain(arguments: ExplainArguments) -> None:

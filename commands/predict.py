@@ -32,7 +32,7 @@ from scratch.detector import load as load_detector
 from scratch.evaluation.coco_eval import coco_results
 from scratch.evaluation.pictures import class_colour, draw_detections
 from scratch.printable import printable
-from scratch.ranges import SHARE, refuse_senseless
+from scratch.ranges import MEGAPIXELS, SHARE, refuse_senseless
 from scratch.whole_file import whole_file, write_json
 
 PREDICTIONS, IMAGE_IDS = "predictions.json", "image_ids.json"
@@ -65,7 +65,7 @@ class PredictArguments:
     """auto, cpu, cuda or cuda:N"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, threshold=SHARE)
+        refuse_senseless(self, threshold=SHARE, max_megapixels=MEGAPIXELS)
 
 
 def predict(arguments: PredictArguments) -> None:

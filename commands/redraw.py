@@ -31,7 +31,7 @@ from scratch.analysis.records import believed, read_record
 from scratch.printable import printable
 from scratch.program import ends_in_a_line
 
-_OF_THAT_NAME = "what is named so"
+_OF_THAT_NAME = "the command that makes such a chart"
 CHARTS = Path("hyper_parameter_tuning_charts")
 
 

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Optional, Tuple
 
-from scratch.ranges import BATCH, COUNT, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds, refuse_senseless
+from scratch.ranges import (
+    BATCH, COUNT, DETECTIONS, MEGAPIXELS, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds, refuse_senseless)
 
 Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 MOST_PARAMETERS = 10**9  # seven times those of the largest preset: 4 GB of weights, and 16 GB while they learn
@@ -190,8 +191,8 @@ class DataConfig:
             self, limit_train=COUNT, limit_val=COUNT, short_side=Range(1, 16_384), max_size=Range(1, 16_384),
             colour=Range(0, 1, "high", "0 (off) or more and less than 1, where pictures turn black or grey"),
             mosaic=chance, mixup=chance, workers=PROCESSES,
-            shapes_train=Range(1, 10**7), shapes_val=Range(1, 10**7), max_dets=Range(1, 10_000),
-            max_megapixels=Range(0, 10**6, "low"))
+            shapes_train=Range(1, 10**7), shapes_val=Range(1, 10**7), max_dets=DETECTIONS,
+            max_megapixels=MEGAPIXELS)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -34,9 +35,13 @@ class Range(NamedTuple):
         return self.words or f"{least}, and {most}"
 
 
+_BRIEF = reprlib.Repr()  # of a value from a file: lists in lists have texts that never end
+_BRIEF.maxstring = _BRIEF.maxother = 200
+
 COUNT = Range(1, 10**12)  # of steps, images, epochs: more than any run can have
 QUERIES, BATCH, PROCESSES = Range(1, 10_000), Range(1, 65_536), Range(0, 256)
 SHARE, MINUTES = Range(0, 1), Range(0, 10**7, "low")
+DETECTIONS, MEGAPIXELS = Range(1, 10_000), Range(0, 10**6, "low")
 
 
 def refuse_senseless(part: object, **ranges: Range) -> None:
@@ -102,7 +107,7 @@ def _refuse(part: object, name: str, wanted: str) -> None:
     if isinstance(value, int) and abs(value) >= 10**40:  # to be read by nobody, and Python refuses to write long ones
         got = f"a number of about {math.floor(value.bit_length() * math.log10(2)) + 1} digits"
     else:
-        got = f"{value:.12g}" if isinstance(value, float) and float in kind.types else repr(value)
+        got = f"{value:.12g}" if isinstance(value, float) and float in kind.types else _BRIEF.repr(value)
     raise ValueError(f"got {name} = {got if len(got) <= 80 else f'{got[:80]}…'}, wanted {wanted} (--{kind.flag})")
 
 

@@ -205,8 +205,8 @@ def test_a_folder_or_a_pipe_is_not_replaced(official, tmp_path, to, ending):
     (tmp_path / f"folder{ending}").mkdir()
     os.mkfifo(tmp_path / f"pipe{ending}")
     for name in ("folder", "pipe"):
-        words = {"folder": "which is a folder, wanted", "pipe": "which is a device or a pipe, wanted"}[name]
-        with pytest.raises(ValueError, match=words):
+        words = {"folder": "it is a folder, wanted", "pipe": "it is a device or a pipe, wanted"}[name]
+        with pytest.raises(OSError, match=words):
             convert(ConvertArguments(str(official[0]), tmp_path / f"{name}{ending}", to=to, preset="small"))
     assert (tmp_path / f"pipe{ending}").is_fifo()
 

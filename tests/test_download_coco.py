@@ -363,8 +363,8 @@ def test_cocos_own_host_is_asked_by_https():
     assert DownloadArguments("coco").host == "https://s3.amazonaws.com/images.cocodataset.org"
 
 
-def test_two_commands_for_one_folder_take_turns_and_the_second_finds_it_done(server, coco_tiny_dir, tmp_path, capsys):
-    serve_images(server, coco_tiny_dir)
+def test_two_commands_for_one_folder_take_turns_and_the_second_finds_it_done(server, coco_dir, tmp_path, capsys):
+    serve_images(server, coco_dir)
     server.stall, arguments = 0.05, DownloadArguments("coco", tmp_path / "coco", server.address)
     failed: list[BaseException] = []
 

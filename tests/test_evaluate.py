@@ -13,8 +13,8 @@ import torch
 
 import detr_scratch
 from commands.convert import ConvertArguments, convert
-from commands.evaluate import described, refuse_some_classes
-from scratch.config import PRESETS, DataConfig
+from commands.evaluate import described
+from scratch.config import PRESETS
 from scratch.convert import to_official
 from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
@@ -124,15 +124,6 @@ def test_an_official_r50_is_judged_as_the_checkpoint_that_it_becomes(golden_dir,
 
 def test_classes_are_described_by_their_number_and_the_first_of_them():
     assert described(Classes((0, 4, 7), ("-", "cat", "dog"))) == "2 (4 cat, 7 dog)"
-
-
-@pytest.mark.parametrize("classes, words", [
-    ("nonsense", "got 'nonsense' among the classes"), ("b", "got --classes b, and run knows 2 .*leave --classes out")])
-def test_a_detector_is_judged_by_all_of_its_classes_and_by_no_others(classes: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        refuse_some_classes(Path("run"), Classes((3, 5), ("a", "b")), DataConfig(classes=classes))
-    for its_own in (None, "a,b", "b,a"):
-        refuse_some_classes(Path("run"), Classes((3, 5), ("a", "b")), DataConfig(classes=its_own))
 
 
 def test_eval_refuses_a_class_that_it_does_not_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -320,10 +320,10 @@ CONFIG = Config(model=SMALL).to_dict()
     ({"classes": "[1, 2]"}, "classes are a list of 2"), ({"classes": "{"}, "metadata's classes is no JSON"),
     ({"classes": "[" * 100_000}, "metadata's classes is no JSON"),
     ({"classes": json.dumps({"ids": [1], "names": ["a"]})}, "it names 1 classes"),
-    ({"config": "null"}, "no preset's name"),
-    ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "num_queries": 10**9}})}, "at most 10,000 are read"),
+    ({"config": "null"}, "got no configuration"),
+    ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "num_queries": 10**9}})}, "got num_queries = 1000000000"),
     ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "num_queries": 6}})}, "query_embed.weight is"),
-    ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "enc_layers": 10**6}})}, "enc_layers=1,000,000"),
+    ({"config": json.dumps({**CONFIG, "model": {**CONFIG["model"], "enc_layers": 10**6}})}, "got enc_layers = 1000000"),
 ])
 def test_texts_beside_the_tensors_that_contradict_them_are_refused(tmp_path, metadata, words):
     state = {key: value.contiguous() for key, value in drawn().state_dict().items()}

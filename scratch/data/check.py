@@ -71,7 +71,7 @@ class Report:
             of_kind[problem.kind] += [problem] if problem.where else []  # without: a number alone
         for kind, (severity, action) in KINDS.items():
             if counts[kind]:
-                listed = of_kind[kind][:examples]
+                listed = of_kind[kind][:None if kind == "broken image left out" else examples]  # all of those by name
                 lines += ["", f"{severity:>8}  {counts[kind]:>6,} × {kind}: {action}"]
                 lines += [f"{'':18} {problem.line()}" for problem in listed]
                 if more := counts[kind] - sum(problem.times for problem in listed):
@@ -91,7 +91,7 @@ class Report:
 
 
 # What an evaluation tells of its data beside the figures.
-OF_EVALUATION = ("no box to find", "more boxes than COCO counts", "best possible AP", "boxes perhaps in another form")
+OF_EVALUATION = ("broken image left out", "no box to find", "more boxes than COCO counts", "best possible AP", "boxes perhaps in another form")
 
 
 def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Container[str] = SPLITS,

@@ -41,7 +41,7 @@ class Classes:
 
         Raises UnknownClass for one that is unknown, ambiguous or named twice.
         """
-        wanted = _divided(names)
+        wanted = divided(names)
         if names in self.names and not all(map(self._places, wanted)):
             wanted = [names]  # one name alone, with a comma in it
         return self.named(wanted)
@@ -86,7 +86,7 @@ class Classes:
         return Classes(tuple(values["ids"]), tuple(values["names"]))
 
 
-def _divided(names: str) -> list[str]:
+def divided(names: str) -> list[str]:
     """ "a,b\\, c" → "a" and "b, c": a backslash takes the comma, or the backslash, after it as it is."""
     parts, letters = [""], iter(names)
     for letter in letters:

@@ -261,7 +261,7 @@ def refuse_dead(processes: list[Any], workers: int) -> None:
     if not dead:
         return
     pid, code = next(((pid, code) for pid, code in dead.items() if code), next(iter(dead.items())))
-    if code == -getattr(signal, "SIGBUS", 0):
+    if code < 0 and -code == getattr(signal, "SIGBUS", None):
         raise LoaderError(_shared_memory_is_full(workers))
     if code == -getattr(signal, "SIGKILL", 9):
         raise LoaderError(f"a loader's worker (pid {pid}) was killed, most likely because the memory of this machine "

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from scratch.printable import command, printable
+from scratch.whole_file import refuse_other_than_file
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 FORMAT = "detr-scratch checkpoint"
@@ -47,9 +48,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     _assert_plain(state, "state")
     path = Path(path)
-    if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace a device
-        raise OSError(f"could not save {path}: it is {'a folder' if path.is_dir() else 'a device or a pipe'}, wanted a "
-                      "file's name")
+    refuse_other_than_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")  # one fixed name: what a kill leaves behind, the next save reuses
     try:

@@ -161,6 +161,6 @@ def lost_rank(error: RuntimeError) -> str:
     text, ranks = " ".join(str(error).split()), int(os.environ.get("WORLD_SIZE", 1))
     if ranks == 1 or not any(words in text.lower() for words in _LOST):
         return ""
-    return (f"process {os.environ.get('RANK')} of {ranks} has lost another one: it was killed (most often for want of "
-            "memory), ended with an error of its own (look above, or at the other machines), or did not answer for "
+    return (f"process {os.environ.get('RANK')} of {ranks} has lost another one: it was killed (most often because memory "
+            "ran out), ended with an error of its own (look above, or at the other machines), or did not answer for "
             f"{PATIENCE.seconds // 60} minutes ({text[:200]})")

@@ -90,6 +90,7 @@ def test_what_goes_wrong_in_a_worker_is_told_after_the_batches_before_it(fault: 
 
 @pytest.mark.parametrize("fault, said", [
     (signalled(signal.SIGKILL), "was killed, most likely because the memory"),
+    (signalled(signal.SIGBUS), "--shm-size"),
     (signalled(signal.SIGTERM), "was ended by signal SIGTERM"), (lambda: os._exit(9), "by itself, with exit status 9"),
 ])
 def test_a_worker_that_dies_is_named_with_the_likely_cause(fault: Callable, said: str) -> None:
