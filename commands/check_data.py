@@ -11,9 +11,11 @@ import tyro
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
+from scratch.data.coco import find_splits
 from scratch.data.problems import LISTED
+from scratch.printable import printable
 from scratch.ranges import QUERIES, refuse_senseless
-from scratch.whole_file import write_text
+from scratch.whole_file import refuse_other_than_file, refuse_replacing, write_text
 
 EXAMPLES = 10  # of each kind
 
@@ -38,13 +40,16 @@ class CheckDataArguments:
 def check_data(arguments: CheckDataArguments) -> None:
     """Print the report; exit with 1 if training would refuse the data."""
     data = replace(arguments.data, data=str(arguments.folder))
+    if arguments.all is not None:  # ahead of the work
+        refuse_other_than_file(arguments.all)
+        refuse_replacing(arguments.all, [path for split in find_splits(data).values() for path in split])
     report = check_dataset(data, arguments.num_queries, decode=True, need=("train", data.eval_split),
                            most=LISTED if arguments.all is None else None)
     table = report.table(EXAMPLES)
     print(table)
     if arguments.all is not None:
         write_text(arguments.all, "".join(f"{problem.severity}: {problem}\n" for problem in report.problems))
-        print(f"all of them, one a line: {arguments.all}")
+        print(f"all of them, one a line: {printable(arguments.all)}")
     elif " more\n" in table:
         print("--all FILE writes every one of them to a file")
     if any(problem.severity == "refused" for problem in report.problems):

@@ -24,9 +24,9 @@ from scratch.convert import to_official
 from scratch.data.classes import Classes, divided
 from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
-from scratch.training.checkpoint import save_checkpoint
+from scratch.training.checkpoint import LAST, PREVIOUS, save_checkpoint
 from scratch.weights import Weights, adapt, as_published, as_told, find_weights, read_weights
-from scratch.whole_file import refuse_other_than_file, whole_file
+from scratch.whole_file import refuse_other_than_file, refuse_replacing, whole_file
 
 ADVICE = "free some space, or name another --out"
 COCO = Classes(tuple(range(len(COCO_NAMES))), COCO_NAMES)  # as the published detectors count them
@@ -55,7 +55,9 @@ def convert(arguments: ConvertArguments) -> None:
     if out.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"got --out {out}, wanted a file that ends in .pth, .pt or .safetensors")
     refuse_other_than_file(out)  # ahead of the work
-    weights = read_weights(find_weights(arguments.weights))
+    source = find_weights(arguments.weights)
+    refuse_replacing(out, [source, *(source.parent / name for name in (LAST, PREVIOUS, "best.pt"))])
+    weights = read_weights(source)
     preset = arguments.preset or preset_of(arguments.weights)
     config = whole_config(weights, preset)
     blueprint(config.model, weights.tensors)  # refuses what is too large to be built

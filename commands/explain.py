@@ -42,6 +42,7 @@ from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
 from scratch.printable import printable
 from scratch.ranges import COUNT, MEGAPIXELS, QUERIES, SHARE, refuse_senseless
+from scratch.whole_file import make_folder
 
 SLOTS = "slots.json"
 MADE_BY = "detr_scratch.py explain"
@@ -104,7 +105,7 @@ def explain(arguments: ExplainArguments) -> None:
     checkpoint = arguments.checkpoint or newest_run()
     detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
     image = read_image(arguments.image, config=detector.config.data) if arguments.image else None
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     words = f"{checkpoint}, {detector.config.preset}"
     if image:
         threshold = detector.threshold if arguments.threshold is None else arguments.threshold

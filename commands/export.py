@@ -57,6 +57,8 @@ class ExportArguments:
 
 def export_checkpoint(arguments: ExportArguments) -> None:
     """Write the file and say what it takes, gives, and how near it comes."""
+    if arguments.out.suffix != ".onnx":  # the package onnx takes the form of a file from its ending: .json is text
+        raise ValueError(f"got --out {arguments.out}, wanted a file that ends in .onnx")
     refuse_other_than_file(arguments.out)  # ahead of the work
     difference = export(load_detector(arguments.checkpoint, torch.device("cpu")), arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB, opset {OPSET}\n"

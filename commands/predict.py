@@ -33,7 +33,7 @@ from scratch.evaluation.coco_eval import coco_results
 from scratch.evaluation.pictures import class_colour, draw_detections
 from scratch.printable import printable
 from scratch.ranges import MEGAPIXELS, SHARE, refuse_senseless
-from scratch.whole_file import whole_file, write_json
+from scratch.whole_file import make_folder, whole_file, write_json
 
 PREDICTIONS, IMAGE_IDS = "predictions.json", "image_ids.json"
 # Most file systems take 255 bytes for a name, and none of ours may be longer while it is still partial.
@@ -79,7 +79,7 @@ def predict(arguments: PredictArguments) -> None:
                                                                                              range(1, len(paths) + 1)))
     pictures = {path: arguments.out / name for path, name in zip(paths, picture_names(paths))}
     refuse_to_replace(paths, arguments.out)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     print(f"{printable(checkpoint)}: {len(detector.classes)} classes; {len(paths)} images; threshold {threshold:g}")
     write_json(arguments.out / IMAGE_IDS, [{"id": id, "file_name": str(path)} for path, id in ids.items()])
     unreadable = 0
@@ -126,9 +126,11 @@ def image_files(source: Path) -> list[Path]:
 
 
 def refuse_to_replace(paths: Sequence[Path], out: Path) -> None:
-    """Raise ValueError if what is written would take the place of one of the images, by whichever links."""
-    folders = {path.parent.resolve() for path in paths} | {path.resolve().parent for path in paths}
-    if out.resolve() in folders:
+    """Raise ValueError if what is written would take the place of one of the images, through any link."""
+    # Not Path.resolve, which raises for a link that leads to itself.
+    folders = {os.path.realpath(path.parent) for path in paths} | {os.path.dirname(os.path.realpath(path))
+                                                                  for path in paths}
+    if os.path.realpath(out) in folders:
         raise ValueError(f"--out {printable(out)} is the folder of the images themselves, and would lose those that "
                          "are PNG files: name another")
 

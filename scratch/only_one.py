@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Iterator
 
 from scratch.printable import printable
+from scratch.whole_file import make_folder
 
 NAME = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # what file systems without locks answer
@@ -62,8 +63,8 @@ def only_one(folder: Path, advice: str = "wait until it has ended, or name anoth
     """
     path = Path(folder) / NAME
     new = not path.parent.exists()
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8", errors="replace")
     except OSError as error:
         raise OSError(f"{folder} cannot be used as a folder to write to: {error.strerror or error}; name another "

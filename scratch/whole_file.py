@@ -14,7 +14,7 @@ import os
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 
 @contextmanager
@@ -46,6 +46,25 @@ def refuse_other_than_file(path: Path) -> None:
     if os.path.exists(path) and not os.path.isfile(path):  # False, not an error, for a name that no file can have
         raise OSError(f"{path} could not be written: it is {'a folder' if path.is_dir() else 'a device or a pipe'}, "
                       "wanted a file's name")
+
+
+def refuse_replacing(path: Path, inputs: Iterable[Path]) -> None:
+    """Raise ValueError where the file to write is one of `inputs` (files, or folders of them), which would be lost."""
+    place = os.path.realpath(path)
+    for file in map(os.path.realpath, inputs):
+        if place == file or os.path.isdir(file) and os.path.exists(place) and os.path.dirname(place) == file:
+            raise ValueError(f"{path} is a file that this command reads, or stands among them, and would be lost: name "
+                             "another")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to, if it is not there. Raises OSError that says why `folder` cannot be one."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = ("it is a file" if os.path.isfile(folder) else "it is a link to nothing" if os.path.islink(folder) else
+               error.strerror or str(error))
+        raise OSError(f"{folder} cannot be used as a folder to write to: {why}; name another one") from error
 
 
 def write_text(path: Path, text: str, **how: Any) -> None:

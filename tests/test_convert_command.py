@@ -253,3 +253,9 @@ def test_torch_tells_of_a_full_disk_in_its_own_way(official, tmp_path, monkeypat
     with pytest.raises(OSError, match="a.pth could not be written: unexpected pos 576"):
         convert(ConvertArguments(str(official[0]), tmp_path / "a.pth", preset="small"))
     assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
+
+
+@pytest.mark.parametrize("name", ["official.pth", "last.pt"])
+def test_the_weights_themselves_and_the_checkpoints_beside_them_are_not_written_over(official, name):
+    with pytest.raises(ValueError, match="is a file that this command reads"):
+        convert(ConvertArguments(str(official[0]), official[0].with_name(name), to="ours", preset="small"))

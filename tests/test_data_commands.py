@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import detr_scratch
-from scratch.config import PRESETS
+from commands.check_data import CheckDataArguments, check_data
+from scratch.config import PRESETS, DataConfig
 from tests.data.conftest import CocoSet
 
 QUICK = ["--preset", "tiny_vanilla", "--device", "cpu", "--short-side", "32", "--max-size", "64", "--batch-size", "2",
@@ -137,3 +138,12 @@ def test_eval_on_a_set_without_that_split_says_so(run, tmp_path, capsys):
     coco_set.splits.pop("val")
     _, end = said(capsys, "eval", run, "--data", coco_set.write(), "--device", "cpu", "--workers", "0")
     assert "does not hold the split 'val'" in end
+
+
+@pytest.mark.parametrize("place", ["annotations/instances_train.json", "train/0001.png"])
+def test_check_data_does_not_write_over_the_data_that_it_looks_at(tmp_path: Path, place: str) -> None:
+    root = sound(tmp_path / "set").write()
+    before = (root / place).read_bytes()
+    with pytest.raises(ValueError, match="is a file that this command reads"):
+        check_data(CheckDataArguments(root, DataConfig(), all=root / place))
+    assert (root / place).read_bytes() == before

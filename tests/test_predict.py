@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import commands.predict
-from commands.predict import PredictArguments, image_ids, picture_names, predict, results_in
+from commands.predict import (
+    PredictArguments, image_ids, picture_names, predict, refuse_to_replace, results_in)
 from scratch.config import Config, DataConfig
 from scratch.data.classes import Classes
 from scratch.detector import Detections, as_picture
@@ -281,3 +282,10 @@ def test_from_python_too_a_file_is_read_as_the_detector_was_trained(tmp_path):
     Image.fromarray(np.array([[0, 100], [200, 300]], np.uint16)).save(tmp_path / "a.png")
     assert np.asarray(as_picture(tmp_path / "a.png")).max() == 1
     assert np.asarray(as_picture(tmp_path / "a.png", DataConfig(sixteen_bit="range"))).max() == 255
+
+
+def test_a_link_that_leads_to_itself_is_no_end_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "l.jpg").symlink_to(tmp_path / "l.jpg")
+    refuse_to_replace([tmp_path / "l.jpg"], tmp_path / "out")
+    with pytest.raises(ValueError, match="the folder of the images themselves"):
+        refuse_to_replace([tmp_path / "l.jpg"], tmp_path)

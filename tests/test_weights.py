@@ -296,7 +296,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     for read in (read_weights, load_checkpoint):
         with pytest.raises(ValueError, match="is a device or a pipe, wanted a file"):
             read(tmp_path / "a.pth")
-    with pytest.raises(OSError, match="could not save .*: it is a device or a pipe"):
+    with pytest.raises(OSError, match="could not be written: it is a device or a pipe"):
         save_checkpoint(tmp_path / "a.pth", {})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scratch.whole_file import whole_file, write_json, write_text
+from scratch.whole_file import make_folder, refuse_replacing, whole_file, write_json, write_text
 
 
 def cut_off(path: Path, text: str, encoding: str) -> None:
@@ -76,3 +76,21 @@ def test_several_writers_of_one_file_do_not_share_a_partial_file(tmp_path: Path)
         first.write_text("1")
         second.write_text("2")
     assert path.read_text() == "1" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_read_is_not_written_over_through_any_name(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.json").write_text("1")
+    (tmp_path / "link").symlink_to(tmp_path / "in" / "a.json")
+    for inputs in ([tmp_path / "in" / "a.json"], [tmp_path / "in"]):
+        with pytest.raises(ValueError, match="link is a file that this command reads"):
+            refuse_replacing(tmp_path / "link", inputs)
+        refuse_replacing(tmp_path / "out.json", inputs)
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").symlink_to(tmp_path / "nowhere")
+    for name, why in (("a", "it is a file"), ("b", "it is a link to nothing"), ("n" * 300, "File name too long")):
+        with pytest.raises(OSError, match=f"{name} cannot be used as a folder to write to: {why}; name another one"):
+            make_folder(tmp_path / name)

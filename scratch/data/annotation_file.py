@@ -76,7 +76,7 @@ def load_instances(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} does not fit into the memory ({path.stat().st_size:,} bytes): divide it, or free "
                          "some") from error
     except ValueError as error:  # Python reads no whole number of more than 4,300 digits
-        raise ValueError(f"{path} cannot be read as JSON ({error}); {_WANTED}") from error
+        raise ValueError(f"{path} cannot be read as JSON (it holds a whole number of thousands of digits); {_WANTED}") from error
     if why := _not_instances(document):
         raise ValueError(f"{path} {why}")
     if twice:
@@ -161,6 +161,8 @@ def _not_instances(document: Any) -> Optional[str]:
         for key, whose in _OTHERS:
             if key in document:
                 return f"is JSON in another format ({whose}): it has no list {missing[0]!r} at its top; {_WANTED}"
+        if missing[0] in document:
+            return f"is JSON, but its {missing[0]!r} are {brief(document[missing[0]])}, wanted a list; {_WANTED}"
         return (f"is JSON, but has no list {missing[0]!r} at its top (it has {_keys(document)}); {_WANTED}")
     return None
 

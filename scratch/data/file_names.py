@@ -258,6 +258,11 @@ def _missing(there: _Folder, name: str, near: list[str]) -> Problem:
 
 
 def _wrong_folder(there: _Folder, name: str, count: int) -> Problem:
+    if other := there.other_ending(name):
+        return Problem("missing image", printable(there.folder),
+                       f"none of the {count:,} pictures is in this folder, but files of their names in another format "
+                       f"are: the annotations name {_short(name)}, and {_short(other)} is there. If the pictures were "
+                       "converted, change the names in the annotations", count)
     files = there.files
     holds = f"it holds {len(files):,} pictures, such as {_short(files[0])}" if files else "it holds no pictures"
     return Problem("missing image", printable(there.folder),

@@ -35,10 +35,13 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Iterator, NamedTuple, Optional
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from scratch.config import DataConfig
 from scratch.printable import printable
+
+# A PNG file may carry a text beside its pixels (a workflow, an XMP note). Pillow refuses one of more than 1 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 * 2**20
 
 # Pillow's colour mode of a file → the kind of conversion that it needs. A mode that is not listed has no defined white
 # (32-bit integers, floats) or no defined colour (LAB without its profile).
@@ -278,6 +281,10 @@ def _identified(file: BinaryIO) -> ImageFile.ImageFile:
     raise _NoPicture(_what_else(file))
 
 
+# How files begin that should have been opened.
+_MARKS = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"GIF8", "GIF"))
+
+
 def _what_else(file: BinaryIO) -> str:
     file.seek(0)
     start = file.read(256)
@@ -288,6 +295,13 @@ def _what_else(file: BinaryIO) -> str:
         return "it is a Git LFS pointer, not the picture: run `git lfs pull` where it came from"
     if text.startswith((b"<!doctype", b"<html")):
         return "it is an HTML page, as a failed download leaves it: fetch the picture again"
+    known = next((what for mark, what in _MARKS if start.startswith(mark)), "AVIF" if start[4:12] in
+                 (b"ftypavif", b"ftypavis") else None)
+    if known:
+        return (f"it begins as {known}, but is damaged there, cut short, or of a kind that cannot be decoded (JPEG of 12 "
+                "bits, say): save it again")
+    if start.startswith((b"%PDF", b"PK\x03\x04", b"\x1f\x8b")):
+        return "it is a PDF or an archive, wanted JPEG or PNG"
     if start[4:8] == b"ftyp":
         return f"it is a {printable(start[8:12].decode('latin-1').strip())} file (HEIC or a film), wanted JPEG or PNG"
     if not start.strip(b"\0"):

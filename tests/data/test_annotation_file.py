@@ -67,8 +67,8 @@ def test_deep_nesting_is_refused_in_a_line(opened, closed, depth, tmp_path):
 @pytest.mark.parametrize("document, said", [
     ([], "has no list 'images'"), (3, "has no list 'images'"), (None, "has no list 'images'"),
     ({}, "has no list 'images' at its top .it has nothing"),
-    ({"images": [], "annotations": None, "categories": []}, "has no list 'annotations'"),
-    ({"images": {}, "annotations": [], "categories": []}, "has no list 'images'"),
+    ({"images": [], "annotations": None, "categories": []}, "'annotations' are None, wanted a list"),
+    ({"images": {}, "annotations": [], "categories": []}, "'images' are {}, wanted a list"),
     ({"images": [], "categories": []}, "image_info"),
     ({"shapes": [], "imagePath": "a.jpg"}, "LabelMe"), ({"_via_img_metadata": {}}, "VGG Image Annotator"),
     ([{"image_id": 1, "category_id": 1, "bbox": [], "score": 1}], "a file of results"),
@@ -95,3 +95,11 @@ def test_a_key_that_stands_twice_does_no_harm_with_one_value_or_where_it_is_not_
 def test_a_folder_is_no_annotation_file(tmp_path):
     with pytest.raises(ValueError, match="is a folder, wanted an annotation file"):
         load_instances(tmp_path)
+
+
+def test_a_number_of_thousands_of_digits_is_refused_without_pythons_advice(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"images": [' + "9" * 5000 + "]}")
+    with pytest.raises(ValueError) as refused:
+        load_instances(path)
+    assert "set_int_max_str_digits" not in str(refused.value) and "a.json" in str(refused.value)

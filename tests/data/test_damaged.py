@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from commands.opening import open_split
 from scratch.config import DataConfig
@@ -320,3 +321,21 @@ def test_a_picture_that_cannot_be_decoded_in_mid_training_is_an_error_with_its_n
     dataset = CocoDetection(broken.write() / "train", broken.root / "annotations" / "instances_train.json", SHOW)
     with pytest.raises(ValueError, match="0002.jpg cannot be read as an image: it is empty .*--leave-out-broken$"):
         dataset[(0, 1)]
+
+
+def test_a_png_with_a_long_text_beside_its_pixels_is_read(tmp_path: Path) -> None:
+    notes = PngInfo()
+    notes.add_text("workflow", "x" * (3 << 20), zip=True)
+    Image.new("RGB", (9, 7), (1, 2, 3)).save(tmp_path / "a.png", pnginfo=notes)
+    assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (1, 2, 3)
+    assert look_at_image(tmp_path / "a.png", (9, 7), decode=False) == []
+
+
+@pytest.mark.parametrize("content, said", [
+    (b"\xff\xd8\xff\xe0" + bytes(20), "begins as JPEG"), (b"\x89PNG\r\n\x1a\n\0\0", "begins as PNG"),
+    (b"%PDF-1.7 text", "a PDF or an archive"),
+])
+def test_a_file_whose_header_is_damaged_is_called_what_it_begins_as(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.jpg .*{said}"):
+        read_image(tmp_path / "a.jpg")

@@ -173,3 +173,11 @@ def test_check_refuses_a_name_that_leads_out_of_the_folder_before_it_is_touched(
     report = check_dataset(DataConfig(data=str(coco_set.write())), 10, decode=True)
     with pytest.raises(ValueError, match="file name outside its folder: ../0001.png: it is no path below the folder"):
         report.refuse()
+
+
+def test_pictures_that_were_converted_are_told_from_those_of_another_set(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number:04d}.jpg").touch()
+    found = find_files(tmp_path, [f"{number:04d}.png" for number in range(5)])
+    assert {problem.detail.partition(":")[0] for problem in found.missing.values()} == {
+        "none of the 5 pictures is in this folder, but files of their names in another format are"}
