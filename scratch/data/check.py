@@ -197,7 +197,7 @@ def _of_pixels(found: list[Problem], picture: Reduced, where: str) -> list[Probl
     if words:
         found.append(Problem("truncated image", where, f"{missing:.0%} of its rows are missing ({words})"))
     elif missing:
-        found.append(Problem("image that ends in grey", where, f"the last {missing:.0%} of its rows are"))
+        found.append(Problem("image that ends in grey", where, f"the last {missing:.0%} of its rows are grey"))
     darkest, brightest = _shades(picture.pixels)
     dull = brightest - darkest < FEW_SHADES
     if picture.values is not None:

@@ -12,8 +12,8 @@ A 12-bit sensor fills a sixteenth of 16 bits, a thermal camera less: `sixteen_bi
 its own darkest to its own brightest values. By its own, not by the data set's: then a picture is shown to the network
 alike in training, in evaluation and by `predict`, wherever it comes from, and a sensor whose zero drifts does no harm.
 
-A JPEG holds 8×8 blocks of frequencies. Whoever will show it small can leave the high ones out and have 4×4, 2×2 or 1
-pixel a block: less to transform, and less to resample afterwards. Each pixel then is one of `by` × `by` of the file's:
+A JPEG holds 8×8 blocks of frequencies. A picture that is shown small needs no high ones: without them a block has 4×4,
+2×2 or 1 pixel, so there is less to transform, and less to resample. Each pixel then is one of `by` × `by` of the file's:
 
     641 × 427, by 2    321 × 214    the last column and row lie half outside; a place x of the file is at x / 2
 
@@ -397,7 +397,7 @@ def _pixels_so_far(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def _missing(image: Image.Image) -> float:
-    """The share of the rows that a decoder has left as they were: nought throughout, or a JPEG's middle grey."""
+    """The share of the rows that a decoder has left as they were: zero throughout, or a JPEG's middle grey."""
     rows = np.asarray(image).reshape(image.height, -1)
     low, high = rows.min(axis=1), rows.max(axis=1)
     untouched = (low == high) & ((low == 0) | (image.format in _JPEG) & ((low == 127) | (low == 128)))

@@ -17,7 +17,7 @@ keep the prices valid and add one assigned row at a time, along a cheapest path 
 (Kuhn 1955; Tomizawa 1971).
 
 Same optimum as scipy.optimize.linear_sum_assignment; proven in tests/ops/test_hungarian.py, and
-timed beside it by `python -m benchmarks.hungarian`. Of 100×20 costs each is read under 10 times.
+timed beside it by `python -m benchmarks.hungarian`. For 100×20 each cost is read under 10 times.
 Read: assign_brute_force (the definition) → assign_by_potentials (the textbook, O(n²m))
       → assign_fast (bids first, Jonker and Volgenant 1987)
       → linear_sum_assignment (checks, any shape)

@@ -130,7 +130,7 @@ class Interrupt:
                 if not numbers:
                     return
                 heard += sum(number in STOPS for number in numbers)
-        text = f"ended at once: the process hangs where it hears no signal. {self.last_words()}\n"
+        text = f"stopped at once: the process did not stop in time after the signal. {self.last_words()}\n"
         with suppress(OSError):
             os.write(2, text.encode())
         os._exit(1)

@@ -7,7 +7,6 @@ import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 from tests.chaos.arena import Ended, run
 
@@ -109,12 +108,6 @@ class Ground:
 def settled(name: str, ended: Ended, *more: str, **limits: object) -> Trial:
     """The trial of an end, and of further faults that were found."""
     return name, "; ".join(filter(None, (ended.fault(**limits), *more)))  # type: ignore[arg-type]
-
-
-def cleared(room: Path, trials: Iterator[Trial]) -> Iterator[Trial]:
-    """The trials, and afterwards no files of theirs."""
-    yield from trials
-    shutil.rmtree(room, ignore_errors=True)
 
 
 def size_of(folder: Path) -> int:
