@@ -279,9 +279,9 @@ def test_a_workers_traceback_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("error, said", [
-    (MemoryError(), "the memory of this machine"),
+    (MemoryError(), "error: out of memory. Halve --batch-size"),
     (RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to"),
-     "smaller --batch-size"),
+     "can't allocate memory: you tried to. Halve --batch-size"),
     (OSError(28, "No space left on device"), "No space left on device, and the system did not say of which file"),
     (OSError(28, "No space left on device", "a.json"), "No space left on device: 'a.json'"),
 ])

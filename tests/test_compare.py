@@ -232,7 +232,8 @@ def test_three_ways_are_trained_judged_and_compared_and_the_command_goes_on_wher
 ) -> None:
     annotate_the_middle(Path("set/annotations/instances_val.json"))
     as_command_line(Path.cwd(), monkeypatch, "from commands.compare import *\ncompare(parse_compare(sys.argv[2:]))")
-    weights = checkpoint(Path("w.pt"), replace(SMALL, model=replace(SMALL.model, num_classes=4)))
+    weights = checkpoint(Path("w.pt"), replace(SMALL, model=replace(SMALL.model, num_classes=4)),
+                         classes={"ids": [1, 2, 3, 4], "names": list("abcd")})
     arguments = replace(arguments, weights=str(weights))
     for approach in ("ours", "fine_tuned"):  # as a process of its own would
         compare(replace(arguments, approach=approach))
@@ -322,7 +323,7 @@ def test_without_weights_the_third_way_is_left_out_and_that_is_said(
 def test_weights_that_do_not_fit_are_refused_before_anything_is_trained(
     arguments: CompareArguments, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    weights = checkpoint(Path("w.pt"), replace(SMALL, model=replace(SMALL.model, hidden_dim=64)))
+    weights = checkpoint(Path("w.pt"), replace(SMALL, model=replace(SMALL.model, hidden_dim=64, num_classes=3)))
     monkeypatch.setattr(module, "run_child", lambda *_: pytest.fail("this was trained before"))
     with pytest.raises(ValueError, match="are for another network"):
         compare(replace(arguments, weights=str(weights)))

@@ -377,12 +377,12 @@ def test_the_name_of_a_record_leaves_room_for_the_names_of_its_charts(tmp_path: 
 
 
 @pytest.mark.parametrize("make, what", [
-    (os.mkdir, "a folder"), (getattr(os, "mkfifo", None), "a pipe or a device"), (lambda path: None, "not there"),
-    (lambda path: os.symlink("nowhere", path), "a link to nothing")])
+    (os.mkdir, "it is a folder, wanted a file"), (getattr(os, "mkfifo", None), "it is a pipe, wanted a file"),
+    (lambda path: None, "is not there"), (lambda path: os.symlink("nowhere", path), "is a link to .*nowhere")])
 def test_what_is_no_file_is_told_and_not_waited_for(make: Any, what: str, tmp_path: Path) -> None:
     if make is None:
         pytest.skip("this system has no pipes with names")
     make(tmp_path / "p.jpg")
-    with pytest.raises(OSError, match=f"p.jpg, which is {what}; wanted the file of one picture"):
+    with pytest.raises((OSError, ValueError), match=f"p.jpg .*{what}"):
         explain(ExplainArguments(image=tmp_path / "p.jpg", out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()

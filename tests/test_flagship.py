@@ -23,7 +23,8 @@ def make_run(directory: Path, seed: int) -> Run:
     torch.manual_seed(seed)
     model = build_detr(config.model)
     criterion = SetCriterion(3, HungarianMatcher(), config.loss)
-    run = Run(model, criterion, config, {}, directory, Distributed(0, 1, torch.device("cpu")))
+    classes = {"ids": [1, 2, 3], "names": ["a", "b", "c"]}
+    run = Run(model, criterion, config, classes, directory, Distributed(0, 1, torch.device("cpu")))
     run.batches_per_epoch = 10
     return run
 

@@ -165,7 +165,7 @@ def test_every_number_and_choice_of_the_configuration_can_be_swept() -> None:
     for name, value in settings(TINY).items():
         if name in refused:
             continue
-        text = {bool: "true,false", str: value, float: "0.5:0.75"}.get(type(value), "1,2")
+        text = {bool: "true,false", str: value, float: "0.5:0.75"}.get(type(value), f"{value},{2 * value}" if value else "1,2")
         assert parse_space([f"{name}={text}"], TINY)[0].name == name
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+import commands.train_arguments
 from commands.train_arguments import LAUNCHER, TrainArguments, claimed, launcher, new_run, parse_train
 from scratch.config import PRESETS
 from scratch.only_one import NAME, only_one
-from scratch.training.checkpoint import LAST, save_checkpoint
+from scratch.training.checkpoint import LAST, load_checkpoint, save_checkpoint
 from scratch.training.distributed import Distributed, lost_rank
 
 ALONE = Distributed(0, 1, torch.device("cpu"))
@@ -27,6 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("TORCHELASTIC") or name in ("RANK", "WORLD_SIZE")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    # What a whole checkpoint must hold is tested elsewhere (training/test_content): here it is a configuration.
+    monkeypatch.setattr(commands.train_arguments, "read_state", lambda path, training: load_checkpoint(path))
     return tmp_path
 
 
@@ -91,6 +94,7 @@ def test_a_refusal_reaches_every_rank(folder: Path) -> None:
 
 
 def test_the_lock_is_no_run() -> None:
+    Path("same").mkdir()
     with only_one(Path("same")):
         pass
     assert parse_train([*FLAGS, "--run-dir", "same"]).run_dir == Path("same") and (Path("same") / NAME).exists()

@@ -13,7 +13,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from scratch.analysis import layer_charts, layer_pages
+from scratch.analysis import figures as figures_of_all, layer_charts
 from scratch.analysis.layer_charts import draw_set, plan, write_index
 from scratch.analysis.layer_curves import draw_by_group, draw_clipping, draw_losses
 from scratch.analysis.layer_pages import draw_page
@@ -58,8 +58,8 @@ def few(content: dict[str, Any]) -> dict[str, Any]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
     """The figures that are drawn while a test runs, as matplotlib's objects: pixels would take a minute."""
     figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
-    monkeypatch.setattr(layer_pages, "to_palette", lambda _: None)
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
+    monkeypatch.setattr(figures_of_all, "to_palette", lambda _: None)
     monkeypatch.setitem(plt.rcParams, "figure.max_open_warning", 0)
     close = plt.close
     monkeypatch.setattr(plt, "close", figures.append)
@@ -195,5 +195,5 @@ def test_a_folder_without_data_or_with_other_data_is_refused(tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError, match="layers.json does not exist: name the folder"):
         read_layers(tmp_path)
     (tmp_path / "layers.json").write_text("[]")
-    with pytest.raises(ValueError, match="holds no layer charts"):
+    with pytest.raises(ValueError, match="is damaged, or not what detr_scratch.py charts writes there"):
         read_layers(tmp_path)

@@ -90,13 +90,18 @@ def test_what_goes_wrong_in_a_worker_is_told_after_the_batches_before_it(fault: 
 
 @pytest.mark.parametrize("fault, said", [
     (signalled(signal.SIGKILL), "was killed, most likely because the memory"),
-    (signalled(signal.SIGBUS), "--shm-size"),
     (signalled(signal.SIGTERM), "was ended by signal SIGTERM"), (lambda: os._exit(9), "by itself, with exit status 9"),
 ])
 def test_a_worker_that_dies_is_named_with_the_likely_cause(fault: Callable, said: str) -> None:
     start = time.monotonic()
     text, _ = error_of(fault)
     assert said in text and "(pid " in text and "--workers" in text and time.monotonic() - start < 60
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="there is no SIGBUS here")
+def test_a_worker_that_finds_no_page_of_shared_memory_is_told_as_that() -> None:
+    text, _ = error_of(signalled(signal.SIGBUS))
+    assert "--shm-size" in text and "--workers 0" in text
 
 
 def test_the_wait_for_a_stopped_worker_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,5 +85,5 @@ def test_every_group_answers_with_all_decoder_layers(kind: dict):
 
 
 def test_no_group_at_all_is_refused():
-    with pytest.raises(ValueError, match="groups is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="got groups = 0, wanted 1 or more"):
         detector(groups=0)

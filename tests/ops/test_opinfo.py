@@ -231,6 +231,8 @@ def database() -> dict[tuple[str, str], Any]:
         warnings.simplefilter("ignore")
         module = pytest.importorskip("torch.testing._internal.common_methods_invocations", exc_type=ImportError,
                                      reason="this PyTorch comes without its developers' samples")
+    # The import forbids to set the flags of backends, in the whole process: other tests do.
+    torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
     return {(op.name, op.variant_test_name): op for op in module.op_db}
 
 
