@@ -11,6 +11,7 @@ from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_splits
 from scratch.data.evidence import best_ap, judge, same_boxes, turned
 from scratch.evaluation.coco_eval import CocoEvaluator
+from tests.conftest import SHARED
 
 
 def sound(n: int, size=(640, 480), seed: int = 0, small: float = 0.05, large: float = 0.4):
@@ -114,8 +115,9 @@ def test_pictures_that_a_camera_turned_need_less_evidence():
     assert turned(boxes, sizes).certain and not judge(boxes, sizes).certain
 
 
-def test_real_sets_are_not_doubted(bccd_dir, coco_tiny_dir):
-    for root in (bccd_dir, coco_tiny_dir):
+def test_real_sets_are_not_doubted(bccd_dir, coco_dir):
+    beside = [root for root in (SHARED / "data" / "coco_tiny", SHARED / "data" / "bccd") if root.exists()]  # whole sets
+    for root in (bccd_dir, coco_dir, *beside):
         for folder, file in find_splits(DataConfig(data=str(root))).values():
             assert not [p for p in read_annotations(file).problems if p.kind.startswith("boxes ")]
 
