@@ -187,13 +187,13 @@ def test_the_command_writes_checks_and_says_what_the_file_takes(tmp_path: Path, 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
 @pytest.mark.parametrize("command", ["export", "convert"])
 def test_what_is_no_file_is_refused_before_the_work(command: str, kind: str, tmp_path: Path):
-    out = tmp_path / "out.pt"
+    out = tmp_path / ("out.onnx" if command == "export" else "out.pt")
     if kind == "folder":
         out.mkdir()
     else:
         getattr(os, "mkfifo", lambda _: pytest.skip("no pipes with names here"))(out)
     word = {"folder": "folder", "pipe": "device or a pipe"}[kind]
-    with pytest.raises(OSError, match=f"out.pt could not be written: it is a {word}"):
+    with pytest.raises(OSError, match=rf"{out.name} could not be written: it is a {word}"):
         if command == "export":
             export_checkpoint(ExportArguments(tmp_path / "no checkpoint is looked for", out))
         else:
@@ -207,3 +207,8 @@ def test_without_the_package_the_command_says_what_to_install(tmp_path: Path, mo
         export(detector(MODELS["learned"]), tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert largest_difference(tmp_path / "model.onnx", detector(MODELS["learned"]), []) is None
+
+
+def test_another_ending_is_refused_before_the_work_for_the_package_onnx_would_write_text(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="model.json, wanted a file that ends in .onnx"):
+        export_checkpoint(ExportArguments(tmp_path / "no checkpoint is looked for", tmp_path / "model.json"))
