@@ -180,15 +180,15 @@ def run_all(shared: SharedStudy, jobs: int) -> dict[str, Any]:
 def note(shared: SharedStudy) -> dict[str, Any]:
     """Write all that is known by now.
 
-    Another command may share the study, and have written of a newer trial since we read: so read again after writing,
-    until nothing has changed meanwhile. Whoever writes last has then seen all.
+    Another command may share the study and have written about a newer trial since we read. So the study is read again
+    after each writing, until its trials are those that were written. Returns what was written last.
     """
-    results = summary(shared)
-    while True:
-        write(results, shared.out)
-        written, results = results["trials"], summary(shared)
-        if results["trials"] == written:
-            return results
+    written = summary(shared)
+    write(written, shared.out)
+    while (now := summary(shared))["trials"] != written["trials"]:
+        written = now
+        write(written, shared.out)
+    return written
 
 
 def beginning(results: dict[str, Any], folder: Path) -> str:

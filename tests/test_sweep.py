@@ -473,11 +473,13 @@ def test_several_commands_share_a_study_and_no_trial_is_done_twice(folder: Path)
 
 
 def test_what_another_command_tells_while_ours_writes_is_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = iter([{"trials": ["running"]}, {"trials": ["complete"]}, {"trials": ["complete"]}])
+    states = ("running", "complete", "complete")
+    told = iter([{"trials": [state], "minutes": minutes} for minutes, state in enumerate(states)])
     written: list[dict] = []
     monkeypatch.setattr("commands.sweep.summary", lambda shared: next(told))
     monkeypatch.setattr("commands.sweep.write", lambda results, folder: written.append(results))
-    assert note(SimpleNamespace(out=Path("out"))) == written[-1] == {"trials": ["complete"]} and len(written) == 2
+    # The minutes go on between reading and writing: the page has those that are returned.
+    assert note(SimpleNamespace(out=Path("out"))) == written[-1] == {"trials": ["complete"], "minutes": 1} and len(written) == 2
 
 
 def test_a_stopped_sweep_leaves_its_trial_saved_and_unfinished(folder: Path) -> None:
