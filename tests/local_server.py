@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -49,6 +50,13 @@ class Server:
             if path.startswith(beginning) and file.is_file():
                 return file.read_bytes()
         return None
+
+
+class _Http(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is what a test wants, and no news."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -136,7 +144,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @contextmanager
 def serving_at() -> Iterator[Server]:
     """A server on a free port of this machine."""
-    server, http = Server(), ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server, http = Server(), _Http(("127.0.0.1", 0), _Handler)
     http.daemon_threads, http.told = True, server
     server.address = f"http://127.0.0.1:{http.server_address[1]}"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

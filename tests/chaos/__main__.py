@@ -13,6 +13,7 @@ import argparse
 import multiprocessing
 import os
 import platform
+import queue
 import shutil
 import sys
 import tempfile
@@ -43,6 +44,7 @@ ROWS: dict[str, tuple[Callable[[Ground], Iterator[Trial]], bool]] = {
     "signals": (kills.signals, False),
     "payloads": (hostile.payloads, False),
     "downloads": (hostile.downloads, False),
+    "downloads killed": (kills.downloads, False),
     "two at once": (kills.two_at_once, False),
     "shared memory": (disks.shared_memory, True),
 }
@@ -80,19 +82,31 @@ def lane(names: Any, ground: Ground, deadline: float, results: Any) -> None:
         results.put(try_row(name, ground, deadline, lambda text: print(text, flush=True)))
 
 
+def outcomes(results: Any, lanes: list[Any]) -> Iterator[dict[str, Any]]:
+    """The rows as they are done, until the lanes have ended. A row whose lane was killed is missing."""
+    while True:
+        ended = not any(process.is_alive() for process in lanes)  # asked first: what came before its end is still there
+        try:
+            yield results.get(timeout=1)
+        except queue.Empty:
+            if ended:
+                return
+
+
 def table(rows: list[dict[str, Any]], about: str) -> str:
     """The page: a line for each row."""
     lines = [
-    "# Chaos: what was broken, and what survived",
-    "",
-    "`make test-chaos` breaks what can break around a command: kills, full disks, hostile files and words. A trial "
-    "has survived if the command ended in time with a result or an error in words, left no half file and no process, "
-    "and the next command went on; a training that was resumed must be equal, bit for bit, to one that was left alone.",
-    "",
-    f"{about}",
-    "",
-    "| trials | tried | survived |",
-     "|---|---|---|"]
+        "# Chaos: what was broken, and what survived",
+        "",
+        "`make test-chaos` breaks what can break around a command: kills, full disks, hostile files and words. A trial "
+        "has survived if the command ended in time with a result or an error in words, left no half file and no "
+        "process, and the next command went on; a training that was resumed must be equal, bit for bit, to one that "
+        "was left alone.",
+        "",
+        about,
+        "",
+        "| trials | tried | survived |",
+        "|---|---|---|"]
     for row in rows:
         what = row["what"].rstrip(".")
         lines.append(f"| {what} | not tried: {row['skipped']} | |" if "skipped" in row
@@ -126,20 +140,20 @@ def main() -> None:
                  for ground in grounds]
         for process in lanes:
             process.start()
-        rows = [results.get() for _ in options.only]
-        for process in lanes:
-            process.join()
+        rows = list(outcomes(results, lanes))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rows.sort(key=lambda row: list(ROWS).index(row["row"]))
-    page = table(
-    rows,
-     f"Seed {options.seed}, {(time.time() - begun) / 60:.0f} minutes, Python {platform.python_version()}.")
+    minutes = (time.time() - begun) / 60
+    page = table(rows, f"Seed {options.seed}, {minutes:.0f} minutes, Python {platform.python_version()}.")
     print(f"\n{page}")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         write_json(options.out / "chaos.json", rows)
         write_text(options.out / "chaos.md", page)
+    missing = set(options.only) - {row["row"] for row in rows}
+    if missing:
+        sys.exit(f"error: no outcome of {', '.join(sorted(missing))}: the process that tried them was killed")
     sys.exit(any(row["faults"] or row["cut"] for row in rows))
 
 

@@ -48,7 +48,7 @@ class Ended:
             return f"ended with {self.code}: {self.output[-1500:]}"
         if "Traceback" in self.output:
             return f"a traceback: {self.output[self.output.index('Traceback'):][-1500:]}"
-        if self.code != 0 and not self.output.strip():
+        if self.code > 0 and not self.output.strip():
             return "failed without a word"
         if self.peak_gib > gib:
             return f"used {self.peak_gib:.1f} GiB"
@@ -60,8 +60,7 @@ Watch = Callable[[int, float], bool]
 
 
 def run(argv: Sequence[str], folder: Path, seconds: float = 120, watch: Optional[Watch] = None,
-        program: Callable[[list[str]], None] = detr_scratch.main, environment: dict[str, str] = {},
-        orphans_matter: bool = True) -> Ended:
+        program: Callable[[list[str]], None] = detr_scratch.main, environment: dict[str, str] = {}) -> Ended:
     """Run a command in a forked child, in `folder`; end it after `seconds`."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f".{folder.name}.{random.getrandbits(48):x}.log"
@@ -84,10 +83,10 @@ def run(argv: Sequence[str], folder: Path, seconds: float = 120, watch: Optional
         if watch and not done:
             done = watch(child, passed)
         time.sleep(0.002)
-    orphans = _end_session(child, 10 if orphans_matter else 0)
+    orphans = _end_session(child, 10)
     output = log.read_text(encoding="utf-8", errors="replace")
     log.unlink()
-    return Ended(code, output, passed, usage.ru_maxrss / 2**20, orphans if orphans_matter else 0)
+    return Ended(code, output, passed, usage.ru_maxrss / 2**20, orphans)
 
 
 def _become(argv: Sequence[str], folder: Path, log: Path, program: Callable[[list[str]], None],

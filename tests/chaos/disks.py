@@ -104,32 +104,10 @@ def shared_memory(ground: Ground) -> Iterator[Trial]:
     for kib in (64, 512, 1024, 2048)[:max(1, ground.count(4))]:
         for command in ("train", "eval"):
             room = ground.room("shm")
-            words = {"train": ["train",
-    *SMALL,
-    "--data",
-    str(ground.data),
-    "--batch-size",
-    "8",
-    "--workers",
-    "2",
-    "--short-side",
-    "320",
-    "--max-size",
-    "320",
-    "--max-steps",
-    "4",
-    "--epochs",
-    "4",
-    "--run-dir",
-    "run"],
-    "eval": ["eval",
-    str(ground.trained),
-    "--short-side",
-    "640",
-    "--max-size",
-    "640",
-    "--workers",
-     "2"]}
+            words = {"train": ["train", *SMALL, "--data", str(ground.data), "--run-dir", "run",
+                               *("--batch-size 8 --workers 2 --short-side 320 --max-size 320 --max-steps 4 "
+                                 "--epochs 4").split()],
+                     "eval": ["eval", str(ground.trained), *"--short-side 640 --max-size 640 --workers 2".split()]}
             with small_disk(Path("/dev/shm"), kib):
                 ended = run(words[command], room, 120)
             silent = ended.code == 1 and not ("--workers 0" in ended.output and "shm" in ended.output)

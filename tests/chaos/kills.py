@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,8 @@ from typing import Iterator
 
 from scratch.training.checkpoint import load_checkpoint
 from tests.chaos.arena import broken_files, kill_at, kill_in_a_write, run, same_tensors, session, workers_of
-from tests.chaos.ground import LEARNING, SMALL, Ground, Trial, commands, settled
+from tests.chaos.ground import (
+    DOWNLOAD, LEARNING, NO_PROXY, SMALL, Ground, Trial, coco_archive, coco_document, coco_server, commands, settled)
 from tests.conftest import REPOSITORY
 
 WHAT_MATTERS = ("model", "ema", "optimizer", "step", "epoch", "batch")
@@ -80,6 +82,31 @@ def other_commands(ground: Ground) -> Iterator[Trial]:
             again = run(commands(ground, room)[name], ground.folder, 300)
             yield settled(f"{name} killed after {moment:.2f} s", killed, *broken, again.fault(codes=(0,)),
                           *broken_files(room), codes=(0, -signal.SIGKILL))
+
+
+def downloads(ground: Ground) -> Iterator[Trial]:
+    """SIGKILL of a download at random moments: no half file under a final name, and the same command goes on."""
+    archive = coco_archive(json.dumps(coco_document(ground)).encode())
+    with coco_server(ground, archive) as server:
+        command = [*DOWNLOAD, server.address, "--out", "coco"]
+        server.pause = 0.01  # before every 4 KiB: time for a kill within a file
+        usual = run(command, ground.room("downloaded"), 120, environment=NO_PROXY)
+        whole = files_of(ground.folder / "rooms" / "downloaded")
+        yield settled("a download that is not killed", usual, codes=(0,))
+        for k in range(ground.count(8)):
+            room = ground.room("download-killed")
+            moment = ground.rng("download", k).uniform(0.05, 1) * usual.seconds
+            killed = run(command, room, 120, kill_at(moment), environment=NO_PROXY)
+            broken = broken_files(room)
+            again = run(command, room, 120, environment=NO_PROXY)
+            other = "" if files_of(room) == whole else "its files are not those of a download that was left alone"
+            yield settled(f"download killed after {moment:.2f} s", killed, *broken, again.fault(codes=(0,)), other,
+                          codes=(0, -signal.SIGKILL))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def signals(ground: Ground) -> Iterator[Trial]:
