@@ -43,12 +43,13 @@ from scratch.evaluation.error_analysis import analyse_errors, find_errors
 from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
 from scratch.model.detr import build_detr
+from scratch.only_one import only_one
+from scratch.printable import printable
 from scratch.ranges import BATCH, refuse_senseless
 from scratch.ranges import DETECTIONS as DETECTIONS_COUNTED
 from scratch.training.checkpoint import best_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
-from scratch.printable import printable
 
 DETECTIONS = "best_detections.json"  # {"split", "step", "results": COCO's result entries}
 MOST_IMAGES = 8  # on the sheet of the worst ones
@@ -83,14 +84,15 @@ def analyze(arguments: AnalyzeArguments) -> None:
         raise ValueError("got no run; wanted the folders of training runs, or checkpoint files")
     out = arguments.out or _folder(arguments.runs[0]) / "analysis"
     folders, names = _names(arguments.runs)
-    runs = [examine(path, name, arguments, out / folder)
-            for path, name, folder in zip(arguments.runs, names, picture_folders(names))]
-    logs = {_folder(path).resolve(): run["log"] for path, run in zip(arguments.runs, runs)}
-    curves = [read_run(folder) | {"name": name} for folder, name in folders.items()
-              if logs[folder] and logs[folder]["steps"]]
-    for left_out in dict.fromkeys(log["left_out"] for log in logs.values() if log and log["left_out"]):
-        print(f"note: {printable(left_out)}")
-    sentences = write_report({"runs": runs, "curves": curves}, out)
+    with only_one(out):
+        runs = [examine(path, name, arguments, out / folder)
+                for path, name, folder in zip(arguments.runs, names, picture_folders(names))]
+        logs = {_folder(path).resolve(): run["log"] for path, run in zip(arguments.runs, runs)}
+        curves = [read_run(folder) | {"name": name} for folder, name in folders.items()
+                  if logs[folder] and logs[folder]["steps"]]
+        for left_out in dict.fromkeys(log["left_out"] for log in logs.values() if log and log["left_out"]):
+            print(f"note: {printable(left_out)}")
+        sentences = write_report({"runs": runs, "curves": curves}, out)
     print("".join(f"* {spoken(sentence)}\n" for sentence in sentences)
           + f"\n{printable(out / 'report.md')}\n{printable(out / 'report.html')}: the same in one file, to send")
 

@@ -34,15 +34,14 @@ from scratch.analysis.figures import save
 from scratch.analysis.names import alike, cut
 from scratch.analysis.records import believed, read_record
 from scratch.analysis.slot_chart import draw_slots, slot_record, write_slots
-from scratch.config import DataConfig
 from scratch.data.batch import collate
-from scratch.data.images import read_image
+from scratch.data.images import image_size, read_image
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
+from scratch.only_one import only_one
 from scratch.printable import printable
 from scratch.ranges import COUNT, MEGAPIXELS, QUERIES, SHARE, refuse_senseless
-from scratch.whole_file import make_folder
 
 SLOTS = "slots.json"
 MADE_BY = "detr_scratch.py explain"
@@ -70,7 +69,7 @@ class ExplainArguments:
     sixteen_bit: Optional[Literal["full", "range"]] = None
     """how a picture of 16 bits is shown (train --help); None: as the detector was trained"""
     max_megapixels: Optional[float] = None
-    """refuse a picture with more; None: 100, or less if the detector was trained so"""
+    """refuse a picture with more; None: as the detector was trained"""
     encoder_heads: bool = False
     """show the encoder's attention head by head, too"""
     data: Optional[str] = None
@@ -96,31 +95,28 @@ def explain(arguments: ExplainArguments) -> None:
     if arguments.redraw:
         redraw(arguments.out)
         return
-    looked_at = None
-    if arguments.image:  # ahead of a detector that takes long to load, which will say how it is shown
-        limit = DataConfig.max_megapixels if arguments.max_megapixels is None else arguments.max_megapixels
-        looked_at = read_image(arguments.image, config=DataConfig(sixteen_bit="range", max_megapixels=limit))
-    places = points_of(arguments.points, looked_at) if looked_at else ()
+    # Before a detector is loaded, which takes longer.
+    places = points_of(arguments.points, image_size(arguments.image)) if arguments.image else ()
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
     detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
     image = read_image(arguments.image, config=detector.config.data) if arguments.image else None
-    make_folder(arguments.out)
     words = f"{checkpoint}, {detector.config.preset}"
-    if image:
-        threshold = detector.threshold if arguments.threshold is None else arguments.threshold
-        record = look_at(image, places or NOTEBOOK_POINTS, detector, words, threshold, arguments)
-        shown, found = len(record.about["detections"]), record.about["found"]
-        print(f"{printable(words)}: {found} detections in {printable(arguments.image)} (threshold {threshold:g})"
-              + (f"; {shown} are explained (--most)" if shown < found else "")
-              + ("; the surest is explained all the same" if not found else ""))
-        path = record_file(arguments.image, arguments.out)
-        record.save(path)
-        show(path)
-    if arguments.data:
-        path = arguments.out / SLOTS
-        write_slots(slots_of(detector, words, arguments), path)
-        show(path)
+    with only_one(arguments.out):
+        if image:
+            threshold = detector.threshold if arguments.threshold is None else arguments.threshold
+            record = look_at(image, places or NOTEBOOK_POINTS, detector, words, threshold, arguments)
+            shown, found = len(record.about["detections"]), record.about["found"]
+            print(f"{printable(words)}: {found} detections in {printable(arguments.image)} (threshold {threshold:g})"
+                  + (f"; {shown} are explained (--most)" if shown < found else "")
+                  + ("; the surest is explained all the same" if not found else ""))
+            path = record_file(arguments.image, arguments.out)
+            record.save(path)
+            show(path)
+        if arguments.data:
+            path = arguments.out / SLOTS
+            write_slots(slots_of(detector, words, arguments), path)
+            show(path)
 
 
 def redraw(folder: Path) -> None:
@@ -130,11 +126,12 @@ def redraw(folder: Path) -> None:
     if not records:
         raise FileNotFoundError(f"there is no record in {folder} to draw: explain an image first, without --redraw")
     damaged = []
-    for path in records:
-        try:
-            show(path)
-        except ValueError as error:  # the others can be drawn all the same
-            damaged.append(str(error))
+    with only_one(folder):
+        for path in records:
+            try:
+                show(path)
+            except ValueError as error:  # the others can be drawn all the same
+                damaged.append(str(error))
     if damaged:
         raise ValueError("\n".join(damaged))
 
@@ -201,18 +198,18 @@ def look_at(image: Image.Image, places: Sequence[tuple[float, float]], detector:
     return explained(detector.model, batch, image, detector.classes.names, about, places, arguments.most)
 
 
-def points_of(texts: Sequence[str], image: Image.Image) -> tuple[tuple[float, float], ...]:
-    """ "X,Y" in pixels of the image → shares of it. Raises ValueError for another text, or a place outside."""
-    points = []
+def points_of(texts: Sequence[str], size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+    """ "X,Y" in pixels of an image of this (width, height) → shares of it. Raises ValueError for another text, or a place outside."""
+    points, (width, height) = [], size
     for text in texts:
         try:
             x, y = (float(number) for number in text.split(","))
         except ValueError:
             x = y = -1.0
-        if not (0 <= x <= image.width and 0 <= y <= image.height):
+        if not (0 <= x <= width and 0 <= y <= height):
             raise ValueError(f"got the point {text!r}, wanted X,Y in pixels, within the picture's "
-                             f"{image.width}×{image.height}: --points 120,80 300,200")
-        points.append((x / image.width, y / image.height))
+                             f"{width}×{height}: --points 120,80 300,200")
+        points.append((x / width, y / height))
     return tuple(points)
 
 

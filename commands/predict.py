@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import unicodedata
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,15 +24,17 @@ import torch
 import tyro
 
 from commands.opening import newest_run, reading, resolve_device
+from scratch.analysis.names import alike, cut
 from scratch.data.classes import Classes
 from scratch.data.file_names import find_files
 from scratch.data.images import read_image
-from scratch.detector import load as load_detector
+from scratch.detector import Detector, load as load_detector
 from scratch.evaluation.coco_eval import coco_results
 from scratch.evaluation.pictures import class_colour, draw_detections
+from scratch.only_one import only_one
 from scratch.printable import printable
 from scratch.ranges import MEGAPIXELS, SHARE, refuse_senseless
-from scratch.whole_file import make_folder, whole_file, write_json
+from scratch.whole_file import whole_file, write_json
 
 PREDICTIONS, IMAGE_IDS = "predictions.json", "image_ids.json"
 # Most file systems take 255 bytes for a name, and none of ours may be longer while it is still partial.
@@ -79,12 +80,24 @@ def predict(arguments: PredictArguments) -> None:
                                                                                              range(1, len(paths) + 1)))
     pictures = {path: arguments.out / name for path, name in zip(paths, picture_names(paths))}
     refuse_to_replace(paths, arguments.out)
-    make_folder(arguments.out)
-    print(f"{printable(checkpoint)}: {len(detector.classes)} classes; {len(paths)} images; threshold {threshold:g}")
-    write_json(arguments.out / IMAGE_IDS, [{"id": id, "file_name": str(path)} for path, id in ids.items()])
+    with only_one(arguments.out):
+        print(f"{printable(checkpoint)}: {len(detector.classes)} classes; {len(paths)} images; threshold {threshold:g}")
+        write_json(arguments.out / IMAGE_IDS, [{"id": id, "file_name": str(path)} for path, id in ids.items()])
+        objects, unreadable = look_at_all(pictures, ids, detector, threshold, arguments.out / PREDICTIONS)
+    if unreadable == len(paths):
+        raise ValueError(f"nothing in {printable(arguments.source)} could be read as an image")
+    ids_are = (f"those of {printable(arguments.annotations)}" if arguments.annotations else
+               f"places in the list of files, and those of no data set: see {IMAGE_IDS}, or give --annotations FILE")
+    print(f"{objects} objects in {len(paths) - unreadable} images → {printable(arguments.out / PREDICTIONS)}"
+          + (f"; {unreadable} files could not be read" if unreadable else "") + f"\nits image_ids are {ids_are}")
+
+
+def look_at_all(pictures: dict[Path, Path], ids: dict[Path, int], detector: Detector, threshold: float,
+                predictions: Path) -> tuple[int, int]:
+    """Draw each image into its picture, and write what was found in those with an id; (objects, unreadable files)."""
     unreadable = 0
-    with results_in(arguments.out / PREDICTIONS) as results:
-        for path in paths:
+    with results_in(predictions) as results:
+        for path, picture in pictures.items():
             try:
                 image = read_image(path, config=detector.config.data)
             except (ValueError, OSError) as error:
@@ -92,23 +105,18 @@ def predict(arguments: PredictArguments) -> None:
                 unreadable += 1
                 continue
             found = detector.predict(image, threshold=0.0)
-            shown = found.above(threshold)
+            above = found.above(threshold)
             if path in ids:
-                tensors = {"boxes": shown.boxes_xyxy, "labels": shown.labels, "scores": shown.scores}
+                tensors = {"boxes": above.boxes_xyxy, "labels": above.labels, "scores": above.scores}
                 results.add([{"file_name": str(path), "category_name": name, **entry} for name, entry in zip(
-                    shown.names, coco_results(ids[path], tensors, detector.classes.ids))])
-            texts = [f"{printable(name)} {score:.2f}" for name, score in zip(shown.names, shown.scores.tolist())]
-            drawn = draw_detections(image, shown.boxes_xyxy, texts, [class_colour(k) for k in shown.labels.tolist()])
-            with whole_file(pictures[path]) as partial:
+                    above.names, coco_results(ids[path], tensors, detector.classes.ids))])
+            texts = [f"{printable(name)} {score:.2f}" for name, score in zip(above.names, above.scores.tolist())]
+            drawn = draw_detections(image, above.boxes_xyxy, texts, [class_colour(k) for k in above.labels.tolist()])
+            with whole_file(picture) as partial:
                 drawn.save(partial)
-            print(f"  {printable(path)}: {len(shown)} objects (best score {found.scores[0]:.2f}) → "
-                  f"{printable(pictures[path])}")
-    if unreadable == len(paths):
-        raise ValueError(f"nothing in {printable(arguments.source)} could be read as an image")
-    ids_are = (f"those of {printable(arguments.annotations)}" if arguments.annotations else
-               f"places in the list of files, and those of no data set: see {IMAGE_IDS}, or give --annotations FILE")
-    print(f"{results.count} objects in {len(paths) - unreadable} images → {printable(arguments.out / PREDICTIONS)}"
-          + (f"; {unreadable} files could not be read" if unreadable else "") + f"\nits image_ids are {ids_are}")
+            print(f"  {printable(path)}: {len(above)} objects (best score {found.scores[0]:.2f}) → "
+                  f"{printable(picture)}")
+    return results.count, unreadable
 
 
 def image_files(source: Path) -> list[Path]:
@@ -140,29 +148,19 @@ def picture_names(paths: Sequence[Path]) -> list[str]:
 
     Not alike for a file system that takes capitals and small letters for the same either.
     """
-    stems = Counter(_alike(path.stem) for path in paths)
+    stems = Counter(alike(path.stem) for path in paths)
     taken: set[str] = set()
     names = []
     for path in paths:
-        short = [path.name] if stems[_alike(path.stem)] > 1 else [path.stem, path.name]
-        candidates = [f"{_cut(name)}.png" for name in short]
-        name = next((name for name in candidates if _alike(name) not in taken), "")
+        short = [path.name] if stems[alike(path.stem)] > 1 else [path.stem, path.name]
+        candidates = [f"{cut(name, _LONGEST_NAME)}.png" for name in short]
+        name = next((name for name in candidates if alike(name) not in taken), "")
         number = 2
-        while not name or _alike(name) in taken:
-            name, number = f"{_cut(path.name)}-{number}.png", number + 1
-        taken.add(_alike(name))
+        while not name or alike(name) in taken:
+            name, number = f"{cut(path.name, _LONGEST_NAME)}-{number}.png", number + 1
+        taken.add(alike(name))
         names.append(name)
     return names
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _cut(name: str) -> str:
-    """The beginning of a name that is too long for a file with an ending more."""
-    encoded = os.fsencode(name)
-    return name if len(encoded) <= _LONGEST_NAME else encoded[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def image_ids(file: Path, paths: Sequence[Path], classes: Classes) -> dict[Path, int]:

@@ -188,7 +188,7 @@ class DataConfig:
         chance = Range(0, 1, words="a chance: 0 (never) to 1 (always)")
         # A side of 16,384 pixels: 3 GiB for one picture, as the network is shown it.
         refuse_senseless(
-            self, limit_train=COUNT, limit_val=COUNT, short_side=Range(1, 16_384), max_size=Range(1, 16_384),
+            self, limit_train=COUNT, limit_val=COUNT, short_side=Range(8, 16_384), max_size=Range(8, 16_384),
             colour=Range(0, 1, "high", "0 (off) or more and less than 1, where pictures turn black or grey"),
             mosaic=chance, mixup=chance, workers=PROCESSES,
             shapes_train=Range(1, 10**7), shapes_val=Range(1, 10**7), max_dets=DETECTIONS,
@@ -244,8 +244,8 @@ class TrainConfig:
         refuse_other_kinds(self)
         rate = Range(0, 1000)
         refuse_senseless(
-            self, epochs=COUNT, max_steps=COUNT, max_minutes=MINUTES, batch_size=BATCH, accumulate=BATCH, lr=rate,
-            lr_backbone=rate, lr_matrices=rate, weight_decay=rate, clip_max_norm=Range(0, 10**12), lr_drop_at=SHARE,
+            self, epochs=COUNT, max_steps=COUNT, max_minutes=MINUTES, batch_size=BATCH, accumulate=BATCH,
+            lr=Range(0, 1000, "low"), lr_backbone=rate, lr_matrices=rate, weight_decay=rate, clip_max_norm=Range(0, 10**12), lr_drop_at=SHARE,
             warmup_steps=Range(0, COUNT.high), ema_decay=Range(0, 1, "high"), eval_every=COUNT, checkpoint_every=COUNT,
             seed=Range(0, 2**32 - 1))
 

@@ -23,6 +23,8 @@ from scratch.data.coco import CocoDetection
 from scratch.data.shapes import shapes_dataset
 from scratch.data.transforms import Augmentation
 from scratch.model.detr import build_detr
+from scratch.only_one import NAME as LOCK
+from scratch.only_one import only_one
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.analysis.test_learning_curve import write_run
 from tests.analysis.test_report import draw_nothing
@@ -100,6 +102,17 @@ def test_what_the_run_wrote_is_enough(
     assert "* AP 0." in printed and str(run / "analysis" / "report.html") in printed and "**" not in printed
     assert {"report.md", "report.html", "learning_curve.png", "a"} <= {p.name for p in (run / "analysis").iterdir()}
     assert (run / "analysis/a/worst_images.png").exists()
+
+
+def test_a_folder_that_another_command_writes_into_is_refused_and_nothing_is_written(
+    tmp_path: Path, shapes: Path, quick: None, never_run: None,
+) -> None:
+    run = a_run(tmp_path / "a", shapes)
+    keep_detections(run, shapes)
+    with only_one(run / "analysis"):
+        with pytest.raises(OSError, match="analysis is in use by pid"):
+            analyze(AnalyzeArguments((run,)))
+        assert [path.name for path in (run / "analysis").iterdir()] == [LOCK]
 
 
 def test_without_detections_the_detector_is_run_and_has_the_figures_of_eval(

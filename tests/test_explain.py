@@ -26,6 +26,8 @@ from scratch.config import PRESETS, ModelConfig
 from scratch.data.batch import Batch, collate
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr
+from scratch.only_one import NAME as LOCK
+from scratch.only_one import only_one
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.analysis.test_attention_page import visited
 from tests.analysis.test_attention_record import made_up
@@ -213,16 +215,29 @@ def test_a_picture_becomes_three_sheets_a_page_and_a_record_that_draws_them_agai
     printed = capsys.readouterr().out
     assert "5 detections in" in printed and "2 are explained (--most)" in printed
     names = {"a b.npz", "a b.html", "a b_detections.png", "a b_encoder.png", "a b_boxes.png"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {LOCK}
     record = Explanation.load(tmp_path / "out" / "a b.npz")
     assert record.points[0] == pytest.approx([10 / 90, 20 / 75]) and record.about["size"] == [90, 75]
 
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in names}
     for name in names - {"a b.npz"}:
         (tmp_path / "out" / name).unlink()
     monkeypatch.setattr(commands.explain, "load_detector", None)  # no model is there to ask
     explain(ExplainArguments(out=tmp_path / "out", redraw=True))
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in names} == before
+
+
+def test_a_folder_that_another_command_writes_into_is_refused_and_nothing_is_written(
+    checkpoint: Path, tmp_path: Path,
+) -> None:
+    picture(75, 90).save(tmp_path / "a.png")
+    with only_one(tmp_path / "out"):
+        with pytest.raises(OSError, match="out is in use by pid"):
+            run(checkpoint, image=tmp_path / "a.png", out=tmp_path / "out")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+    run(checkpoint, image=tmp_path / "a.png", out=tmp_path / "out")
+    with only_one(tmp_path / "out"), pytest.raises(OSError, match="out is in use by pid"):
+        explain(ExplainArguments(out=tmp_path / "out", redraw=True))
 
 
 def test_the_page_that_it_writes_opens_in_a_browser_and_shows_its_detections(
@@ -275,7 +290,7 @@ def test_slots_are_the_boxes_of_all_queries_in_all_images_of_a_data_set(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(checkpoint, data="shapes", limit=2, out=tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"slots.json", "slots.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"slots.json", "slots.png", LOCK}
     kept = json.loads((tmp_path / "out" / "slots.json").read_text())
     assert np.array(kept["boxes_cxcywh"]).shape == (2, 5, 4) and kept["about"]["data"] == "val of shapes"
     before = (tmp_path / "out" / "slots.png").read_bytes()
@@ -325,11 +340,11 @@ def test_the_picture_and_the_points_are_looked_at_before_a_detector_is_loaded(
 @pytest.mark.parametrize("text", ["10", "10,20,30", "a,b", "-1,5", "5,71", "101,5", "nan,5"])
 def test_a_point_that_is_not_in_the_picture_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="within the picture's 100×70"):
-        points_of((text,), picture())
+        points_of((text,), (100, 70))
 
 
 def test_points_are_x_and_y_in_pixels_of_the_picture() -> None:
-    assert points_of(("25,7", "100,70"), picture()) == ((0.25, 0.1), (1.0, 1.0))
+    assert points_of(("25,7", "100,70"), (100, 70)) == ((0.25, 0.1), (1.0, 1.0))
 
 
 def test_the_command_line_takes_a_picture_and_several_points() -> None:

@@ -92,7 +92,7 @@ def test_where_the_file_system_knows_no_locks_nothing_is_refused(
 
     monkeypatch.setattr("fcntl.flock", flock)
     with only_one(tmp_path), only_one(tmp_path):
-        pass
+        assert (tmp_path / NAME).read_text().startswith(f"pid {os.getpid()} on ")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from commands.predict import (
 from scratch.config import Config, DataConfig
 from scratch.data.classes import Classes
 from scratch.detector import Detections, as_picture
+from scratch.only_one import NAME as LOCK
+from scratch.only_one import only_one
 
 CLASSES = Classes((3, 7), ("cat", "dog\n\x1b[2J"))
 
@@ -59,7 +61,16 @@ def _predicted(source: Path, out: Path, **fields):
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+
+
+def test_a_folder_that_another_command_writes_into_is_refused_and_nothing_is_written(finder, tmp_path):
+    source = _pictures(tmp_path / "in", "a.png")
+    with only_one(tmp_path / "out"):
+        with pytest.raises(OSError, match="out is in use by pid"):
+            _predicted(source, tmp_path / "out")
+        assert _names(tmp_path / "out") == []
+    assert len(_predicted(source, tmp_path / "out")) == 1
 
 
 # -- bad files -----------------------------------------------------------------------------------------------------

@@ -108,8 +108,9 @@ def _not_text(content: bytes, error: UnicodeDecodeError) -> str:
     if b"\0" in content[:4096] or error.encoding != "utf-8":
         return (f"is not text that can be read (byte {error.start}, taken as {error.encoding}: {error.reason}); "
                 f"{_WANTED}, in UTF-8")
-    return (f"is not written in UTF-8 (line {line}, byte {error.start}: 0x{content[error.start]:02x}); it may be "
-            "Latin-1 or Windows-1252: save it as UTF-8, as with iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
+    return (f"is not written in UTF-8 (line {line}, byte {error.start}: 0x{content[error.start]:02x}); it may be in the "
+            "encoding of the system that wrote it (WINDOWS-1252 in the west, WINDOWS-1251 for Cyrillic, SHIFT_JIS, "
+            "GB18030): save it as UTF-8, as with iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
 
 
 def _not_json(content: bytes, error: json.JSONDecodeError) -> str:
@@ -118,6 +119,12 @@ def _not_json(content: bytes, error: json.JSONDecodeError) -> str:
     # Bytes that are more than ASCII count differently, so ask the text that the error is about.
     text, at = error.doc, error.pos
     where = f"{error.msg} in line {error.lineno}, column {error.colno}"
+    if b"\n<<<<<<< " in content:
+        return "holds the marks of a Git merge conflict: resolve it first"
+    if error.msg == "Extra data" and not text[at:].strip("\0\x1a \t\r\n"):
+        count = len(text) - at
+        return (f"goes on after its end with {count:,} sign{'s that are' if count > 1 else ' that is'} no text (zeros "
+                "of an interrupted copy, or Ctrl-Z): cut it off there, or fetch or export the file again")
     if error.msg == "Extra data":
         objects = "one object a line" if "\n" in text[:at] else "a second one follows the first"
         return (f"is not one JSON object, but JSON lines or several files in one ({objects}; {where}); {_WANTED}, all "

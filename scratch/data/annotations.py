@@ -142,8 +142,9 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
                 first, number_of = stray.get(category, (what, 0))
                 stray[category] = (first, number_of + 1)
             elif own_ids and _key(entry.get("category_id")) not in odd_categories:  # else it is said what is wrong
-                report("unknown category id", what, "category_id {} is none of the {} classes",
-                       entry.get("category_id"), len(classes))
+                report("unknown category id", what, "category_id {} is none of the {} classes" if "category_id" in entry
+                       else "it has no category_id", *([entry["category_id"], len(classes)] if "category_id" in entry
+                                                       else []))
             continue
         listed += 1
         kind, detail, box, raw = _judge_box(entry, used[row][2], used[row][3])
@@ -226,20 +227,29 @@ def _read_categories(entries: list[Any], report: Any, decisive: bool) -> tuple[C
             report("malformed entry", f"category number {place}", "got {}, wanted an object with a whole number as id, "
                    "and a name", entry)
             unusable.add(_key(entry.get("id")) if isinstance(entry, dict) else None)
-        elif not isinstance(entry.get("name"), str):
+        elif (name := _name(entry.get("name"))) is None:
             report("malformed entry", f"category number {place}", "category {} has the name {}, wanted a text", id,
                    entry.get("name"))
             unusable.add(id)
+        elif id in names and names[id] == name:
+            report("entry given twice", f"category {id}", "{}", name)
         elif id in names:
-            report("duplicate category id", f"category {id}", "{} and {}", names[id], entry["name"])
+            report("duplicate category id", f"category {id}", "{} and {}", names[id], name)
         else:
-            names[id] = entry["name"]
+            names[id] = name
     if not names:
         report("no categories", "categories", f"{len(entries)} entries in the file, none of them usable")
     ids = tuple(sorted(names))
     if decisive:
         _look_at_names({id: names[id] for id in ids}, report)
     return Classes(ids, tuple(names[id] for id in ids)), unusable
+
+
+def _name(value: Any) -> Optional[str]:
+    """A class's name as text; a number is taken as its text, and anything else is none."""
+    if type(value) in (int, float):
+        return str(value)
+    return value if isinstance(value, str) else None
 
 
 def _look_at_names(names: dict[int, str], report: Any) -> None:
@@ -294,11 +304,17 @@ def _read_images(entries: list[Any], report: Any) -> tuple[list[tuple[int, str, 
         elif "\0" in name:
             report("malformed entry", f"image {id}", "file_name is {}, and no file's name holds a NUL", name)
             unusable.add(_key(id))
+        elif images.get(id, (None,))[1:] == (name, *_size(width, height)):
+            report("entry given twice", f"image {id}", "{}", name)
         elif id in images:
             report("duplicate image id", f"image {id}", f"{shown(images[id][1])} and {shown(name)}")
         else:
-            images[id] = (id, name, *((width, height) if min(width, height) > 0 else (0, 0)))
+            images[id] = (id, name, *_size(width, height))
     return [images[id] for id in sorted(images)], unusable
+
+
+def _size(width: int, height: int) -> tuple[int, int]:
+    return (width, height) if min(width, height) > 0 else (0, 0)
 
 
 def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path], report: Any

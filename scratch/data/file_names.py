@@ -5,6 +5,7 @@ r"""file_names: which file of a folder does a data set mean, when it nearly says
     images\0001.JPG                 0001.jpg                the one file whose path ends alike, once / stands for \, and
     data/caf%C3%A9 1.jpg            café 1.jpg              capitals, URL and Unicode forms, spaces do not count
     0001                            0001.jpg                … and a missing ending, jpg for jpeg, tif for tiff
+    8d1f0c2a-1.jpg                  0001.jpg                … and Label Studio's prefix, zeros in front of a number
     cam1/7.jpg, cam2/7.jpg          7.jpg                   two names for one file: neither
     7.jpg                           a/7.jpg, b/7.jpg        two files for one name: neither
     ../../etc/passwd, /etc/passwd                           never: what lies outside the folder is not even looked for
@@ -16,6 +17,7 @@ Proven in tests/data/test_file_names.py. Read: find_files → _Folder (what is t
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import unicodedata
@@ -114,7 +116,9 @@ class _Folder:
             parts = _parts(path)
             if not _ending(wanted[-1]) or _ending(parts[-1]) == _ending(wanted[-1]):
                 best[_alike(parts, wanted)].append(path)
-        return best[max(best)] if best else []
+        found = best[max(best)] if best else []
+        # 1.JPG is 1.jpg rather than 01.jpg is.
+        return [path for path in found if _usual(path) == _usual(name)] or found if len(found) > 1 else found
 
     def other_ending(self, name: str) -> Optional[str]:
         """A file that is called like `name` but for its format."""
@@ -165,21 +169,38 @@ def _without_query(name: str) -> str:
 
 
 def _percent_decoded(name: str) -> str:
-    try:
-        return unquote(name, errors="strict")
-    except (UnicodeError, ValueError):
-        return name
+    """Decoded until nothing changes: some tools encode what was encoded."""
+    for _ in range(3):
+        try:
+            name, before = unquote(name, errors="strict"), name
+        except (UnicodeError, ValueError):
+            return name
+        if name == before:
+            return name
+    return name
+
+
+def _in_each_part(form: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda name: "/".join(form(part) for part in name.split("/"))
 
 
 # Applied in this order, to the name and to the file's path alike.
-_FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
+_USUAL: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("with / for \\", lambda name: name.replace("\\", "/")),
     ("without the address in front", _without_query),
     ("decoded from their URL form", _percent_decoded),
-    ("in another Unicode form", lambda name: unicodedata.normalize("NFC", name)),
+    ("decoded from their HTML form", html.unescape),
+    ("in another Unicode form", lambda name: unicodedata.normalize("NFKC", name)),
+    ("without signs that nobody sees", lambda name: re.sub("[\ufeff\u200b-\u200f\u00ad]", "", name)),
     ("in other capitals", str.casefold),
-    ("without regard to spaces", lambda name: "/".join(" ".join(part.split()) for part in name.split("/"))),
+    ("without regard to spaces", _in_each_part(lambda part: " ".join(part.split()))),
 )
+_RARE: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("with a space for +", lambda name: name.replace("+", " ")),
+    ("without Label Studio's prefix", _in_each_part(lambda part: re.sub(r"^[0-9a-f]{8}-(?=.)", "", part))),
+    ("with other zeros in front of numbers", lambda name: re.sub(r"(?<!\d)0+(?=\d)", "", name)),
+)
+_FORMS = _USUAL + _RARE
 
 
 def _parts(name: str, but: str = "") -> list[str]:
@@ -189,12 +210,23 @@ def _parts(name: str, but: str = "") -> list[str]:
     return [part for part in name.split("/") if part not in ("", ".", "..")]
 
 
+def _usual(name: str) -> str:
+    """The last part of a path, without its ending, in the usual forms alone."""
+    for _, form in _USUAL:
+        name = form(name)
+    return _stem(name.rpartition("/")[2])
+
+
 def _ending(base: str) -> str:
     return _ENDINGS.get(os.path.splitext(base)[1].casefold(), "")
 
 
 def _stem(base: str) -> str:
-    return os.path.splitext(base)[0] if _ending(base) else base
+    """Without its ending, and without the same ending once more (0001.jpg.jpg)."""
+    if not _ending(base):
+        return base
+    stem = os.path.splitext(base)[0]
+    return os.path.splitext(stem)[0] if _ending(stem) == _ending(base) else stem
 
 
 def _alike(one: Sequence[str], other: Sequence[str]) -> int:

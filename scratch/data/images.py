@@ -189,25 +189,20 @@ def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int,
 
     Turned, a column that lies half outside would come first, and move all others: there the reduction divides the size.
     """
-    try:
-        with opened(path) as (image, damage):
-            conversions(image, config.sixteen_bit)
-            refuse_too_large(image, config.max_megapixels)
-            turn = _TURNS[_orientation(image)] if _turns(image, size) else None
-            whole, (width, height) = upright_size(image, size), image.size
-            while min(width, height) < reduction or turn is not None and (width % reduction or height % reduction):
-                reduction //= 2
-            reduced = (width // reduction, height // reduction)
-            # Pillow takes the largest reduction that keeps a size. No mode: the file's own, whatever it is.
-            if image.draft(None, reduced) is None:
-                reduction = 1  # not a JPEG
-            as_rgb = _reader_of(image, config.sixteen_bit)  # what it needs, its header tells before it is decoded
-            image, damage = _decoded(image, damage, reduced)
-            rgb, values = as_rgb(image)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # damaged files make decoders raise anything
-        raise Broken(f"{printable(path)} cannot be read as an image: {reason(error)}") from error
+    with _named(path), opened(path) as (image, damage):
+        conversions(image, config.sixteen_bit)
+        refuse_too_large(image, config.max_megapixels)
+        turn = _TURNS[_orientation(image)] if _turns(image, size) else None
+        whole, (width, height) = upright_size(image, size), image.size
+        while min(width, height) < reduction or turn is not None and (width % reduction or height % reduction):
+            reduction //= 2
+        reduced = (width // reduction, height // reduction)
+        # Pillow takes the largest reduction that keeps a size. No mode: the file's own, whatever it is.
+        if image.draft(None, reduced) is None:
+            reduction = 1  # not a JPEG
+        as_rgb = _reader_of(image, config.sixteen_bit)  # what it needs, its header tells before it is decoded
+        image, damage = _decoded(image, damage, reduced)
+        rgb, values = as_rgb(image)
     if turn is not None:
         rgb = rgb.transpose(turn)
     if reduction == 1:
@@ -216,6 +211,23 @@ def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int,
         raise ValueError(f"{printable(path)} is {whole[0]}×{whole[1]}, but its annotation says {size[0]}×{size[1]}, so "
                          "its boxes would be off; correct the annotation or the file")
     return Reduced(rgb, reduction, whole, damage, values)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the upright picture, from the file's header alone. Raises as `read_image` does."""
+    with _named(path), opened(path) as (image, _):
+        return upright_size(image)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever a decoder raises for a damaged file is Broken, and says which file it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise Broken(f"{printable(path)} cannot be read as an image: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:

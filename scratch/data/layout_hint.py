@@ -144,12 +144,14 @@ def _split_of(name: str) -> Optional[str]:
 
 
 def _first_picture(file: Path) -> Optional[str]:
-    """The first file_name in a JSON file's beginning."""
+    """The first file_name in the beginning of a JSON file that is an object (predict writes lists of file names)."""
     try:
         with open(file, "rb") as stream:
             text = stream.read(BEGINNING).decode("utf-8", errors="replace")
-        first = _FIRST_NAME.search(text)
+        first = _FIRST_NAME.search(text) if text.lstrip("\ufeff \t\r\n").startswith("{") else None
         name = json.loads(first[1]) if first else None
     except (OSError, ValueError):
         return None
-    return name if isinstance(name, str) and "\0" not in name else None
+    if not isinstance(name, str) or "\0" in name or os.path.isabs(name) or ".." in Path(name).parts:
+        return None  # what lies outside a folder is not even looked for
+    return name

@@ -4,7 +4,7 @@
     number    1.5  "1.5"  "1e3"               a float   true  "1,5"  "nan"  []  {}         None: no number
                                                         null  10⁴⁰⁰                        NaN: a gap
     yes       1  "1"  true  "true"  1.0       True      2  "yes"  []  NaN                  None: neither
-              0  "0"  false "False" 0.0 null  False
+              0  "0"  false "False" 0.0 null "" False
 
 Exporters write numbers as text, whole ones as 7.0, and no as "0", which Python takes for true. One table for every
 field, so that an id means the same wherever it is written. Proven in tests/data/test_values.py.
@@ -51,6 +51,6 @@ def yes(value: Any) -> Optional[bool]:
     """Truth, written as a truth value, as 0 or 1, or as either in text; no where there is none; None for the rest."""
     if value is None or value is False or value is True:
         return bool(value)
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+    if isinstance(value, str) and value.strip().lower() in ("true", "false", ""):
         return value.strip().lower() == "true"
     return {0.0: False, 1.0: True}.get(number(value))

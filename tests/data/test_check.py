@@ -162,8 +162,8 @@ def test_a_size_that_differs_from_the_annotation_is_refused(sound):
 @pytest.mark.parametrize("spoil, kind", [
     (lambda s: s.box("train", 99, [1, 1, 2, 2]), "unknown image id"),
     (lambda s: s.box("train", 1, [1, 1, 2, 2], category_id=4), "unknown category id"),
-    (lambda s: s.split("train")["images"].append(s.split("train")["images"][0]), "duplicate image id"),
-    (lambda s: s.split("train").update(categories=s.split("train")["categories"] * 2), "duplicate category id"),
+    (lambda s: s.split("train")["images"].append({**s.split("train")["images"][0], "width": 5}), "duplicate image id"),
+    (lambda s: s.split("train")["categories"].append({"id": 3, "name": "cow"}), "duplicate category id"),
     (lambda s: s.split("val").update(categories=[{"id": 3, "name": "cow"}]), "category renamed"),
     (lambda s: s.box("train", 1, "here"), "malformed entry"),
 ])
@@ -173,6 +173,14 @@ def test_wrong_ids_and_entries_are_refused(spoil, kind, sound):
     assert set(_kinds(report)) == {kind}
     with pytest.raises(ValueError, match=kind):
         report.refuse()
+
+
+def test_an_image_and_a_class_that_are_written_twice_alike_are_read_once(sound):
+    for part in ("images", "categories"):
+        sound.split("train")[part].append(dict(sound.split("train")[part][0]))
+    report = _check(sound)
+    report.refuse()
+    assert _kinds(report) == ["entry given twice"] * 2 and [line.split()[1] for line in report.splits] == ["2", "1"]
 
 
 def test_of_classes_that_are_left_out_nothing_is_counted_and_nothing_refused(sound):

@@ -245,9 +245,10 @@ def test_annotations_without_ids_are_fine(coco_set):
 @pytest.mark.parametrize("spoil, message", [
     (lambda d: d["annotations"][0].update(image_id=99), "unknown image id: .* image_id 99 is no image of the file"),
     (lambda d: d["annotations"][0].update(category_id=4), "unknown category id: .* category_id 4 is none of the 2"),
+    (lambda d: d["annotations"][0].pop("category_id"), "unknown category id: .* it has no category_id"),
     (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), r"malformed entry: .* bbox is \[1, 2, 3\]"),
     (lambda d: d["annotations"].append(None), "malformed entry: .* got None"),
-    (lambda d: d["images"].append(d["images"][0]), "duplicate image id: .*image 1: 0001.png and 0001.png"),
+    (lambda d: d["images"].append({**d["images"][0], "file_name": "a"}), "duplicate image id: .*image 1: 0001.png and a"),
     (lambda d: d["images"][0].pop("file_name"), "malformed entry: .*image number 0"),
     (lambda d: d["images"][0].update(id="one"), "malformed entry: .*image number 0"),
     (lambda d: d["categories"].append({"id": 7, "name": "cow"}), "duplicate category id: .*7: 'dog' and 'cow'"),

@@ -49,6 +49,15 @@ def test_an_exact_name_is_found_and_nothing_is_told(name, tmp_path):
     ("Hund.PNG", "hund.png", "in other capitals"),
     (" 0001.jpg ", "0001.jpg", "without regard to spaces"),
     ("a  b.jpg", "a b.jpg", "without regard to spaces"),
+    ("caf%25C3%25A9.jpg", "café.jpg", "decoded from their URL form"),
+    ("cats &amp; dogs.jpg", "cats & dogs.jpg", "decoded from their HTML form"),
+    ("Ｆｏｔｏ１.jpg", "Foto1.jpg", "in another Unicode form"),
+    ("\ufeff0001.jpg", "0001.jpg", "without signs that nobody sees"),
+    ("a+b.jpg", "a b.jpg", "with a space for +"),
+    ("8d1f0c2a-cat.jpg", "cat.jpg", "without Label Studio's prefix"),
+    ("139.jpg", "000000000139.jpg", "with other zeros in front of numbers"),
+    ("cam1/img_07.jpg", "cam01/img_7.jpg", "with other zeros in front of numbers"),
+    ("0001.jpg.jpg", "0001.jpg", "with another ending"),
     ("0001", "0001.jpg", "with another ending"),
     ("0001.jpeg", "0001.jpg", "with another ending"),
     ("scan.TIF", "scan.tiff", "with another ending"),
@@ -58,6 +67,12 @@ def test_a_name_that_can_mean_one_file_is_taken_to_mean_it_and_the_difference_is
     assert found.paths == [there] and not found.missing
     assert [problem.kind for problem in found.told] == ["file name that nearly matches"]
     assert found.told[0].detail.startswith(f"the file name is found {words}: ")
+
+
+def test_a_file_that_differs_in_an_usual_way_comes_before_one_that_does_not(tmp_path):
+    assert _found(_folder(tmp_path, "1.JPG", "01.jpg", "a b.JPG", "a+b.JPG"), "1.jpg") == "1.JPG"
+    assert _found(tmp_path, "a b.jpg") == "a b.JPG"
+    assert _found(tmp_path, "001.jpg") == ""  # two differ alike
 
 
 def test_one_line_tells_of_all_names_that_differ_alike(tmp_path):

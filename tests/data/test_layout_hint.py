@@ -90,12 +90,12 @@ def test_a_split_that_is_not_there_has_no_flags(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'{"file_name": "\\u0000"}', b'{"file_name": 7}', b"[" * 9999,
-                                     b'{"file_name": "../../../../etc/passwd"}',
+                                     b'{"file_name": "../outside.jpg"}', b'[{"file_name": "a.jpg"}]',
                                      b'{"file_name": "' + b"a" * 9999 + b'"}'])
 def test_nothing_in_a_json_file_stops_the_hint(content, tmp_path):
-    put(tmp_path / "set", "images/a.jpg")
+    put(tmp_path / "set", "images/a.jpg", "outside.jpg")
     (tmp_path / "set" / "x.json").write_bytes(content)
-    said(tmp_path / "set")
+    assert said(tmp_path / "set") and flags_for(tmp_path / "set", "train") is None
 
 
 def test_a_path_that_is_there_as_another_kind_is_said_to_be(tmp_path):

@@ -39,7 +39,7 @@ def test_a_gap_is_nan(value):
     assert math.isnan(number(value))
 
 
-@pytest.mark.parametrize("value", [0, 0.0, False, None, "0", "false", "False", "FALSE", " 0 ", "0.0"])
+@pytest.mark.parametrize("value", [0, 0.0, False, None, "0", "false", "False", "FALSE", " 0 ", "0.0", "", " "])
 def test_no_is_read_however_it_is_written(value):
     assert yes(value) is False
 
@@ -49,6 +49,6 @@ def test_yes_is_read_however_it_is_written(value):
     assert yes(value) is True
 
 
-@pytest.mark.parametrize("value", [2, -1, 0.5, "", "yes", "no", "crowd", "2", [], [0], {}, math.nan, math.inf, 10**400])
+@pytest.mark.parametrize("value", [2, -1, 0.5, "yes", "no", "crowd", "2", [], [0], {}, math.nan, math.inf, 10**400])
 def test_what_is_neither_yes_nor_no_is_none(value):
     assert yes(value) is None
