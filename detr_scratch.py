@@ -47,7 +47,7 @@ from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary, shown
+from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary, three_decimals
 from scratch.evaluation.health import QueryHealth, diagnose
 from scratch.model.compiled import compile_blocks, compiler_missing
 from scratch.model.detr import build_detr, freeze_backbone
@@ -184,8 +184,8 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
             drawn = draw_mistakes(eval_set, results, sheet.parent, evaluator.max_dets)
             for name, picture in drawn.items():
                 log.board.picture(f"mistakes/{name}", picture, run.step)
-        log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {shown(metrics['AP'])}  "
-                f"AP50 {shown(metrics['AP50'])}  AP75 {shown(metrics['AP75'])}  "
+        log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {three_decimals(metrics['AP'])}  "
+                f"AP50 {three_decimals(metrics['AP50'])}  AP75 {three_decimals(metrics['AP75'])}  "
                 f"loss {metrics['losses']['loss']:.2f}  {sheet}")
         for warning in metrics["warnings"]:
             log.say(f"warning: {warning}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
-from scratch.analysis.layer_charts import draw_set
+from scratch.analysis.layer_charts import INDEX, draw_set
 from scratch.analysis.layer_record import LayerRecord, data_file, read_layers
 from scratch.analysis.layer_watch import LayerWatch
 from scratch.analysis.names import code
@@ -65,13 +66,32 @@ def charts(arguments: ChartsArguments) -> None:
     """Collect (or with --redraw read) the figures, and draw them."""
     with nullcontext() if arguments.redraw else only_one(arguments.out):
         if not arguments.redraw:
-            if data_file(arguments.out).exists():
+            if not data_file(arguments.out).exists():
+                collect(arguments).save(arguments.out)
+            elif left_undrawn(arguments):
+                print("the data is there, of the same command, which was stopped while it drew: drawing goes on")
+            else:
                 raise FileExistsError(f"{arguments.out} already holds a set of charts: name another --out, or add "
                                       f"--redraw to draw this one again ({data_file(arguments.out).name} is its data: "
                                       "without it the set is made anew)")
-            collect(arguments).save(arguments.out)
         drawn = draw_set(read_layers(arguments.out), arguments.out)
-    print(f"{len(drawn)} charts → {printable(arguments.out / 'index.md')}")
+    print(f"{len(drawn)} charts → {printable(arguments.out / INDEX)}")
+
+
+def left_undrawn(arguments: ChartsArguments) -> bool:
+    """Was the same command stopped after it had written the data, and before the last of its files?"""
+    if (arguments.out / INDEX).exists():
+        return False
+    try:
+        return read_layers(arguments.out)["about"]["asked"] == asked(arguments)
+    except (ValueError, TypeError, KeyError):  # another file, or one of a version before
+        return False
+
+
+def asked(arguments: ChartsArguments) -> str:
+    """What the data of a set depends on. As a text: numbers lose digits in the data."""
+    return json.dumps({"config": arguments.config.to_dict(), "checkpoint": str(arguments.checkpoint),
+                       "batches": arguments.batches, "timed": arguments.timed}, sort_keys=True)
 
 
 def collect(arguments: ChartsArguments) -> LayerRecord:
@@ -206,7 +226,7 @@ def about(arguments: ChartsArguments, run: Run, first: int, cost: dict[str, Any]
                  + f"; {train.schedule}, {train.warmup_steps} steps of warm-up; "
                  + (f"gradients cut to {train.clip_max_norm:g}" if train.clip_max_norm else "no clipping"),
         "command": code(command("python", "detr_scratch.py", *sys.argv[1:])) if sys.argv[1:2] == ["charts"] else "",
-        "config": config.to_dict(), "cost": cost}
+        "config": config.to_dict(), "asked": asked(arguments), "cost": cost}
     if cost:
         plain, watched = (median(cost[name]) for name in ("plain_seconds", "watched_seconds"))
         words["cost_words"] = (f"a watched step takes {watched:.3g} s, one that is not {plain:.3g} s: "

@@ -37,7 +37,7 @@ from scratch.data.classes import Classes
 from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, shown
+from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, three_decimals
 from scratch.evaluation.health import QueryHealth
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.checkpoint import latest_checkpoint
@@ -178,8 +178,8 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, criterion
     if run.finished():
         draw_sheet(run.directory / "predictions.png", eval_set, [image["id"] for image in truth["images"][:8]], results,
                    metrics["threshold"])
-    log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {shown(metrics['AP'])}  "
-            f"AP50 {shown(metrics['AP50'])}  loss {metrics['losses']['loss']:.2f}")
+    log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {three_decimals(metrics['AP'])}  "
+            f"AP50 {three_decimals(metrics['AP50'])}  loss {metrics['losses']['loss']:.2f}")
     return metrics
 
 

@@ -24,6 +24,7 @@ from scratch.convert import to_official
 from scratch.data.classes import Classes, divided
 from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
+from scratch.printable import printable
 from scratch.training.checkpoint import LAST, PREVIOUS, save_checkpoint
 from scratch.weights import Weights, adapt, as_published, as_told, find_weights, read_weights
 from scratch.whole_file import refuse_other_than_file, refuse_replacing, whole_file
@@ -79,7 +80,7 @@ def convert(arguments: ConvertArguments) -> None:
     else:
         save_checkpoint(out, checkpoint_of(weights, config, classes))
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    print(f"{out}: {len(tensors)} tensors, {numbers:,} numbers, of a {config.model.backbone} detector "
+    print(f"{printable(out)}: {len(tensors)} tensors, {numbers:,} numbers, of a {config.model.backbone} detector "
           f"({config.preset}) with {config.model.num_queries} queries and {config.model.num_classes} classes, "
           f"from {arguments.weights} ({weights.kind})")
     for note in weights.notes:

@@ -21,11 +21,10 @@ from scratch.data.annotations import read_annotations
 from scratch.data.classes import Classes
 from scratch.data.coco import find_splits
 from scratch.data.loader import make_loader
-from scratch.data.problems import shown
 from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, published_name
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
-from scratch.printable import command, printable
+from scratch.printable import abridged, command, printable
 from scratch.ranges import BATCH, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
@@ -100,6 +99,6 @@ def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -
 
 def described(classes: Classes) -> str:
     """How many classes there are, and the first of them: "80 (1 person, 2 bicycle, 3 car …)"."""
-    named = [f"{id} {shown(name, 40)}" for id, name in zip(classes.ids, classes.names)
+    named = [f"{id} {abridged(name, 40)}" for id, name in zip(classes.ids, classes.names)
              if name != "-"]  # data/coco_names
     return f"{len(named)} ({', '.join(named[:3])}{' …' if len(named) > 3 else ''})"

@@ -36,6 +36,7 @@ from commands.traceable import traceable
 from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
+from scratch.printable import printable
 from scratch.whole_file import refuse_other_than_file, whole_file
 
 OPSET = 17  # of the format: the first with a layer norm of its own
@@ -61,7 +62,7 @@ def export_checkpoint(arguments: ExportArguments) -> None:
         raise ValueError(f"got --out {arguments.out}, wanted a file that ends in .onnx")
     refuse_other_than_file(arguments.out)  # ahead of the work
     difference = export(load_detector(arguments.checkpoint, torch.device("cpu")), arguments.out)
-    print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB, opset {OPSET}\n"
+    print(f"{printable(arguments.out)}: {arguments.out.stat().st_size / 2**20:.1f} MiB, opset {OPSET}\n"
           "  images float32 (B,3,H,W): RGB in [0,1], less the mean, by the std; 0 on the padding\n"
           "  pad_mask bool (B,H,W): True on the padding\n"
           "  → pred_logits, pred_boxes (cx, cy, w, h in [0,1] of the unpadded image); classes and more: its metadata")

@@ -4,7 +4,7 @@
 
 A class name or a file name may hold a newline, an ESC that clears a terminal, a character that turns the order of
 letters round, or half a character (a lone surrogate), which no file can be written with. Letters of every language,
-accents and emoji stay as they are. Proven in tests/test_printable.py. Read: printable → command
+accents and emoji stay as they are. Proven in tests/test_printable.py. Read: printable → abridged → command
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ def printable(text: object) -> str:
     """`str(text)` on one line, in which every character that is not plain text is written as its escape, as in \\n."""
     return "".join(letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _ESCAPED
                    or letter in _DIRECTION else letter for letter in str(text))
+
+
+def abridged(text: object, most: int = 160) -> str:
+    """A text to be printed on one line as `printable` does, with the middle left out of a long one."""
+    text = str(text)
+    if len(text) > most:  # first, for printable() reads every letter
+        text = f"{text[:(most + 1) // 2]}…{text[len(text) - most // 2:]}"
+    return printable(text)
 
 
 def command(*words: object) -> str:

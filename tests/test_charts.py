@@ -206,6 +206,26 @@ def test_a_set_is_not_drawn_over() -> None:
     assert Path("v1/layers_v1.json").read_text() == "{}"
 
 
+def test_a_set_of_which_the_drawing_was_stopped_is_drawn_to_its_end_by_the_same_command_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(commands.charts, "draw_set", stopped)
+        charts(arguments())
+    data = Path("v1/layers_v1.json").read_bytes()
+    monkeypatch.setattr(commands.charts, "draw_set", lambda content, folder: [])
+    with pytest.raises(FileExistsError, match="already holds a set of charts"):
+        charts(arguments(timed=1))
+    charts(arguments())
+    assert "drawing goes on" in capsys.readouterr().out and Path("v1/layers_v1.json").read_bytes() == data
+    Path("v1/index.md").write_text("drawn")
+    with pytest.raises(FileExistsError, match="already holds a set of charts"):
+        charts(arguments())
+
+
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = replace(commands.charts.Distributed.from_environment("cpu"), world_size=2)
     monkeypatch.setattr(commands.charts.Distributed, "from_environment", partial(lambda *_: distributed))

@@ -30,6 +30,7 @@ from scratch.analysis.records import believed
 from scratch.printable import printable
 from scratch.whole_file import write_text
 
+INDEX = "index.md"  # written last: a folder that has it has every chart
 # In the order of index.md: what says most comes first.
 BY_GROUP = ("update_to_weight", "std_gradients", "std_activations", "mean_abs_activations", "saturation", "std_weights")
 
@@ -88,7 +89,7 @@ def write_index(content: dict[str, Any], folder: Path, charts: list[Path]) -> Pa
                       "Above each panel: first → last batch, of several layers their median. A gradient's exact zeros "
                       "have no logarithm, and are only counted.", ""]
         lines += [f"### {words(name)}", "", reading(name), "", f"![{words(name)}]({link(path.name)})", ""]
-    index = folder / "index.md"
+    index = folder / INDEX
     write_text(index, "\n".join(lines))
     return index
 

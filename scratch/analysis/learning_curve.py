@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 from scratch.analysis.figures import save
 from scratch.analysis.names import numbered, short
 from scratch.analysis.records import believed, read_record
-from scratch.analysis.run_log import NAME, number, numbers, read_log, texts
+from scratch.analysis.run_log import NAME, number_or_none, numbers, read_log, texts
 from scratch.printable import printable
 from scratch.whole_file import write_text
 
@@ -51,7 +51,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     records, left_out = read_log(run_dir)
     steps = [r for r in records if r["kind"] == "step"]
     evaluations = [r for r in records if r["kind"] == "evaluation"]
-    alerts = [r for r in records if r["kind"] == "warning" and number(r.get("minutes")) is not None]
+    alerts = [r for r in records if r["kind"] == "warning" and number_or_none(r.get("minutes")) is not None]
     if not steps:
         raise ValueError(f"{Path(run_dir) / NAME} holds no training step yet: wait until the run has begun"
                          + (f" ({left_out})" if left_out else ""))
@@ -60,15 +60,15 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     return {
         "name": Path(run_dir).resolve().name,
         "steps": steps[-1]["step"],
-        "clip_max_norm": number(next((r["clip_max_norm"] for r in reversed(evaluations) if "clip_max_norm" in r),
+        "clip_max_norm": number_or_none(next((r["clip_max_norm"] for r in reversed(evaluations) if "clip_max_norm" in r),
                                      None)),
         "train": {"minutes": [g[-1]["minutes"] for g in groups], "step": [g[-1]["step"] for g in groups],
                   "loss": [_mean(r.get("loss_queries", r.get("loss")) for r in g) for g in groups],
                   # The median: one spike of a thousand would hide what the other steps do.
                   "grad_norm": [_median(r.get("grad_norm") for r in g) for g in groups]},
         "evaluation": {"minutes": [r["minutes"] for r in evaluations], "step": [r["step"] for r in evaluations],
-                       "loss": [number(numbers(r, "losses").get("loss")) for r in evaluations],
-                       **{name: [number(r.get(name)) for r in evaluations] for name in ("AP", "AP50", "AP75")},
+                       "loss": [number_or_none(numbers(r, "losses").get("loss")) for r in evaluations],
+                       **{name: [number_or_none(r.get(name)) for r in evaluations] for name in ("AP", "AP50", "AP75")},
                        **{name: [_sign(numbers(r, "health").get(name)) for r in evaluations] for name in SIGNS},
                        "warnings": [texts(r, "warnings") for r in evaluations]},
         "alerts": {"minutes": [r["minutes"] for r in alerts], "step": [r["step"] for r in alerts],
@@ -83,18 +83,18 @@ def _group_size(steps: int) -> int:
 
 def _median(values: Iterable[Any]) -> Optional[float]:
     """Of the values that are there: a step that fp16's loss scaler skips has no gradient norm."""
-    there = [value for value in values if number(value) is not None]
+    there = [value for value in values if number_or_none(value) is not None]
     return median(there) if there else None
 
 
 def _mean(values: Iterable[Any]) -> Optional[float]:
-    there = [value for value in values if number(value) is not None]
+    there = [value for value in values if number_or_none(value) is not None]
     return sum(there) / len(there) if there else None
 
 
 def _sign(value: Any) -> Any:
     """A sign of health as it was written: a number, or one for each layer; None for anything else."""
-    return [number(item) for item in value] if isinstance(value, list) else number(value)
+    return [number_or_none(item) for item in value] if isinstance(value, list) else number_or_none(value)
 
 
 def draw(curves: list[dict[str, Any]], path: Path, x: Optional[Literal["minutes", "steps"]] = None) -> None:

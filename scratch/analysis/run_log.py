@@ -45,7 +45,7 @@ def read_log(run_dir: Path) -> tuple[list[dict[str, Any]], str]:
     return kept, f"{log}: left out {_lines(broken + mixed)}, {' and '.join(said)}" if said else ""
 
 
-def number(value: Any) -> Any:
+def number_or_none(value: Any) -> Any:
     """The value if it is a number, else None."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
@@ -66,7 +66,7 @@ def _is_record(record: Any) -> bool:
     if not (isinstance(record, dict) and isinstance(record.get("kind"), str)):
         return False
     step = record.get("step")
-    timed = record["kind"] not in ("step", "evaluation") or number(record.get("minutes")) is not None
+    timed = record["kind"] not in ("step", "evaluation") or number_or_none(record.get("minutes")) is not None
     return isinstance(step, int) and not isinstance(step, bool) and step >= 0 and timed
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, Optional, Sequence
 
 from scratch.analysis.names import code, literal
-from scratch.analysis.run_log import number as _number, read_log, texts
+from scratch.analysis.run_log import number_or_none, read_log, texts
 
 REACHED = 0.5  # the AP50 whose first evaluation is looked for
 FIGURES = ("AP", "AP50", "AP75")
@@ -36,7 +36,7 @@ def summarise_log(run_dir: Path) -> Optional[dict[str, Any]]:
     evaluations = [r for r in records if r["kind"] == "evaluation"]
     if not records:
         return None
-    kept = [{name: _number(r.get(name)) for name in ("step", "epoch", "minutes", *FIGURES)} for r in evaluations]
+    kept = [{name: number_or_none(r.get(name)) for name in ("step", "epoch", "minutes", *FIGURES)} for r in evaluations]
     warned: dict[str, list[int]] = {}
     for record in records:
         guards = [str(record.get("guard"))] if record["kind"] == "warning" else []
@@ -44,7 +44,7 @@ def summarise_log(run_dir: Path) -> Optional[dict[str, Any]]:
             warned.setdefault(what, []).append(record["step"])
     reached = next((r for r in kept if r["AP50"] is not None and r["AP50"] >= REACHED), None)
     return {
-        "steps": steps[-1]["step"] if steps else 0, "minutes": _number(records[-1].get("minutes")),
+        "steps": steps[-1]["step"] if steps else 0, "minutes": number_or_none(records[-1].get("minutes")),
         "last": kept[-1] if kept else None,
         "earlier": next((r for r in reversed(kept) if 4 * r["step"] <= 3 * records[-1]["step"]), None),
         "best": max(kept, key=lambda r: r["AP"] or 0.0) if kept else None,  # of equals the first, as best.pt
@@ -55,7 +55,7 @@ def summarise_log(run_dir: Path) -> Optional[dict[str, Any]]:
 
 
 def _over(figure: Any, records: Sequence[dict[str, Any]], name: str) -> Optional[float]:
-    values = [r[name] for r in records if _number(r.get(name)) is not None]
+    values = [r[name] for r in records if number_or_none(r.get(name)) is not None]
     return figure(values) if values else None
 
 

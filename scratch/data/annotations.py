@@ -26,9 +26,9 @@ from scratch.data.classes import Classes
 from scratch.data.evidence import judge
 from scratch.data.file_names import find_files
 from scratch.data.images import opened, upright_size
-from scratch.data.problems import LISTED, Notes, Problem, brief, shown
+from scratch.data.problems import LISTED, Notes, Problem, brief
 from scratch.data.values import number, whole, yes
-from scratch.printable import printable
+from scratch.printable import abridged, printable
 
 # Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
 TOLERANCE = 0.01
@@ -187,7 +187,7 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
         row = written_rows[found.example]
         example = ", ".join(f"{round(side, 3):g}" for side in as_written[found.example].tolist())
         report("boxes in another form" if found.certain and not as_is else "boxes perhaps in another form",
-               f"{len(as_written):,} boxes", f"{found.words}. Such as [{example}] in {shown(used[row][1])}, "
+               f"{len(as_written):,} boxes", f"{found.words}. Such as [{example}] in {abridged(used[row][1])}, "
                f"{sizes[row, 0]}×{sizes[row, 1]}")
     return Annotations(
         classes=classes,
@@ -211,7 +211,7 @@ class _Annotation:
     def __call__(self) -> str:
         id = self.entry.get("id")
         called = f"annotation number {self.place}" if id is None else f"annotation {brief(id)}"
-        return f"{called} of {shown(self.file)}" if self.file else called
+        return f"{called} of {abridged(self.file)}" if self.file else called
 
 
 def _read_categories(entries: list[Any], report: Any, decisive: bool) -> tuple[Classes, set[Any]]:
@@ -290,7 +290,7 @@ def _read_images(entries: list[Any], report: Any) -> tuple[list[tuple[int, str, 
         width, height = (whole(values.get(side)) or 0 for side in ("width", "height"))
         if id is None or not isinstance(name, str) or not name:
             if isinstance(name, str) and name and "id" in values:
-                report("malformed entry", f"image number {place}, {shown(name)}", "got the id {}, wanted a whole "
+                report("malformed entry", f"image number {place}, {abridged(name)}", "got the id {}, wanted a whole "
                        "number of at most 18 digits: number the images from 1, and the image_id of their annotations "
                        "alike", values["id"])
             else:
@@ -307,7 +307,7 @@ def _read_images(entries: list[Any], report: Any) -> tuple[list[tuple[int, str, 
         elif images.get(id, (None,))[1:] == (name, *_size(width, height)):
             report("entry given twice", f"image {id}", "{}", name)
         elif id in images:
-            report("duplicate image id", f"image {id}", f"{shown(images[id][1])} and {shown(name)}")
+            report("duplicate image id", f"image {id}", f"{abridged(images[id][1])} and {abridged(name)}")
         else:
             images[id] = (id, name, *_size(width, height))
     return [images[id] for id in sorted(images)], unusable
@@ -335,11 +335,11 @@ def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path],
                 size = upright_size(image)
         except Exception as error:  # damaged headers make decoders raise anything
             unsized.add(row)
-            report("malformed entry", f"image {id}, {shown(name)}", "it has no usable width and height, and its file "
+            report("malformed entry", f"image {id}, {abridged(name)}", "it has no usable width and height, and its file "
                    f"does not tell them: {error if folder is None else type(error).__name__}")
         else:
             whole_list[row] = (id, name, *size)
-            report("size taken from the picture", f"image {id}, {shown(name)}", f"{size[0]}×{size[1]}")
+            report("size taken from the picture", f"image {id}, {abridged(name)}", f"{size[0]}×{size[1]}")
     return whole_list, unsized
 
 

@@ -33,8 +33,8 @@ from scratch.data.evidence import best_ap, same_boxes, turned
 from scratch.data.file_names import Found, find_files
 from scratch.data.images import (Reduced, TooLarge, conversions, opened, read_reduced, reason, refuse_too_large,
                                  upright_size)
-from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse, shown
-from scratch.printable import printable
+from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse
+from scratch.printable import abridged, printable
 
 # What --leave-out-broken leaves out. A size that differs is no broken file: its boxes say that something is wrong.
 BROKEN = ("missing image", "unreadable image", "too large image")
@@ -125,7 +125,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
             continue
         classes = classes or annotations.classes
         lines.append(f"{split:<6} {len(annotations):>7,} images {len(annotations.labels):>8,} boxes "
-                     f"{len(annotations.classes):>4} classes   {shown(file)}")
+                     f"{len(annotations.classes):>4} classes   {abridged(file)}")
         problems += _crowded(annotations, file, num_queries, most)
         problems += _same_twice(annotations, file, config.max_dets,
                                 split != "train" or config.eval_split == "train", most)
@@ -332,7 +332,7 @@ def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: boo
     for k in np.flatnonzero(again)[:most]:
         box = ", ".join(f"{side:g}" for side in boxes[k].tolist())
         notes.add("same box twice", f"{file.name}, {a.file_names[rows[k]]}",
-                  f"{shown(a.classes.names[labels[k]])} at [{box}]")
+                  f"{abridged(a.classes.names[labels[k]])} at [{box}]")
     notes.more("same box twice", int(again.sum()) - (most or len(again)))
 
     if judged:
@@ -340,7 +340,7 @@ def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: boo
         if (beyond := number > max_dets).any():
             best = best_ap(rows, labels, np.arange(len(rows)), max_dets)
             fullest = places[number.argmax()]
-            where = f"{shown(a.classes.names[labels[fullest]])} in {shown(a.file_names[rows[fullest]])}"
+            where = f"{abridged(a.classes.names[labels[fullest]])} in {abridged(a.file_names[rows[fullest]])}"
             notes.add("more boxes than COCO counts", file.name,
                       f"{len(set(rows[places[beyond]])):,} images have more than {max_dets} boxes of a class (at most "
                       f"{number.max():,}, {where}), and the best {max_dets} detections of a class in an image count: "

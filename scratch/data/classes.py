@@ -14,7 +14,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Sequence
 
-from scratch.data.problems import brief, shown
+from scratch.data.problems import brief
+from scratch.printable import abridged
 
 
 class UnknownClass(ValueError):
@@ -58,7 +59,7 @@ class Classes:
             if not places:
                 near = difflib.get_close_matches(name.strip(), [n for n in called if len(n) < 100], n=3) or called[:20]
                 comma = " (a comma in a name is written as \\,)" if any("," in n for n in called) else ""
-                meant = " or ".join(shown(n, 80).replace(",", "\\,") for n in near)
+                meant = " or ".join(abridged(n, 80).replace(",", "\\,") for n in near)
                 raise UnknownClass(f"got {brief(name.strip())} among the classes, which the data does not have; did "
                                    f"you mean {meant}? Wanted names out of its {len(self)}, with commas between them"
                                    f"{comma}")

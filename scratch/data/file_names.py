@@ -29,7 +29,7 @@ from typing import Callable, Optional, Sequence
 from urllib.parse import unquote
 
 from scratch.data.problems import Problem
-from scratch.printable import printable
+from scratch.printable import abridged, printable
 
 # Beyond so many files below a folder, only exact names are found: it is hardly a folder of images then.
 MOST_FILES = 2_000_000
@@ -268,24 +268,24 @@ def _told(reason: str, names: list[str], path: str, total: int, source: str) -> 
     many = f"all {total:,}" if len(names) == total else f"{len(names):,} of the {total:,}"
     count = f"{many} file names are" if total > 1 else "the file name is"
     return Problem("file name that nearly matches", printable(source),
-                   f"{count} found {reason}: {_short(names[0])} is taken to mean {_short(path)}",
+                   f"{count} found {reason}: {abridged(names[0])} is taken to mean {abridged(path)}",
                    len(names))
 
 
 def _missing(there: _Folder, name: str, near: list[str]) -> Problem:
-    where = _short(f"{there.folder}/{name}")
+    where = abridged(f"{there.folder}/{name}")
     outside = there.inside(name) is None
     if len(near) > 1:
-        detail = f"no such file; {len(near)} are called nearly so ({', '.join(map(_short, near[:3]))}): which one?"
+        detail = f"no such file; {len(near)} are called nearly so ({', '.join(map(abridged, near[:3]))}): which one?"
     elif near:
-        detail = f"no such file; {_short(near[0])} is called nearly so, but other names say that, too"
+        detail = f"no such file; {abridged(near[0])} is called nearly so, but other names say that, too"
     elif outside:
-        return Problem("file name outside its folder", _short(name),
+        return Problem("file name outside its folder", abridged(name),
                        f"it is no path below the folder of images, {printable(there.folder)}, and nothing is looked "
                        "for elsewhere")
     else:
         other = there.other_ending(name)
-        detail = "no such file" + (f"; {_short(other)} is there, of another format" if other else "")
+        detail = "no such file" + (f"; {abridged(other)} is there, of another format" if other else "")
     return Problem("missing image", where, detail)
 
 
@@ -293,15 +293,10 @@ def _wrong_folder(there: _Folder, name: str, count: int) -> Problem:
     if other := there.other_ending(name):
         return Problem("missing image", printable(there.folder),
                        f"none of the {count:,} pictures is in this folder, but files of their names in another format "
-                       f"are: the annotations name {_short(name)}, and {_short(other)} is there. If the pictures were "
+                       f"are: the annotations name {abridged(name)}, and {abridged(other)} is there. If the pictures were "
                        "converted, change the names in the annotations", count)
     files = there.files
-    holds = f"it holds {len(files):,} pictures, such as {_short(files[0])}" if files else "it holds no pictures"
+    holds = f"it holds {len(files):,} pictures, such as {abridged(files[0])}" if files else "it holds no pictures"
     return Problem("missing image", printable(there.folder),
                    f"none of the {count:,} pictures is in this folder, nor one of nearly such a name; {holds}, and the "
-                   f"annotations name {_short(name)}: are these annotations of these images?", count)
-
-
-def _short(name: str) -> str:
-    name = printable(name)
-    return name if len(name) <= 160 else f"{name[:100]}…{name[-40:]}"
+                   f"annotations name {abridged(name)}: are these annotations of these images?", count)

@@ -17,8 +17,7 @@ import re
 from pathlib import Path
 from typing import Iterator, Optional
 
-from scratch.data.problems import shown
-from scratch.printable import command
+from scratch.printable import abridged, command
 
 DEEPEST = 3          # folders below ROOT
 MOST_ENTRIES = 5000  # looked at, of all folders together
@@ -33,13 +32,13 @@ def layout_hint(root: Path) -> str:
     """A few lines that end with a line break, or nothing where there is nothing to say."""
     if not os.path.exists(root):
         near = [path.name for path in _children(root.parent) if path.name.lower() == root.name.lower()]
-        meant = f"; did you mean {shown(root.parent / near[0])}?" if near else "."
-        return f"There is no {shown(root)}{meant}\n"
+        meant = f"; did you mean {abridged(root.parent / near[0])}?" if near else "."
+        return f"There is no {abridged(root)}{meant}\n"
     if not os.path.isdir(root):
         what = {".zip": "unpack it, and name the folder",
                 ".json": "give it as --train-annotations, its pictures' folder as --train-images",
                 }.get(root.suffix.lower(), "wanted a folder")
-        return f"{shown(root)} is a file: {what}.\n"
+        return f"{abridged(root)} is a file: {what}.\n"
     folders, files = _walk(root)
     pairs = _pairs(folders, files)
     flags = {split: _flags(split, pairs[split]) for split in ("train", "val") if split in pairs}
@@ -54,8 +53,8 @@ def layout_hint(root: Path) -> str:
                f"and --{other}-images, --{other}-annotations the other one, which was not found.\n"
     if "all" in pairs:
         images, file = pairs["all"]
-        return f"It looks like one annotation file without a split: {shown(file)}, with its pictures in " \
-               f"{shown(images)}. Divide its images into two files, one to learn from and one to be judged by, and " \
+        return f"It looks like one annotation file without a split: {abridged(file)}, with its pictures in " \
+               f"{abridged(images)}. Divide its images into two files, one to learn from and one to be judged by, and " \
                "name them:\n  " \
                + command("--train-images", images, "--train-annotations", "TRAIN.json", "--val-images", images,
                          "--val-annotations", "VAL.json") + "\n"
@@ -86,12 +85,12 @@ def _other_formats(root: Path, folders: list[Path], files: list[Path]) -> str:
         return f"It holds {kind} files, not COCO's JSON: {convert}.\n"
     below = [path for path in folders if path.parent == root and os.path.isdir(path / "annotations")]
     if below:
-        return f"Did you mean {shown(below[0])}?\n"
+        return f"Did you mean {abridged(below[0])}?\n"
     if ".zip" in endings:
         return "It holds a zip archive: unpack it.\n"
     if endings & {".jpg", ".jpeg", ".png"}:
         return "It holds pictures, and no annotation file.\n"
-    return "" if files or folders else f"{shown(root)} is empty.\n"
+    return "" if files or folders else f"{abridged(root)} is empty.\n"
 
 
 def _children(folder: Path) -> list[Path]:

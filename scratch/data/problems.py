@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Literal, Optional, Union
 
-from scratch.printable import printable
+from scratch.printable import abridged
 
 Severity = Literal["refused", "coped", "note"]
 
@@ -78,8 +78,6 @@ KINDS: dict[str, tuple[Severity, str]] = {
 
 # So many problems of a kind are kept one by one.
 LISTED = 1000
-# So many letters of a text from somebody else's file are shown.
-SHOWN = 160
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Problem:
 
     def line(self) -> str:
         """Where, and what was found there, to be printed."""
-        return f"{shown(self.where)}: {shown(self.detail, 4 * SHOWN)}"
+        return f"{abridged(self.where)}: {abridged(self.detail, 640)}"
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.line()}"
@@ -143,14 +141,6 @@ _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel, _BRIEF.maxdict, _BRIEF.maxlist = 3, 8, 6
 _BRIEF.maxstring = _BRIEF.maxother = 80
 _BRIEF.maxlong = 40
-
-
-def shown(text: object, most: int = SHOWN) -> str:
-    """A text to be printed: on one line, without control characters, and the middle of a long one left out."""
-    text = str(text)
-    if len(text) > most:  # first, for printable() reads every letter
-        text = f"{text[:most // 2]}…{text[-(most // 2):]}"
-    return printable(text)
 
 
 def count(problems: Iterable[Problem]) -> Counter[str]:

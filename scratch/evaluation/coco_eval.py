@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from scratch.evaluation.health import QueryHealth
 from scratch.evaluation.postprocess import DETECTIONS, postprocess
-from scratch.printable import printable
+from scratch.printable import abridged, printable
 
 # The twelve figures in the order of COCOeval.stats. AR_100 keeps its name where another number of detections counts.
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -195,7 +195,7 @@ def evaluate(
             "images_per_second": images / max(seconds for _, _, _, seconds, _ in ranks)}, evaluator.results
 
 
-def shown(value: Optional[float]) -> str:
+def three_decimals(value: Optional[float]) -> str:
     """A figure to print: "–" where there was nothing to find."""
     return "–" if value is None else f"{value:.3f}"
 
@@ -203,7 +203,7 @@ def shown(value: Optional[float]) -> str:
 def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
     """A summary as a small table: precision, recall, then the classes from the best AP to the worst."""
     def row(name: str, values: Iterable[Optional[float]]) -> str:
-        return name + "".join(f"{shown(value):>8}" for value in values)
+        return name + "".join(f"{three_decimals(value):>8}" for value in values)
 
     most, per_class_of = summary.get("max_dets", DETECTIONS), summary.get("per_class", {})  # an older one has neither
     measured = ((ap["AP"], _short(name), ap["AP50"]) for name, ap in per_class_of.items() if ap["AP"] is not None)
@@ -230,4 +230,4 @@ def _short(name: str) -> str:
     """A class's name, which came from a stranger's file, on one line of a table."""
     if not name.strip():
         return f'"{printable(name)}"'
-    return printable(name if len(name) <= 40 else f"{name[:20]}…{name[-19:]}")
+    return abridged(name, 40)

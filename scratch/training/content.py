@@ -53,7 +53,7 @@ def check_content(state: Any, training: bool = False) -> Config:
     training   is it to go on training? Then all that only training needs must be there, too
     Raises ValueError, saying what is wrong.
     """
-    _want(isinstance(state, dict), f"it holds {shown(state)}, wanted a dict of what a run remembers")
+    _want(isinstance(state, dict), f"it holds {described(state)}, wanted a dict of what a run remembers")
     missing = [name for name in USED if name not in state]
     _want(not missing, f"it has no {', '.join(missing)}")
     config = Config.from_dict(state["config"])
@@ -66,20 +66,20 @@ def check_content(state: Any, training: bool = False) -> Config:
           "so no run can go on from it: begin a new one with train --weights or finetune --weights")
     for name in ("step", "epoch", "batch", "parts", "world_size"):
         least = name in ("parts", "world_size")
-        _want(name not in state or _whole(state[name], least), f"{name} is {shown(state.get(name))}, wanted a whole "
+        _want(name not in state or _whole(state[name], least), f"{name} is {described(state.get(name))}, wanted a whole "
                                                                f"number, {int(least)} or more")
     for name, least in (("minutes", 0.0), ("best_ap", -1.0)):
-        _want(name not in state or number(state[name]) and state[name] >= least,
-              f"{name} is {shown(state.get(name))}, wanted a number, {least:g} or more")
+        _want(name not in state or is_number(state[name]) and state[name] >= least,
+              f"{name} is {described(state.get(name))}, wanted a number, {least:g} or more")
     _want(isinstance(state.get("evaluation_due", False), bool),
-          f"evaluation_due is {shown(state.get('evaluation_due'))}, wanted True or False")
+          f"evaluation_due is {described(state.get('evaluation_due'))}, wanted True or False")
     _check_matching(state.get("last_matching"))
     if training:
         _check_groups(state["optimizer"])
         _check_precision(state["precision"])
         ranks, rng = state["world_size"], state["rng"]
         _want(isinstance(rng, (list, tuple)) and len(rng) == ranks,
-              f"rng is {shown(rng)}, wanted the random states of {ranks} processes")
+              f"rng is {described(rng)}, wanted the random states of {ranks} processes")
         for one in rng:
             check_rng_state(one)
     return config
@@ -88,11 +88,11 @@ def check_content(state: Any, training: bool = False) -> Config:
 def check_classes(classes: Any, count: int) -> None:
     """Raise ValueError unless `classes` are the ids and names of `count` classes."""
     _want(isinstance(classes, dict) and all(isinstance(classes.get(name), (list, tuple)) for name in ("ids", "names")),
-          f"classes are {shown(classes)}, wanted a dict with lists of ids and names")
+          f"classes are {described(classes)}, wanted a dict with lists of ids and names")
     ids, names = classes["ids"], classes["names"]
     _want(all(type(i) is int and abs(i) < 2**63 for i in ids) and len(set(ids)) == len(ids),
-          f"the classes' ids are {shown(ids)}, wanted whole numbers, each once")
-    _want(all(isinstance(name, str) for name in names), f"the classes' names are {shown(names)}, wanted texts")
+          f"the classes' ids are {described(ids)}, wanted whole numbers, each once")
+    _want(all(isinstance(name, str) for name in names), f"the classes' names are {described(names)}, wanted texts")
     _want(len(ids) == len(names) == count, f"it names {len(names):,} classes and {len(ids):,} of their ids, wanted "
                                            f"{count:,} of both, as its configuration says (num_classes)")
 
@@ -108,8 +108,8 @@ def check_weights(state: dict[str, Any], wanted: Wanted) -> None:
     if state["ema"] is None:
         return
     ema = state["ema"]
-    _want(isinstance(ema, dict) and "shadow" in ema, f"ema is {shown(ema)}, wanted None or a dict with shadow")
-    _want(_whole(ema.get("updates", 0)), f"ema's updates are {shown(ema.get('updates'))}, wanted a whole number")
+    _want(isinstance(ema, dict) and "shadow" in ema, f"ema is {described(ema)}, wanted None or a dict with shadow")
+    _want(_whole(ema.get("updates", 0)), f"ema's updates are {described(ema.get('updates'))}, wanted a whole number")
     check_tensors("ema", ema["shadow"], {name: tensor for name, tensor in wanted.items() if tensor.is_floating_point()})
 
 
@@ -134,12 +134,12 @@ def check_names(what: str, tensors: Any, wanted: Any) -> None:
 
 def check_dense(what: str, tensors: Any) -> None:
     """Raise ValueError unless `tensors` are dense ones of real or whole numbers, by names that are texts."""
-    _want(isinstance(tensors, dict) and bool(tensors), f"{what} is {shown(tensors)}, wanted a dict of tensors")
+    _want(isinstance(tensors, dict) and bool(tensors), f"{what} is {described(tensors)}, wanted a dict of tensors")
     for name, tensor in tensors.items():
-        _want(isinstance(name, str), f"a name in {what} is {shown(name)}, wanted a text")
+        _want(isinstance(name, str), f"a name in {what} is {described(name)}, wanted a text")
         _want(isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type != "meta"
-              and _kind(tensor) in ("float", "whole"), f"{what}: {shown(name)} is {shown(tensor)}, wanted a tensor of "
-                                                       "numbers")
+              and _kind(tensor) in ("float", "whole"),
+              f"{what}: {described(name)} is {described(tensor)}, wanted a tensor of numbers")
 
 
 def check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
@@ -171,7 +171,7 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
     own_groups = optimizer.param_groups
     outline = [(group["name"], len(group["params"])) for group in groups]
     own_outline = [(group["name"], len(group["params"])) for group in own_groups]
-    _want(outline == own_outline, f"the optimizer's groups are {shown(outline)}, wanted {shown(own_outline)}")
+    _want(outline == own_outline, f"the optimizer's groups are {described(outline)}, wanted {described(own_outline)}")
     places = [place for group in groups for place in group["params"]]
     _want(all(type(place) is int for place in places) and len(set(places)) == len(places),
           "the optimizer's weights are not numbered")
@@ -183,29 +183,29 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
                 continue
             there = group.get(name)
             fits = (there is None or isinstance(there, bool) if switch else
-                    number(there) and there >= 0 if number(value) else
-                    isinstance(there, (list, tuple)) and len(there) == len(value) and all(map(number, there))
+                    is_number(there) and there >= 0 if is_number(value) else
+                    isinstance(there, (list, tuple)) and len(there) == len(value) and all(map(is_number, there))
                     if isinstance(value, (list, tuple)) else type(there) is type(value))
             if name == "betas" and fits or name == "momentum" and fits:
                 fits = all(0 <= each < 1 for each in (there if name == "betas" else [there]))
             if name == "maps":
                 fits = fits and list(there) == list(value)
-            _want(fits, f"the optimizer's {name} of group {own['name']} is {shown(there)}, wanted as {shown(value)}")
+            _want(fits, f"the optimizer's {name} of group {own['name']} is {described(there)}, wanted as {described(value)}")
     for place, memory in saved["state"].items():
         _want(type(place) is int and place in weights and isinstance(memory, dict),
-              f"the optimizer's state of {shown(place)} is {shown(memory)}, wanted a dict for one of its weights")
+              f"the optimizer's state of {described(place)} is {described(memory)}, wanted a dict for one of its weights")
         own_names = _remembered(optimizer, weights[place])
         _want(own_names is None or set(memory) in (set(), own_names),
-              f"the optimizer remembers {shown(memory)} of a weight, wanted "
+              f"the optimizer remembers {described(memory)} of a weight, wanted "
               f"{sorted(own_names or ())}")
         for name, value in memory.items():
             if name == "step":
                 count = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-                _want(number(count) and 0 <= count <= LARGEST, f"the optimizer's step is {shown(value)}, wanted a "
+                _want(is_number(count) and 0 <= count <= LARGEST, f"the optimizer's step is {described(value)}, wanted a "
                                                                "number, 0 or more")
             else:
                 _want(isinstance(value, Tensor) and value.layout == torch.strided and _kind(value) == "float"
-                      and value.shape == weights[place].shape, f"the optimizer's {name} is {shown(value)}, wanted a "
+                      and value.shape == weights[place].shape, f"the optimizer's {name} is {described(value)}, wanted a "
                       f"tensor {tuple(weights[place].shape)}")
                 check_finite("the optimizer", {name: value})
                 _want(name != "exp_avg_sq" or bool((value >= 0).all()), "the optimizer's mean of squares is below 0")
@@ -215,7 +215,7 @@ def _check_groups(saved: Any) -> None:
     """Raise ValueError unless an optimizer's state_dict has groups of weights with names."""
     _want(isinstance(saved, dict) and isinstance(saved.get("state"), dict)
           and isinstance(saved.get("param_groups"), list),
-          f"optimizer is {shown(saved)}, wanted a dict with state and param_groups")
+          f"optimizer is {described(saved)}, wanted a dict with state and param_groups")
     _want(all(isinstance(group, dict) and isinstance(group.get("params"), list)
               and isinstance(group.get("name"), str) for group in saved["param_groups"]),
           "an optimizer's group is no dict with name and params")
@@ -233,22 +233,22 @@ def check_rng_state(state: Any) -> None:
     """Raise ValueError unless generators can be put to what `checkpoint.rng_state` gave; none of the process is."""
     names = ("python", "numpy", "torch", "cuda")
     _want(isinstance(state, dict) and all(name in state for name in names),
-          f"a random state is {shown(state)}, wanted a dict with {', '.join(names)}")
+          f"a random state is {described(state)}, wanted a dict with {', '.join(names)}")
     for name, look in (("python", _try_python), ("numpy", _try_numpy), ("torch", _try_torch)):
         try:
             fits = look(state[name])
         except (ValueError, TypeError, RuntimeError, OverflowError, IndexError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"the random state of {name} cannot be used ({reason})") from error
-        _want(fits, f"the random state of {name} is {shown(state[name])}, which is none")
+        _want(fits, f"the random state of {name} is {described(state[name])}, which is none")
     cuda = state["cuda"]
     _want(cuda is None or isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 and cuda.dim() == 1
-          and 16 <= len(cuda) <= 2**16, f"the random state of cuda is {shown(cuda)}, which is none")
+          and 16 <= len(cuda) <= 2**16, f"the random state of cuda is {described(cuda)}, which is none")
 
 
 def _try_python(state: Any) -> bool:
     fits = (isinstance(state, tuple) and len(state) == 3 and isinstance(state[1], tuple) and len(state[1]) == 625
-            and (state[2] is None or number(state[2])))
+            and (state[2] is None or is_number(state[2])))
     if fits:
         random.Random().setstate(state)
     return fits
@@ -260,7 +260,7 @@ def _try_numpy(state: Any) -> bool:
     kind, key, position, has_gauss, cached = state
     # NumPy believes the position, and would read beyond the end of its numbers.
     fits = (kind == "MT19937" and isinstance(key, Tensor) and key.shape == (624,) and not key.is_floating_point()
-            and _whole(position) and position <= 624 and has_gauss in (0, 1) and number(cached))
+            and _whole(position) and position <= 624 and has_gauss in (0, 1) and is_number(cached))
     if fits:
         key = key.cpu().to(torch.int64)
         fits = bool(((key >= 0) & (key < 2**32)).all())
@@ -278,29 +278,29 @@ def _try_torch(state: Any) -> bool:
 def _check_precision(state: Any) -> None:
     names = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}
     _want(isinstance(state, dict) and (not state or set(state) == names and all(
-        number(value) and value >= (name != "_growth_tracker") * 1e-30 for name, value in state.items())),
-        f"precision is {shown(state)}, wanted an empty dict, or the positive numbers of a loss scaler")
+        is_number(value) and value >= (name != "_growth_tracker") * 1e-30 for name, value in state.items())),
+        f"precision is {described(state)}, wanted an empty dict, or the positive numbers of a loss scaler")
     _want(not state or all(_whole(state[name]) for name in ("growth_interval", "_growth_tracker")),
-          f"precision is {shown(state)}, wanted whole numbers for what it counts")
+          f"precision is {described(state)}, wanted whole numbers for what it counts")
 
 
 # -- what evaluations left -----------------------------------------------------------------------------------------
 
 
 def _check_metrics(metrics: Any) -> None:
-    _want(isinstance(metrics, dict), f"last_metrics is {shown(metrics)}, wanted a dict")
+    _want(isinstance(metrics, dict), f"last_metrics is {described(metrics)}, wanted a dict")
     figures = [(name, value) for name, value in metrics.items()
                if isinstance(name, str) and name.startswith(("AP", "AR"))]
     per_class = metrics.get("per_class", {})
     _want(isinstance(per_class, dict) and all(
         isinstance(name, str) and isinstance(of, dict) and {"AP", "AP50"} <= set(of) for name, of in per_class.items()),
-        f"last_metrics' per_class is {shown(per_class)}, wanted AP and AP50 of each class")
+        f"last_metrics' per_class is {described(per_class)}, wanted AP and AP50 of each class")
     figures += [(f"{name} of a class", of[name]) for of in per_class.values() for name in ("AP", "AP50")]
     for name, value in figures:
-        _want(value is None or number(value), f"last_metrics: {name} is {shown(value)}, wanted a number or None")
+        _want(value is None or is_number(value), f"last_metrics: {name} is {described(value)}, wanted a number or None")
     threshold = metrics.get("threshold", 0.0)
-    _want(number(threshold) and 0 <= threshold <= 1,
-          f"last_metrics' threshold is {shown(threshold)}, wanted a score from 0 to 1")
+    _want(is_number(threshold) and 0 <= threshold <= 1,
+          f"last_metrics' threshold is {described(threshold)}, wanted a score from 0 to 1")
 
 
 def _check_matching(matching: Any) -> None:
@@ -309,7 +309,7 @@ def _check_matching(matching: Any) -> None:
     names = ("image_ids", "sizes", "queries")
     _want(isinstance(matching, dict) and set(matching) == set(names) and all(
         isinstance(values, Tensor) and values.dim() == 1 and _kind(values) == "whole" and values.layout == torch.strided
-        for values in matching.values()), f"last_matching is {shown(matching)}, wanted rows of whole numbers: "
+        for values in matching.values()), f"last_matching is {described(matching)}, wanted rows of whole numbers: "
                                           f"{', '.join(names)}")
     ids, sizes, queries = (matching[name] for name in names)
     _want(len(ids) == len(sizes) and bool((sizes >= 0).all()) and int(sizes.sum()) == len(queries),
@@ -319,7 +319,7 @@ def _check_matching(matching: Any) -> None:
 # -- words ---------------------------------------------------------------------------------------------------------
 
 
-def number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """A finite number, and no bool."""
     return type(value) is float and math.isfinite(value) or type(value) is int and abs(value) <= LARGEST
 
@@ -333,7 +333,7 @@ def _want(right: bool, said: str) -> None:
         raise ValueError(said)
 
 
-def shown(value: Any) -> str:
+def described(value: Any) -> str:
     """A value in a few letters: a file's may be endless, or hold itself."""
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)} of {value.dtype}"

@@ -64,6 +64,7 @@ def run(argv: Sequence[str], folder: Path, seconds: float = 120, watch: Optional
     """Run a command in a forked child, in `folder`; end it after `seconds`."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f".{folder.name}.{random.getrandbits(48):x}.log"
+    log.touch()  # a command may be killed before it writes a word
     started = time.monotonic()
     child = os.fork()
     if child == 0:

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from scratch.evaluation.coco_eval import METRICS, CocoEvaluator, coco_results, evaluate, format_summary, shown
+from scratch.evaluation.coco_eval import METRICS, CocoEvaluator, coco_results, evaluate, format_summary, three_decimals
 from scratch.evaluation.health import QueryHealth
 
 CATEGORY_IDS, NAMES = (3, 7, 90), ("ant", "bee", "cat")
@@ -455,7 +455,7 @@ def test_the_table_says_how_many_detections_count_where_they_are_not_cocos():
 
 
 def test_where_nothing_is_to_be_found_a_dash_is_shown_and_no_number():
-    assert [shown(None), shown(0.0), shown(0.1234)] == ["–", "0.000", "0.123"]
+    assert [three_decimals(None), three_decimals(0.0), three_decimals(0.1234)] == ["–", "0.000", "0.123"]
     evaluator = CocoEvaluator({"images": [{"id": 1}], "annotations": []}, (3,), ("cell",))
     assert "0.000" not in format_summary(evaluator.summary())
 

@@ -16,7 +16,7 @@ from scratch.config import Config
 from scratch.data.classes import Classes
 from scratch.model.detr import build_detr
 from scratch.training.checkpoint import load_checkpoint
-from scratch.training.content import check_content, shown
+from scratch.training.content import check_content, described
 from scratch.training.loop import train_step
 from scratch.training.run import Run
 from tests.training.test_loop import make_run, random_batch, small_config
@@ -88,7 +88,7 @@ def test_what_a_run_saves_is_what_it_says_that_it_is(run: Run, saved: dict[str, 
     ("config/model/dim_feedforward", 2**50, "got dim_feedforward = "),
     ("config/model/hidden_dim", 0, "got hidden_dim = 0"), ("config/model/nheads", 0, "got nheads = 0"),
     ("config/model/backbone", "vgg", "config.model: got backbone = 'vgg', wanted one of resnet_tiny"),
-    ("config/train/lr", float("nan"), "config.train: got lr = nan, wanted 0 or more"),
+    ("config/train/lr", float("nan"), "config.train: got lr = nan, wanted more than 0"),
     ("config/train/newer", 1, "unknown fields .'newer'.: it was written by another version"),
     ("config/data/short_side", -4, "config.data: got short_side = -4"),
     ("classes", {}, "wanted a dict with lists of ids and names"),
@@ -172,7 +172,7 @@ def test_weights_of_other_precisions_are_weights(saved, dtype):
 def test_a_message_is_short_whatever_the_value_is():
     for value in (ENDLESS, "x" * 10**6, 10**5000, {"a": ENDLESS}, [10**5000] * 9, {10**5000: 1}, torch.zeros(10**6),
                   object()):
-        assert len(shown(value)) < 300
+        assert len(described(value)) < 300
 
 
 # -- mutants by chance ---------------------------------------------------------------------------------------------
