@@ -49,7 +49,7 @@ from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary, three_decimals
 from scratch.evaluation.health import QueryHealth, diagnose
-from scratch.model.compiled import compile_blocks, compiler_missing
+from scratch.model.beyond.compiled import compile_blocks, compiler_missing
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.printable import command, printable
 from scratch.training.checkpoint import latest_checkpoint

@@ -29,14 +29,14 @@ from torch.nn import functional as F
 
 from benchmarks.roofline import ceilings
 from benchmarks.timing import race
-from scratch.ops import conv2d_fast
+from scratch.ops.fast import shifted
 from scratch.ops.attention import Attention, attention_batched, attention_naive
-from scratch.ops.attention_tiled import TiledAttention
+from scratch.ops.fast.tiled_attention import TiledAttention
 from scratch.ops.conv2d import conv2d_im2col, conv2d_naive
-from scratch.ops.conv2d_columns import Columns
-from scratch.ops.conv2d_fast import Shifted
-from scratch.ops.conv2d_rows import Rows
-from scratch.ops.conv2d_winograd import Winograd
+from scratch.ops.fast.columns import Columns
+from scratch.ops.fast.shifted import Shifted
+from scratch.ops.fast.rows import Rows
+from scratch.ops.fast.winograd import Winograd
 from scratch.ops.windows import Windows, output_size
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
@@ -111,7 +111,7 @@ def by_shifts(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]
         return lambda x, w: plan.apply(x, w, None, windows)
 
     return (Rung("shifted, whole", by(Shifted), 3 * x + k * k * x + (2 * k - 1) * y + 2 * y + weight,
-                 partial(patch.object, conv2d_fast, "TILE", 2**40)),
+                 partial(patch.object, shifted, "TILE", 2**40)),
             Rung("shifted, in tiles", by(Shifted), 3 * x + x + y + 2 * y + weight),
             Rung("winograd", by(Winograd), 3 * x + x + y + weight + 2 * weight * 5 // 3, share=5 / 9))
 

@@ -26,16 +26,16 @@ from scratch.ops.activations import relu
 from scratch.ops.attention import MultiheadAttention
 from scratch.ops.batch_norm import BatchNorm2d, FrozenBatchNorm2d
 from scratch.ops.boxes import paired_generalized_box_iou
-from scratch.ops.conditional_attention import ConditionalAttention
+from scratch.ops.beyond.conditional_attention import ConditionalAttention
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.cross_entropy import cross_entropy, l1_loss
 from scratch.ops.dropout import Dropout
-from scratch.ops.focal_loss import sigmoid_focal_loss
-from scratch.ops.group_norm import GroupNorm
+from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
+from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
 from scratch.ops.pooling import MaxPool2d
-from scratch.ops.quality_focal_loss import quality_focal_loss
+from scratch.ops.beyond.quality_focal_loss import quality_focal_loss
 from scratch.ops.sine_encoding import sine_encoding, sine_of
 
 # -- torch.nn's side -----------------------------------------------------------------------------------------------

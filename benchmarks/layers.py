@@ -40,7 +40,7 @@ from benchmarks.roofline import DTYPES, ceilings, floor_seconds, work
 from benchmarks.timing import Calls, added_gib, compared, race
 from benchmarks.training_step import DEFAULTS, SIDES, TrainingStep, peak_memory_of
 from commands.opening import resolve_device
-from scratch.model.compiled import compiler_missing, first_line
+from scratch.model.beyond.compiled import compiler_missing, first_line
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
 from scratch.whole_file import write_text

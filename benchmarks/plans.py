@@ -23,10 +23,10 @@ from torch.nn import functional as F
 
 from benchmarks.timing import race
 from scratch.ops.conv2d import conv2d
-from scratch.ops.conv2d_columns import Columns
-from scratch.ops.conv2d_fast import Shifted
-from scratch.ops.conv2d_rows import Rows
-from scratch.ops.conv2d_winograd import Winograd
+from scratch.ops.fast.columns import Columns
+from scratch.ops.fast.shifted import Shifted
+from scratch.ops.fast.rows import Rows
+from scratch.ops.fast.winograd import Winograd
 from scratch.ops.windows import Windows, output_size
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory

@@ -19,7 +19,7 @@ from benchmarks.layer_pairs import Bench
 from benchmarks.layer_shapes import Use
 from benchmarks.timing import race
 from scratch.ops.attention import MultiheadAttention
-from scratch.ops.conditional_attention import ConditionalAttention
+from scratch.ops.beyond.conditional_attention import ConditionalAttention
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.linear import Linear
 

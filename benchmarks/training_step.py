@@ -37,7 +37,7 @@ from commands.opening import make_criterion
 from reference import ReferenceCriterion, ReferenceMuon, anchors, build_reference
 from reference import model as plain
 from scratch.config import PRESETS, Config
-from scratch.model.compiled import compile_blocks
+from scratch.model.beyond.compiled import compile_blocks
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
@@ -51,7 +51,7 @@ PARTS = ("forward", "objective", "backward", "optimizer")
 # preset → images, height, width: what the preset sees at home; detr_141m and its kin as small as a CPU needs them
 DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640),
             "detr_r50_dc5": (1, 800, 1066), "detr_141m": (2, 256, 256), "detr_141m_fast": (2, 256, 256)}
-# What torch.compile is given of torch.nn's side: the same pieces as of ours (scratch/model/compiled.py).
+# What torch.compile is given of torch.nn's side: the same pieces as of ours (scratch/model/beyond/compiled.py).
 REFERENCE_BLOCKS = (plain.BasicBlock, plain.Bottleneck, plain.EncoderLayer, plain.DecoderLayer,
                     anchors.AnchorDecoderLayer)
 WARM_UP = 2  # steps of each side that are not counted: AdamW's state is made in the first

@@ -92,14 +92,14 @@ def parse_charts(argv: Sequence[str]) -> ChartsArguments:
 
 
 def sweeping() -> Any:
-    """commands/sweep.py, imported where it is asked for: it alone needs Optuna, which takes a second."""
+    """commands/sweep/command.py, imported where it is asked for: it alone needs Optuna, which takes a second."""
     from commands import sweep
 
     return sweep
 
 
 def comparing() -> Any:
-    """commands/compare.py, imported where it is asked for: the reference needs SciPy."""
+    """commands/compare/command.py, imported where it is asked for: the reference needs SciPy."""
     from commands import compare
 
     return compare

@@ -20,13 +20,13 @@ from torch import Tensor
 from commands.finetune import config_of, preset_of, taken_as
 from scratch.blueprint import blueprint
 from scratch.config import PRESETS, RESNETS, Config
-from scratch.convert import to_official
+from scratch.weights.convert import to_official
 from scratch.data.classes import Classes, divided
 from scratch.data.coco_names import COCO_NAMES
 from scratch.model.detr import build_detr
 from scratch.printable import printable
 from scratch.training.checkpoint import LAST, PREVIOUS, save_checkpoint
-from scratch.weights import Weights, adapt, as_published, as_told, find_weights, read_weights
+from scratch.weights.reading import Weights, adapt, as_published, as_told, find_weights, read_weights
 from scratch.whole_file import refuse_other_than_file, refuse_replacing, whole_file
 
 ADVICE = "free some space, or name another --out"

@@ -34,8 +34,8 @@ from tqdm import tqdm
 from scratch.data.check import look_at_image
 from scratch.data.classes import divided
 from scratch.data.subset import TEN_CLASSES, choose
-from scratch.download import alone, fetch
-from scratch.download_many import fetch_all, trouble_in_name
+from scratch.weights.download import alone, fetch
+from scratch.weights.download_many import fetch_all, trouble_in_name
 from scratch.printable import command, printable
 from scratch.ranges import COUNT, PROCESSES, Range, refuse_senseless
 from scratch.whole_file import whole_file, write_json

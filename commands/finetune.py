@@ -22,7 +22,7 @@ from scratch.config import PRESETS, Config, DataConfig, TrainConfig
 from scratch.data.classes import Classes
 from scratch.detector import published_name
 from scratch.training.distributed import Distributed
-from scratch.weights import Weights, adapt, as_told, backbone_of, differing, find_weights, is_name, read_weights
+from scratch.weights.reading import Weights, adapt, as_told, backbone_of, differing, find_weights, is_name, read_weights
 
 # The preset that is meant when only a backbone is named.
 PRESET_WITH = {"resnet50": "detr_r50", "resnet101": "detr_r101", "resnet152": "detr_141m"}

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from scratch.model.detr import Detr
-from scratch.model.fine_memory import FineMemory, enlarged
+from scratch.model.anchors.fine_memory import FineMemory, enlarged
 from scratch.ops.attention import MultiheadAttention
 from scratch.ops.batch_norm import BatchNorm2d, FrozenBatchNorm2d
-from scratch.ops.conditional_attention import ConditionalAttention
+from scratch.ops.beyond.conditional_attention import ConditionalAttention
 from scratch.ops.conv2d import Conv2d
-from scratch.ops.group_norm import GroupNorm
+from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
 from scratch.ops.pooling import MaxPool2d

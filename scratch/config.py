@@ -59,15 +59,15 @@ class ModelConfig:
     """every decoder layer answers and is blamed, not only the last (section 3.2, auxiliary losses)"""
     queries: Literal["learned", "anchor", "proposal"] = "learned"
     """of which kind they are (how many: --num-queries): a learnt vector; a box that every decoder layer moves closer
-    (scratch/model/anchor_decoder); or such a box that the encoder proposes for the picture (scratch/model/proposals)"""
+    (scratch/model/anchors/decoder); or such a box that the encoder proposes for the picture (scratch/model/anchors/proposals)"""
     classification: Literal["softmax", "focal"] = "softmax"
-    """classes and "no object" share one softmax, or each class has a sigmoid of its own (scratch/ops/focal_loss)"""
+    """classes and "no object" share one softmax, or each class has a sigmoid of its own (scratch/ops/beyond/focal_loss)"""
     fine_memory: bool = False
-    """the decoder reads a grid twice as fine as the encoder's, needs anchors (scratch/model/fine_memory)"""
+    """the decoder reads a grid twice as fine as the encoder's, needs anchors (scratch/model/anchors/fine_memory)"""
     denoising: int = 0
-    """noised copies of every true box that the decoder repairs in training, needs anchors (scratch/model/denoising)"""
+    """noised copies of every true box that the decoder repairs in training, needs anchors (scratch/model/anchors/denoising)"""
     groups: int = 1
-    """groups of queries in training, each matched on its own; later there is one (scratch/model/queries)"""
+    """groups of queries in training, each matched on its own; later there is one (scratch/model/anchors/queries)"""
 
     def __post_init__(self) -> None:
         refuse_other_kinds(self)
@@ -109,7 +109,7 @@ class LossConfig:
     focal_gamma: float = 2.0
     """how fast answers that are nearly right stop counting (focal alone)"""
     quality: float = 0.0
-    """the score to learn is the box's IoU to this power, not 1 (focal alone; scratch/ops/quality_focal_loss)"""
+    """the score to learn is the box's IoU to this power, not 1 (focal alone; scratch/ops/beyond/quality_focal_loss)"""
 
     def __post_init__(self) -> None:
         refuse_other_kinds(self)
@@ -244,8 +244,8 @@ class TrainConfig:
         refuse_other_kinds(self)
         rate = Range(0, 1000)
         refuse_senseless(
-            self, epochs=COUNT, max_steps=COUNT, max_minutes=MINUTES, batch_size=BATCH, accumulate=BATCH,
-            lr=Range(0, 1000, "low"), lr_backbone=rate, lr_matrices=rate, weight_decay=rate, clip_max_norm=Range(0, 10**12), lr_drop_at=SHARE,
+            self, epochs=COUNT, max_steps=COUNT, max_minutes=MINUTES, batch_size=BATCH, accumulate=BATCH, lr=rate,
+            lr_backbone=rate, lr_matrices=rate, weight_decay=rate, clip_max_norm=Range(0, 10**12), lr_drop_at=SHARE,
             warmup_steps=Range(0, COUNT.high), ema_decay=Range(0, 1, "high"), eval_every=COUNT, checkpoint_every=COUNT,
             seed=Range(0, 2**32 - 1))
 

@@ -43,7 +43,7 @@ from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import Detr, build_detr
 from scratch.printable import command
 from scratch.training.checkpoint import best_checkpoint
-from scratch.weights import NAMED, adapt, as_published, as_told, find_weights, read_weights
+from scratch.weights.reading import NAMED, adapt, as_published, as_told, find_weights, read_weights
 
 Picture = Union[str, Path, Image.Image, np.ndarray]
 

@@ -6,7 +6,7 @@ the change has no effect that anybody could see (an *equivalent* mutant, each wi
 mutation_equivalent.json).
 
     python -m tests.mutation --sample 800            draw 800 mutants by a seed and test them (can be resumed)
-    python -m tests.mutation --list scratch/ops/nms.py
+    python -m tests.mutation --list scratch/ops/beyond/nms.py
     python -m tests.mutation --again                 test the survivors again, after new claims
     python -m tests.mutation --table                 the table of docs/mutation.md, from the results
 
@@ -51,14 +51,14 @@ PROJECT = ("scratch", "reference", "benchmarks", "commands", "tests", "detr_scra
 
 # Modules whose mirrored tests are not (only) in the file of the same name.
 MIRRORS = {
-    "scratch/ops/attention.py": ("tests/ops/test_attention.py", "tests/ops/test_attention_tiled.py"),
+    "scratch/ops/attention.py": ("tests/ops/test_attention.py", "tests/ops/fast/test_tiled_attention.py"),
     "scratch/ops/activations.py": ("tests/ops/test_activations.py", "tests/ops/test_in_place.py"),
     "scratch/ops/dropout.py": ("tests/ops/test_dropout.py", "tests/ops/test_in_place.py"),
     "scratch/ops/batch_norm.py": ("tests/ops/test_batch_norm.py", "tests/ops/test_in_place.py"),
-    "scratch/ops/conv2d_columns.py": ("tests/ops/test_conv2d.py",),
-    "scratch/ops/conv2d_fast.py": ("tests/ops/test_conv2d.py",),
-    "scratch/ops/conv2d_rows.py": ("tests/ops/test_conv2d.py",),
-    "scratch/ops/conv2d_winograd.py": ("tests/ops/test_conv2d.py",),
+    "scratch/ops/fast/columns.py": ("tests/ops/test_conv2d.py",),
+    "scratch/ops/fast/shifted.py": ("tests/ops/test_conv2d.py",),
+    "scratch/ops/fast/rows.py": ("tests/ops/test_conv2d.py",),
+    "scratch/ops/fast/winograd.py": ("tests/ops/test_conv2d.py",),
     "scratch/objective/criterion.py": ("tests/objective/test_criterion.py", "tests/objective/test_many_answers.py"),
     "scratch/training/optimizer.py": ("tests/training/test_optimizer.py", "tests/training/test_muon.py"),
     "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_many_answers.py"),

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from commands import children, compare as module, compare_agreement, compare_run
-from commands.compare import CompareArguments, compare, compare_steps, config_of, default_config, parse_compare
-from commands.compare import prepared, refuse, run_child, summary, words_of
-from commands.compare_agreement import agreement
-from commands.compare_run import TorchNNCriterion, begin
+from commands import children
+from commands.compare import agreement as compare_agreement, command as module, one_run as compare_run
+from commands.compare.command import CompareArguments, compare, compare_steps, config_of, default_config, parse_compare
+from commands.compare.command import prepared, refuse, run_child, summary, words_of
+from commands.compare.agreement import agreement
+from commands.compare.one_run import TorchNNCriterion, begin
 from commands.finetune import recipe
 from commands.opening import make_criterion
 from scratch.config import PRESETS, RESNETS
@@ -231,7 +232,7 @@ def test_three_ways_are_trained_judged_and_compared_and_the_command_goes_on_wher
     arguments: CompareArguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
     annotate_the_middle(Path("set/annotations/instances_val.json"))
-    as_command_line(Path.cwd(), monkeypatch, "from commands.compare import *\ncompare(parse_compare(sys.argv[2:]))")
+    as_command_line(Path.cwd(), monkeypatch, "from commands.compare.command import *\ncompare(parse_compare(sys.argv[2:]))")
     weights = checkpoint(Path("w.pt"), replace(SMALL, model=replace(SMALL.model, num_classes=4)),
                          classes={"ids": [1, 2, 3, 4], "names": list("abcd")})
     arguments = replace(arguments, weights=str(weights))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scratch.config import ModelConfig
-from scratch.convert import from_official, load_official, to_official
+from scratch.weights.convert import from_official, load_official, to_official
 from scratch.model.detr import Detr
 
 SMALL = ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=1, dec_layers=2,

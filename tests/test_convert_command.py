@@ -17,7 +17,7 @@ from commands import convert as module
 from commands.convert import ConvertArguments, convert, refuse_what_the_official_code_lacks
 from scratch import whole_file
 from scratch.config import PRESETS, Config, ModelConfig
-from scratch.convert import from_official, to_official
+from scratch.weights.convert import from_official, to_official
 from scratch.detector import load as load_detector
 from scratch.model.detr import Detr, build_detr
 from scratch.training.checkpoint import save_checkpoint

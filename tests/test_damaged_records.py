@@ -17,7 +17,7 @@ from PIL import Image
 import scratch.analysis.report as report_module
 from commands import explain
 from commands.redraw import KINDS, redraw
-from commands.sweep import SweepArguments, sweep
+from commands.sweep.command import SweepArguments, sweep
 from scratch.analysis import figures
 from scratch.analysis.attention_record import Explanation
 from scratch.analysis.layer_record import LayerRecord, read_layers

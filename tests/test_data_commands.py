@@ -88,7 +88,7 @@ def test_a_sweep_by_a_figure_that_cannot_be_measured_is_refused(tmp_path):
     coco_set = sound(tmp_path / "set")
     coco_set.split("val")["annotations"].clear()
     config = PRESETS["tiny"]
-    refuse_nothing_to_find = pytest.importorskip("commands.sweep").refuse_nothing_to_find  # it needs Optuna
+    refuse_nothing_to_find = pytest.importorskip("commands.sweep.command").refuse_nothing_to_find  # it needs Optuna
     with pytest.raises(ValueError, match="the val split of .* has no box to find, so that no trial can be better"):
         refuse_nothing_to_find(replace(config, data=replace(config.data, data=str(coco_set.write()))))
 

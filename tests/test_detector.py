@@ -17,7 +17,7 @@ import detr_scratch
 from commands.finetune import config_for
 from scratch import detector as module
 from scratch.config import PRESETS, Config
-from scratch.convert import to_official
+from scratch.weights.convert import to_official
 from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import Detections, Detector, as_picture, load

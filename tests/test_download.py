@@ -19,8 +19,8 @@ from typing import Iterator
 import pytest
 import requests
 
-from scratch import download
-from scratch.download import fetch
+from scratch.weights import download
+from scratch.weights.download import fetch
 from tests.conftest import REPOSITORY
 from tests.local_server import Server, serving
 
@@ -41,7 +41,7 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def in_a_process(call: str, *arguments: object, module: str = "scratch.download") -> subprocess.Popen:
+def in_a_process(call: str, *arguments: object, module: str = "scratch.weights.download") -> subprocess.Popen:
     """`call`, with the module's functions and the arguments as strings, in another process."""
     # Where the tests run in a shell's background, Ctrl-C is ignored there and in all that is started there.
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"

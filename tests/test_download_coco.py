@@ -14,7 +14,7 @@ import pytest
 
 from commands import download as module
 from commands.download import DownloadArguments, annotations_of, download, unpack, without_outline
-from scratch import download as downloading
+from scratch.weights import download as downloading
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.subset import TEN_CLASSES, choose

@@ -8,8 +8,8 @@ from typing import Iterator, Optional
 
 import pytest
 
-from scratch import download, download_many
-from scratch.download_many import fetch_all
+from scratch.weights import download, download_many
+from scratch.weights.download_many import fetch_all
 from tests.local_server import Server, serving
 from tests.test_download import BODY, in_a_process, visible, wait_until
 
@@ -113,7 +113,7 @@ def test_when_all_fail_the_rest_is_not_tried(server, tmp_path, monkeypatch):
 def test_ctrl_c_leaves_whole_files_alone_and_the_next_call_fetches_the_rest(server, tmp_path):
     items, server.pause = many(server, tmp_path, 60), 0.25
     process = in_a_process("fetch_all([(url, Path(path)) for url, path in zip(a[::2], a[1::2])], 4)",
-                           *(word for item in items for word in item), module="scratch.download_many")
+                           *(word for item in items for word in item), module="scratch.weights.download_many")
     wait_until(lambda: (tmp_path / "images" / "4.jpg").exists())
     server.pause = 2.0  # however late the signal comes, some files are left
     process.send_signal(signal.SIGINT)

@@ -15,12 +15,12 @@ import detr_scratch
 from commands.convert import ConvertArguments, convert
 from commands.evaluate import described
 from scratch.config import PRESETS
-from scratch.convert import to_official
+from scratch.weights.convert import to_official
 from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import load
 from scratch.model.detr import build_detr
-from scratch.weights import NAMED
+from scratch.weights.reading import NAMED
 from tests import golden
 from tests.local_server import Server, serving
 from tests.test_detector import checkpoint, photograph, small

@@ -18,16 +18,16 @@ import torch
 import detr_scratch
 from commands import finetune
 from commands.finetune import backbone_of, begin_with, config_for, frozen_norm, recipe
-from scratch import download
+from scratch.weights import download
 from scratch.config import PRESETS, Config, DataConfig, ModelConfig, TrainConfig
-from scratch.convert import from_official, to_official
+from scratch.weights.convert import from_official, to_official
 from scratch.data.classes import Classes
 from scratch.model.detr import Detr, build_detr, freeze_backbone
 from scratch.training import loop
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
-from scratch.weights import NAMED, Weights, adapt, find_weights, read_weights
+from scratch.weights.reading import NAMED, Weights, adapt, find_weights, read_weights
 from tests import golden
 from tests.local_server import serving
 

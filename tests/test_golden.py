@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scratch.config import LossConfig
-from scratch.convert import from_official, load_official, to_official
+from scratch.weights.convert import from_official, load_official, to_official
 from scratch.evaluation.postprocess import postprocess
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion

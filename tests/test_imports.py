@@ -15,9 +15,6 @@ MAY_IMPORT = {
     "scratch.ops": (),
     "scratch.config": ("scratch.ranges",),
     "scratch.ranges": (),
-    "scratch.convert": (),
-    "scratch.download": (),
-    "scratch.download_many": ("scratch.download",),
     "scratch.whole_file": (),
     "scratch.printable": (),
     "scratch.only_one": (),
@@ -25,8 +22,8 @@ MAY_IMPORT = {
     "scratch.blueprint": ("scratch.config", "scratch.model", "scratch.training"),
     "scratch.detector": ("scratch.blueprint", "scratch.config", "scratch.data", "scratch.evaluation", "scratch.model",
                          "scratch.training", "scratch.weights"),
-    "scratch.weights": ("scratch.blueprint", "scratch.config", "scratch.convert", "scratch.download",
-                        "scratch.training.checkpoint", "scratch.training.content"),
+    "scratch.weights": ("scratch.blueprint", "scratch.config", "scratch.training.checkpoint",
+                        "scratch.training.content"),
     "scratch.model": ("scratch.ops", "scratch.config"),
     "scratch.objective": ("scratch.ops", "scratch.config"),
     "scratch.data": ("scratch.ops.boxes", "scratch.config"),
@@ -39,7 +36,6 @@ LEAVES = ("scratch.whole_file", "scratch.printable", "scratch.program", "scratch
 OURS = ("scratch", "reference", "benchmarks", "tests", "commands", "detr_scratch")
 # The notes and the configuration stand on the standard library, torch and numpy alone.
 PLAIN = {"scratch.ops": {"torch", "numpy"}, "scratch.config": set(), "scratch.ranges": set(),
-         "scratch.convert": {"torch"},
          "scratch.model": {"torch"}, "scratch.objective": {"torch"}, "scratch.whole_file": set(),
          "scratch.printable": set(), "scratch.program": set()}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import attention, ladder
-from scratch.ops import conv2d_fast
+from scratch.ops.fast import shifted
 from tests.checks import assert_same
 
 LADDERS = {
@@ -47,9 +47,9 @@ def test_flops_and_bytes_are_those_of_the_formula():
 
 
 def test_whole_and_tiled_shifts_differ_in_the_backward_too(monkeypatch):
-    cut, tiles_of = [], conv2d_fast.tiles
-    monkeypatch.setattr(conv2d_fast, "TILE", 60)
-    monkeypatch.setattr(conv2d_fast, "tiles", lambda *a: cut.append(len(tiles_of(*a))) or tiles_of(*a))
+    cut, tiles_of = [], shifted.tiles
+    monkeypatch.setattr(shifted, "TILE", 60)
+    monkeypatch.setattr(shifted, "tiles", lambda *a: cut.append(len(tiles_of(*a))) or tiles_of(*a))
     climbed = LADDERS["shifts"]()
     for name, whole in (("shifted, whole", True), ("shifted, in tiles", False)):
         rung = next(rung for rung in climbed.rungs if rung.name == name)

@@ -27,11 +27,11 @@ from scratch.model import backbone, mlp, transformer
 from scratch.ops.activations import relu, relu_
 from scratch.ops.attention import MultiheadAttention
 from scratch.ops.batch_norm import FrozenBatchNorm2d
-from scratch.ops.conditional_attention import ConditionalAttention
+from scratch.ops.beyond.conditional_attention import ConditionalAttention
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.dropout import Dropout
-from scratch.ops.focal_loss import sigmoid_focal_loss
-from scratch.ops.group_norm import GroupNorm
+from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
+from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.linear import Linear
 
 CPU = torch.device("cpu")

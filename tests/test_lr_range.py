@@ -13,7 +13,7 @@ import torch
 
 from commands import lr_range as module
 from commands.lr_range import LrRangeArguments, Rising, lr_range, measure, refuse, why_to_stop
-from commands.search_space import changed
+from commands.sweep.search_space import changed
 from scratch.config import PRESETS
 from scratch.data.shapes import shapes_dataset
 from scratch.only_one import only_one

@@ -15,7 +15,7 @@ import torch
 import detr_scratch
 from commands.children import Children
 from scratch.program import ends_in_a_line
-from scratch.weights import cache_folder
+from scratch.weights.reading import cache_folder
 from tests.conftest import REPOSITORY
 
 

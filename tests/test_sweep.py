@@ -26,14 +26,15 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from commands import children, sweep_study, sweep_trial
+from commands import children
+from commands.sweep import study as sweep_study, trial as sweep_trial
 from commands.children import Children, Terminated, termination_heard
 from commands.command_line import OTHER_COMMANDS
-from commands.search_space import changed, differing, parse_space, settings
-from commands.sweep import SweepArguments, evaluations, note, prepared, run_all, sweep
-from commands.sweep_study import SharedStudy
-from commands.sweep_summary import importance, summary
-from commands.sweep_trial import Evaluations, Outcome, share_of_budget, train_flags
+from commands.sweep.search_space import changed, differing, parse_space, settings
+from commands.sweep.command import SweepArguments, evaluations, note, prepared, run_all, sweep
+from commands.sweep.study import SharedStudy
+from commands.sweep.summary import importance, summary
+from commands.sweep.trial import Evaluations, Outcome, share_of_budget, train_flags
 from scratch.config import PRESETS, TrainConfig
 from scratch.data.shapes import shapes_dataset
 from scratch.only_one import claim
@@ -93,7 +94,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(children, "COMMAND_LINE", tmp_path / "stand_in.py")
     monkeypatch.setattr(sweep_trial, "POLL", 0.01)
-    monkeypatch.setattr("commands.sweep_summary.draw", lambda results, folder: None)
+    monkeypatch.setattr("commands.sweep.summary.draw", lambda results, folder: None)
     return tmp_path
 
 
@@ -337,7 +338,7 @@ def test_a_sweep_is_drawn_again_from_its_data_alone(
     assert "2 of 2: trial 1, lr " in (said := capsys.readouterr().out) and "Best: trial" in said
     text = Path("out/sweep.md").read_text()
     drawn: list = []
-    monkeypatch.setattr("commands.sweep_summary.draw", lambda *given: drawn.append(given))
+    monkeypatch.setattr("commands.sweep.summary.draw", lambda *given: drawn.append(given))
     for path in (Path("out/sweep.md"), Path("out/study.db")):
         path.unlink()
     sweep(SweepArguments(TINY, Path("out"), redraw=True))
@@ -476,8 +477,8 @@ def test_what_another_command_tells_while_ours_writes_is_written_too(monkeypatch
     states = ("running", "complete", "complete")
     told = iter([{"trials": [state], "minutes": minutes} for minutes, state in enumerate(states)])
     written: list[dict] = []
-    monkeypatch.setattr("commands.sweep.summary", lambda shared: next(told))
-    monkeypatch.setattr("commands.sweep.write", lambda results, folder: written.append(results))
+    monkeypatch.setattr("commands.sweep.command.summary", lambda shared: next(told))
+    monkeypatch.setattr("commands.sweep.command.write", lambda results, folder: written.append(results))
     # The minutes go on between reading and writing: the page has those that are returned.
     assert note(SimpleNamespace(out=Path("out"))) == written[-1] == {"trials": ["complete"], "minutes": 1} and len(written) == 2
 
@@ -559,7 +560,7 @@ def test_a_database_that_cannot_be_written_is_one_line(folder: Path, monkeypatch
     def full(*_: Any) -> None:
         raise OperationalError("INSERT …", {}, Exception("database or disk is full"))
 
-    monkeypatch.setattr("commands.sweep.prepared", full)
+    monkeypatch.setattr("commands.sweep.command.prepared", full)
     with pytest.raises(OSError) as error:
         sweep(arguments())
     assert "database or disk is full" in str(error.value) and "\n" not in str(error.value)

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scratch.config import Config, ModelConfig
-from scratch.convert import to_official
+from scratch.weights.convert import to_official
 from scratch.model.detr import Detr, freeze_backbone
 from scratch.training.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
-from scratch.weights import NAMED, Weights, adapt, cache_folder, find_weights, grouped, read_weights
+from scratch.weights.reading import NAMED, Weights, adapt, cache_folder, find_weights, grouped, read_weights
 from tests.local_server import serving
 
 SMALL = ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=1, dec_layers=2,

@@ -9,8 +9,8 @@
 Matrix products alone count, as in the literature; what passes over memory (norms, softmax, ReLU)
 takes time, but few FLOPs. torch.utils.flop_counter stands at the dispatcher and adds up what really
 runs: a convolution costs what its plan multiplies, on small grids more than by the formula, for
-the windows that straddle two rows and are cut away (ops/conv2d_fast), on a CPU often 5/9 of it
-(ops/conv2d_winograd). A part within a part counts
+the windows that straddle two rows and are cut away (ops/fast/shifted), on a CPU often 5/9 of it
+(ops/fast/winograd). A part within a part counts
 for itself alone (the heads, which the anchors' decoder asks in every layer), so that the parts add
 up to the whole.
 

@@ -13,7 +13,7 @@ over COCO val: "each slot learns to specialize on certain areas and box sizes wi
 modes". What they call small they do not say. All boxes are shown, also those that are no object.
 
 An anchor begins at one place for all pictures, so it shows the same. A proposal does not: query k
-is the k-th surest cell of the picture at hand (scratch/model/proposals), and may be anywhere.
+is the k-th surest cell of the picture at hand (scratch/model/anchors/proposals), and may be anywhere.
 Proven in tests/analysis/test_slot_chart.py. Read: kinds → draw_slots
 """
 

@@ -13,7 +13,7 @@
 
 AP asks for the order of the scores alone, calibration for their size: a detector can have the one
 without the other. Most detections of a DETR score near 0, rightly so, and make the ECE of all low;
-so it is also given for those that a person is shown. With `quality` (ops/quality_focal_loss) scores
+so it is also given for those that a person is shown. With `quality` (ops/beyond/quality_focal_loss) scores
 are to say how well the box fits, too: such detectors are more right than sure by design.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599. Worked by hand in

@@ -159,7 +159,7 @@ def diagnose(health: dict[str, Any], ap50: Optional[float], progress: float = 0.
     """What is wrong with the queries, in plain sentences: the number, what it means, what to try. [] if nothing is.
 
     Nothing is said of a detector that finds something (AP50 of `FINDS_SOMETHING`), of a split without objects, and in
-    the first evaluation of a run: learnt queries begin all alike. Proposed queries (model/proposals) begin at other
+    the first evaluation of a run: learnt queries begin all alike. Proposed queries (model/anchors/proposals) begin at other
     cells for each picture, so that the signs hardly tell a stuck one; but after half of the run (`progress`, 0 to 1)
     a detector of any kind that finds nothing is named.
     """

@@ -1,5 +1,4 @@
 """model: the network.
 
-Read: backbone (pixels → features) → transformer (features → answers) → detr; then what lets it learn in minutes:
-anchor_decoder → queries → denoising → proposals → fine_memory.
+Read: backbone (pixels → features) → transformer (features → answers) → detr; branches: anchors/, beyond/
 """

@@ -34,7 +34,7 @@ from scratch.config import RESNETS
 from scratch.ops.activations import relu_
 from scratch.ops.batch_norm import BatchNorm2d, FrozenBatchNorm2d
 from scratch.ops.conv2d import Conv2d
-from scratch.ops.group_norm import GroupNorm
+from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.init import kaiming_normal_
 from scratch.ops.pooling import MaxPool2d
 

@@ -19,7 +19,7 @@ The parameters of detr_r50, 41,524,768, and their cost for an image of 600×640 
     decoder       9,473,024    2.6 GFLOPs
 
 So it is as published. Queries that are boxes, a class head of sigmoids, and what more is asked in
-training are fields of the configuration, each with a note: anchor_decoder, queries, denoising …
+training are fields of the configuration, each with a note: anchors/decoder, queries, denoising …
 Parameter names are the official ones (`backbone.` for `backbone.0.body.`). Same as torch.nn, proven
 in tests/test_reference.py; same as the official DETR, proven in tests/test_golden.py.
 """
@@ -33,18 +33,18 @@ import torch
 from torch import Tensor, nn
 
 from scratch.config import PRESETS, Config, ModelConfig, memory_here, refuse_what_does_not_fit
-from scratch.model.anchor_decoder import spread_anchors
+from scratch.model.anchors.decoder import spread_anchors
 from scratch.model.backbone import ResNet
-from scratch.model.denoising import NoisedObjects, noised_objects
-from scratch.model.fine_memory import FineMemory
+from scratch.model.anchors.denoising import NoisedObjects, noised_objects
+from scratch.model.anchors.fine_memory import FineMemory
 from scratch.model.mlp import MLP
-from scratch.model.proposals import SILENT, ProposalHead, Proposals
-from scratch.model.queries import Queries, separate_rooms
+from scratch.model.anchors.proposals import SILENT, ProposalHead, Proposals
+from scratch.model.anchors.queries import Queries, separate_rooms
 from scratch.model.transformer import AnchorTransformer, Transformer, gathered_attention
 from scratch.ops.activations import inverse_sigmoid, sigmoid
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.embedding import Embedding
-from scratch.ops.focal_loss import prior_bias
+from scratch.ops.beyond.focal_loss import prior_bias
 from scratch.ops.init import constant_
 from scratch.ops.linear import Linear
 from scratch.ops.precision import without_autocast

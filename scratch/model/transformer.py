@@ -22,7 +22,7 @@ With DC5, S is four times that: 3.98 and 2.37. A decoder layer with Q=100 and S=
 
 Names and dropout as in the official DETR. Proven in tests/model/test_transformer.py.
 Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder → Transformer; then
-anchor_decoder.py → AnchorTransformer
+anchors/decoder.py → AnchorTransformer
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from scratch.model.anchor_decoder import AnchorDecoder, AnchorDecoderLayer
-from scratch.model.queries import Queries
+from scratch.model.anchors.decoder import AnchorDecoder, AnchorDecoderLayer
+from scratch.model.anchors.queries import Queries
 from scratch.ops.activations import relu
 from scratch.ops.attention import MultiheadAttention
 from scratch.ops.dropout import Dropout

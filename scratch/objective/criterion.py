@@ -10,8 +10,8 @@
 All L decoder layers answer (auxiliary losses, section 3.2), and each is matched anew: another layer
 may see the cat with another query. They are stacked and blamed at once, as if they were L·B images,
 so that the host waits for the matching once a batch and not once a layer. Groups of queries
-(model/queries) are so many layers more; noised boxes (model/denoising) and the encoder's cells
-(model/proposals) are blamed by the same few lines, but need no matching: whose answer is whose is
+(model/anchors/queries) are so many layers more; noised boxes (model/anchors/denoising) and the encoder's cells
+(model/anchors/proposals) are blamed by the same few lines, but need no matching: whose answer is whose is
 known from where they stand.
 
 What a loss is divided by must be the same for every image of an optimizer step, wherever it is
@@ -34,9 +34,9 @@ from scratch.config import LossConfig
 from scratch.objective.matcher import HungarianMatcher
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou, paired_generalized_box_iou
 from scratch.ops.cross_entropy import cross_entropy, l1_loss
-from scratch.ops.focal_loss import sigmoid_focal_loss
+from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
 from scratch.ops.precision import at_least_float32
-from scratch.ops.quality_focal_loss import quality_focal_loss
+from scratch.ops.beyond.quality_focal_loss import quality_focal_loss
 
 Targets = list[dict[str, Any]]
 Matching = list[list[tuple[Tensor, Tensor]]]  # of each layer, of each image: (query indices, target indices)

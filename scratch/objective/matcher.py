@@ -1,7 +1,7 @@
 """matcher: which query answers for which object?
 
     cost[q,t] = −p_q[label_t] · w_class + ‖box_q − box_t‖₁ · w_bbox − GIoU(box_q, box_t) · w_giou
-                 (focal: what "yes" costs more than "no" stands for −p: ops/focal_loss)
+                 (focal: what "yes" costs more than "no" stands for −p: ops/beyond/focal_loss)
 
     pred_logits (B,Q,K+1), pred_boxes (B,Q,4), M_i boxes of image i
         → per image min(M_i, Q) pairs (query, target)
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from scratch.ops.activations import softmax
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_generalized_box_iou
-from scratch.ops.focal_loss import focal_matching_cost
+from scratch.ops.beyond.focal_loss import focal_matching_cost
 from scratch.ops.hungarian import linear_sum_assignment
 from scratch.ops.precision import at_least_float32
 

@@ -16,7 +16,7 @@ keys the largest weight is then 0.78 on average, and Σ P(1−P), the scale of t
 The steps, for 16 heads of 32 and 1,050 tokens, forward and with backward, in milliseconds on two
 threads (`python -m benchmarks.ladder`; torch.nn: 17.4 and 64.0; its products alone: 12.4):
 
-    attention_batched 50.7, 124.0    in place (Attention) 45.5, 103.4    attention_tiled.py 33.3, 109.9
+    attention_batched 50.7, 124.0    in place (Attention) 45.5, 103.4    fast/tiled_attention.py 33.3, 109.9
 
 Masks: `key_padding_mask` (B,S) bool, True = padding: nobody looks there. `attn_mask` (Q,S) or
 (B·N,Q,S): float, added; or bool, True = not allowed, as in nn.MultiheadAttention (and opposite to
@@ -24,10 +24,10 @@ nn.functional.scaled_dot_product_attention). A query that may look nowhere gets 
 0, where torch gives NaN.
 
 Same as torch.nn.MultiheadAttention(batch_first=True) in value, gradients, parameters and, under a
-seed, initial values and dropout (but for very many weights: attention_tiled.py draws other masks);
+seed, initial values and dropout (but for very many weights: fast/tiled_attention.py draws other masks);
 that and the figures: tests/ops/test_attention.py.
 Read: attention_naive → attention_batched → scaled_dot_product_attention → MultiheadAttention, and
-attention_tiled.py for what becomes of very many weights
+fast/tiled_attention.py for what becomes of very many weights
 Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
 """
 
@@ -41,7 +41,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from scratch.ops.activations import softmax
-from scratch.ops.attention_tiled import TiledAttention, lowered, raised, scaled_product
+from scratch.ops.fast.tiled_attention import TiledAttention, lowered, raised, scaled_product
 from scratch.ops.dropout import check_probability, dropout_mask
 from scratch.ops.init import constant_, xavier_uniform_
 from scratch.ops.linear import Linear, linear
@@ -151,7 +151,7 @@ def scaled_dot_product_attention(
     The masks are described at the top of this file; a wrong shape raises ValueError, a wrong dtype TypeError. In
     training, a share `dropout_p` of the weights is dropped; the weights returned are those used, as torch returns them.
     Without `need_weights` they are None, and if they are very many, they never lie in memory together
-    (attention_tiled.py); the output is the same but for rounding, and for which weights are dropped.
+    (fast/tiled_attention.py); the output is the same but for rounding, and for which weights are dropped.
     """
     B, N, Q, _ = q.shape
     S = k.shape[2]  # as many values as keys; as many keys as queries only in self-attention

@@ -35,7 +35,7 @@ forward and backward by Winograd, 56.4 by Shifted and 42.1 in torch.nn.
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
 Read: windows.py (which pixels a window sees) → conv2d_naive (the formula)
       → conv2d_im2col (one matrix product) → conv2d (chooses the plan)
-      → pointwise, conv2d_columns.py, conv2d_fast.py, conv2d_rows.py, conv2d_winograd.py (the plans)
+      → pointwise, fast/columns.py, fast/shifted.py, fast/rows.py, fast/winograd.py (the plans)
       → Conv2d (owns the weights)
 """
 
@@ -46,10 +46,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from scratch.ops.conv2d_columns import Columns
-from scratch.ops.conv2d_fast import Shifted, straddling
-from scratch.ops.conv2d_rows import Rows
-from scratch.ops.conv2d_winograd import Winograd
+from scratch.ops.fast.columns import Columns
+from scratch.ops.fast.shifted import Shifted, straddling
+from scratch.ops.fast.rows import Rows
+from scratch.ops.fast.winograd import Winograd
 from scratch.ops.init import kaiming_uniform_, uniform_
 from scratch.ops.linear import linear
 from scratch.ops.precision import autocast_applies

@@ -17,7 +17,7 @@ keeps one of x's own type (four bytes in float32). x is not needed: ∂x = m · 
 
 Same as torch.nn.functional.dropout and torch.nn.Dropout; under the same seed on a CPU also the same
 mask. Proven in tests/ops/test_dropout.py.
-Read: dropout_naive (the formula) → dropout → Dropout → quick_mask (for attention_tiled.py)
+Read: dropout_naive (the formula) → dropout → Dropout → quick_mask (for fast/tiled_attention.py)
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _waves(position: Tensor, period: Tensor) -> Tensor:
     return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1, 2)  # (B, F, h, w): sin, cos, sin, cos …
 
 
-# ── for places that are no cells: the anchors of scratch/model/anchor_decoder.py ────────────────────────────────────
+# ── for places that are no cells: the anchors of scratch/model/anchors/decoder.py ────────────────────────────────────
 
 
 def cell_centres(pad_mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

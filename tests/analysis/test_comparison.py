@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import compare_agreement
+from commands.compare import agreement as compare_agreement
 from scratch.analysis import comparison as module
 from scratch.analysis.comparison import agreement_in_words, draw, relative_differences, report, table, write
 

@@ -32,7 +32,7 @@ def test_a_convolutions_products_are_counted_with_the_windows_that_straddle_two_
     model = nn.Module()
     model.backbone = Conv2d(17, 19, 3, padding=1, bias=False)
     x = torch.zeros(2, 17, 15, 17)
-    # 9 taps over the 15 + 1 rows of 17 + 1 pixels of each image (ops/conv2d_fast): the padding is shared by neighbours.
+    # 9 taps over the 15 + 1 rows of 17 + 1 pixels of each image (ops/fast/shifted): the padding is shared by neighbours.
     assert flops_by_part(model, lambda: model.backbone(x)) == {"backbone": 2 * 9 * (2 * 16 * 18) * 17 * 19}
 
 

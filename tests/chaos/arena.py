@@ -38,7 +38,7 @@ class Ended:
     seconds: float
     peak_gib: float
     orphans: int
-    """processes of its session that were still there ten seconds after its end"""
+    """processes of its session that were still there when `patience` was at its end"""
 
     def fault(self, codes: Sequence[int] = (0, 1, 2), gib: float = 4.0) -> str:
         """What is wrong with this end, or an empty text."""
@@ -60,8 +60,9 @@ Watch = Callable[[int, float], bool]
 
 
 def run(argv: Sequence[str], folder: Path, seconds: float = 120, watch: Optional[Watch] = None,
-        program: Callable[[list[str]], None] = detr_scratch.main, environment: dict[str, str] = {}) -> Ended:
-    """Run a command in a forked child, in `folder`; end it after `seconds`."""
+        program: Callable[[list[str]], None] = detr_scratch.main, environment: dict[str, str] = {},
+        patience: float = 10) -> Ended:
+    """Run a command in a forked child, in `folder`; end it after `seconds`, and after `patience` more all of it."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f".{folder.name}.{random.getrandbits(48):x}.log"
     log.touch()  # a command may be killed before it writes a word
@@ -84,7 +85,7 @@ def run(argv: Sequence[str], folder: Path, seconds: float = 120, watch: Optional
         if watch and not done:
             done = watch(child, passed)
         time.sleep(0.002)
-    orphans = _end_session(child, 10)
+    orphans = _end_session(child, patience)
     output = log.read_text(encoding="utf-8", errors="replace")
     log.unlink()
     return Ended(code, output, passed, usage.ru_maxrss / 2**20, orphans)

@@ -77,11 +77,19 @@ def other_commands(ground: Ground) -> Iterator[Trial]:
         for k in range(ground.count(5 if usual.seconds < 20 else 2)):
             room = ground.room(f"kill-{name}")
             moment = ground.rng("kill", name, k).uniform(0.05, 1) * usual.seconds
-            killed = run(commands(ground, room)[name], ground.folder, 300, kill_at(moment))
+            # Trainings in processes of their own may end what they are at: the next command waits for them.
+            killed = run(commands(ground, room)[name], ground.folder, 300, kill_at(moment), patience=60)
             broken = broken_files(room)
-            again = run(commands(ground, room)[name], ground.folder, 300)
+            again = run(going_on(name, ground, room), ground.folder, 300)
             yield settled(f"{name} killed after {moment:.2f} s", killed, *broken, again.fault(codes=(0,)),
                           *broken_files(room), codes=(0, -signal.SIGKILL))
+
+
+def going_on(name: str, ground: Ground, room: Path) -> list[str]:
+    """The command that goes on with one that was killed: the same, but for a training, which says --resume."""
+    if name == "finetune" and any((room / "tuned" / kept).exists() for kept in ("last.pt", "previous.pt")):
+        return ["train", "--resume", "--run-dir", f"{room}/tuned"]
+    return commands(ground, room)[name]
 
 
 def downloads(ground: Ground) -> Iterator[Trial]:

@@ -16,7 +16,7 @@ from scratch.config import RESNETS
 from scratch.model.backbone import ResNet
 from scratch.ops.batch_norm import FrozenBatchNorm2d
 from scratch.ops.conv2d import Conv2d
-from scratch.ops.group_norm import GroupNorm
+from scratch.ops.beyond.group_norm import GroupNorm
 
 NORMS = ("frozen_batch", "batch", "group")
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from reference.model import DecoderLayer, EncoderLayer
 from reference.model import Transformer as ReferenceTransformer
 from scratch.config import ModelConfig
-from scratch.model.queries import Queries
+from scratch.model.anchors.queries import Queries
 from scratch.model.transformer import Transformer
 
 B, D, N, F, Q, h, w = 2, 12, 3, 17, 7, 3, 5

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scratch.model.backbone import ResNet
-from scratch.ops import conv2d_columns, conv2d_fast, conv2d_rows, conv2d_winograd
+from scratch.ops.fast import columns as conv2d_columns, rows as conv2d_rows, shifted as conv2d_fast
+from scratch.ops.fast import winograd as conv2d_winograd
 from scratch.ops.conv2d import Conv2d, _windows, _winograd_pays, conv2d, conv2d_im2col, conv2d_naive
-from scratch.ops.conv2d_columns import Columns, _backwards, _columns
-from scratch.ops.conv2d_fast import Shifted, layout_of, straddling, taps_of
-from scratch.ops.conv2d_rows import Rows
-from scratch.ops.conv2d_winograd import Winograd, evaluate, evaluate_transposed, interpolate_transposed
+from scratch.ops.fast.columns import Columns, _backwards, _columns
+from scratch.ops.fast.shifted import Shifted, layout_of, straddling, taps_of
+from scratch.ops.fast.rows import Rows
+from scratch.ops.fast.winograd import Winograd, evaluate, evaluate_transposed, interpolate_transposed
 from scratch.ops.linear import linear
 from tests.checks import assert_as_precise_as_torch, assert_same
 

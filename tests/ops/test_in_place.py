@@ -11,7 +11,7 @@ from scratch.ops.batch_norm import BatchNorm2d
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.cross_entropy import l1_loss
 from scratch.ops.dropout import dropout
-from scratch.ops.group_norm import GroupNorm
+from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
 from scratch.ops.pooling import AvgPool2d, MaxPool2d

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from scratch.ops.activations import log_softmax, softmax
 from scratch.ops.conv2d import conv2d
-from scratch.ops.group_norm import group_norm
+from scratch.ops.beyond.group_norm import group_norm
 from scratch.ops.layer_norm import layer_norm
 from scratch.ops.precision import at_least_float32, autocast_applies, float32_under_autocast, without_autocast
 

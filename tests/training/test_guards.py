@@ -12,7 +12,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from scratch.analysis.learning_curve import draw, read_run
-from scratch.model.compiled import compile_blocks
+from scratch.model.beyond.compiled import compile_blocks
 from scratch.training.guards import (
     DEAD_UNITS, EVERY, SETTLED, WINDOW, Guards, first_non_finite, is_finite, shortened, silent_share,
 )

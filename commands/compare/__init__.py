@@ -1,0 +1,1 @@
+"""compare: three detectors of one size, side by side. Read: command → one_run → agreement."""

@@ -1,0 +1,1 @@
+"""sweep: good settings, searched. Read: command → search_space → trial → study → summary."""

@@ -1,0 +1,1 @@
+"""anchors, a branch: the DETR that learns in minutes. Read: decoder → queries → denoising → proposals → fine_memory."""

@@ -1,0 +1,129 @@
+"""decoder: what if a query were a box, and each layer moved it closer?
+
+    anchor aˡ (T,4) cx, cy, w, h          content cˡ (T,D)          one decoder layer:
+
+    place    p = MLP(sin(aˡ))                        where I am: for the talk among the queries
+    c ← norm(c + self_attn(c + p, c + p, c))
+    look     s = sin(cx, cy) ∘ (1 + MLP(c)) ∘ (w_ref/w, h_ref/h)
+    c ← norm(c + cross_attn(content c, place s; memory, sin(cells)))
+    c ← norm(c + ffn(c))
+    box      aˡ⁺¹ = σ(σ⁻¹(aˡ) + bbox_embed(norm(c)))         the answer, and the next layer's anchor
+
+          aˡ ┌┄┄┄┄┐            DETR's query is a learnt vector: where it looks has to be found by
+             ┊  ┌─┼───┐ aˡ⁺¹   500 epochs of trial. An anchor says it outright, in the very waves
+             └┄┄┼┄┘   │        that the cells of the picture carry, and each layer has only the
+                └─────┘        rest of the way to go.
+
+w_ref, h_ref = σ(MLP(c)) over the anchor's sides: a small anchor turns its waves up, and so looks at
+a small place, a flat one at a flat one (DAB-DETR, Liu et al. 2022, arXiv 2201.12329, section 4.4).
+
+A layer's anchor is a constant to it (detached): else the last layer's loss would pull on the first
+layer's box through every refinement between, while that box has a loss of its own (Deformable DETR,
+appendix A.4). The first anchors learn from the first layer's loss, and by what was seen from them.
+The split of content and place is scratch/ops/beyond/conditional_attention.py.
+Proven in tests/model/anchors/test_decoder.py.
+Read: spread_anchors → AnchorDecoderLayer → AnchorDecoder
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from scratch.model.mlp import MLP
+from scratch.model.anchors.queries import Queries
+from scratch.ops.activations import relu, sigmoid
+from scratch.ops.attention import MultiheadAttention
+from scratch.ops.beyond.conditional_attention import ConditionalAttention
+from scratch.ops.dropout import Dropout
+from scratch.ops.layer_norm import LayerNorm
+from scratch.ops.linear import Linear
+from scratch.ops.sine_encoding import sine_of
+
+
+def spread_anchors(count: int, side: float = 0.2) -> Tensor:
+    """`count` boxes (count,4) cxcywh that cover the picture evenly, however many they are.
+
+    Their centres are the R2 sequence: multiples of (1/g, 1/g²) modulo 1, with g the root of g³ = g + 1, the golden
+    ratio's cousin in two dimensions. Random centres would leave holes and heaps, a grid wants square numbers.
+    """
+    g = 1.32471795724474602596
+    steps = torch.arange(1, count + 1, dtype=torch.float64)[:, None] * torch.tensor([1 / g, 1 / g**2])
+    centres = (0.5 + steps).remainder(1.0)  # (count,2)
+    return torch.cat((centres, torch.full_like(centres, side)), dim=1).float()  # (count,4)
+
+
+class AnchorDecoderLayer(nn.Module):
+    """Content (B,T,D) → (B,T,D): agree among each other, look near one's anchor, think."""
+
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1):
+        super().__init__()
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
+        self.cross_attn = ConditionalAttention(d_model, nhead, dropout=dropout)
+        self.linear1 = Linear(d_model, dim_feedforward)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model)
+        self.norm1, self.norm2, self.norm3 = LayerNorm(d_model), LayerNorm(d_model), LayerNorm(d_model)
+        self.dropout1, self.dropout2, self.dropout3 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
+
+    def forward(self, content: Tensor, place: Tensor, look: Callable[[Tensor], Tensor], queries: Queries,
+                memory: Tensor, memory_place: Tensor, pad_mask: Tensor,
+                need_weights: bool = False) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+        """content, place (B,T,D), memory, memory_place (B,S,D), pad_mask (B,S) → content (B,T,D), and the attentions.
+
+        look(content) → (B,T,D): the place that content wants to see, asked for after the talk.
+        """
+        q = k = content + place
+        gathered, self_weights = self.self_attn(q, k, content, key_padding_mask=queries.pad_mask,
+                                                attn_mask=queries.attn_mask, need_weights=need_weights)
+        content = self.norm1(content + self.dropout1(gathered))
+        gathered, cross_weights = self.cross_attn(content, look(content), memory, memory_place, pad_mask, need_weights)
+        content = self.norm2(content + self.dropout2(gathered))
+        hidden = self.dropout(relu(self.linear1(content)))  # (B,T,F)
+        return self.norm3(content + self.dropout3(self.linear2(hidden))), self_weights, cross_weights
+
+
+class AnchorDecoder(nn.Module):
+    """Layers one after the other, each starting from the boxes that the one before it answered."""
+
+    def __init__(self, layers: list[AnchorDecoderLayer], d_model: int):
+        super().__init__()
+        self.layers, self.norm = nn.ModuleList(layers), LayerNorm(d_model)
+        self.ref_point_head = MLP(2 * d_model, d_model, d_model, 2)  # an anchor's waves → its address
+        self.query_scale = MLP(d_model, d_model, d_model, 2)  # content → which waves count
+        self.ref_anchor_head = MLP(d_model, d_model, 2, 2)  # content → w_ref, h_ref
+
+    def reset_places(self) -> None:
+        for layer in self.layers:
+            layer.cross_attn.reset_places()
+
+    def forward(self, queries: Queries, memory: Tensor, memory_place: Tensor, pad_mask: Tensor,
+                refine: Callable[[Tensor, Tensor], Tensor],
+                need_weights: bool = False) -> tuple[Tensor, Tensor, list, list]:
+        """queries with anchors (B,T,4) and content (B,T,D) → hs (L,B,T,D), boxes (L,B,T,4), and the attentions.
+
+        refine(hs, anchors) → boxes: the box head, which is the detector's.
+        """
+        anchors, content = queries.place, queries.content
+        D = content.shape[-1]
+        hs, boxes, self_attention, cross_attention = [], [], [], []
+        for layer in self.layers:
+            waves = sine_of(anchors, D // 2).to(content.dtype)  # (B,T,2D): of cx, cy, w, h
+            place = self.ref_point_head(waves)  # (B,T,D)
+            centre, sides = waves[..., :D], anchors[..., 2:]  # (B,T,D), (B,T,2)
+
+            def look(content: Tensor, centre: Tensor = centre, sides: Tensor = sides) -> Tensor:
+                wanted = sigmoid(self.ref_anchor_head(content)) / sides.clamp(min=1e-2)  # (B,T,2): for x, for y
+                turned_up = wanted[..., None].expand(*wanted.shape, D // 2).flatten(-2)  # (B,T,D)
+                return (centre * (1 + self.query_scale(content)) * turned_up).to(content.dtype)
+
+            content, self_weights, cross_weights = layer(content, place, look, queries, memory, memory_place, pad_mask,
+                                                         need_weights)
+            hs.append(self.norm(content))
+            boxes.append(refine(hs[-1], anchors))  # (B,T,4)
+            anchors = boxes[-1].detach()
+            self_attention.append(self_weights)
+            cross_attention.append(cross_weights)
+        return torch.stack(hs), torch.stack(boxes), self_attention, cross_attention

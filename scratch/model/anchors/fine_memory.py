@@ -1,0 +1,52 @@
+"""fine_memory: what the encoder understood is coarse; where exactly do the edges run?
+
+    memory (B,h·w,D) ── enlarged ──► (B,D,H',W') ┐
+                                                 + ──► norm ──► fine memory (B,H'·W',D)
+    an earlier stage (B,C,H',W') ── 1×1 ────────►┘                  H' = ⌈H/8⌉ where h = ⌈H/16⌉
+
+       memory            an earlier stage        fine memory
+       ┌───┬───┐         ┌─┬─┬─┬─┐               ┌─┬─┬─┬─┐
+       │cat│sky│    +    ├─┼╱┼─┼─┤       =       ├─┼╱┼─┼─┤   what is here, and
+       ├───┼───┤         ├╱┼─┼─┼─┤               ├╱┼─┼─┼─┤   where its outline runs
+       └───┴───┘         └─┴─┴─┴─┘               └─┴─┴─┴─┘
+
+An object of 30 pixels covers two cells of 16: their tokens say what it is, and its edges to the
+nearest cell at best. The stage before saw the edges on a grid twice as fine, and does not know what
+they belong to. The sum of the two knows both (the top-down path of feature pyramids, Lin et al.
+2017, arXiv 1612.03144, section 3). The encoder's attention, whose cost grows with the square of the
+cells, stays on the coarse grid; only the decoder reads the fine one, at a cost that grows with the
+cells. And the class loss reaches the early stages by a shorter path.
+
+Proven in tests/model/anchors/test_fine_memory.py.
+Read: enlarged → FineMemory
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scratch.ops.conv2d import Conv2d
+from scratch.ops.layer_norm import LayerNorm
+
+
+def enlarged(x: Tensor, height: int, width: int) -> Tensor:
+    """x (B,D,h,w) → (B,D,height,width): cell (i,j) is that of x in which it lies ("nearest" interpolation)."""
+    h, w = x.shape[2:]
+    rows = torch.arange(height, device=x.device) * h // height  # (height)
+    columns = torch.arange(width, device=x.device) * w // width  # (width)
+    return x[:, :, rows[:, None], columns]
+
+
+class FineMemory(nn.Module):
+    """memory (B,h·w,D) of a grid `size` (h,w), and a finer stage (B,C,H',W') → (B,H'·W',D)."""
+
+    def __init__(self, channels: int, d_model: int) -> None:
+        super().__init__()
+        self.lateral = Conv2d(channels, d_model, 1)
+        self.norm = LayerNorm(d_model)
+
+    def forward(self, memory: Tensor, size: tuple[int, int], stage: Tensor) -> Tensor:
+        edges = self.lateral(stage)  # (B,D,H',W')
+        coarse = memory.transpose(1, 2).unflatten(2, size)  # (B,D,h,w)
+        return self.norm((edges + enlarged(coarse, *edges.shape[2:])).flatten(2).transpose(1, 2))

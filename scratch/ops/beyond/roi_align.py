@@ -1,0 +1,90 @@
+"""roi_align: a box has any size, a linear layer wants 7×7 numbers; where does each come from?
+
+    y[c,i,j] = mean of x[c] at the n×n points of part (i,j) of the box, read between the cells
+
+    x (C,h,w), boxes (M,4) xyxy in pixels, stride s → y (M,C,r,r)           r = 7, n = 2
+
+      a box over cells, r = n = 2           between the cells (bilinear), at row p:
+      ·   ┌───────┬───────┐                 row ⌊p⌋ weighs ⌊p⌋ + 1 − p, row ⌊p⌋ + 1 weighs p − ⌊p⌋:
+      · · │·x · x │·x · x │·                each row weighs max(0, 1 − |p − row|), a hat
+      · · │·x · x │·x · x │·
+      · · └───────┴───────┘·                pixel u lies at u/s − ½ among the cells' centres
+
+The classes of two-stage detectors are read off the features inside a box. The first way to do so
+(RoIPool, Girshick 2015) rounded the box and its parts to whole cells: with s = 16, an edge moved by
+up to 8 pixels, and no gradient told the box so. RoIAlign rounds nothing (He et al. 2017, arXiv
+1703.06870, section 3).
+
+Seen as a matrix it is an attention whose weights no one learns: each of the r² outputs is a mean
+over the S = h·w cells, and the box alone says with which weights. DETR's cross-attention is that
+mean with weights that a query chooses, over the whole picture, and so needs no box beforehand.
+The detector of this project never calls this file (see scratch/model/beyond/two_philosophies).
+
+Same as torchvision.ops.roi_align(aligned=True); held against torch's grid_sample in
+tests/ops/beyond/test_roi_align.py. Read: roi_align_definition (the formula) → hats → roi_align
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+SIZE, POINTS = 7, 2  # r and n of Mask R-CNN's box head
+
+
+def roi_align_definition(x: Tensor, box_xyxy: Tensor, stride: float, size: int = SIZE, points: int = POINTS) -> Tensor:
+    """The formula, for one box: (C,h,w), (4,) → (C,size,size). Points outside the cells read their border.
+
+    More than a cell outside, they read 0, as in torchvision.
+    """
+    C, h, w = x.shape
+    x0, y0, x1, y1 = (float(edge) / stride - 0.5 for edge in box_xyxy)
+    y = x.new_zeros(C, size, size)
+    for i in range(size):
+        for j in range(size):
+            for k in range(points):
+                for l in range(points):
+                    p = y0 + (y1 - y0) * (i + (k + 0.5) / points) / size
+                    q = x0 + (x1 - x0) * (j + (l + 0.5) / points) / size
+                    if not (-1 <= p <= h and -1 <= q <= w):
+                        continue
+                    p, q = min(max(p, 0), h - 1), min(max(q, 0), w - 1)
+                    for row in {math.floor(p), math.ceil(p)}:
+                        for column in {math.floor(q), math.ceil(q)}:
+                            weight = (1 - abs(p - row)) * (1 - abs(q - column))
+                            y[:, i, j] += weight * x[:, row, column] / points ** 2
+    return y
+
+
+def hats(low: Tensor, high: Tensor, cells: int, size: int, points: int) -> Tensor:
+    """How much each of `cells` cells counts in each of `size` parts between low and high: (M,), (M,) → (M,size,cells).
+
+    The edges are among the cells' centres. A row sums to 1, unless points of it lie more than a cell outside.
+    """
+    offsets = (torch.arange(size * points, dtype=low.dtype, device=low.device) + 0.5) / (size * points)  # (r·n,)
+    at = low[:, None] + (high - low)[:, None] * offsets                 # (M,r·n)
+    inside = (at >= -1) & (at <= cells)
+    at = at.clamp(0, cells - 1)
+    centres = torch.arange(cells, dtype=low.dtype, device=low.device)   # (cells,)
+    weights = (1 - (at[..., None] - centres).abs()).clamp(min=0)        # (M,r·n,cells)
+    weights = weights * inside[..., None]
+    return weights.unflatten(1, (size, points)).mean(dim=2)             # (M,r,cells)
+
+
+def roi_align(x: Tensor, boxes_xyxy: Tensor, stride: float, size: int = SIZE, points: int = POINTS) -> Tensor:
+    """The same for all boxes: (C,h,w), (M,4) → (M,C,size,size).
+
+    What changed: two matrix products instead of six loops. Why it is equal: a point's weight is that of its row times
+    that of its column, and the points of a part are a grid, so the mean over them is the mean over rows of the mean
+    over columns: y[c] = A·x[c]·Bᵀ, with the hats A (r,h) and B (r,w) of the box. Gradients reach x and the box.
+
+    Cost: M·C·r·(h·w + r·w) multiplications, however small the box; kernels that look at the 4 cells of each
+    point take 4·M·C·(r·n)². For a 7×7 map of a 25×34 grid that is 7 · (850 + 238) against 784: ten times as much.
+    """
+    edges = boxes_xyxy.to(x.dtype) / stride - 0.5                       # (M,4)
+    x0, y0, x1, y1 = edges.unbind(-1)                                   # (M,) each
+    rows = hats(y0, y1, x.shape[1], size, points)                       # (M,r,h)
+    columns = hats(x0, x1, x.shape[2], size, points)                    # (M,r,w)
+    return rows[:, None] @ x @ columns[:, None].mT                      # (M,1,r,h)·(C,h,w)·(M,1,w,r) → (M,C,r,r)

@@ -1,0 +1,33 @@
+"""switch: how does the detector run on the code that a reader has read, and on nothing else?
+
+    a note of ops/ ── x ──▶ its door in ops/fast ─┬─ fast   the result, by another plan or a backward written by hand
+                                                  └─ plain  None: the note computes it itself, and autograd derives it
+
+Plain mode is for reading, for stepping through in a debugger, and for a doubt: is a result the fast code's? Both modes
+give the same numbers but for rounding (tests/test_plain.py). The switch is one for the whole process: the environment
+variable DETR_PLAIN=1, or `plain_mode` around a call.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import Iterator
+
+_plain = os.environ.get("DETR_PLAIN", "") not in ("", "0")
+
+
+def plain() -> bool:
+    """Is this process in plain mode?"""
+    return _plain
+
+
+@contextmanager
+def plain_mode(on: bool = True) -> Iterator[None]:
+    """While it lasts, the notes of ops/ compute by themselves; off: by their doors, whatever the environment says."""
+    global _plain
+    before, _plain = _plain, on
+    try:
+        yield
+    finally:
+        _plain = before
