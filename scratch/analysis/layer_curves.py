@@ -256,7 +256,7 @@ def _numbers(values: list[Optional[float]], zero_is_nothing: bool = False) -> li
 
 
 def _save(figure: Any, path: Path) -> None:
-    for axes in figure.findobj(Axes):
+    for axes in figure.get_axes():
         if axes.get_xlabel() == "batch":  # there is none between two
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     save(figure, path)

@@ -11,6 +11,7 @@ reaches lies far to the left of the others.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from statistics import median
 from typing import Any, Iterable, Optional
@@ -70,7 +71,12 @@ def depth_bar(figure: Figure, axes: Any, place: Optional[Axes] = None) -> None:
 
 
 def powers_axis(axes: Axes, least_span: float = 10.0) -> None:
-    """A scale of powers on the y-axis that shows at least a factor of `least_span`: less is no news, only noise."""
+    """A scale of powers on the y-axis that shows at least a factor of `least_span`: less is no news, only noise.
+
+    Without a number above 0 (norms that are still all alike) there is no such scale, and the axis stays as it is.
+    """
+    if not math.isfinite(axes.dataLim.minposy):
+        return
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if 0 < high < least_span * low:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scratch.analysis import figures as figures_of_all, layer_charts
 from scratch.analysis.layer_charts import draw_set, plan, write_index
 from scratch.analysis.layer_curves import draw_by_group, draw_clipping, draw_losses
-from scratch.analysis.layer_pages import draw_page
+from scratch.analysis.layer_pages import draw_page, powers_axis
 from scratch.analysis.layer_readings import OVER_BATCHES, reading
 from scratch.analysis.layer_record import LayerRecord, read_layers
 from scratch.analysis.layer_watch import FIGURES, LayerWatch
@@ -197,3 +197,15 @@ def test_a_folder_without_data_or_with_other_data_is_refused(tmp_path: Path) -> 
     (tmp_path / "layers.json").write_text("[]")
     with pytest.raises(ValueError, match="is damaged, or not what detr_scratch.py charts writes there"):
         read_layers(tmp_path)
+
+
+@pytest.mark.parametrize("values, scale", [([0.1, 5.0], "log"), ([math.nan, math.nan], "linear"), ([], "linear"),
+                                           ([0.0, 0.0], "linear")])
+def test_a_scale_of_powers_is_there_for_numbers_above_0_alone(values: list[float], scale: str) -> None:
+    figure, axes = plt.subplots(layout="constrained")
+    axes.plot(range(len(values)), values)
+    axes.axvline(0.5)  # norms before their first step: one number
+    powers_axis(axes)
+    figure.draw_without_rendering()
+    assert axes.get_yscale() == scale
+    plt.close(figure)
