@@ -50,7 +50,7 @@ def training(ground: Ground) -> Iterator[Trial]:
     if whole.code != 0:
         yield settled("the run that is not killed", whole)
         return
-    kills, chain = ground.count(60), 0
+    kills, chain = ground.count(48), 0
     while kills > 0:
         rng, folder = ground.rng("training", chain), _folder(ground, f"killed-{chain}")
         workers, here = chain % 2, min(kills, 8)
