@@ -85,7 +85,8 @@ def foreign(source: str, name: str, order: Order, files: set[str]) -> tuple[list
             continue
         parts = found.split(".")[1:] if within(found, ("scratch",)) else None
         # The longest beginning that is a file: what follows is a name in it.
-        module = parts and next((m for m in ("/".join(parts[:n]) for n in range(len(parts), 0, -1)) if m in files), None)
+        beginnings = ("/".join(parts[:n]) for n in range(len(parts), 0, -1)) if parts else ()
+        module = next((beginning for beginning in beginnings if beginning in files), None)
         if module is None or module in order.spine and module not in before:
             late.append(found)
         elif module not in order.spine and module != SETTINGS:
@@ -187,8 +188,8 @@ def test_a_notes_own_reading_order_agrees_with_the_list(name: str) -> None:
 @pytest.mark.parametrize("package", sorted(path.parent.relative_to(SCRATCH).as_posix()
                                            for path in SCRATCH.rglob("__init__.py")))
 def test_a_packages_own_reading_order_agrees_with_the_list(package: str) -> None:
-    line = read_line(ast.get_docstring(ast.parse((SCRATCH / package / "__init__.py").read_text(encoding="utf-8"))) or "")
-    line = re.sub(r"\([^()]*\)", "", line)
+    opening = ast.parse((SCRATCH / package / "__init__.py").read_text(encoding="utf-8"))
+    line = re.sub(r"\([^()]*\)", "", read_line(ast.get_docstring(opening) or ""))
     words = [word for step in re.split(r"→|·|,|;", line) for word in re.findall(r"[\w/]+", step)[-1:]]
     for part in (ORDER.spine, ORDER.branches):
         named = [f"{package}/{word}" for word in words if f"{package}/{word}" in part]
@@ -244,7 +245,8 @@ def test_a_planted_import_is_found(source: str, late: int, doors: int) -> None:
 
 
 @pytest.mark.parametrize("docstring, wrong", [
-    ("Read: a.py → here", 0), ("Read: here → a.py", 1), ("Read: here → fast/d.py", 0), ("Read: fast/d.py → here", 1),
+    ("Read: a.py → here", 0), ("Read: here → a.py", 1),
+    ("Read: here → fast/d.py", 0), ("Read: fast/d.py → here", 1),
     ("Read: here → model/c.py", 0), ("Read: here → e.py", 1), ("Read after a.py: here", 0),
     ("Read after fast/d.py: here", 1), ("Read: here → a function, by and/or", 0), ("No order.", 0),
     ("Read: here\nSource: a.py", 0), ("Read after model/c.py", 1),

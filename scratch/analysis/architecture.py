@@ -78,7 +78,7 @@ def _above(axes: Axes, shape: dict[str, str]) -> None:
     _arrow(axes, (6.6, y), (7.0, y))
 
     _title(axes, 7.2, 5.72, "positional encoding", TEAL)
-    _waves(axes, 6.92, 5.06)
+    _sines(axes, 6.92, 5.06)
     _arrow(axes, (7.2, 5.02), (7.2, y + 0.18), TEAL)
     axes.add_patch(Circle((7.2, y), 0.15, facecolor="white", edgecolor=TEAL, linewidth=1.6, zorder=3))
     axes.text(7.2, y - 0.01, "+", ha="center", va="center", fontsize=15, color=TEAL, zorder=4)
@@ -216,7 +216,7 @@ def _grids(axes: Axes, x: float, y: float) -> None:
                                  zorder=2.55 - 0.2 * k))
 
 
-def _waves(axes: Axes, x: float, y: float) -> None:
+def _sines(axes: Axes, x: float, y: float) -> None:
     """Two of the encoding's channels: a sine down the rows, a sine along the columns."""
     rows, columns = np.mgrid[0:1:38j, 0:1:40j]
     for k, place in enumerate((rows, columns)):
