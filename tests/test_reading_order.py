@@ -95,9 +95,10 @@ def foreign(source: str, name: str, order: Order, files: set[str]) -> tuple[list
 
 
 def read_line(docstring: str) -> str:
-    """The "Read: …" of an opening, up to the end of its paragraph or to "Source" or "Proven"; "" if there is none."""
-    found = re.search(r"^Read( after|:)(.*?)(?=\n\s*\n|\nSources?:|\nProven|\bProven in\b|\Z)", docstring, re.M | re.S)
-    return found[0] if found else ""
+    """The "Read: …" of an opening, up to the end of its paragraph or to "Source" or "Proven", without what stands in
+    parentheses; "" if there is none."""
+    found = re.search(r"\bRead( after\b|:)(.*?)(?=\n\s*\n|\nSources?:|\nProven|\bProven in\b|\Z)", docstring, re.M | re.S)
+    return re.sub(r"\([^()]*\)", "", found[0]) if found else ""
 
 
 def named_files(line: str, package: str, files: set[str]) -> list[tuple[int, str]]:
@@ -122,6 +123,8 @@ def names_defined(source: str) -> set[str]:
 
 def disagreements(name: str, source: str, order: Order, files: set[str]) -> list[str]:
     """The files that a note's Read line puts before (or after) the note itself, where the list does the opposite."""
+    if name not in order.all:
+        return [f"{name} is not on the list"]
     line = read_line(ast.get_docstring(ast.parse(source), clean=False) or "")
     own = names_defined(source)
     begins = [word.start() for word in re.finditer(r"\b\w+\b", line) if word[0] in own]
@@ -189,7 +192,7 @@ def test_a_notes_own_reading_order_agrees_with_the_list(name: str) -> None:
                                            for path in SCRATCH.rglob("__init__.py")))
 def test_a_packages_own_reading_order_agrees_with_the_list(package: str) -> None:
     opening = ast.parse((SCRATCH / package / "__init__.py").read_text(encoding="utf-8"))
-    line = re.sub(r"\([^()]*\)", "", read_line(ast.get_docstring(opening) or ""))
+    line = read_line(ast.get_docstring(opening) or "")
     words = [word for step in re.split(r"→|·|,|;", line) for word in re.findall(r"[\w/]+", step)[-1:]]
     for part in (ORDER.spine, ORDER.branches):
         named = [f"{package}/{word}" for word in words if f"{package}/{word}" in part]
@@ -249,7 +252,7 @@ def test_a_planted_import_is_found(source: str, late: int, doors: int) -> None:
     ("Read: here → fast/d.py", 0), ("Read: fast/d.py → here", 1),
     ("Read: here → model/c.py", 0), ("Read: here → e.py", 1), ("Read after a.py: here", 0),
     ("Read after fast/d.py: here", 1), ("Read: here → a function, by and/or", 0), ("No order.", 0),
-    ("Read: here\nSource: a.py", 0), ("Read after model/c.py", 1),
+    ("Read: here\nSource: a.py", 0), ("Read: here (as in a.py)", 0), ("Read after model/c.py", 1),
 ])
 def test_a_planted_disagreement_is_found(docstring: str, wrong: int) -> None:
     source = f'"""b: why?\n\n{docstring}\n"""\n\ndef here(): ...\n'
