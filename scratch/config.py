@@ -385,7 +385,7 @@ _141M_VANILLA = Config(
 
 
 def _fast(name: str, vanilla: Config, model: dict[str, int], **train: float) -> Config:
-    """The same network with what lets it learn in minutes: see "What makes it learn in minutes" in the README."""
+    """The same network with what lets it learn in minutes: see docs/results.md."""
     return replace(
         vanilla, preset=name, model=replace(vanilla.model, queries="proposal", classification="focal", fine_memory=True,
                                                **model),

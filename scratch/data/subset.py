@@ -22,7 +22,7 @@ from typing import Any, Iterator, Sequence
 
 from scratch.data.classes import Classes
 
-# The everyday classes of the comparison in the README; 2,000 of their images to learn from and 500 to judge by.
+# The everyday classes of the comparison in docs/results.md; 2,000 of their images to learn from and 500 to judge by.
 TEN_CLASSES = ("person", "car", "dog", "cat", "bicycle", "motorcycle", "airplane", "bus", "train", "truck")
 
 

@@ -1,4 +1,5 @@
-"""Study notes, one idea a file. Read: init → linear → precision → activations → dropout → embedding
-→ windows → conv2d → fast/columns → fast/shifted → fast/winograd → fast/rows → pooling →
-layer_norm → batch_norm → group_norm → attention → fast/tiled_attention → sine_encoding → boxes →
-cross_entropy → hungarian → focal_loss → quality_focal_loss → conditional_attention."""
+"""ops: study notes, one idea a file, from a linear layer to the Hungarian algorithm.
+
+They are the spine's; docs/reading_order.md has their order. Branches: fast/ (the same arithmetic at speed), beyond/
+(operations that the published DETR does without).
+"""

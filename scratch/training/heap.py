@@ -10,7 +10,7 @@ it hands the next tensor the memory of the last one. The process then holds its 
 which for a training run it needs again in a second.
 
 GNU's allocator alone (Linux) is spoken to; others are left as they are. Proven in
-tests/training/test_heap.py; what it brings is in the README. Source: man 3 mallopt.
+tests/training/test_heap.py; what it brings: docs/speed.md. Source: man 3 mallopt.
 """
 
 from __future__ import annotations

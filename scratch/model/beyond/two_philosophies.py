@@ -123,7 +123,7 @@ def clear_up(boxes_xyxy: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor,
 
     DETR's last step is `scratch/evaluation/postprocess`: the classes' probabilities, and boxes in pixels. Nothing is
     removed. The price stands in the table above: matching a set is slow to learn (500 epochs, brought down to minutes
-    by the ideas in the README), and a single coarse grid sees small objects worse. What it buys: large objects (the
+    by the ideas in docs/results.md), and a single coarse grid sees small objects worse. What it buys: large objects (the
     whole picture is in every answer), a pipeline without numbers to choose for each data set, and one loss for all.
     """
     place, label = (probabilities > LEAST_SCORE).nonzero().unbind(-1)   # (n,) each

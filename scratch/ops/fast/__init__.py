@@ -1,4 +1,5 @@
 """fast, a branch: the same arithmetic as the notes of ops/, at speed. The proofs of those notes hold these, too.
 
-Read: columns → shifted → rows → winograd (convolution), tiled_attention.
+Each note of the spine enters by one door, a function that returns None in plain mode (switch). In which order to read:
+docs/reading_order.md; for the convolution, convolution → columns → shifted → rows → winograd.
 """
