@@ -30,9 +30,8 @@ from typing import Union
 import torch
 from torch import Tensor
 
-from scratch.ops.activations import sigmoid
+from scratch.ops.activations import at_least_float32, float32_under_autocast, sigmoid
 from scratch.ops.cross_entropy import reduced
-from scratch.ops.precision import at_least_float32, float32_under_autocast
 
 
 def sigmoid_focal_loss_naive(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.layer_norm import standardise
-from scratch.ops.precision import at_least_float32, float32_under_autocast
+from scratch.ops.activations import at_least_float32, float32_under_autocast
+from scratch.ops.fast.layer_norm import standardise
 
 
 def group_norm_naive(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:

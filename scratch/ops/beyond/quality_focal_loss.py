@@ -30,10 +30,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scratch.ops.activations import sigmoid
+from scratch.ops.activations import at_least_float32, float32_under_autocast, sigmoid
 from scratch.ops.cross_entropy import reduced
 from scratch.ops.beyond.focal_loss import same_shape, surprise
-from scratch.ops.precision import at_least_float32, float32_under_autocast
 
 
 def quality_focal_loss_naive(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
