@@ -1,4 +1,5 @@
-"""Study notes, one idea a file. Read: init → linear → precision → activations → dropout → embedding
-→ windows → conv2d → fast/columns → fast/shifted → fast/winograd → fast/rows → pooling →
-layer_norm → batch_norm → group_norm → attention → fast/tiled_attention → sine_encoding → boxes →
-cross_entropy → hungarian → focal_loss → quality_focal_loss → conditional_attention."""
+"""Study notes, one idea a file: the operations of the published DETR.
+
+Read: linear → activations → init → dropout → attention → layer_norm → sine_encoding → windows → conv2d → batch_norm →
+boxes → hungarian → cross_entropy. Branches: fast (the same at speed), beyond (what the published DETR does without).
+"""

@@ -13,8 +13,8 @@
         train:  x ─┬─ μ, σ² ─┐      eval, frozen:  x ── · scale ── + shift ── y   one multiply-add
                    └── x̂ ────┴─ y                  scale = weight/√(σ² + ε)  shift = bias − μ·scale
 
-DETR freezes the batch norms of its pretrained backbone (Carion et al. 2020, section 4): the batch of
-one GPU has few images, and statistics of few images are poor.
+DETR freezes the batch norms of its pretrained backbone (Carion et al. 2020, section 4): the batch
+of one GPU has few images, and statistics of few images are poor.
 
 Ioffe & Szegedy 2015, arXiv 1502.03167, algorithms 1 and 2. Same as torch.nn.BatchNorm2d and the
 official DETR's FrozenBatchNorm2d; proven in tests/ops/test_batch_norm.py.

@@ -1,6 +1,6 @@
 """average_pooling: the mean of each window.
 
-    y[b,c,i,j] = Σ over u, v   x[b, c, i·s + u − p, j·s + v − p] / k²        outside the image: 0, counted
+    y[b,c,i,j] = Σ over u, v   x[b, c, i·s + u − p, j·s + v − p] / k²     outside the image: 0
 
     x (B,C,H,W) → y (B,C,H',W')      H' = ⌊(H + 2p − k)/s⌋ + 1; a remainder at the end is not seen
 

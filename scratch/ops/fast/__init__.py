@@ -1,4 +1,5 @@
 """fast, a branch: the same arithmetic as the notes of ops/, at speed. The proofs of those notes hold these, too.
 
-Read: columns → shifted → rows → winograd (convolution), tiled_attention.
+Read: switch (the doors, and plain mode) → precision → activations · layer_norm → batch_norm · overlap → max_pool ·
+columns → shifted → rows → winograd (convolution) · dropout → tiled_attention.
 """

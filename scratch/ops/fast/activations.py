@@ -1,4 +1,4 @@
-"""activations, fast: the gradients of relu, sigmoid and softmax written by hand, from what the forward knows.
+"""activations, fast: the gradients of relu, sigmoid and softmax, written by hand.
 
     y = relu(x)            ∂L/∂x = g where y > 0, else 0             keeps y
     y = sigmoid(x)         ∂L/∂x = g · z/(1 + z)²,  z = e^−|x|       keeps x

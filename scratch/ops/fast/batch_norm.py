@@ -6,8 +6,8 @@
 
     x, y, g (B,C,H,W)     weight, bias, μ, σ² (C)
 
-The derivation is that of fast/layer_norm.py, over images and pixels instead of features. The door of
-ops/batch_norm.py. Proven in tests/ops/test_batch_norm.py (both modes) and
+The derivation is that of fast/layer_norm.py, over images and pixels instead of features. The door
+of ops/batch_norm.py. Proven in tests/ops/test_batch_norm.py (both modes) and
 tests/ops/fast/test_batch_norm.py.
 """
 

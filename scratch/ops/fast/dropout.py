@@ -6,9 +6,9 @@
     scale = 1/(1 − n/65536)         for the probability as it is used
 
 A CPU draws random numbers one after another, so four at once take a quarter of the draws. A 16-bit
-integer has 65536 values, all equally likely, so the probability to drop is n/65536: it differs from p
-by at most 1/131072. The numbers that stay are divided by one minus that probability, so the expected
-value stays x.
+integer has 65536 values, all equally likely, so the probability to drop is n/65536, which differs
+from p by at most 1/131072. The numbers that stay are divided by one minus that probability, so the
+expected value stays x.
 
 Used by fast/tiled_attention.py. Proven in tests/ops/fast/test_dropout.py.
 """

@@ -8,8 +8,8 @@ and ĝ = ∂L/∂y · weight:
     ∂L/∂weight = Σ_rows ∂L/∂y · x̂               ∂L/∂bias = Σ_rows ∂L/∂y
 
 A shift or a scaling of the whole row changes nothing in y (but for ε), so the gradient has no part
-in these two directions: the two means remove it. Autograd would keep every intermediate tensor; here
-x̂ alone is kept.
+in these two directions: the two means remove it. Autograd would keep every intermediate tensor;
+here x̂ alone is kept.
 Cost: some 10 FLOPs an element, so memory traffic is what counts.
 
 The door of ops/layer_norm.py; group norm (ops/beyond) uses `standardise` as well. Proven in

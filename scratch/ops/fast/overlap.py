@@ -3,12 +3,12 @@
     window i at tap u sees pixel   i·s + u·d − p            (ops/windows.py; u·d is `offset` here)
 
             · 0 1 2 3 4 5 ·           k = 3, s = 2, p = 1
-            └─0─┘                     tap 0: window 0 sees padding, windows 1 and 2 see pixels 1 and 3
+            └─0─┘                     tap 0 sees: padding in window 0, pixels 1 and 3 after
                 └─1─┘
                     └─2─┘             overlap(0, 2, 1, 6, 3) = 1:3, 1:5:2
 
-The fast convolution and pooling fix the tap and let it see all its pixels at once: two strided slices
-of the same shape, and no padded copy of the image.
+The fast convolution and pooling fix the tap and let it see all its pixels at once: two strided
+slices of the same shape, and no padded copy of the image.
 
 Proven in tests/ops/fast/test_overlap.py.
 """
