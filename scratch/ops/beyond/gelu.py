@@ -9,7 +9,8 @@
                 ╱
         ───╮_ ╱
 
-relu multiplies x by 1 or 0; gelu by the probability that a standard normal draw is below x. Later transformers use it in their feed-forward layers; the published DETR uses relu.
+relu multiplies x by 1 or 0; gelu by the probability that a standard normal draw is below x.
+Later transformers use it in their feed-forward layers; the published DETR uses relu.
 
 Same as torch.nn.functional.gelu without the tanh approximation; proven in
 tests/ops/beyond/test_gelu.py. Source: Hendrycks & Gimpel 2016, arXiv 1606.08415.

@@ -15,9 +15,9 @@ first:
     a cat, exact      0.85       0.9     AP75: ✗ ✓            AP75: ✓ ✗
 
 So the target of the score is not 1 but the quality of the box, and the focal factor reduces the
-loss where p is near to t. For t of 0 and 1 both losses are the same. Between them the minimum of the
-focal loss is not at p = t (see its note); the minimum of this one is: both factors are lowest there.
-The target is a constant: no gradient flows through it to the box.
+loss where p is near to t. For t of 0 and 1 both losses are the same. Between them the minimum of
+the focal loss is not at p = t (see its note); the minimum of this one is: both factors are lowest
+there. The target is a constant: no gradient flows through it to the box.
 
 Source: Li et al. 2020, generalized focal loss, arXiv 2006.04388, section 3.1, equation 2, without α
 there. torch.nn has no counterpart; proven in tests/ops/beyond/test_quality_focal_loss.py.

@@ -16,8 +16,8 @@ float32. The notes of ops/ follow four rules:
        same on a GPU; on a CPU it does so for the losses only.
     4. float64 stays float64 everywhere: the tests compare with it.
 
-`at_least_float32`, `autocast_applies` and `float32_under_autocast` are defined in ops/activations.py,
-which needs them first. Here is what the backwards written by hand need.
+`at_least_float32`, `autocast_applies`, `float32_under_autocast`: see ops/activations.py, which needs
+them first. Here is what the backwards written by hand need.
 
 Proven in tests/ops/fast/test_precision.py. Sources: IEEE 754; Micikevicius et al. 2018, arXiv
 1710.03740.
