@@ -34,7 +34,7 @@ from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
 from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
-from scratch.ops.pooling import MaxPool2d
+from scratch.ops.windows import MaxPool2d
 from scratch.ops.beyond.quality_focal_loss import quality_focal_loss
 from scratch.ops.sine_encoding import sine_encoding, sine_of
 

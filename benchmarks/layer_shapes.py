@@ -29,10 +29,9 @@ from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
 from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
-from scratch.ops.pooling import MaxPool2d
 from scratch.ops.beyond.quality_focal_loss import quality_focal_loss
 from scratch.ops.sine_encoding import sine_encoding, sine_of
-from scratch.ops.windows import pair
+from scratch.ops.windows import MaxPool2d, pair
 
 LAYERS: dict[type[nn.Module], str] = {
     Conv2d: "conv", Linear: "linear", BatchNorm2d: "batch-norm", FrozenBatchNorm2d: "batch-norm",

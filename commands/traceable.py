@@ -29,7 +29,7 @@ from scratch.ops.conv2d import Conv2d
 from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
-from scratch.ops.pooling import MaxPool2d
+from scratch.ops.windows import MaxPool2d
 
 
 class _FineMemory(nn.Module):

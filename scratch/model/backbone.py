@@ -36,7 +36,7 @@ from scratch.ops.batch_norm import BatchNorm2d, FrozenBatchNorm2d
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.init import kaiming_normal_
-from scratch.ops.pooling import MaxPool2d
+from scratch.ops.windows import MaxPool2d
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:

@@ -43,11 +43,10 @@ from scratch.model.anchors.queries import Queries, separate_rooms
 from scratch.model.transformer import AnchorTransformer, Transformer, gathered_attention
 from scratch.ops.activations import inverse_sigmoid, sigmoid
 from scratch.ops.conv2d import Conv2d
-from scratch.ops.embedding import Embedding
 from scratch.ops.beyond.focal_loss import prior_bias
 from scratch.ops.init import constant_
-from scratch.ops.linear import Linear
-from scratch.ops.precision import without_autocast
+from scratch.ops.linear import Embedding, Linear
+from scratch.ops.fast.precision import without_autocast
 from scratch.ops.sine_encoding import cell_centres, sine_encoding, sine_of
 
 

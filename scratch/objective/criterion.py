@@ -32,10 +32,10 @@ from torch import Tensor
 
 from scratch.config import LossConfig
 from scratch.objective.matcher import HungarianMatcher
+from scratch.ops.activations import at_least_float32
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou, paired_generalized_box_iou
 from scratch.ops.cross_entropy import cross_entropy, l1_loss
 from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
-from scratch.ops.precision import at_least_float32
 from scratch.ops.beyond.quality_focal_loss import quality_focal_loss
 
 Targets = list[dict[str, Any]]

@@ -28,11 +28,10 @@ from typing import Any, Sequence
 import torch
 from torch import Tensor
 
-from scratch.ops.activations import softmax
+from scratch.ops.activations import at_least_float32, softmax
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_generalized_box_iou
 from scratch.ops.beyond.focal_loss import focal_matching_cost
 from scratch.ops.hungarian import linear_sum_assignment
-from scratch.ops.precision import at_least_float32
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.activations import softmax
+from scratch.ops.activations import at_least_float32, autocast_applies, softmax
 from scratch.ops.fast.tiled_attention import TiledAttention, lowered, raised, scaled_product
 from scratch.ops.dropout import check_probability, dropout_mask
 from scratch.ops.init import constant_, xavier_uniform_
 from scratch.ops.linear import Linear, linear
-from scratch.ops.precision import at_least_float32, autocast_applies, as_in_forward, without_autocast
+from scratch.ops.fast.precision import as_in_forward, without_autocast
 
 
 def attention_naive(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

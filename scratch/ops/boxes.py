@@ -31,7 +31,7 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from scratch.ops.precision import at_least_float32
+from scratch.ops.activations import at_least_float32
 
 
 def box_cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:

@@ -46,13 +46,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from scratch.ops.activations import autocast_applies
 from scratch.ops.fast.columns import Columns
 from scratch.ops.fast.shifted import Shifted, straddling
 from scratch.ops.fast.rows import Rows
 from scratch.ops.fast.winograd import Winograd
 from scratch.ops.init import kaiming_uniform_, uniform_
 from scratch.ops.linear import linear
-from scratch.ops.precision import autocast_applies
 from scratch.ops.windows import Pair, Windows, output_size, pair
 
 

@@ -1,21 +1,21 @@
-"""cross_entropy: how wrong is a guess, and by how much should each score move?
+"""cross_entropy: how wrong is a prediction, and how should each logit change?
 
     ℓ_b = −w[t_b] · log softmax(z_b)[t_b]       mean = Σ_b ℓ_b / Σ_b w[t_b]         L1: |a − b|
 
     logits z (..., K), target t (...) int64, class weights w (K) → a scalar, or (...) unreduced
 
-        loss │╲                       −log p: certain and right costs nothing, p = ½ costs 0.69,
-           3 │ ╲                      certain and wrong costs without limit.
+        loss │╲                       −log p, p the probability of the right class: 0 at p = 1,
+           3 │ ╲                      0.69 at p = ½, and without limit towards p = 0
              │  ╲_
-           0 │____‾‾──── p            ∂ℓ/∂z = w[t] · (softmax(z) − onehot(t)): what you said,
-             0    ½    1                                                       minus the truth
+           0 │____‾‾──── p            ∂ℓ/∂z = w[t] · (softmax(z) − onehot(t)): the predicted
+             0    ½    1              probabilities minus the one-hot target
 
-softmax and logarithm must be one step: the probability of a score 1e4 below the best is 0 in any
-float and log 0 is −∞, while log_softmax gives −1e4 without passing through either.
+This is the *negative log-likelihood* of the target. In terms of the logits it is their log-sum-exp
+minus the logit of the target: log Σ_k e^{z_k} − z_t. softmax and logarithm must be one step: the
+probability of a logit 1e4 below the largest rounds to 0; log 0 is −∞, where log_softmax is −1e4.
 
 Same as torch.nn.functional.cross_entropy and l1_loss, but for the classes, which stand last here
-and second there, and for ignore_index, which is not offered. Proven in
-tests/ops/test_cross_entropy.py.
+and second there, and without ignore_index; proven in tests/ops/test_cross_entropy.py.
 Read: cross_entropy_naive (the formula) → cross_entropy → l1_loss
 """
 
@@ -24,8 +24,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scratch.ops.activations import log_softmax
-from scratch.ops.precision import at_least_float32, float32_under_autocast
+from scratch.ops.activations import at_least_float32, float32_under_autocast, log_softmax
 
 
 def cross_entropy_naive(logits: Tensor, target: Tensor) -> Tensor:
@@ -37,15 +36,15 @@ def cross_entropy_naive(logits: Tensor, target: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
     """Return the weighted negative log-likelihood of integer targets (...) under logits (..., K).
 
-    reduction: "mean" divides by the summed class weights of the targets, so that a batch full of a class of weight 0.1
-    weighs as much as any other; "sum"; or "none", which returns (...). No target at all: the sum is 0, the mean NaN.
+    reduction: "mean" divides by the summed class weights of the targets, so that a batch of a class of weight 0.1 alone
+    counts as much as any other; "sum"; or "none", which returns (...). Without targets the sum is 0 and the mean NaN.
     Under autocast the result is float32. A target outside 0 … K−1 or a mismatch of shapes raises ValueError.
     """
     K = logits.shape[-1]
     if target.shape != logits.shape[:-1]:
         raise ValueError(f"got targets {tuple(target.shape)} for logits {tuple(logits.shape)}, wanted one target for "
                          f"each row of K = {K} logits: {tuple(logits.shape[:-1])}")
-    # On a GPU this would make the host wait at every loss; there gather's own device-side assertion stops the run.
+    # On a GPU this check would make the CPU wait at every loss; there gather's own assertion stops the run.
     if target.device.type == "cpu" and target.numel() and (target.min() < 0 or target.max() >= K):
         raise ValueError(f"got targets from {target.min()} to {target.max()}, wanted classes 0 to {K - 1}")
     dtype = float32_under_autocast(logits).dtype
@@ -70,6 +69,7 @@ def l1_loss(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
+    """The mean, the sum or ("none") the losses themselves; another word raises ValueError."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"got reduction {reduction!r}, wanted 'mean', 'sum' or 'none'")
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss

@@ -1,24 +1,27 @@
-"""linear: how can every output look at every input at once?
+"""linear: how does every output depend on every input?
 
     y[o] = b[o] + Σ_i  W[o,i] · x[i]          y = x Wᵀ + b
 
-    x (..., I) → y (..., O)        W (O, I)   b (O)
+    x (..., I) → y (..., O)        W (O, I)   b (O)        I inputs, O outputs
 
-            x₀ ─┬──╲╱── y₀         a row of W holds the strengths of the wires into one output;
-            x₁ ─┼──╱╲── y₁         the same wires serve each position of the leading axes
+            x₀ ─┬──╲╱── y₀         row o of W holds the weights of output o;
+            x₁ ─┼──╱╲── y₁         all positions of the leading axes share them
             x₂ ─┘
 
-Cost: R·O·I multiply-adds for R rows (the product of the leading axes), twice that backwards:
+The work is one *matrix multiplication (GEMM)*: R·O·I multiply-adds for R rows, the product of the
+leading axes. *Backpropagation* applies the chain rule from the loss L back to the inputs and costs
+twice that. With ∂y for ∂L/∂y, how the loss changes with each output:
 
-    ∂x = ∂y W         (R,O)(O,I)        which inputs would have lowered the loss
-    ∂W = ∂yᵀ x        (O,R)(R,I)        every row votes, the votes are summed
-    ∂b = Σ_rows ∂y
+    ∂x = ∂y W         (R,O)(O,I)        how the loss changes with each input, for the layer before
+    ∂W = ∂yᵀ x        (O,R)(R,I)        how it changes with each weight, summed over all rows
+    ∂b = Σ_rows ∂y                      the optimizer (training/optimizer) subtracts a part of these
 
-Autograd derives these two products and one sum from `addmm` and keeps no more than x and W for
-them, so nothing is left to write by hand.
+PyTorch's autograd derives them from the forward and keeps x and W for it, nothing more.
 
-Same as torch.nn.functional.linear and torch.nn.Linear; proven in tests/ops/test_linear.py.
-Read: linear_naive (the formula) → linear_matmul (one product) → linear (one pass) → Linear
+*Embedding* is a linear layer of a *one-hot* vector (all 0 but for a single 1): it selects a row.
+
+Same as torch.nn.functional.linear and embedding, and their layers; tests/ops/test_linear.py.
+Read: linear_naive → linear_matmul → linear → Linear → embedding_naive → embedding → Embedding
 """
 
 from __future__ import annotations
@@ -27,8 +30,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-
-from scratch.ops.init import calculate_fan, kaiming_uniform_, uniform_
 
 
 def linear_naive(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -52,9 +53,9 @@ def linear_matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x Wᵀ + b: x (..., in_features) → (..., out_features).
 
-    weight is (out_features, in_features), bias (out_features) or None. The rows are laid under one another, so that
-    any number of leading axes is a single matrix product, and `addmm` starts its sums at b instead of at 0: the same
-    additions without the second pass. Autocast lowers it as it lowers any matrix product.
+    weight is (out_features, in_features), bias (out_features) or None. The leading axes are flattened to rows, so that
+    there is a single matrix multiplication, and `addmm` starts its sums at b instead of at 0: the same additions
+    without the second pass. Autocast lowers its precision as that of any matrix multiplication.
     """
     *leading, in_features = x.shape
     rows = x.reshape(math.prod(leading), in_features)  # (R, I); not −1, which is ambiguous for an empty tensor
@@ -63,17 +64,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Module):
-    """Owns W and b, and draws them as torch.nn.Linear does: both from U(±1/√in_features)."""
+    """Owns W and b. Both start as draws from U(−1/√I, 1/√I), as in torch.nn.Linear; ops/init.py explains that range."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
-        kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if bias:
-            fan_in, _ = calculate_fan(self.weight)
-            bound = 1 / math.sqrt(fan_in)
-            uniform_(self.bias, -bound, bound)
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
@@ -81,3 +78,45 @@ class Linear(nn.Module):
     def extra_repr(self) -> str:
         out_features, in_features = self.weight.shape
         return f"in_features={in_features}, out_features={out_features}, bias={self.bias is not None}"
+
+
+# ── embedding: a table of learned vectors, such as DETR's object queries ────────────────────────────────────────────
+
+
+def embedding_naive(indices: Tensor, weight: Tensor) -> Tensor:
+    """One-hot rows times the table: a matrix multiplication that multiplies nearly everything by 0."""
+    rows, D = weight.shape
+    one_hot = indices[..., None] == torch.arange(rows, device=indices.device)  # (..., rows)
+    return one_hot.to(weight.dtype) @ weight  # (..., D)
+
+
+def embedding(indices: Tensor, weight: Tensor) -> Tensor:
+    """Return the rows of the table `weight` (rows, D) at integer indices (...): (..., D).
+
+    Equal, because the one-hot vector of i has its single 1 at i: D numbers are read for each index instead of rows·D
+    multiplied. Backwards, ∂y is added to the row that was read; a row that was read twice gets the sum of two.
+    An index outside the table raises IndexError.
+    """
+    rows, D = weight.shape
+    # On a GPU this check would make the CPU wait for it; there an assertion on the device stops the run.
+    if indices.device.type == "cpu" and indices.numel():
+        lowest, highest = indices.min().item(), indices.max().item()
+        if lowest < 0 or highest >= rows:
+            raise IndexError(f"got indices from {lowest} to {highest}, wanted 0 to {rows - 1}: "
+                             f"the table has {rows} rows")
+    return weight.index_select(0, indices.flatten()).view(*indices.shape, D)  # (..., D)
+
+
+class Embedding(nn.Module):
+    """Owns the table, drawn from N(0, 1), as torch.nn.Embedding without its options. DETR reads `.weight` whole."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim).normal_())
+
+    def forward(self, indices: Tensor) -> Tensor:
+        return embedding(indices, self.weight)
+
+    def extra_repr(self) -> str:
+        num_embeddings, embedding_dim = self.weight.shape
+        return f"{num_embeddings}, {embedding_dim}"

@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
-from scratch.ops.activations import gelu, inverse_sigmoid, log_softmax, relu, relu_, sigmoid, softmax, softmax_naive
+from scratch.ops.activations import (at_least_float32, autocast_applies, float32_under_autocast, inverse_sigmoid,
+                                     log_softmax, relu, relu_, sigmoid, softmax, softmax_naive)
+from scratch.ops.fast.precision import without_autocast
 from tests.checks import assert_as_precise_as_torch, assert_same
 
+pytestmark = pytest.mark.usefixtures("mode")  # by its own arithmetic and through its door (conftest.py)
 
 
 def torch_inverse_sigmoid(p, eps=1e-5):
@@ -21,7 +23,7 @@ def torch_inverse_sigmoid(p, eps=1e-5):
 
 
 POINTWISE = {"relu": (relu, torch.relu), "relu_": (lambda x: relu_(x + 0), torch.relu),
-             "gelu": (gelu, F.gelu), "sigmoid": (sigmoid, torch.sigmoid),
+             "sigmoid": (sigmoid, torch.sigmoid),
              "inverse_sigmoid": (inverse_sigmoid, torch_inverse_sigmoid)}
 PAIRS = {"softmax": (softmax, torch.softmax), "log_softmax": (log_softmax, torch.log_softmax)}
 shapes = st.lists(st.integers(0, 5), max_size=3)
@@ -59,7 +61,7 @@ def test_pointwise_keep_the_layout_of_images_stored_channels_last(name):
 
 def test_the_table_of_the_header():
     x = torch.tensor([-3.0, 0.0, 3.0])
-    assert gelu(x).tolist() == pytest.approx([-0.004, 0, 2.996], abs=5e-4)
+    assert relu(x).tolist() == [0, 0, 3]
     assert sigmoid(x).tolist() == pytest.approx([0.047, 0.5, 0.953], abs=5e-4)
 
 
@@ -75,48 +77,12 @@ def test_a_clamp_left_to_autograd_would_pass_a_gradient_at_zero():
     assert slope(lambda x: x.clamp(min=0), 0.0) == 1
 
 
-def test_relu_keeps_its_output_and_nothing_else():
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y = relu(torch.randn(7, requires_grad=True))
-    assert [t.data_ptr() for t in kept] == [y.data_ptr()]
-
-
-def test_relu_in_place_writes_over_what_nobody_else_reads_and_refuses_the_rest():
-    x = torch.randn(7, requires_grad=True)
-    fresh = x + 0
-    y = relu_(fresh)
-    assert y.data_ptr() == fresh.data_ptr() and torch.equal(y, torch.relu(x))
-    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
-        relu_(x)
-    square = fresh.square()  # its gradient needs what relu_ is about to overwrite
-    relu_(fresh)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        square.sum().backward()
-
-
-def test_an_infinite_gradient_does_not_vanish_in_a_dead_unit_as_it_does_in_torch():
-    gradients = torch.tensor([inf, 1.0])
-    x, expected = (torch.tensor([-1.0, 1.0], requires_grad=True) for _ in range(2))
-    relu(x).backward(gradients)
-    torch.relu(expected).backward(gradients)
-    assert x.grad[0].isnan() and x.grad[1] == 1
-    assert expected.grad.tolist() == [0, 1]
-
-
-def test_two_linear_layers_without_a_bend_are_one():
+def test_two_linear_layers_without_a_nonlinear_function_between_them_are_one():
     x, W1, W2 = torch.randn(3, dtype=torch.float64), *torch.randn(2, 3, 3, dtype=torch.float64)
     torch.testing.assert_close(W2 @ (W1 @ x), (W2 @ W1) @ x)
 
 
-# ── gelu, sigmoid ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_gelu_by_hand():
-    # Φ(1) = 0.841344746..., the familiar "one sigma"; gelu(−1) = −Φ(−1) = −(1 − Φ(1)).
-    assert gelu(torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64)).tolist() == pytest.approx(
-        [0, 0.8413447460685429, -0.15865525393145707], abs=1e-15)
-    assert slope(gelu, 0.0) == 0.5
+# ── sigmoid ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_sigmoid_by_hand():
@@ -185,7 +151,7 @@ def test_the_plain_formula_of_inverse_sigmoid_has_no_slope_at_zero_and_one(p):
     assert math.isnan(slope(lambda p: torch.log(p / (1 - p)), p))
 
 
-def test_a_box_refined_before_the_bend_stays_within_zero_and_one():
+def test_a_box_refined_in_logits_stays_within_zero_and_one():
     box = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     refined = sigmoid(inverse_sigmoid(box) + torch.tensor([-3.0, math.log(3), 3.0]))
     assert (refined > 0).all() and (refined < 1).all() and refined[1].item() == pytest.approx(0.75)
@@ -304,9 +270,23 @@ def test_softmaxes_return_float32_under_autocast(name):
     assert x.grad.dtype is torch.bfloat16
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_softmaxes_keep_their_output_and_nothing_else(name):
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y = PAIRS[name][0](torch.randn(3, 5, requires_grad=True), -1)
-    assert [t.data_ptr() for t in kept] == [y.data_ptr()]
+# ── in which dtype ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype, raised", [
+    (torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32),
+    (torch.float16, torch.float32), (torch.int64, torch.float32)])
+def test_at_least_float32_raises_what_is_below_and_copies_nothing_else(dtype, raised):
+    x = torch.ones(3, dtype=dtype)
+    assert at_least_float32(x).dtype == raised and (at_least_float32(x) is x) == (dtype == raised)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_autocast_touches_all_but_float64(dtype):
+    x = torch.ones(3, dtype=dtype)
+    assert not autocast_applies(x) and float32_under_autocast(x) is x
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert autocast_applies(x) == (dtype != torch.float64)
+        assert float32_under_autocast(x).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        with without_autocast(x):
+            assert not autocast_applies(x)

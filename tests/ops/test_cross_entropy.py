@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from scratch.ops.cross_entropy import cross_entropy, cross_entropy_naive, l1_loss
 from tests.checks import assert_as_precise_as_torch, assert_same
 
+pytestmark = pytest.mark.usefixtures("mode")  # by its own arithmetic and through its door (conftest.py)
+
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -52,7 +54,7 @@ def test_an_example_worked_by_hand():
     assert cross_entropy(logits, target, weight).item() == pytest.approx((0.6931 + 0.13863) / 1.1, abs=1e-4)
 
 
-def test_the_gradient_is_what_you_said_minus_the_truth():
+def test_the_gradient_is_the_predicted_probabilities_minus_the_one_hot_target():
     logits = torch.randn(5, 3, requires_grad=True)
     target = torch.tensor([0, 2, 1, 1, 0])
     weight = torch.tensor([1.0, 0.1, 0.5])
@@ -110,6 +112,11 @@ def test_both_losses_return_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert cross_entropy(torch.randn(2, 3).bfloat16(), torch.tensor([0, 1])).dtype is torch.float32
         assert l1_loss(torch.randn(3).bfloat16(), torch.randn(3).bfloat16()).dtype is torch.float32
+
+
+def test_the_loss_is_the_log_sum_exp_of_the_logits_minus_the_logit_of_the_target():
+    z, t = torch.randn(5, 7), torch.randint(7, (5,))
+    assert_same(lambda z: cross_entropy(z, t, reduction="none"), lambda z: z.logsumexp(-1) - z[torch.arange(5), t], z)
 
 
 def test_half_right_costs_two_thirds_of_a_nat():

@@ -5,16 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scratch.ops.activations import gelu, log_softmax, relu, sigmoid, softmax
+from scratch.ops.activations import log_softmax, relu, sigmoid, softmax
 from scratch.ops.attention import scaled_dot_product_attention
 from scratch.ops.batch_norm import BatchNorm2d
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.cross_entropy import l1_loss
 from scratch.ops.dropout import dropout
+from scratch.ops.beyond.average_pooling import AvgPool2d
+from scratch.ops.beyond.gelu import gelu
 from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
-from scratch.ops.pooling import AvgPool2d, MaxPool2d
+from scratch.ops.windows import MaxPool2d
+
+pytestmark = pytest.mark.usefixtures("mode")  # by its own arithmetic and through its door (conftest.py)
 
 OPERATIONS = {  # each a function of images (2,4,6,6)
     "relu": relu, "gelu": gelu, "sigmoid": sigmoid,

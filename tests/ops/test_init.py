@@ -1,4 +1,4 @@
-"""init: the same draws as torch.nn.init, and a signal that keeps its size through a deep stack."""
+"""init: the same draws as torch.nn.init, and values that keep their size through a deep stack."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def test_the_variance_is_the_one_promised(fill, variance):
 # ── deep stacks: 30 layers of width 256 ─────────────────────────────────────────────────────────────────────────────
 
 
-def growth_of_the_signal(fill, bend, depth: int = 30, width: int = 256) -> float:
+def growth_of_the_mean_square(fill, nonlinear, depth: int = 30, width: int = 256) -> float:
     """E[x²] after `depth` layers over E[x²] before them: the geometric mean of 8 random stacks."""
     logs = []
     for _ in range(8):
         x = start = torch.randn(64, width, dtype=torch.float64)
         for _ in range(depth):
-            x = bend(x @ fill(torch.empty(width, width, dtype=torch.float64)).T)
+            x = nonlinear(x @ fill(torch.empty(width, width, dtype=torch.float64)).T)
         logs.append(math.log(x.square().mean() / start.square().mean()))
     return math.exp(sum(logs) / len(logs))
 
@@ -98,27 +98,27 @@ def relu(x: Tensor) -> Tensor:
     return x.clamp(min=0)
 
 
-def test_kaiming_keeps_the_signal_through_thirty_relu_layers():
-    assert 0.5 < growth_of_the_signal(lambda w: init.kaiming_normal_(w, nonlinearity="relu"), relu) < 2
-    assert 0.5 < growth_of_the_signal(lambda w: init.kaiming_uniform_(w, nonlinearity="relu"), relu) < 2
+def test_kaiming_keeps_the_size_of_values_through_thirty_relu_layers():
+    assert 0.5 < growth_of_the_mean_square(lambda w: init.kaiming_normal_(w, nonlinearity="relu"), relu) < 2
+    assert 0.5 < growth_of_the_mean_square(lambda w: init.kaiming_uniform_(w, nonlinearity="relu"), relu) < 2
 
 
-def test_xavier_keeps_the_signal_through_thirty_linear_layers():
-    assert 0.5 < growth_of_the_signal(init.xavier_uniform_, lambda x: x) < 2
+def test_xavier_keeps_the_size_of_values_through_thirty_linear_layers():
+    assert 0.5 < growth_of_the_mean_square(init.xavier_uniform_, lambda x: x) < 2
 
 
-def test_xavier_halves_the_signal_at_each_relu():
-    assert 0.5 * 2**-30 < growth_of_the_signal(init.xavier_normal_, relu) < 2 * 2**-30
+def test_xavier_halves_the_mean_square_at_each_relu():
+    assert 0.5 * 2**-30 < growth_of_the_mean_square(init.xavier_normal_, relu) < 2 * 2**-30
     assert 2**-30 == pytest.approx(1e-9, rel=0.1)
 
 
-def test_slope_root_5_divides_the_signal_by_six_at_each_relu():
-    measured = growth_of_the_signal(lambda w: init.kaiming_uniform_(w, a=math.sqrt(5)), relu)
+def test_slope_root_5_divides_the_mean_square_by_six_at_each_relu():
+    measured = growth_of_the_mean_square(lambda w: init.kaiming_uniform_(w, a=math.sqrt(5)), relu)
     assert 0.5 * 6.0**-30 < measured < 2 * 6.0**-30
     assert 6.0**-30 == pytest.approx(5e-24, rel=0.1)
 
 
-def test_fan_out_keeps_the_gradient_where_fan_in_keeps_the_signal():
+def test_fan_out_keeps_the_gradient_where_fan_in_keeps_the_values():
     x = torch.randn(2000, 100, dtype=torch.float64, requires_grad=True)
     weight = init.kaiming_normal_(torch.empty(700, 100, dtype=torch.float64), mode="fan_out", nonlinearity="linear")
     (x @ weight.T).backward(torch.randn(2000, 700, dtype=torch.float64))

@@ -1,6 +1,8 @@
-"""linear: equal to torch.nn.functional.linear in value and gradient, over any leading axes."""
+"""linear: equal to torch.nn.functional.linear over any leading axes; embedding: its gradients add up in the table."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from scratch.ops.linear import Linear, linear, linear_matmul, linear_naive
+from scratch.ops.linear import Embedding, Linear, embedding, embedding_naive, linear, linear_matmul, linear_naive
 from tests.checks import assert_as_precise_as_torch, assert_same
 
 
@@ -89,3 +91,56 @@ def test_autocast_lowers_it():
 def test_a_width_that_does_not_fit_is_refused():
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         linear(torch.randn(2, 5), torch.randn(5, 2))
+
+
+def test_the_ranges_of_the_weights_are_the_rule_that_torch_names_kaiming_uniform_with_a_root_5():
+    for in_features in range(1, 5000):  # gain = √(2/(1 + a²)), bound = √3 · gain / √fan_in; compared as float32
+        bound = math.sqrt(3) * (math.sqrt(2 / (1 + math.sqrt(5) ** 2)) / math.sqrt(in_features))
+        assert torch.tensor(bound) == torch.tensor(1 / math.sqrt(in_features))
+
+
+# ── embedding ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.lists(st.integers(0, 4), max_size=3), st.integers(1, 7), st.integers(1, 5))
+def test_an_embedding_equals_torch(shape, K, D):
+    assert_same(embedding, F.embedding, torch.randint(K, shape), torch.randn(K, D))
+
+
+def test_the_ladder_of_the_embedding_agrees():
+    assert_same(embedding_naive, embedding, torch.randint(5, (2, 3)), torch.randn(5, 7))
+
+
+def test_a_row_read_twice_receives_the_sum_of_two_gradients():
+    weight = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], requires_grad=True)
+    y = embedding(torch.tensor([2, 0, 2]), weight)
+    y.backward(torch.tensor([[1.0, 1.0], [10.0, 10.0], [100.0, 100.0]]))
+    assert y.tolist() == [[4, 5], [0, 1], [4, 5]]
+    assert weight.grad.tolist() == [[10, 10], [0, 0], [101, 101]]
+
+
+def test_an_embedding_is_as_precise_as_torch():
+    assert_as_precise_as_torch(embedding, F.embedding, torch.randint(5, (3, 31)), torch.randn(5, 7))
+
+
+@pytest.mark.parametrize("index", [-1, 5])
+def test_an_index_outside_the_table_is_named(index):
+    with pytest.raises(IndexError, match=rf"{index}.*wanted 0 to 4"):
+        embedding(torch.tensor([2, index]), torch.randn(5, 3))
+
+
+def test_the_layer_draws_and_names_its_table_as_torch():
+    torch.manual_seed(5)
+    ours = Embedding(7, 3)
+    torch.manual_seed(5)
+    theirs = nn.Embedding(7, 3)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    indices = torch.randint(7, (2, 5))
+    assert torch.equal(ours(indices), theirs(indices))
+    assert repr(ours) == repr(theirs)
+
+
+def test_an_embedding_is_a_linear_layer_of_a_one_hot_vector():
+    indices, table = torch.randint(5, (2, 3)), torch.randn(5, 7)
+    one_hot = F.one_hot(indices, 5)
+    assert_same(lambda table: embedding(indices, table), lambda table: linear(one_hot.to(table.dtype), table.T), table)

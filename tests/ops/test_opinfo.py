@@ -19,18 +19,21 @@ import torch
 from torch import Tensor
 
 from scratch.model.anchors.fine_memory import enlarged
-from scratch.ops.activations import gelu, inverse_sigmoid, log_softmax, relu, sigmoid, softmax
+from scratch.ops.activations import inverse_sigmoid, log_softmax, relu, sigmoid, softmax
 from scratch.ops.attention import scaled_dot_product_attention
 from scratch.ops.batch_norm import batch_norm
 from scratch.ops.conv2d import conv2d, conv2d_im2col
 from scratch.ops.cross_entropy import cross_entropy, l1_loss
 from scratch.ops.dropout import dropout
-from scratch.ops.embedding import embedding
+from scratch.ops.beyond.average_pooling import avg_pool2d
 from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
+from scratch.ops.beyond.gelu import gelu
 from scratch.ops.beyond.group_norm import group_norm
 from scratch.ops.layer_norm import layer_norm
-from scratch.ops.linear import linear
-from scratch.ops.pooling import avg_pool2d, max_pool2d
+from scratch.ops.linear import embedding, linear
+from scratch.ops.windows import max_pool2d
+
+pytestmark = pytest.mark.usefixtures("mode")  # by its own arithmetic and through its door (conftest.py)
 
 
 class NotOffered(Exception):

@@ -35,7 +35,7 @@ from scratch.ops.beyond.focal_loss import prior_bias
 from scratch.ops.init import constant_
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
-from scratch.ops.precision import without_autocast
+from scratch.ops.fast.precision import without_autocast
 
 SILENT = -20.0  # the logit of a query without a cell: p = 2e-9
 SIDE = 0.2  # what a cell takes an object's sides to be before it has learnt better, as a share of the image

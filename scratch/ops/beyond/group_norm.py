@@ -1,21 +1,21 @@
-"""group_norm: how to normalise an image without looking at the rest of the batch?
+"""group_norm: how to normalise an image independently of the rest of the batch?
 
     x̂ = (x − μ) / √(σ² + ε)      μ, σ² over all pixels of one group's c = C/G channels of one image
     y = x̂ · weight + bias        weight, bias: one for each channel
 
     x (B,C,H,W) → y (B,C,H,W)     weight, bias (C)
 
-         C ┌───────────┐          each box is standardised by itself
+         C ┌───────────┐          each box is normalised by itself
            │ image 0   │ group 0    batch norm:  a box is one channel of all images
            ├───────────┤            layer norm:  a box is one token
            │           │ group 1    group norm:  between: G = 1 takes the whole image,
            └───────────┘ H·W                              G = C each channel alone
-Batch norm's statistics are poor when a batch is 2 images; a group's do not depend on the batch, and
-training and evaluation compute the same.
+Batch norm's statistics are poor when a batch has 2 images; those of a group do not depend on the
+batch, and training and evaluation compute the same.
 
-Backward: layer_norm's formula, ∂L/∂x = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)) with ĝ = g·weight and means
-over a group. The weight is constant on a channel, so two means over its pixels give everything:
-a = mean g and b = mean g·x̂, (B,C):
+Backward: ∂L/∂x = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)) as in fast/layer_norm.py, with ĝ = g·weight and
+means over a group. The weight is constant on a channel, so two means over its pixels give
+everything: a = mean g and b = mean g·x̂, (B,C):
     ∂bias = H·W·Σ_B a     ∂weight = H·W·Σ_B b
     mean(ĝ) = mean_c(weight·a)     mean(ĝ·x̂) = mean_c(weight·b)
 
@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.layer_norm import standardise
-from scratch.ops.precision import at_least_float32, float32_under_autocast
+from scratch.ops.activations import at_least_float32, float32_under_autocast
+from scratch.ops.fast.layer_norm import standardise
 
 
 def group_norm_naive(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
@@ -47,7 +47,7 @@ def group_norm_naive(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, e
             variance = ((group - mean) ** 2).sum() / group.numel()
             groups.append((group - mean) / torch.sqrt(variance + eps))
         images.append(torch.cat(groups))  # (C,H,W)
-    per_channel = (-1,) + (1,) * (x.dim() - 2)  # (C,1,1): weight and bias know no groups
+    per_channel = (-1,) + (1,) * (x.dim() - 2)  # (C,1,1): weight and bias do not depend on the groups
     return torch.stack(images) * weight.view(per_channel) + bias.view(per_channel)
 
 
@@ -65,7 +65,7 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
 
 
 class _GroupNorm(torch.autograd.Function):
-    """Keeps x̂ and r, as in layer_norm.
+    """Keeps x̂ and r, as in fast/layer_norm.py.
 
     No tensor is regrouped to (B,G,c,H,W): for images stored channels last that would be a copy. What has the size of
     the image is reduced over pixels first, and only the small (B,C,1,1) is averaged over groups.

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scratch.ops.fast.shifted import tiles
-from scratch.ops.precision import as_in_forward
+from scratch.ops.fast.precision import as_in_forward
 from scratch.ops.windows import Pair, Windows
 
 

@@ -43,8 +43,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.precision import as_in_forward
-from scratch.ops.windows import Pair, Windows, overlap
+from scratch.ops.fast.precision import as_in_forward
+from scratch.ops.fast.overlap import overlap
+from scratch.ops.windows import Pair, Windows
 
 
 TILE = 2**19  # numbers of a tile's wider side: 2 MB in float32

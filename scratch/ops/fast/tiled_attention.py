@@ -42,8 +42,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.dropout import quick_mask
-from scratch.ops.precision import as_in_forward, at_least_float32, without_autocast
+from scratch.ops.activations import at_least_float32
+from scratch.ops.fast.dropout import quick_mask
+from scratch.ops.fast.precision import as_in_forward, without_autocast
 
 # Numbers of a tile's scores. A CPU's must fit into its cache beside what they are made of; a GPU's must be many enough
 # to keep it busy.

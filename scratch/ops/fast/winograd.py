@@ -55,7 +55,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scratch.ops.precision import as_in_forward
+from scratch.ops.fast.precision import as_in_forward
 from scratch.ops.windows import Pair, Windows
 
 A, B = 0.5, 1.25

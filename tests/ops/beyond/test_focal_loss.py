@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from scratch.analysis.primitives import composites, record_primitives
+from scratch.config import PRESETS
 from scratch.ops.beyond.focal_loss import focal_matching_cost, prior_bias, sigmoid_focal_loss, sigmoid_focal_loss_naive
 from tests.checks import assert_as_precise_as_torch, assert_same
 
@@ -179,7 +180,7 @@ def test_targets_may_be_integers_or_bools():
     assert torch.equal(sigmoid_focal_loss(z, t), expected) and torch.equal(sigmoid_focal_loss(z, t.bool()), expected)
 
 
-def test_a_soft_target_of_seven_tenths_is_answered_best_by_88_per_cent():
+def test_the_loss_of_a_soft_target_of_seven_tenths_has_its_minimum_at_88_per_cent():
     p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
     for alpha in (-1, 0.25):
         loss = sigmoid_focal_loss(torch.log(p / (1 - p)), torch.full_like(p, 0.7), alpha)
@@ -283,13 +284,15 @@ def test_a_prior_that_is_no_share_is_refused(prior):
 
 
 @pytest.mark.parametrize("p, alpha, gamma, of_yes, of_no", [
-    (0.01, -1, 0, (32.2, 0.05), (274, 0.5)), (0.5, 0.25, 2, (0.30, 0.005), (3547, 0.5)),
-    (0.01, 0.25, 2, (7.9, 0.05), (0.02, 0.005))])
+    (0.01, -1, 0, (32.2, 0.05), (91.4, 0.05)), (0.5, 0.25, 2, (0.30, 0.005), (1182, 0.5)),
+    (0.01, 0.25, 2, (7.9, 0.05), (0.007, 0.0005))])
 def test_the_table_of_the_header(p, alpha, gamma, of_yes, of_no):
-    targets = torch.zeros(300, 91)
+    assert PRESETS["detr_141m_fast"].model.classification == "focal"
+    queries, classes = PRESETS["detr_141m_fast"].model.num_queries, 91
+    targets = torch.zeros(queries, classes)
     targets[:7, 0] = 1
-    assert (targets == 0).sum() == 27293 and targets.numel() == 27300
-    loss = sigmoid_focal_loss(logit(p).expand(300, 91), targets, alpha, gamma)
+    assert (targets == 0).sum() == 9093 and targets.numel() == 9100
+    loss = sigmoid_focal_loss(logit(p).expand(queries, classes), targets, alpha, gamma)
     for said, (number, tolerance) in ((1, of_yes), (0, of_no)):
         assert loss[targets == said].sum().item() == pytest.approx(number, abs=tolerance)
 

@@ -77,7 +77,7 @@ def test_the_best_score_is_the_quality_where_the_focal_loss_has_another(quality)
         assert abs(p[sigmoid_focal_loss(z, t).argmin()].item() - quality) > 0.05
 
 
-def test_a_loose_box_with_a_sure_class_is_told_to_fall_behind_an_exact_one():
+def test_the_gradient_moves_a_loose_box_with_a_certain_class_behind_an_exact_one():
     loose, exact = (torch.tensor(math.log(p / (1 - p)), requires_grad=True) for p in (0.97, 0.85))
     for score, iou in ((loose, 0.6), (exact, 0.9)):
         quality_focal_loss(score, torch.tensor(iou)).backward()

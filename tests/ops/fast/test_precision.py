@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from scratch.ops.activations import log_softmax, softmax
-from scratch.ops.conv2d import conv2d
+from scratch.ops.activations import autocast_applies, log_softmax, relu, sigmoid, softmax
+from scratch.ops.batch_norm import BatchNorm2d
 from scratch.ops.beyond.group_norm import group_norm
+from scratch.ops.conv2d import conv2d
+from scratch.ops.fast.precision import without_autocast
 from scratch.ops.layer_norm import layer_norm
-from scratch.ops.precision import at_least_float32, autocast_applies, float32_under_autocast, without_autocast
+from scratch.ops.windows import max_pool2d
 
-ALL = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+pytestmark = pytest.mark.usefixtures("mode")  # by the notes' own arithmetic and through their doors
+
 one = torch.ones(6)
 
 
@@ -31,25 +34,6 @@ def test_the_table_of_the_header(dtype, exponent, mantissa, largest):
 def test_a_matrix_product_in_half_precision_sums_beyond_where_additions_stop():
     ones = torch.ones(1, 576, dtype=torch.bfloat16)
     assert (ones @ ones.T).item() == 576
-
-
-@pytest.mark.parametrize("dtype, raised", [
-    (torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32),
-    (torch.float16, torch.float32), (torch.int64, torch.float32)])
-def test_at_least_float32_raises_what_is_below_and_copies_nothing_else(dtype, raised):
-    x = torch.ones(3, dtype=dtype)
-    assert at_least_float32(x).dtype == raised and (at_least_float32(x) is x) == (dtype == raised)
-
-
-@pytest.mark.parametrize("dtype", ALL)
-def test_autocast_touches_all_but_float64(dtype):
-    x = torch.ones(3, dtype=dtype)
-    assert not autocast_applies(x) and float32_under_autocast(x) is x
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert autocast_applies(x) == (dtype != torch.float64)
-        assert float32_under_autocast(x).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-        with without_autocast(x):
-            assert not autocast_applies(x)
 
 
 NORMS = {
@@ -87,7 +71,8 @@ def test_a_device_without_autocast_is_no_obstacle():
 @pytest.mark.parametrize("function", [
     lambda x: layer_norm(x, 6, *torch.ones(2, 6, device="meta")),
     lambda x: group_norm(x, 2, *torch.ones(2, 6, device="meta")),
-    lambda x: softmax(x, -1),
+    lambda x: softmax(x, -1), lambda x: log_softmax(x, -1), relu, sigmoid, lambda x: max_pool2d(x, 3, 1, 1),
+    lambda x: BatchNorm2d(6).to("meta")(x),
     lambda x: conv2d(x, torch.ones(6, 6, 1, 1, device="meta")),
     lambda x: conv2d(x.repeat(1, 3, 1, 1), torch.ones(6, 18, 3, 3, device="meta"), padding=1),
 ])
