@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import plans
 from benchmarks.plans import Case
-from scratch.ops.conv2d import conv2d
+from scratch.ops.fast.convolution import fast_convolution
 
 RECORDED = Path(__file__).resolve().parents[1] / "benchmarks" / "plans.json"
 
@@ -59,4 +59,4 @@ def test_on_the_machine_of_the_figures_no_other_plan_would_have_been_a_fifth_fas
 def test_the_notes_tell_the_measured_plans(case: str, one: str, other: str) -> None:
     results = {result["case"]: result["seconds"] for result in json.loads(RECORDED.read_text("utf-8"))["results"]}
     told = ", ".join(f"{plan} {1e3 * results[case][plan]:.1f}" for plan in (one, other))
-    assert f"{case}: {told}" in Path(conv2d.__code__.co_filename).read_text(encoding="utf-8")
+    assert f"{case}: {told}" in Path(fast_convolution.__code__.co_filename).read_text(encoding="utf-8")
