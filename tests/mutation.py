@@ -49,11 +49,13 @@ RESULTS = REPOSITORY / "tests" / "mutation_results.json"
 EQUIVALENT = REPOSITORY / "tests" / "mutation_equivalent.json"
 PROJECT = ("scratch", "reference", "benchmarks", "commands", "tests", "detr_scratch", "conftest")
 
+ATTENTIONS = ("tests/ops/test_attention.py", "tests/ops/fast/test_attention.py")
 CONVOLUTIONS = ("tests/ops/test_conv2d.py", "tests/ops/fast/test_convolution.py")
 
 # Modules whose mirrored tests are not (only) in the file of the same name.
 MIRRORS = {
-    "scratch/ops/attention.py": ("tests/ops/test_attention.py", "tests/ops/fast/test_tiled_attention.py"),
+    "scratch/ops/attention.py": ATTENTIONS,
+    "scratch/ops/fast/attention.py": (*ATTENTIONS, "tests/ops/fast/test_tiled_attention.py"),
     "scratch/ops/conv2d.py": CONVOLUTIONS,
     "scratch/ops/fast/convolution.py": CONVOLUTIONS,
     "scratch/ops/activations.py": ("tests/ops/test_activations.py", "tests/ops/test_in_place.py"),

@@ -13,7 +13,7 @@ import pytest
 
 from scratch.analysis.attention_record import Explanation
 from scratch.analysis.layer_record import read_layers
-from scratch.ops import attention as plain_attention
+from scratch.ops.fast import attention as fast_attention
 from scratch.ops.fast import convolution as fast_convolution
 
 REPOSITORY = Path(__file__).parent.parent
@@ -256,7 +256,8 @@ def test_the_notes_tell_the_measured_ladders() -> None:
         {rung["rung"]: rung for rung in ladder["rungs"]} for ladder in data["results"])
     names = {"conv2d_im2col": "im2col, autograd", "Columns": "columns", "Shifted, whole": "shifted, whole",
              "Shifted": "shifted, in tiles", "Winograd": "winograd", "Rows": "rows", "torch.nn": "torch.nn"}
-    for name, figures in [(n, rungs[rung]) for rungs in (convolution, stem) for n, rung in names.items() if rung in rungs]:
+    told_rungs = [(name, rungs[rung]) for rungs in (convolution, stem) for name, rung in names.items() if rung in rungs]
+    for name, figures in told_rungs:
         told = [f"{1e3 * figures['forward']:.1f}", f"{1e3 * figures['whole']:.1f}", f"{figures['bytes'] / 1e6:.0f}"]
         lines = [line[1:].split() for line in note.splitlines() if line.startswith(f"#     {name} ")]
         assert any(line[len(name.split()):][:3] == told for line in lines), name
@@ -266,6 +267,9 @@ def test_the_notes_tell_the_measured_ladders() -> None:
                                  for rung in ("winograd", "shifted, in tiles", "torch.nn"))
     assert (f"256 → 256, 2×30×40, takes {winograd} ms forward and\n# backward by Winograd, {shifted} by Shifted and "
             f"{theirs} in torch.nn.") in note
-    for rung in ("batched, autograd", "in place, kept", "in tiles"):
-        told = f"{1e3 * attention[rung]['forward']:.1f}, {1e3 * attention[rung]['whole']:.1f}"
-        assert told in plain_attention.__doc__
+    note = Path(fast_attention.__file__).read_text(encoding="utf-8")
+    for name, rung in (("attention_batched", "batched, autograd"), ("Attention", "in place, kept"),
+                       ("TiledAttention", "in tiles"), ("torch.nn", "torch.nn")):
+        figures = attention[rung]
+        told = [f"{1e3 * figures['forward']:.1f}", f"{1e3 * figures['whole']:.1f}", f"{figures['bytes'] / 1e6:.0f}"]
+        assert any(line.split()[1:5] == [name, *told] for line in note.splitlines() if line.startswith("#     ")), name
