@@ -83,15 +83,31 @@ def test_the_transforms_are_the_matrices_of_the_note() -> None:
     E_transposed = torch.empty(3, 1, 5).double()
     evaluate_transposed(torch.eye(5).double()[:, None].unbind(), E_transposed.unbind())
     assert E_transposed[:, 0].tolist() == E[:, 0].T.tolist()
-    D = torch.empty(5, 1, 5).double()
-    interpolate_transposed(torch.eye(5).double()[:, None].unbind(), D.unbind())
+    J = torch.empty(5, 1, 5).double()
+    interpolate_transposed(torch.eye(5).double()[:, None].unbind(), J.unbind())
     M = torch.tensor([(0.5 * 1.25) ** 2, 0, -(0.5**2 + 1.25**2), 0, 1]).double()  # (t² − a²)(t² − b²)
-    torch.testing.assert_close(D[4, 0], M)
-    for row, p in zip(D[:4, 0], points):  # the coefficients of M(t)/(t − p), over p: times t − p they are those of M
+    torch.testing.assert_close(J[4, 0], M)
+    for row, p in zip(J[:4, 0], points):  # the coefficients of M(t)/(t − p), over p: times t − p they are those of M
         times = torch.zeros(5).double()
         times[1:] += row[:4] * p
         times -= row * p * p
         torch.testing.assert_close(times, M)
+
+
+def test_the_product_of_two_polynomials_takes_the_same_five_multiplications_transposed() -> None:
+    w = torch.randn(3).double()
+    W = torch.zeros(5, 3).double()
+    for j in range(5):
+        for i in range(3):
+            if 0 <= j - i < 3:
+                W[j, i] = w[j - i]
+    E, J, values = torch.empty(5, 1, 3).double(), torch.empty(5, 1, 5).double(), torch.empty(5, 1, 1).double()
+    evaluate(torch.eye(3).double()[:, None].unbind(), E.unbind())
+    interpolate_transposed(torch.eye(5).double()[:, None].unbind(), J.unbind())
+    evaluate(w.view(3, 1, 1).unbind(), values.unbind())
+    values, E, J = winograd._divided(values).flatten(), E[:, 0], J[:, 0]
+    torch.testing.assert_close(J.T @ values.diag() @ E, W)
+    torch.testing.assert_close(E.T @ values.diag() @ J, W.T)
 
 
 def rms_errors(x: Tensor, weight: Tensor) -> dict[str, Tensor]:
@@ -120,6 +136,16 @@ def test_a_huge_pixel_costs_precision_up_to_two_columns_beyond_the_windows_that_
     x[..., 11] *= 1e4  # is also the first pixel of the next tile, whose windows 12, 13 and 14 see pixels 11 to 15
     apart = (errors := rms_errors(x, weight / 24))["ours"] > 100 * errors["ours"][0]
     assert apart.nonzero().flatten().tolist() == [9, 10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("number", [torch.inf, torch.nan])
+def test_a_pixel_that_is_no_number_reaches_all_windows_of_its_tiles(number: float) -> None:
+    x, weight = random_inputs(1, 2, 3, (3, 3), (24, 24), bias=False)
+    x[..., 11] = number
+    y = Winograd.apply(x, weight, None, _windows(x, weight, None, 1, 1, 1, 1))
+    assert y.isfinite().logical_not().any(0).all(0).any(0).nonzero().flatten().tolist() == [9, 10, 11, 12, 13, 14]
+    assert F.conv2d(x, weight, padding=1).isfinite().all((0, 1, 2)).logical_not().nonzero().flatten().tolist() == [
+        10, 11, 12]
 
 
 def test_a_convolution_that_takes_winograd_equals_torch() -> None:
