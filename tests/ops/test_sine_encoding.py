@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from scratch.ops.attention import MultiheadAttention
 from scratch.ops.sine_encoding import cell_centres, sine_code_naive, sine_encoding, sine_of
 
 
@@ -110,6 +111,30 @@ def test_the_first_pair_turns_once_over_the_image_and_the_last_hardly_moves():
     code = sine_encoding(padded(1, 1, 100, [(1, 100)]), 128, dtype=torch.float64)[0, 128:, 0]
     assert code[0].amax() > 0.99 and code[0].amin() < -0.99
     assert code[126].amax() - code[126].amin() < 1e-3 and code[127].amin() > 1 - 1e-6
+
+
+def test_of_detrs_64_pairs_35_move_by_less_than_a_tenth_of_a_radian_and_only_the_first_turns_once():
+    turns = [2 * math.pi / 10000 ** (2 * i / 128) for i in range(64)]  # from one edge of the image to the other
+    assert turns[0] == 2 * math.pi and max(turns[1:]) < 2 * math.pi
+    assert sum(turn < 0.1 for turn in turns) == 35
+    code = sine_encoding(padded(1, 1, 1000, [(1, 1000)]), 128, dtype=torch.float64)[0, 128:, 0].unflatten(0, (64, 2))
+    steps = (code[:, :, 1:] - code[:, :, :-1]).norm(dim=1).sum(-1)  # the way along the circle, but for the first cell
+    torch.testing.assert_close(steps, torch.tensor(turns, dtype=torch.float64) * 999 / 1000, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("columns", [8, 12])
+def test_a_quarter_of_the_image_is_one_rotation_whatever_the_number_of_its_cells(columns):
+    code = sine_encoding(padded(1, 1, columns, [(1, columns)]), 4, dtype=torch.float64)[0, 4:, 0]  # (F, w)
+    for pair, period in ((0, 1.0), (2, 100.0)):
+        sin, cos = math.sin(math.pi / 2 / period), math.cos(math.pi / 2 / period)
+        turn, cells = torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64), columns // 4
+        torch.testing.assert_close(turn @ code[pair:pair + 2, :-cells], code[pair:pair + 2, cells:], rtol=0, atol=1e-6)
+
+
+def test_without_an_encoding_attention_does_not_see_the_order_of_its_tokens():
+    layer, tokens, order = MultiheadAttention(6, 2).double(), torch.randn(1, 5, 6, dtype=torch.float64), [3, 0, 4, 1, 2]
+    shuffled = tokens[:, order]
+    torch.testing.assert_close(layer(shuffled, shuffled, shuffled)[0], layer(tokens, tokens, tokens)[0][:, order])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -64,7 +64,7 @@ from scratch.ops.windows import Pair, Windows
 # pixels. One very large pixel therefore makes also windows inexact that do not contain it, up to two columns away; an
 # infinite one or a NaN leaves no number in them.
 #
-# Two axes at once, F(4×4, 3×3) with 36 points, would save 3/4 of the multiplications, with a several times larger error.
+# Two axes at once, F(4×4, 3×3) with 36 points, would save 3/4 of the multiplications; its error is several times ours.
 POINT_A, POINT_B = 0.5, 1.25
 PAIRS = ((POINT_A, POINT_B), (POINT_B, POINT_A))  # planes 0, 1: the points a and −a; 2, 3: b and −b; 4: ∞
 SLAB = 2**21  # numbers of the five planes of a slab's wider side: 8 MB in float32

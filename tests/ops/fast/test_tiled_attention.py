@@ -255,6 +255,21 @@ def test_a_bias_that_learns_is_refused_and_no_rows_are_no_rows():
     assert tiled()(q[:, :0], k, v).shape == (B * N, 0, width)
 
 
+def test_the_row_of_the_note_in_two_tiles_and_its_log_sum_exp():
+    scores = torch.tensor([1.0, 3, 2, 5], dtype=torch.float64)
+    rows = tiled_attention._Rows(1, 1, 1, scores)
+    totals = []
+    for tile in scores.view(2, 1, 1, 2):
+        rows.add(tile.clone(), torch.ones(1, 2, 1, dtype=torch.float64), None)
+        totals.append((rows.top.item(), round(rows.total.item(), 2)))
+    assert totals == [(3, 1.14), (5, 1.20)]
+    torch.testing.assert_close(rows.result()[1].squeeze(), scores.logsumexp(0))
+
+
+def test_the_weights_of_a_layer_at_stride_16_take_half_a_gigabyte():
+    assert round(4 * 8 * (50 * 84) ** 2 / 1e9, 2) == 0.56  # 800×1333 pixels, float32, 8 heads
+
+
 def test_without_dropout_nothing_is_drawn(small_tiles):
     qkv = heads()
     state = torch.get_rng_state()
