@@ -48,7 +48,8 @@ from scratch.ops.beyond.focal_loss import prior_bias
 from scratch.ops.init import constant_
 from scratch.ops.linear import Linear
 from scratch.ops.precision import without_autocast
-from scratch.ops.sine_encoding import cell_centres, sine_encoding, sine_of
+from scratch.ops.beyond.place_encoding import cell_centres, sine_of
+from scratch.ops.sine_encoding import sine_encoding
 
 
 class Detr(nn.Module):

@@ -71,29 +71,3 @@ def sine_encoding(
 def _sinusoids(position: Tensor, period: Tensor) -> Tensor:
     angle = position[:, None] / period[:, None, None]  # (B, F/2, h, w)
     return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1, 2)  # (B, F, h, w): sin, cos, sin, cos …
-
-
-# ── for places that are no cells: the anchors of scratch/model/anchors/decoder.py ────────────────────────────────────
-
-
-def cell_centres(pad_mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """pad_mask (B,h,w) → (x, y) of each cell's centre in [0,1] of the unpadded image: (B,h·w,2).
-
-    A count from 1 names a cell's far edge; half a cell less is its centre, which is where a box's centre is measured.
-    """
-    image = ~pad_mask
-    y, x = image.cumsum(1, dtype=dtype), image.cumsum(2, dtype=dtype)  # (B,h,w)
-    rows, columns = y[:, -1:, :].clamp(min=1), x[:, :, -1:].clamp(min=1)
-    return torch.stack(((x - 0.5) / columns, (y - 0.5) / rows), dim=-1).flatten(1, 2)  # (B,h·w,2)
-
-
-def sine_of(numbers: Tensor, num_pos_feats: int, temperature: float = 20.0, scale: float = 2 * math.pi) -> Tensor:
-    """numbers (…,n) in [0,1] → (…,n·num_pos_feats): the formula's code of each number, one after the other.
-
-    The temperature is 20 where DETR's is 10,000 (DAB-DETR, section 4.5): a number in [0,1] times 2π turns once at most,
-    so all but the first few of DETR's waves would stand still.
-    """
-    pair = torch.arange(num_pos_feats // 2, dtype=numbers.dtype, device=numbers.device)
-    period = temperature ** (2 * pair / num_pos_feats)  # (F/2)
-    angle = (numbers * scale)[..., None] / period  # (…,n,F/2)
-    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-3)  # (…,n·F): sin, cos, sin, cos …

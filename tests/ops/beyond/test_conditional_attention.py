@@ -9,7 +9,7 @@ import torch
 
 from scratch.ops.attention import attention_naive
 from scratch.ops.beyond.conditional_attention import ConditionalAttention, conditional_scores_naive, deal_waves
-from scratch.ops.sine_encoding import sine_of
+from scratch.ops.beyond.place_encoding import sine_of
 from tests.checks import assert_same
 
 B, Q, S, D, N = 2, 3, 5, 24, 3
