@@ -11,6 +11,7 @@ import pytest
 from benchmarks import plans
 from benchmarks.plans import Case
 from scratch.ops.fast.convolution import fast_convolution
+from scratch.ops.fast.switch import plain_mode
 
 RECORDED = Path(__file__).resolve().parents[1] / "benchmarks" / "plans.json"
 
@@ -22,7 +23,8 @@ RECORDED = Path(__file__).resolve().parents[1] / "benchmarks" / "plans.json"
     (Case(1, 3, 12, 12, 8, dilation=2), {"Columns", "Shifted"}, "Columns"),
 ])
 def test_every_plan_that_can_is_measured_beside_torch(case: Case, names: set, chosen: str) -> None:
-    result = plans.measure(case, 1)
+    with plain_mode(False):
+        result = plans.measure(case, 1)
     assert result["seconds"].keys() == names | {"torch.nn"} and min(result["seconds"].values()) > 0
     assert result["chosen"] == chosen
     told = plans.line(result)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from scratch.ops.fast.convolution import fast_convolution
 from scratch.ops.init import kaiming_uniform_, uniform_
+from scratch.ops.precision import autocast_applies
 from scratch.ops.windows import Pair, Windows, output_size, pair
 
 
@@ -148,16 +149,9 @@ def _windows(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int | Pair,
     if bias is not None and bias.shape != (O,):
         raise ValueError(f"got a bias of shape {tuple(bias.shape)}, wanted one number for each of {O} filters")
     dtypes = {t.dtype for t in (x, weight, bias) if t is not None}
-    if len(dtypes) > 1 and not _product_casts(x):
+    if len(dtypes) > 1 and not autocast_applies(x):  # under autocast the product brings them to one
         raise TypeError(f"got image, weight and bias in {sorted(map(str, dtypes))}, wanted one dtype: "
                         "cast them, or use autocast")
     kernel, strides, paddings, dilations = (kH, kW), pair(stride), pair(padding), pair(dilation)
     size = output_size((x.shape[2], x.shape[3]), kernel, strides, paddings, dilations)
     return Windows(kernel, strides, paddings, dilations, groups, size)
-
-
-def _product_casts(x: Tensor) -> bool:
-    """Does autocast bring the operands of a matrix product with x to one dtype? It leaves float64 alone."""
-    device = x.device.type
-    available = torch.amp.is_autocast_available(device)  # not for "meta", where shapes are traced without data
-    return available and torch.is_autocast_enabled(device) and x.dtype is not torch.float64

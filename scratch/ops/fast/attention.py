@@ -9,8 +9,8 @@
 
 attention_batched makes the scores, the scaled scores, the masked scores and P: four such tensors.
 Here P is computed in the memory of the scores, and the backward is written by hand from P alone.
-Where the weights are very many, and nobody asks for them, they are made tile by tile and never lie
-in memory together (fast/tiled_attention.py).
+Where the weights are very many, and not asked for, they are made tile by tile and never lie in
+memory together (fast/tiled_attention.py).
 
 Equal to attention_batched in value and gradients; tests/ops/fast/test_attention.py.
 Read: Attention → fast_attention → fast/tiled_attention.py → the ladder at the end of this file
