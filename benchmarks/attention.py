@@ -6,7 +6,7 @@
 
 Forward and backward of one encoder attention of detr_r50 (8 heads of 32), without its linear maps, at the numbers of
 tokens that images of 800×1333 pixels and less have: 25×42 at stride 32, 50×84 at stride 16 (DC5). "kept" makes all
-weights at once and keeps them (scratch/ops/attention.py), "tiled" makes them tile by tile and twice
+weights at once and keeps them (scratch/ops/fast/attention.py), "tiled" makes them tile by tile and twice
 (scratch/ops/fast/tiled_attention.py), beside torch.nn's scaled_dot_product_attention. Timed in turn, medians; memory is what
 the call adds at its peak to its inputs.
 """
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from benchmarks.roofline import DTYPES
 from benchmarks.timing import added_gib, race
 from scratch.analysis.figures import save
-from scratch.ops.attention import Attention
+from scratch.ops.fast.attention import Attention
 from scratch.ops.fast.tiled_attention import TiledAttention
 from scratch.program import ends_in_a_line
 from scratch.whole_file import write_text

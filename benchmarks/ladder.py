@@ -30,7 +30,8 @@ from torch.nn import functional as F
 from benchmarks.roofline import ceilings
 from benchmarks.timing import race
 from scratch.ops.fast import shifted
-from scratch.ops.attention import Attention, attention_batched, attention_naive
+from scratch.ops.attention import attention_batched, attention_naive
+from scratch.ops.fast.attention import Attention
 from scratch.ops.fast.tiled_attention import TiledAttention
 from scratch.ops.conv2d import conv2d_im2col, conv2d_naive
 from scratch.ops.fast.columns import Columns

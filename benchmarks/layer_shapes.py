@@ -30,7 +30,8 @@ from scratch.ops.beyond.group_norm import GroupNorm
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
 from scratch.ops.beyond.quality_focal_loss import quality_focal_loss
-from scratch.ops.sine_encoding import sine_encoding, sine_of
+from scratch.ops.beyond.place_encoding import sine_of
+from scratch.ops.sine_encoding import sine_encoding
 from scratch.ops.windows import MaxPool2d, pair
 
 LAYERS: dict[type[nn.Module], str] = {

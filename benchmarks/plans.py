@@ -1,10 +1,10 @@
 """plans: is the plan that conv2d chooses the fastest one?
 
-    python -m benchmarks.plans                     # on the CPU, with the figures that ops/conv2d.py tells
+    python -m benchmarks.plans                     # on the CPU, with the figures of ops/fast/convolution.py
     python -m benchmarks.plans --json FILE
 
-Convolutions of the detectors, and others near the thresholds of ops/conv2d.py: each by every plan that can do it, and
-by torch.nn, in turn, forward and backward in float32. The plan that `conv2d` chooses is marked.
+Convolutions of the detectors, and others near the thresholds of ops/fast/convolution.py: each by every plan that can do
+it, and by torch.nn, in turn, forward and backward in float32. The plan that `conv2d` chooses is marked.
 """
 
 from __future__ import annotations

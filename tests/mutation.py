@@ -49,16 +49,22 @@ RESULTS = REPOSITORY / "tests" / "mutation_results.json"
 EQUIVALENT = REPOSITORY / "tests" / "mutation_equivalent.json"
 PROJECT = ("scratch", "reference", "benchmarks", "commands", "tests", "detr_scratch", "conftest")
 
+ATTENTIONS = ("tests/ops/test_attention.py", "tests/ops/fast/test_attention.py")
+CONVOLUTIONS = ("tests/ops/test_conv2d.py", "tests/ops/fast/test_convolution.py")
+
 # Modules whose mirrored tests are not (only) in the file of the same name.
 MIRRORS = {
-    "scratch/ops/attention.py": ("tests/ops/test_attention.py", "tests/ops/fast/test_tiled_attention.py"),
+    "scratch/ops/attention.py": ATTENTIONS,
+    "scratch/ops/fast/attention.py": (*ATTENTIONS, "tests/ops/fast/test_tiled_attention.py"),
+    "scratch/ops/conv2d.py": CONVOLUTIONS,
+    "scratch/ops/fast/convolution.py": CONVOLUTIONS,
     "scratch/ops/activations.py": ("tests/ops/test_activations.py", "tests/ops/test_in_place.py"),
     "scratch/ops/dropout.py": ("tests/ops/test_dropout.py", "tests/ops/test_in_place.py"),
     "scratch/ops/batch_norm.py": ("tests/ops/test_batch_norm.py", "tests/ops/test_in_place.py"),
-    "scratch/ops/fast/columns.py": ("tests/ops/test_conv2d.py",),
-    "scratch/ops/fast/shifted.py": ("tests/ops/test_conv2d.py",),
-    "scratch/ops/fast/rows.py": ("tests/ops/test_conv2d.py",),
-    "scratch/ops/fast/winograd.py": ("tests/ops/test_conv2d.py",),
+    "scratch/ops/fast/columns.py": ("tests/ops/fast/test_columns.py", *CONVOLUTIONS),
+    "scratch/ops/fast/shifted.py": ("tests/ops/fast/test_shifted.py", *CONVOLUTIONS),
+    "scratch/ops/fast/rows.py": ("tests/ops/fast/test_rows.py", *CONVOLUTIONS),
+    "scratch/ops/fast/winograd.py": ("tests/ops/fast/test_winograd.py", *CONVOLUTIONS),
     "scratch/objective/criterion.py": ("tests/objective/test_criterion.py", "tests/objective/test_many_answers.py"),
     "scratch/training/optimizer.py": ("tests/training/test_optimizer.py", "tests/training/test_muon.py"),
     "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_many_answers.py"),

@@ -13,8 +13,8 @@ import pytest
 
 from scratch.analysis.attention_record import Explanation
 from scratch.analysis.layer_record import read_layers
-from scratch.ops import attention as plain_attention
-from scratch.ops import conv2d
+from scratch.ops.fast import attention as fast_attention
+from scratch.ops.fast import convolution as fast_convolution
 
 REPOSITORY = Path(__file__).parent.parent
 CHARTS = REPOSITORY / "hyper_parameter_tuning_charts"
@@ -251,18 +251,25 @@ def test_the_page_on_speed_tells_the_measured_steps_and_layers() -> None:
 
 def test_the_notes_tell_the_measured_ladders() -> None:
     data = json.loads((REPOSITORY / "benchmarks" / "ladder.json").read_text(encoding="utf-8"))
-    convolution, deep, _, attention = ({rung["rung"]: rung for rung in ladder["rungs"]} for ladder in data["results"])
-    for name, rung in (("conv2d_im2col", "im2col, autograd"), ("Columns", "columns"),
-                       ("Shifted, whole", "shifted, whole"), ("Shifted", "shifted, in tiles"),
-                       ("Winograd", "winograd"), ("torch.nn", "torch.nn")):
-        figures = convolution[rung]
+    note = Path(fast_convolution.__file__).read_text(encoding="utf-8")
+    convolution, deep, stem, attention = (
+        {rung["rung"]: rung for rung in ladder["rungs"]} for ladder in data["results"])
+    names = {"conv2d_im2col": "im2col, autograd", "Columns": "columns", "Shifted, whole": "shifted, whole",
+             "Shifted": "shifted, in tiles", "Winograd": "winograd", "Rows": "rows", "torch.nn": "torch.nn"}
+    told_rungs = [(name, rungs[rung]) for rungs in (convolution, stem) for name, rung in names.items() if rung in rungs]
+    for name, figures in told_rungs:
         told = [f"{1e3 * figures['forward']:.1f}", f"{1e3 * figures['whole']:.1f}", f"{figures['bytes'] / 1e6:.0f}"]
-        lines = [line.split() for line in conv2d.__doc__.splitlines() if line.startswith(f"    {name} ")]
+        lines = [line[1:].split() for line in note.splitlines() if line.startswith(f"#     {name} ")]
         assert any(line[len(name.split()):][:3] == told for line in lines), name
+    rungs = [stem[rung] for rung in ("im2col, autograd", "columns", "rows")]  # faster forward, slower with backward
+    assert rungs == sorted(rungs, key=lambda rung: rung["whole"]) == sorted(rungs, key=lambda rung: -rung["forward"])
     winograd, shifted, theirs = (f"{1e3 * deep[rung]['whole']:.1f}"
                                  for rung in ("winograd", "shifted, in tiles", "torch.nn"))
-    assert (f"256 → 256, 2×30×40, takes {winograd} ms\nforward and backward by Winograd, {shifted} by Shifted and "
-            f"{theirs} in torch.nn.") in conv2d.__doc__
-    for rung in ("batched, autograd", "in place, kept", "in tiles"):
-        told = f"{1e3 * attention[rung]['forward']:.1f}, {1e3 * attention[rung]['whole']:.1f}"
-        assert told in plain_attention.__doc__
+    assert (f"256 → 256, 2×30×40, takes {winograd} ms forward and\n# backward by Winograd, {shifted} by Shifted and "
+            f"{theirs} in torch.nn.") in note
+    note = Path(fast_attention.__file__).read_text(encoding="utf-8")
+    for name, rung in (("attention_batched", "batched, autograd"), ("Attention", "in place, kept"),
+                       ("TiledAttention", "in tiles"), ("torch.nn", "torch.nn")):
+        figures = attention[rung]
+        told = [f"{1e3 * figures['forward']:.1f}", f"{1e3 * figures['whole']:.1f}", f"{figures['bytes'] / 1e6:.0f}"]
+        assert any(line.split()[1:5] == [name, *told] for line in note.splitlines() if line.startswith("#     ")), name

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import plans
 from benchmarks.plans import Case
-from scratch.ops.conv2d import conv2d
+from scratch.ops.fast.convolution import fast_convolution
+from scratch.ops.fast.switch import plain_mode
 
 RECORDED = Path(__file__).resolve().parents[1] / "benchmarks" / "plans.json"
 
@@ -22,7 +23,8 @@ RECORDED = Path(__file__).resolve().parents[1] / "benchmarks" / "plans.json"
     (Case(1, 3, 12, 12, 8, dilation=2), {"Columns", "Shifted"}, "Columns"),
 ])
 def test_every_plan_that_can_is_measured_beside_torch(case: Case, names: set, chosen: str) -> None:
-    result = plans.measure(case, 1)
+    with plain_mode(False):
+        result = plans.measure(case, 1)
     assert result["seconds"].keys() == names | {"torch.nn"} and min(result["seconds"].values()) > 0
     assert result["chosen"] == chosen
     told = plans.line(result)
@@ -59,4 +61,4 @@ def test_on_the_machine_of_the_figures_no_other_plan_would_have_been_a_fifth_fas
 def test_the_notes_tell_the_measured_plans(case: str, one: str, other: str) -> None:
     results = {result["case"]: result["seconds"] for result in json.loads(RECORDED.read_text("utf-8"))["results"]}
     told = ", ".join(f"{plan} {1e3 * results[case][plan]:.1f}" for plan in (one, other))
-    assert f"{case}: {told}" in Path(conv2d.__code__.co_filename).read_text(encoding="utf-8")
+    assert f"{case}: {told}" in Path(fast_convolution.__code__.co_filename).read_text(encoding="utf-8")

@@ -45,9 +45,10 @@ from scratch.ops.activations import inverse_sigmoid, sigmoid
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.beyond.focal_loss import prior_bias
 from scratch.ops.init import constant_
-from scratch.ops.linear import Embedding, Linear
+from scratch.ops.beyond.place_encoding import cell_centres, sine_of
 from scratch.ops.fast.precision import without_autocast
-from scratch.ops.sine_encoding import cell_centres, sine_encoding, sine_of
+from scratch.ops.linear import Embedding, Linear
+from scratch.ops.sine_encoding import sine_encoding
 
 
 class Detr(nn.Module):

@@ -10,16 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from scratch.ops import attention
-from scratch.ops.attention import (MultiheadAttention, additive_mask, attention_batched, attention_naive,
+from scratch.ops.attention import (MultiheadAttention, attention_batched, attention_naive,
                                    scaled_dot_product_attention)
+from scratch.ops.fast.switch import plain_mode
 from tests.checks import assert_as_precise_as_torch, assert_same
 
 inf = math.inf
 B, N, Q, S, d = 2, 3, 5, 7, 11
 D = N * d
+
+
+@pytest.fixture(params=["fast", "plain"])
+def mode(request):
+    with plain_mode(request.param == "plain"):
+        yield request.param
+
+
+both_modes = pytest.mark.usefixtures("mode")
 
 
 def ours(num_heads: int, dropout: float = 0.0, weights: str = "none", train: bool = True, **masks):
@@ -79,6 +87,7 @@ def masks(draw, B: int, N: int, Q: int, S: int) -> dict[str, Tensor]:
 mixed_masks = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
 
 
+@both_modes
 @mixed_masks
 @given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4),
        st.sampled_from(["none", "averaged", "per head"]))
@@ -88,6 +97,7 @@ def test_equals_torch_with_any_shape_and_any_masks(data, B, N, Q, S, d, weights)
                 torch.randn(B, Q, N * d), torch.randn(B, S, N * d), torch.randn(B, S, N * d), *parameters(N * d))
 
 
+@both_modes
 @given(st.data(), st.sampled_from([0.1, 0.5]), st.sampled_from(["none", "per head"]))
 def test_equals_torch_under_dropout_with_the_same_seed(data, p, weights):
     padding = torch.zeros(B, S, dtype=torch.bool)
@@ -101,11 +111,13 @@ def test_equals_torch_under_dropout_with_the_same_seed(data, p, weights):
     assert_same(ours(N, p, weights, key_padding_mask=padding), output_only if weights == "none" else run, *tokens())
 
 
+@both_modes
 @pytest.mark.parametrize("weights", ["none", "averaged", "per head"])
 def test_evaluation_ignores_dropout(weights):
     assert_same(ours(N, 0.5, weights, train=False), theirs(N, 0.0, weights), *tokens())
 
 
+@both_modes
 @pytest.mark.parametrize("pattern, products", [("xxx", 1), ("xxy", 2), ("xyy", 2), ("xyx", 3), ("xyz", 3)])
 def test_inputs_that_are_one_tensor_share_a_product(pattern, products, monkeypatch):
     distinct = {name: torch.randn(B, S, D) for name in sorted(set(pattern))}
@@ -121,6 +133,7 @@ def test_inputs_that_are_one_tensor_share_a_product(pattern, products, monkeypat
     assert len(calls) == products
 
 
+@both_modes
 @mixed_masks
 def test_an_additive_mask_receives_its_gradient_as_in_torch():
     for shape in ((Q, S), (B * N, Q, S)):
@@ -133,6 +146,7 @@ def test_an_additive_mask_receives_its_gradient_as_in_torch():
         assert_same(with_mask(ours), with_mask(theirs), torch.randn(shape), *tokens())
 
 
+@both_modes
 @pytest.mark.parametrize("weights", ["none", "per head"])
 def test_as_precise_as_torch(weights):
     padding = torch.zeros(B, 31, dtype=torch.bool)
@@ -154,18 +168,7 @@ def test_the_loops_agree_with_the_batch_for_one_head():
                 torch.randn(3, 2), torch.randn(5, 2), torch.randn(5, 2))
 
 
-def test_the_batch_agrees_with_the_fast_version_in_output_and_weights():
-    mask = torch.rand(B * N, Q, S) < 0.4
-    padding = torch.rand(B, S) < 0.4
-    mask[1, 2] = True  # a query that may look nowhere
-    bias = additive_mask(mask, padding, B, N, Q, S, torch.float64).view(B, N, Q, S)
-
-    def joined(function, *masks):
-        return lambda *qkv: torch.cat([x.flatten() for x in function(*qkv, *masks)])
-
-    assert_same(joined(attention_batched, bias), joined(scaled_dot_product_attention, mask, padding), *heads())
-
-
+@both_modes
 def test_equals_torchs_function_whose_bool_mask_means_the_opposite():
     mask = torch.rand(Q, S) < 0.4
     mask[:, 0] = False
@@ -173,6 +176,29 @@ def test_equals_torchs_function_whose_bool_mask_means_the_opposite():
                 lambda *qkv: F.scaled_dot_product_attention(*qkv, attn_mask=~mask), *heads())
 
 
+@both_modes
+def test_the_two_queries_of_the_note():
+    # d = 4, so √d = 2: q k^T is 0 and 2·ln 3 for the first query, 2·ln 3 and 0 for the second.
+    q = torch.tensor([[[[2.0, 0, 0, 0], [0, 2, 0, 0]]]])
+    k = torch.tensor([[[[0.0, math.log(3), 0, 0], [math.log(3), 0, 0, 0]]]])
+    v = torch.tensor([[[[4.0], [8.0]]]])
+    output, weights = scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(q @ k.mT / 2, torch.tensor([[[[0, math.log(3)], [math.log(3), 0]]]]))
+    torch.testing.assert_close(weights, torch.tensor([[[[1 / 4, 3 / 4], [3 / 4, 1 / 4]]]]))
+    torch.testing.assert_close(output, torch.tensor([[[[7.0], [5.0]]]]))
+
+
+def test_the_layer_is_the_formula_of_the_note_head_by_head():
+    layer, x_q, x_k, x_v = MultiheadAttention(D, N).double(), *(torch.randn(rows, D).double() for rows in (Q, S, S))
+    nn.init.normal_(layer.in_proj_bias)
+    weights, biases = layer.in_proj_weight.view(3, N, d, D), layer.in_proj_bias.view(3, N, d)
+    heads = [attention_naive(*(x @ weights[i, n].T + biases[i, n] for i, x in enumerate((x_q, x_k, x_v))))
+             for n in range(N)]
+    y = torch.cat(heads, dim=1) @ layer.out_proj.weight.T + layer.out_proj.bias
+    torch.testing.assert_close(layer(x_q[None], x_k[None], x_v[None])[0][0], y)
+
+
+@both_modes
 def test_an_example_worked_by_hand():
     # d = 4, so √d = 2. The query scores the two keys 0 and 2·ln 3; over √d that is 0 and ln 3: weights ¼ and ¾.
     q = torch.tensor([[[[2.0, 0, 0, 0]]]])
@@ -193,67 +219,17 @@ def test_dividing_by_root_d_keeps_the_softmax_from_saturating():
         assert (P * (1 - P)).sum(-1).mean().item() == pytest.approx(slope, abs=0.02)
 
 
-def test_of_the_scores_size_only_the_weights_are_kept_and_under_dropout_a_mask_of_bytes():
-    for p, bytes_per_score in ((0.0, 4), (0.5, 5)):
-        kept = {}
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.update({t.data_ptr(): t}) or t, lambda t: t):
-            scaled_dot_product_attention(*(x.requires_grad_() for x in heads()), dropout_p=p, training=True)
-        large = [t for t in kept.values() if t.shape[-2:] == (Q, S)]
-        assert sum(t.numel() * t.element_size() for t in large) == B * N * Q * S * bytes_per_score
-
-
-def test_the_scores_are_written_to_one_tensor_where_the_plain_version_takes_four():
-    class Count(TorchDispatchMode):
-        """Keeps every new tensor that is as large as the scores."""
-
-        def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
-            result = operator(*arguments, **(keywords or {}))
-            if isinstance(result, Tensor) and result.numel() == B * N * Q * S:
-                large[result.data_ptr()] = result
-            return result
-
-    bias = torch.zeros(1, Q, S)
-    for function, tensors in ((scaled_dot_product_attention, 1), (attention_batched, 4)):
-        large: dict[int, Tensor] = {}
-        with Count():
-            function(*heads(), bias if function is attention_batched else bias[0])
-        assert len(large) == tensors
-
-
-def test_the_backward_of_the_output_alone_makes_no_gradient_of_the_weights():
-    """autograd would fill in zeros for the weights that nobody used; then the backward would add them to G."""
-    class Names(TorchDispatchMode):
-        def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
-            result = operator(*arguments, **(keywords or {}))
-            if isinstance(result, Tensor) and result.numel() == B * N * Q * S:
-                names.append(operator.__name__.split(".")[0])
-            return result
-
-    added = {}
-    for used in (0, 1):  # the output, the weights
-        names: list[str] = []
-        inputs = [x.requires_grad_() for x in heads()]
-        result = scaled_dot_product_attention(*inputs)[used]
-        with Names():
-            torch.autograd.grad(result.sum(), inputs[:2])
-        added[used] = "add_" in names
-    assert added == {0: False, 1: True}
-
-
+@both_modes
 def test_without_training_nothing_is_dropped():
     q, k, v = heads()
     expected = scaled_dot_product_attention(q, k, v)[0]
     assert torch.equal(scaled_dot_product_attention(q, k, v, dropout_p=0.5)[0], expected)
 
 
-def test_tiles_begin_above_the_most_weights_not_at_them():
-    q = torch.empty(1)
-    assert [attention._too_many(attention._MOST_WEIGHTS + more, q, None) for more in (0, 1)] == [False, True]
-
-
 # ── the edges ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@both_modes
 def test_a_fully_padded_image_gives_zeros_and_finite_gradients_where_torch_gives_nan():
     q, k, v = (x.requires_grad_() for x in heads())
     padding = torch.zeros(B, S, dtype=torch.bool)
@@ -267,6 +243,7 @@ def test_a_fully_padded_image_gives_zeros_and_finite_gradients_where_torch_gives
     assert layer(x, x, x, key_padding_mask=padding)[0][1].isnan().all()
 
 
+@both_modes
 def test_a_query_that_may_look_nowhere_gives_the_bias_of_the_last_map():
     layer = MultiheadAttention(D, N)
     nn.init.normal_(layer.out_proj.bias)
@@ -278,6 +255,7 @@ def test_a_query_that_may_look_nowhere_gives_the_bias_of_the_last_map():
     torch.testing.assert_close(output[:, 3], layer.out_proj.bias.expand(B, D))
 
 
+@both_modes
 def test_padding_has_no_influence_whatsoever():
     padding = torch.zeros(B, S, dtype=torch.bool)
     padding[:, 4:] = True
@@ -288,7 +266,9 @@ def test_padding_has_no_influence_whatsoever():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_scores_of_ten_thousand_stay_finite(dtype):
+def test_scores_of_ten_thousand_stay_finite(dtype, mode):
+    if dtype is torch.float16 and mode == "plain":
+        pytest.skip("before they are divided by √d such scores are beyond float16's 65504: attention_batched says so")
     q, k, v = (x.to(dtype).requires_grad_() for x in heads())
     output, weights = scaled_dot_product_attention(q * 100, k * 100, v)
     output.sum().backward()
@@ -296,6 +276,7 @@ def test_scores_of_ten_thousand_stay_finite(dtype):
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, N, Q, dtype=dtype))
 
 
+@both_modes
 def test_the_weights_sum_to_one_and_average_over_the_heads():
     layer, x = MultiheadAttention(D, N), torch.randn(B, S, D)
     _, per_head = layer(x, x, x, need_weights=True)
@@ -305,6 +286,7 @@ def test_the_weights_sum_to_one_and_average_over_the_heads():
     torch.testing.assert_close(averaged, per_head.mean(1))
 
 
+@both_modes
 def test_a_loss_on_the_weights_alone_has_the_gradients_of_the_plain_version():
     gradients = []
     for function in (scaled_dot_product_attention, attention_batched):
@@ -328,6 +310,7 @@ def test_the_layer_draws_and_names_its_parameters_as_torch():
     assert all(torch.equal(p, their.state_dict()[name]) for name, p in our.state_dict().items())
 
 
+@both_modes
 def test_the_state_dict_loads_either_way():
     our, their = MultiheadAttention(D, N), nn.MultiheadAttention(D, N, batch_first=True)
     x = torch.randn(B, S, D)
@@ -336,6 +319,7 @@ def test_the_state_dict_loads_either_way():
     their.load_state_dict(MultiheadAttention(D, N).state_dict())
 
 
+@both_modes
 def test_autocast_lowers_the_products_forwards_and_backwards():
     layer, x = MultiheadAttention(D, N), torch.randn(B, S, D, requires_grad=True)
     exact = layer(x, x, x)[0]
@@ -346,12 +330,14 @@ def test_autocast_lowers_the_products_forwards_and_backwards():
     torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.02)
 
 
+@both_modes
 def test_where_there_is_no_key_the_output_is_zero():
     q, k, v = heads()
     output, weights = scaled_dot_product_attention(q, k[:, :, :0], v[:, :, :0])
     assert output.shape == v.shape[:2] + q.shape[2:] and not output.any() and weights.shape[-1] == 0
 
 
+@both_modes
 def test_autocast_lowers_float32_heads_and_returns_float32_gradients():
     q, k, v = (x.requires_grad_() for x in heads())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -360,6 +346,7 @@ def test_autocast_lowers_float32_heads_and_returns_float32_gradients():
     assert output.dtype is torch.bfloat16 and q.grad.dtype is k.grad.dtype is v.grad.dtype is torch.float32
 
 
+@both_modes
 def test_shapes_can_be_traced_without_data():
     with torch.device("meta"):
         x = torch.empty(B, S, D)
@@ -374,6 +361,7 @@ def test_heads_must_share_the_width():
         MultiheadAttention(10, 3)
 
 
+@both_modes
 def test_masks_of_another_shape_or_kind_are_refused():
     q, k, v = heads()
     with pytest.raises(ValueError, match=r"key_padding_mask of shape \(2, 5\), wanted \(B, S\) = \(2, 7\)"):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scratch.ops.sine_encoding import cell_centres, sine_code_naive, sine_encoding, sine_of
+from scratch.ops.attention import MultiheadAttention
+from scratch.ops.sine_encoding import sine_code_naive, sine_encoding
 
 
 def slow(pad_mask: Tensor, F: int, temperature: float = 10000.0, normalize: bool = True) -> Tensor:
@@ -112,6 +113,30 @@ def test_the_first_pair_turns_once_over_the_image_and_the_last_hardly_moves():
     assert code[126].amax() - code[126].amin() < 1e-3 and code[127].amin() > 1 - 1e-6
 
 
+def test_of_detrs_64_pairs_35_move_by_less_than_a_tenth_of_a_radian_and_only_the_first_turns_once():
+    turns = [2 * math.pi / 10000 ** (2 * i / 128) for i in range(64)]  # from one edge of the image to the other
+    assert turns[0] == 2 * math.pi and max(turns[1:]) < 2 * math.pi
+    assert sum(turn < 0.1 for turn in turns) == 35
+    code = sine_encoding(padded(1, 1, 1000, [(1, 1000)]), 128, dtype=torch.float64)[0, 128:, 0].unflatten(0, (64, 2))
+    steps = (code[:, :, 1:] - code[:, :, :-1]).norm(dim=1).sum(-1)  # the way along the circle, but for the first cell
+    torch.testing.assert_close(steps, torch.tensor(turns, dtype=torch.float64) * 999 / 1000, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("columns", [8, 12])
+def test_a_quarter_of_the_image_is_one_rotation_whatever_the_number_of_its_cells(columns):
+    code = sine_encoding(padded(1, 1, columns, [(1, columns)]), 4, dtype=torch.float64)[0, 4:, 0]  # (F, w)
+    for pair, period in ((0, 1.0), (2, 100.0)):
+        sin, cos = math.sin(math.pi / 2 / period), math.cos(math.pi / 2 / period)
+        turn, cells = torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64), columns // 4
+        torch.testing.assert_close(turn @ code[pair:pair + 2, :-cells], code[pair:pair + 2, cells:], rtol=0, atol=1e-6)
+
+
+def test_without_an_encoding_attention_does_not_see_the_order_of_its_tokens():
+    layer, tokens, order = MultiheadAttention(6, 2).double(), torch.randn(1, 5, 6, dtype=torch.float64), [3, 0, 4, 1, 2]
+    shuffled = tokens[:, order]
+    torch.testing.assert_close(layer(shuffled, shuffled, shuffled)[0], layer(tokens, tokens, tokens)[0][:, order])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_is_the_float32_code_rounded_once(dtype):
     mask = padded(2, 11, 13, [(11, 7), (5, 13)])
@@ -121,36 +146,3 @@ def test_low_precision_is_the_float32_code_rounded_once(dtype):
 def test_an_odd_number_of_features_is_refused():
     with pytest.raises(ValueError, match="num_pos_feats 5"):
         sine_encoding(torch.zeros(1, 2, 2, dtype=torch.bool), 5)
-
-
-# ── places that are no cells ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_centres_of_two_rows_and_three_columns_beside_padding():
-    pad_mask = torch.tensor([[[False] * 3 + [True]] * 2 + [[True] * 4]])
-    centres = cell_centres(pad_mask, torch.float64).view(3, 4, 2)
-    torch.testing.assert_close(centres[0, :3, 0], torch.tensor([1, 3, 5]).double() / 6)
-    torch.testing.assert_close(centres[:2, 0, 1], torch.tensor([1, 3]).double() / 4)
-
-
-def test_centres_of_a_picture_that_is_all_padding_are_finite():
-    assert cell_centres(torch.ones(1, 2, 3, dtype=torch.bool)).isfinite().all()
-
-
-def test_the_code_of_two_numbers_is_that_of_each_one_after_the_other():
-    numbers = torch.rand(5, 2, dtype=torch.float64)
-    expected = [sine_code_naive(x * 2 * math.pi, 6, 20.0) + sine_code_naive(y * 2 * math.pi, 6, 20.0)
-                for x, y in numbers.tolist()]
-    torch.testing.assert_close(sine_of(numbers, 6), torch.tensor(expected, dtype=torch.float64))
-
-
-def test_a_cells_code_is_detrs_own_at_half_a_cell_less():
-    pad_mask = torch.zeros(1, 3, 5, dtype=torch.bool)
-    detrs = sine_encoding(pad_mask, 8, temperature=20.0, dtype=torch.float64)  # counts from 1: a cell's far edge
-    edges = cell_centres(pad_mask, torch.float64) + torch.tensor([0.5 / 5, 0.5 / 3], dtype=torch.float64)
-    x, y = sine_of(edges, 8).flatten(0, 1).T.view(2, 8, 3, 5)
-    torch.testing.assert_close(torch.cat((y, x))[None], detrs, rtol=0, atol=1e-5)  # DETR adds 1e-6 to its divisor
-
-
-def test_the_one_cell_of_an_image_has_its_centre_in_the_middle() -> None:
-    assert cell_centres(torch.zeros(1, 1, 1, dtype=torch.bool)).flatten().tolist() == [0.5, 0.5]

@@ -40,7 +40,7 @@ from scratch.ops.beyond.conditional_attention import ConditionalAttention
 from scratch.ops.dropout import Dropout
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
-from scratch.ops.sine_encoding import sine_of
+from scratch.ops.beyond.place_encoding import sine_of
 
 
 def spread_anchors(count: int, side: float = 0.2) -> Tensor:

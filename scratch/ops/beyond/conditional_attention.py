@@ -1,28 +1,27 @@
-"""conditional_attention: how can a query ask "what is there?" and "near this place?" apart?
+"""conditional_attention: how does a query score the content and the position of a cell separately?
 
     score = (cq·ck + pq·pk) / √(2d)          c: content, p: place; one head, d numbers each
 
-DETR adds the two before the product, so each query carries four questions at once:
+DETR adds content and place before the product. That gives four terms, and the last two compare the
+content of one side with the position of the other:
 
-    (cq + pq)·(ck + pk) = cq·ck + pq·pk + cq·pk + pq·ck    the last two compare apples with places
+    (cq + pq)·(ck + pk) = cq·ck + pq·pk + cq·pk + pq·ck
 
-Conditional DETR (Meng et al. 2021, arXiv 2108.06152, section 3.3) puts them side by side: the
-product of two concatenations is the sum of two products, and the cross terms are gone.
+Conditional DETR (Meng et al. 2021, arXiv 2108.06152, section 3.3) concatenates them instead. The
+product of two concatenations is the sum of two products, so the two mixed terms are gone.
 
     content (B,Q,D) ─W─▶ cq ┐                            ┌ ck ◀─W─ memory (B,S,D)
                             ├ [cq|pq] (B,N,Q,2d) · [ck|pk] ┤
-    place   (B,Q,D) ─W─▶ pq ┘                            └ pk ◀─W─ sines of the cells (B,S,D)
+    place   (B,Q,D) ─W─▶ pq ┘                            └ pk ◀─W─ encoded cells (B,S,D)
 
-The place half knows where to look from the first step on. A product of sine codes is largest where
-the two places agree:
+The product of two positional encodings is largest where the two places agree:
 
     p(x)·p(x') = Σᵢ sin(x/Tᵢ) sin(x'/Tᵢ) + cos(x/Tᵢ) cos(x'/Tᵢ) = Σᵢ cos((x − x')/Tᵢ)
 
-so with W the identity a query looks around its own place, and has to learn only what differs. Here
-W starts as a permutation that deals the waves of both axes out to all heads in turn: head n gets
-number n, n+N, n+2N … of x and of y, so each head sees coarse and fine waves of both.
-There is no torch.nn counterpart; held against the sum of two products in tests/ops/
-test_conditional_attention.py. Read: conditional_scores_naive → deal_waves → ConditionalAttention
+So with W the identity pq·pk is largest at the query's own place before any training. Here W starts
+as a permutation (`deal_pairs`) that gives each head pairs of low and high frequency of both axes.
+There is no torch.nn counterpart; tests/ops/beyond/test_conditional_attention.py holds it against
+the sum of two products. Read: conditional_scores_naive → deal_pairs → ConditionalAttention
 """
 
 from __future__ import annotations
@@ -42,21 +41,21 @@ def conditional_scores_naive(cq: Tensor, pq: Tensor, ck: Tensor, pk: Tensor) -> 
     return (cq @ ck.T + pq @ pk.T) / math.sqrt(2 * cq.shape[1])
 
 
-def deal_waves(embed_dim: int, num_heads: int) -> Tensor:
-    """The order (D) in which the channels of a sine code are handed to the heads.
+def deal_pairs(embed_dim: int, num_heads: int) -> Tensor:
+    """The order (D) in which the channels of a positional encoding are given to the heads: a permutation.
 
-    A sine code holds the pairs (sin, cos) of x's D/4 waves, then those of y's. Pair number i of either axis goes to
-    head i mod N, both numbers of a pair to the same head, for only together are they a place. Where the pairs do not
-    divide evenly by the heads they are handed out in rows instead, which is a permutation all the same.
+    The encoding of a place holds D/4 pairs (sin, cos) for x, then D/4 for y. Pair number i of either axis goes to head
+    i mod N, so that head n gets pairs n, n+N, n+2N … Both numbers of a pair go to the same head: only together do they
+    encode a place. Where N does not divide the number of pairs, the order stays as it is.
     """
-    pairs = torch.arange(embed_dim).view(2, embed_dim // 4, 2)  # (axis, wave, sin/cos)
+    pairs = torch.arange(embed_dim).view(2, embed_dim // 4, 2)  # (axis, pair, sin/cos)
     if (embed_dim // 4) % num_heads:
         return pairs.flatten()
     return pairs.view(2, -1, num_heads, 2).permute(2, 0, 1, 3).flatten()  # (D): head by head
 
 
 class ConditionalAttention(nn.Module):
-    """Queries look at a picture by content and by place; five linear maps, and one for what was seen."""
+    """Cross-attention by content and by place, in place of MultiheadAttention: five linear maps and the output map."""
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -69,10 +68,10 @@ class ConditionalAttention(nn.Module):
         self.out_proj = Linear(embed_dim, embed_dim)
 
     def reset_places(self) -> None:
-        """Let both place maps start as the permutation `deal_waves`, so that nearness counts from the first step."""
+        """Let both place maps start as the permutation `deal_pairs`, so that near cells score higher from the start."""
         with torch.no_grad():
             for layer in (self.q_place, self.k_place):
-                layer.weight.copy_(torch.eye(self.embed_dim)[deal_waves(self.embed_dim, self.num_heads)])
+                layer.weight.copy_(torch.eye(self.embed_dim)[deal_pairs(self.embed_dim, self.num_heads)])
                 layer.bias.zero_()
 
     def forward(

@@ -1,23 +1,22 @@
-"""roi_align: a box has any size, a linear layer wants 7×7 numbers; where does each come from?
+"""roi_align: a box has any size, a linear layer needs 7×7 numbers; how are they read from the map?
 
     y[c,i,j] = mean of x[c] at the n×n points of part (i,j) of the box, read between the cells
 
     x (C,h,w), boxes (M,4) xyxy in pixels, stride s → y (M,C,r,r)           r = 7, n = 2
 
-      a box over cells, r = n = 2           between the cells (bilinear), at row p:
-      ·   ┌───────┬───────┐                 row ⌊p⌋ weighs ⌊p⌋ + 1 − p, row ⌊p⌋ + 1 weighs p − ⌊p⌋:
-      · · │·x · x │·x · x │·                each row weighs max(0, 1 − |p − row|), a hat
+      a box over cells, r = n = 2           bilinear interpolation at row p: the weights are
+      ·   ┌───────┬───────┐                 ⌊p⌋ + 1 − p for row ⌊p⌋ and p − ⌊p⌋ for row ⌊p⌋ + 1:
+      · · │·x · x │·x · x │·                max(0, 1 − |p − row|) for each row (a "hat" function)
       · · │·x · x │·x · x │·
       · · └───────┴───────┘·                pixel u lies at u/s − ½ among the cells' centres
 
-The classes of two-stage detectors are read off the features inside a box. The first way to do so
-(RoIPool, Girshick 2015) rounded the box and its parts to whole cells: with s = 16, an edge moved by
-up to 8 pixels, and no gradient told the box so. RoIAlign rounds nothing (He et al. 2017, arXiv
-1703.06870, section 3).
+A two-stage detector classifies a box from the features inside it. RoIPool (Girshick 2015) rounded
+the box and its parts to whole cells: with s = 16 an edge moved by up to 8 pixels, and the box got
+no gradient. RoIAlign rounds nothing (He et al. 2017, arXiv 1703.06870, section 3).
 
-Seen as a matrix it is an attention whose weights no one learns: each of the r² outputs is a mean
-over the S = h·w cells, and the box alone says with which weights. DETR's cross-attention is that
-mean with weights that a query chooses, over the whole picture, and so needs no box beforehand.
+As a matrix it is an attention with fixed weights: each of the r² outputs is a weighted mean over
+the S = h·w cells, and the box alone determines the weights. In DETR's cross-attention a query
+determines them, over the whole image, so no box is needed beforehand.
 The detector of this project never calls this file (see scratch/model/beyond/two_philosophies).
 
 Same as torchvision.ops.roi_align(aligned=True); held against torch's grid_sample in

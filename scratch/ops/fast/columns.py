@@ -1,28 +1,27 @@
-"""columns: how does a convolution become one matrix product?
+"""columns: how does im2col work without keeping its k·k' copies of the image for the backward?
 
     columns[(b,i,j), (u,v,c)] = x[b, c, i·s + u·d − p, j·s + v·d − p]    a row is what a window sees
-    y (N,O) = columns (N,K) @ matrix (K,O)                               N = B·H'·W'   K = k·k'·C
+    y (n,O) = columns (n,E) @ matrix (E,O)           n = B·H'·W' windows   E = k·k'·C entries of one
 
     k = 2, s = 1, C = 1:  a b c  windows  a b d e   matrix w₀₀   y₀₀ = a·w₀₀ + b·w₀₁ + d·w₁₀ + e·w₁₁
                           d e f     →     b c e f          w₀₁   y₀₁ = b·w₀₀ + c·w₀₁ + e·w₁₀ + f·w₁₁
                                                            w₁₀
                                                            w₁₁
-The image is read channels last (B,H,W,C), so that a pixel's C channels are one contiguous row, and
-a tap of a window is one such row. The result is channels last in memory as well (logically
-B,O,H',W').
+conv2d_im2col, left to autograd, keeps the columns until the backward. Here the backward is written
+by hand: only x and weight are kept, and the columns are built a second time. With g = ∂L/∂y (n,O):
 
-FLOPs: 2·N·K·O, and the same again for each of ∂x and ∂weight. Memory: the image is copied k·k'
-times, but for a 1×1 kernel, whose columns are the image itself: there the convolution is a linear
-layer at every pixel. Only x and weight are kept for the backward; the columns are built again
-there.
-
-Backward, with g = ∂L/∂y as (N,O):
     ∂matrix = columnsᵀ g      ∂columns = g matrixᵀ
-    ∂x: `_fold` returns each copy to the pixel it came from; at s = 1, `_backwards` spares that
+    ∂x: `_fold` (col2im) adds the gradient of each copy to the pixel that it came from;
+        at s = 1 `_backwards` computes it as another convolution, without these additions
 
-With G groups: G products of K = k·k'·C/G and O/G in one batch. Proven in tests/ops/test_conv2d.py.
-Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward → _fold
-→ _backwards, _turned → backward
+Also new: the image is read channels last (B,H,W,C), so that the C channels of a pixel are one
+contiguous row, and windows are rows; y is channels last in memory too (logically B,O,H',W').
+
+FLOPs: 2·n·E·O, and the same again for each of ∂x and ∂weight. Memory: the image is copied k·k'
+times, except for a 1×1 kernel, whose columns are the image itself. With G groups: G products with
+E = k·k'·C/G and O/G columns in one batch. Proven in tests/ops/fast/test_columns.py and
+test_convolution.py. Read after conv2d_im2col in conv2d.py: _columns → _matrix → Columns.forward
+→ _fold → _backwards, _turned → backward
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from scratch.ops.windows import Windows
 
 
 class Columns(torch.autograd.Function):
-    """One matrix product for each group: for several groups, half precision, small images, few channels if dilated.
+    """One matrix multiplication for each group: for groups, half precision, small images, few channels if dilated.
 
     In half precision a product adds up in float32 and rounds once. The shifted plan would round after each of
-    its k² taps, so half precision always comes here.
+    its k² taps, so half precision always takes this plan.
     """
 
     @staticmethod
@@ -55,14 +54,14 @@ class Columns(torch.autograd.Function):
         windows: Windows = ctx.windows
         (O, c, kH, kW), G = weight.shape, windows.groups
         grad_x = grad_weight = grad_bias = None
-        with as_in_forward(x):  # `conv2d` chose the dtype; the caller of backward() shall not choose another
-            g = grad.permute(0, 2, 3, 1).reshape(-1, G, O // G).transpose(0, 1)  # (G,N,O/G)
+        with as_in_forward(x):  # the dtype is the forward's, also where backward() is called under autocast
+            g = grad.permute(0, 2, 3, 1).reshape(-1, G, O // G).transpose(0, 1)  # (G,n,O/G)
             if ctx.needs_input_grad[0] and (back := _backwards(windows, x)):
                 grad_x = _product(_columns(grad, back), _turned(weight), None, back)  # (B,C,H,W)
             elif ctx.needs_input_grad[0]:  # y = columns·matrix, so ∂columns = g·matrixᵀ
                 grad_x = _fold(g @ _matrix(weight, G).transpose(1, 2), x, windows)  # (B,C,H,W)
             if ctx.needs_input_grad[1]:  # ... and ∂matrix = columnsᵀ·g
-                grad_weight = g.transpose(1, 2) @ _columns(x, windows)  # (G,O/G,K)
+                grad_weight = g.transpose(1, 2) @ _columns(x, windows)  # (G,O/G,E)
                 grad_weight = grad_weight.view(O, kH, kW, c).permute(0, 3, 1, 2)  # (O,c,kH,kW), channels last
             if ctx.needs_input_grad[2]:
                 grad_bias = grad.sum((0, 2, 3))  # (O): the bias stands in every pixel of every image
@@ -70,9 +69,9 @@ class Columns(torch.autograd.Function):
 
 
 def _product(columns: Tensor, matrix: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """Columns (G,N,K) and matrix (G,K,O/G) → (B,O,H',W')."""
+    """Columns (G,n,E) and matrix (G,E,O/G) → (B,O,H',W')."""
     G, _, o = matrix.shape  # o = O/G
-    y = columns @ matrix if bias is None else torch.baddbmm(bias.view(G, 1, o), columns, matrix)  # (G,N,O/G)
+    y = columns @ matrix if bias is None else torch.baddbmm(bias.view(G, 1, o), columns, matrix)  # (G,n,O/G)
     return y.transpose(0, 1).reshape(-1, *windows.size, G * o).permute(0, 3, 1, 2)
 
 
@@ -87,10 +86,11 @@ def _matrix(weight: Tensor, groups: int) -> Tensor:
 def _backwards(windows: Windows, x: Tensor) -> Windows | None:
     """The windows through which ∂x sees g = ∂L/∂y, or None where there are none.
 
-    Pixel m was seen by window i at tap u where m = i + u·d − p. Ask it the other way round: which i does pixel m see?
+    Pixel m is seen by window i at tap u where m = i + u·d − p. Solve that for i, the windows that see pixel m:
     i = m − u·d + p = m + (k−1−u)·d − p' with p' = d·(k−1) − p. So ∂x is a convolution of g with padding p' by the
     filters turned by 180 degrees (u → k−1−u), their two kinds of channels exchanged: one copy and one product, where
-    `_fold` takes k·k' additions. At a stride of 2 every other pixel would see zeros between the g's: `_fold` it is.
+    `_fold` takes k·k' additions. At a stride of 2 half of what a pixel sees would be zeros between the g's: `_fold` is
+    better there.
     """
     (kernel, stride, padding, dilation, groups, _), size = windows, (x.shape[2], x.shape[3])
     back = (dilation[0] * (kernel[0] - 1) - padding[0], dilation[1] * (kernel[1] - 1) - padding[1])

@@ -1,26 +1,28 @@
-"""rows: columns of three channels are slow to copy, rows too thin; what lies between?
+"""rows: how does the stem (7×7, stride 2, 3 channels) become a few large matrix multiplications?
 
-    runs[(b,r,j), (a,v,c)] = x[b, c, r·s + a − p, j·s + v − p]    a < s: rows passed in a step
-    y (N,O) = Σ_i  runs[i·W' : i·W' + N] (N,K) @ band[i] (K,O)    K = s·k'·C, i < ⌈k/s⌉
+    runs[(b,r,j), (a,v,c)] = x[b, c, r·s + a − p, j·s + v − p]    a < s: s image rows at a time
+    y (N,O) = Σ_i  runs[i·W' : i·W' + N] (N,E) @ band[i] (E,O)    E = s·k'·C, i < ⌈k/s⌉
 
-A window's rows are runs of k'·C numbers that lie side by side in a channels-last image: cut out the
-runs, but do not pile up a window's k of them. Window (r,j) wants the runs of rows r·s, r·s + 1, …,
-and its neighbour below those of rows (r+1)·s, …: all but the first s are the same. So lay s rows of
-runs side by side as one row of a list; the next s rows of the same window lie W' further on.
+For the stem fast/columns copies the image 49/4 times; fast/shifted copies it once, but needs 28
+products with an inner dimension of 21, too short for a fast matrix multiplication. Rows is between
+the two: it copies the image 14/4 times, and 4 products have an inner dimension of 42.
+
+What a window sees of one image row, k'·C numbers, lies side by side in a channels-last image: a
+run. Windows (r,j) and (r+1,j), one below the other, share all their runs but s. So one row of the
+list holds the runs of s image rows for one place j; the next s rows of the same window lie W' rows
+further down in the list.
 
     k = 7, s = 2: a filter's 7 rows + 1 of zeros       row r    ▄▄ rows 2r, 2r+1      × band 0
     are 4 bands of 2                                   row r+1  ▄▄ rows 2r+2, 2r+3    × band 1
                                                        row r+2  ▄▄ rows 2r+4, 2r+5    × band 2
                                                        row r+3  ▄▄ row 2r+6, nothing  × band 3
-Equal to fast/columns.py, where the sum over (u,v,c) is one product, and to fast/shifted.py, where
-it is a loop over the rows u: here it is a loop over s rows at a time. For the stem (k = 7, s = 2,
-C = 3) columns copy the image 49/4 times; fast/shifted copies it once, but needs 28 products with an
-inner length of 21; runs copy it 14/4 times, and 4 products have one of 42.
+Equal to fast/columns.py, where the sum over (u,v,c) is one product: here it is a loop over s rows
+of the filter at a time. Backward, with g = ∂L/∂y (zero at windows that straddle two images):
 
-Backward, with g = ∂L/∂y (zero at the windows that straddle two images), band by band:
     ∂band[i] = runs[i·W' : i·W' + N]ᵀ g         ∂runs[i·W' : i·W' + N] += g band[i]ᵀ
-and ∂x adds up the runs' gradients where they overlap. Only x and weight are kept.
-Read after fast/shifted.py: _lists → _runs → _bands → Rows. Proven in tests/ops/test_conv2d.py.
+and ∂x adds up the runs' gradients where they overlap. Only x and weight are kept. N counts windows.
+Read after fast/shifted.py: _lists → _runs → _bands → Rows. Proven in tests/ops/fast/test_rows.py
+and test_convolution.py.
 """
 
 from __future__ import annotations
@@ -47,13 +49,13 @@ class Rows(torch.autograd.Function):
         ctx.windows = windows
         B, O, (height, width) = x.shape[0], weight.shape[0], windows.size
         n, rows = _lists(windows)
-        runs, bands = _runs(x, windows), _bands(weight, windows)  # (B·rows·W',K), (n,K,O)
+        runs, bands = _runs(x, windows), _bands(weight, windows)  # (B·rows·W',E), (n,E,O)
         # Sums start at the bias: no pass to add it later. Without one, the first product finds nothing to add to.
         y = x.new_empty(B * rows * width, O) if bias is None else bias.repeat(B * rows * width, 1)  # (B·rows·W',O)
         N = len(y) - (n - 1) * width  # the last n − 1 rows of the last image have too few below them
         for a, b in tiles(N, weight, max(O, runs.shape[1]), TILE):  # as in fast/shifted: y is fetched once, not n times
             for i in range(n):
-                y[a:b].addmm_(runs[a + i * width:b + i * width], bands[i],  # (N,O) += (N,K) @ (K,O)
+                y[a:b].addmm_(runs[a + i * width:b + i * width], bands[i],  # (N,O) += (N,E) @ (E,O)
                               beta=0 if i == 0 and bias is None else 1)
         # A window of an image's last n − 1 rows straddles the next image: cut away.
         return y.view(B, rows, width, O)[:, :height].contiguous().permute(0, 3, 1, 2)  # (B,O,H',W')
@@ -70,17 +72,17 @@ class Rows(torch.autograd.Function):
         N = B * rows * width - (n - 1) * width
         g = g.view(-1, O)[:N]  # (N,O)
         grad_x = grad_weight = grad_bias = None
-        with as_in_forward(x):  # whoever calls backward() under autocast must not lower these products
+        with as_in_forward(x):  # also where backward() is called under autocast
             # y[n] += runs[n + i·W']·band[i]: the gradient of one factor is g times the other
-            if ctx.needs_input_grad[0]:  # not for the stem: nobody asks for the gradient of a picture
-                bands = _bands(weight, windows)  # (n,K,O)
-                grad_runs = x.new_zeros(B * rows * width, bands.shape[1])  # (B·rows·W',K)
+            if ctx.needs_input_grad[0]:  # not for the stem: the gradient of an image is not needed
+                bands = _bands(weight, windows)  # (n,E,O)
+                grad_runs = x.new_zeros(B * rows * width, bands.shape[1])  # (B·rows·W',E)
                 for i in range(n):
-                    grad_runs[i * width:i * width + N].addmm_(g, bands[i].T)  # (N,K) += (N,O) @ (O,K)
+                    grad_runs[i * width:i * width + N].addmm_(g, bands[i].T)  # (N,E) += (N,O) @ (O,E)
                 grad_x = _fold(grad_runs, x, windows)  # (B,C,H,W)
             if ctx.needs_input_grad[1]:
-                runs = _runs(x, windows)  # (B·rows·W',K), built again: K numbers a window need not be kept
-                grad_bands = torch.stack([_tall_product(runs[i * width:i * width + N], g) for i in range(n)])  # (n,K,O)
+                runs = _runs(x, windows)  # (B·rows·W',E), built again: E numbers a window need not be kept
+                grad_bands = torch.stack([_tall_product(runs[i * width:i * width + N], g) for i in range(n)])  # (n,E,O)
                 grad_weight = _unbanded(grad_bands, weight)  # (O,C,k,k')
             if ctx.needs_input_grad[2]:
                 grad_bias = grad.sum((0, 2, 3))  # (O): the bias stands in every pixel of every image
@@ -88,11 +90,11 @@ class Rows(torch.autograd.Function):
 
 
 def _tall_product(a: Tensor, b: Tensor) -> Tensor:
-    """aᵀ b of two tall matrices: (N,K), (N,O) → (K,O).
+    """aᵀ b of two tall matrices: (N,E), (N,O) → (E,O).
 
-    A product's threads share the numbers of its result, and here those are few: they had better share the N terms of
-    each. So cut both into P parts, and add up P products. With two threads, for (86400,42) and (86400,16): 9.5 → 4.1 ms
-    for all four bands.
+    BLAS divides the numbers of the result among the threads, and here those are few; better to divide the N terms of
+    each sum. So cut both into P parts, and add up P products. With two threads, for (86400,42) and (86400,16): 9.5 →
+    4.1 ms for all four bands.
     """
     P = max(1, len(a) // TALL)
     n = len(a) // P * P

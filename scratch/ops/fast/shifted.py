@@ -1,38 +1,28 @@
-"""shifted: how does a 3×3 convolution become nine matrix products, on one copy of the image?
+"""shifted: how does a 3×3 convolution become nine matrix multiplications on one copy of the image?
 
-    y[n] (O) = Σ_u  pixels[n·s + shift_u  …  + k'−1] (k'·C) @ weight[u] (k'·C, O)       n = 0 … N−1
+    y[n] (O) = Σ_u  list[n·s + shift_u : n·s + shift_u + k'] (k'·C) @ weight[u] (k'·C, O)
 
-Lay the padded images (channels last) end to end as one long list of pixels, w·s to a row. A pixel's
-neighbour u rows down then lies u·w·s places further on, for *every* pixel; and what a window sees
-of that row, k' pixels, lies side by side: a run of k'·C numbers.
+    list: the padded images (channels last) one after another, pixel by pixel, w·s pixels to a row
+    n = 0 … N−1: the windows of all rows and images; shift_u = u·w at s = d = 1: u rows further down
 
-    0 0 0 0    k = k' = 3, s = 1, a 2×3 image: w = 3 + 1. A row's right padding is the next one's left.
+    0 0 0 0    k = k' = 3, s = 1, a 2×3 image: w = 3 + 1. A row ends with the next row's padding.
     0 a b c  → list: 0 0 0 0|0 a b c|0 d e f|0 0 0 0 …      window 0: runs 0 0 0, 0 a b and 0 d e
-    0 d e f    result: y y y ·|y y y ·|· · · ·|             · = a window that straddles rows: cut away
+    0 d e f    result: y y y ·|y y y ·|· · · ·|             · = a window that straddles: cut away
     0 0 0 0
-
-Runs of neighbours overlap; those of every q-th window, q = ⌈k'/s⌉, do not. They are the rows of a
-matrix that BLAS takes as it lies in the list, and so are their results, every q-th row of y:
+The k' pixels that a window sees of one row are neighbours in the list: a *run* of k'·C numbers. The
+runs of every q-th window, q = ⌈k'/s⌉, do not overlap. They are the rows of a matrix that BLAS reads
+in place, without a copy, and their results are every q-th row of y:
 
     y[r::q] (N/q,O) += runs_ur (N/q, k'·C) @ weight[u] (k'·C, O)          r = 0 … q−1, u = 0 … k−1
-
     list, q = 3: │0 0 0│0 0 a│b c 0│d e f│…   r = 0: the runs of windows 0, 3, 6, …; r = 1 begins
                                               one pixel later, with windows 1, 4, 7, …
+That makes k·q products, nine for a 3×3 kernel. Equal to fast/columns.py: there the sum over (u,v,c)
+is one product, here its outer part, over u, is a loop. The image is copied once, not k·k' times;
+the price is the windows that straddle, and k passes over y (`tiles` keeps them in the cache).
 
-That makes k·q products, nine for a 3×3 kernel, and for none of them is anything copied. The pixels
-of a dilated window do not lie side by side: each is a run for itself (k·k' products, q = 1).
-
-Equal to fast/columns.py, where the same sum over (u,v,c) is one product: here its outer part,
-over u, is a loop of steps that add to y. What changed: the image is copied once, not k·k' times.
-The price is the windows that straddle, a few columns a row, and k passes over y, which the cache
-makes cheap: the list is gone through tile by tile.
-
-Backward, with g = ∂L/∂y (zero at the straddling windows), run by run, by the same slices:
-    ∂weight[u] += runs_urᵀ g[r::q]            ∂runs_ur += g[r::q] weight[u]ᵀ
-Only x and weight are kept for the backward: the list is built again there.
-
-Read after fast/columns.py: Shifted.forward → Layout → taps_of → _runs → _list
-→ tiles → Shifted.backward. Proven in tests/ops/test_conv2d.py.
+Backward, with g = ∂L/∂y:  ∂weight[u] += runs_urᵀ g[r::q]      ∂runs_ur += g[r::q] weight[u]ᵀ
+Read after fast/columns.py: Shifted.forward → Layout → taps_of → _runs → _list → tiles → backward.
+Proven in tests/ops/fast/test_shifted.py and test_convolution.py. N counts windows here, not heads.
 """
 
 from __future__ import annotations
@@ -52,7 +42,11 @@ TILE = 2**19  # numbers of a tile's wider side: 2 MB in float32
 
 
 class Shifted(torch.autograd.Function):
-    """k·⌈k'/s⌉ products over slices of a list of pixels: for float32 and float64, one group, many channels."""
+    """k·⌈k'/s⌉ products over slices of a list of pixels: for float32 and float64, one group, many channels.
+
+    Only x and weight are kept for the backward: the list is built again there. The pixels of a dilated window are not
+    neighbours: each is a run of its own (k·k' products, q = 1).
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -79,14 +73,14 @@ class Shifted(torch.autograd.Function):
         layout, (B, C, H, W), O = layout_of(x, windows), x.shape, weight.shape[0]
         taps = taps_of(windows, layout)
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad
-        g = grad.new_zeros(layout.N, O)  # a straddling window was cut away, so its gradient is zero
+        g = grad.new_zeros(layout.N, O)  # a window that straddles was cut away: its gradient is zero
         _cut(g, x, windows, layout).copy_(grad.permute(0, 2, 3, 1))  # (B,H',W',O), into its place in g
         lists = {phase: _list(x, phase, windows, layout) for phase in _phases(windows)} if need_weight else {}
         grad_lists = {phase: x.new_zeros(layout.length, C) for phase in _phases(windows)} if need_x else {}
         filters = _parts(weight, layout)  # (O,run·C), one for each tap
         grad_weight = torch.zeros_like(weight, memory_format=torch.channels_last) if need_weight else None
         grad_filters = _parts(grad_weight, layout) if need_weight else filters
-        with as_in_forward(x):  # whoever calls backward() under autocast must not lower these products
+        with as_in_forward(x):  # also where backward() is called under autocast
             for a, b in tiles(layout.N, weight, max(weight.shape[:2]), TILE, layout.q):
                 for r, results in enumerate(g[a:b].view(-1, layout.q, O).unbind(1)):  # (n/q,O)
                     for tap, part, grad_part in zip(taps, filters, grad_filters):
@@ -125,7 +119,7 @@ class Tap(NamedTuple):
 def layout_of(x: Tensor, windows: Windows) -> Layout:
     """Of one list of x (B,C,H,W).
 
-    The windows of an image need H' + reach rows, `reach` of them for the last window's lower taps. At stride 1 an image
+    The windows of an image need H' + reach rows, `reach` of them for the last windows' lower taps. At stride 1 an image
     starts with `padding` rows of zeros, which end the image before it as well, so that they need not be stored twice.
     At a stride, padding is not whole rows of a phase: nothing is shared. A row's columns are all in one list, at any
     stride, so that left padding always serves the row before as well.
@@ -153,8 +147,8 @@ def tiles(N: int, weight: Tensor, width: int, numbers: int, step: int = 1) -> li
     """A list of N rows from a to b, tile by tile, of about so many `numbers` if a row has `width` of them.
 
     All tiles are of one size, a multiple of `step`, but for the last. The result of a tile stays in a CPU's cache while
-    all taps add to it: taken whole, a long list is fetched from memory and written back as often. A GPU's list is one
-    tile: there a product takes less than its start.
+    all taps add to it; a long list taken whole is read from memory and written back once for each tap. On a GPU the
+    list is one tile: there small products take less time than their kernel launches.
     """
     whole = weight.device.type != "cpu" or torch.compiler.is_compiling()
     parts = 1 if whole else -(-N * width // numbers)
@@ -166,7 +160,7 @@ def _phases(windows: Windows) -> list[int]:
     """The lists that are needed: one for the rows a, a + s, a + 2s, … of the padded image, for each a that a tap hits.
 
     At stride s tap u reads rows i·s + u·d: every s-th row, from row a = u·d mod s. In a list of these rows alone, tap u
-    is ⌊u·d/s⌋ rows down at stride 1, and no window is computed that the stride leaves out.
+    is ⌊u·d/s⌋ rows down at stride 1 (shift_u = ⌊u·d/s⌋·w·s), and no window is computed that the stride leaves out.
     """
     (kH, _), (sH, _), _, (dH, _), _, _ = windows
     return sorted({u * dH % sH for u in range(kH)})

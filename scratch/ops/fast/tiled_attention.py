@@ -1,34 +1,27 @@
 """tiled_attention: how can each of 4,000 tokens look at all the others, without 16 million weights?
 
     a row, tile by tile of its scores s:      top' = max(top, max s)      e = exp(s − top')
-        total' = total·exp(top − top') + Σ e      sum' = sum·exp(top − top') + e·v     O = sum / total
+        total' = total·exp(top − top') + Σ e    sum' = sum·exp(top − top') + e·v    O = sum / total
 
     q (B·N,Q,d)  k (B·N,S,d)  v (B·N,S,d)  bias (1 or B·N, 1 or Q, S) or None   →   O (B·N,Q,d)
 
-The softmax of a row seems to need the whole row: its maximum, then its sum. But a maximum can be
-corrected. e^{s − top'} = e^{s − top}·e^{top − top'}: when a later tile holds a larger score, all that
-was added up before is too large by one factor, the same for the sum of e and for the sum of e·v.
+This is the *online softmax* of *FlashAttention*: a row's softmax without the whole row at once.
+When a later tile holds a larger score, all that was added up before, Σ e and Σ e·v, is too large by
+one factor, since e^{s − top'} = e^{s − top}·e^{top − top'}. Multiplying by it corrects both sums.
 
     scores     s: 1 3 │ 2 5            tile 1: top 3, total e⁻² + 1         = 1.14
                                        tile 2: top 5, total 1.14·e⁻² + e⁻³ + 1 = 1.20
                                        at once:              e⁻⁴ + e⁻² + e⁻³ + 1 = 1.20
 
-Kept for the backward: q, k, v, O and one number a row, λ = top + log total, since then a weight is
-exp(s − λ), whatever tile it is in. The weights are computed again, tile by tile:
+Kept for the backward: q, k, v, O and one number for each row, the *log-sum-exp* of its scores,
+λ = log Σ e^s = top + log total. A weight is then exp(s − λ), so the tiles are computed again:
 
     P = exp(s − λ)      ∂v += Pᵀ ∂O      ∂s = P ∘ (∂O vᵀ − δ)      ∂q += ∂s k/√d      ∂k += ∂sᵀ q/√d
 
-with δ from O, as in attention.py. FLOPs: seven products instead of six, 2·B·N·Q·S·d each. Memory:
-linear in Q and S (but for an `attn_mask`, which is B·N·Q·S numbers itself, or Q·S), where
-attention.py keeps B·N·Q·S weights a layer: at 800×1333 pixels and stride 16 (4,200 tokens, 8 heads)
-0.56 GB of float32 for each image and layer.
-
-Dropout draws its mask tile by tile from a generator of its own, which the backward begins anew from
-the same seed: a mask is not kept either. So it is another mask than attention.py's.
-
-Equal to attention.py's in value and gradients; proven in tests/ops/fast/test_tiled_attention.py, measured
-by `python -m benchmarks.attention`. Read after attention.py: _tiles → _Rows → TiledAttention
-Source: Milakov & Gimelshein 2018, arXiv 1805.02867, algorithm 3 (the correction); Dao et al. 2022,
+with δ from O, as in fast/attention.py. FLOPs: seven products instead of six, 2·B·N·Q·S·d each.
+Equal to attention_batched in value and gradients; tests/ops/fast/test_tiled_attention.py.
+Read after ops/attention.py and fast/attention.py: _tiles → _Rows → TiledAttention → scaled_product
+Sources: Milakov & Gimelshein 2018, arXiv 1805.02867, algorithm 3 (online softmax); Dao et al. 2022,
 FlashAttention, arXiv 2205.14135, algorithms 1 and 4.
 """
 
@@ -73,10 +66,10 @@ def _cut(length: int, step: int) -> Iterator[slice]:
 
 
 class _Rows:
-    """What the online softmax knows of some rows: their largest score yet, Σ e and Σ e·v, for that maximum."""
+    """The state of the online softmax for some rows: their largest score so far, and Σ e and Σ e·v for that maximum."""
 
     def __init__(self, heads: int, rows: int, width: int, like: Tensor) -> None:
-        # Not −∞: a row that may look nowhere has no other score, and −∞ − (−∞) is no number.
+        # Not −∞: a row that may look nowhere has no other score, and −∞ − (−∞) is NaN.
         self.top = like.new_full((heads, rows, 1), torch.finfo(like.dtype).min)
         self.total, self.sum = like.new_zeros(heads, rows, 1), like.new_zeros(heads, rows, width)
 
@@ -91,7 +84,7 @@ class _Rows:
         weights = _dropped(e, drop)
         if v.dtype is e.dtype:
             self.sum.mul_(correction).add_(torch.bmm(weights, v))
-        else:  # a half product is rounded to half: let it be a mean of v, as at the end, for the sum may overflow
+        else:  # the product is rounded to half precision, in which the sum may overflow: so compute the mean of v
             mean = torch.bmm((weights / total.clamp(min=torch.finfo(e.dtype).tiny)).to(v.dtype), v)
             self.sum.mul_(correction).addcmul_(mean, total)
 
@@ -102,7 +95,14 @@ class _Rows:
 
 
 class TiledAttention(Function):
-    """O of q, k, v and a bias that needs no gradient; but for that, nothing of the scores' size is made or kept."""
+    """O of q, k, v and a bias that needs no gradient; except for that bias, no tensor of the scores' size is made.
+
+    Memory is linear in Q and S, where fast/attention.py keeps B·N·Q·S weights a layer: at 800×1333 pixels and stride 16
+    (4,200 tokens, 8 heads) 0.56 GB of float32 for each image and layer. Timings: `python -m benchmarks.attention`.
+
+    Dropout draws its mask tile by tile from a generator of its own. The backward starts it again from the same seed, so
+    that no mask is kept. It is therefore another mask than fast/attention.py's, and than torch's.
+    """
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float) -> Tensor:
@@ -182,7 +182,7 @@ def scaled_product(a: Tensor, b: Tensor, scale: float, bias: Tensor | None = Non
 
 
 def raised(x: Tensor) -> Tensor:
-    """A half factor in float32, for a product that is not to be rounded; but not on a GPU, whose float32 products are
+    """A half-precision factor in float32, so that the product is not rounded. Not on a GPU, whose float32 products are
     many times slower: there the product is rounded once, as in torch.nn's layers.
     """
     return at_least_float32(x) if _raises(x) else x

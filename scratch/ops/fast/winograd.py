@@ -1,50 +1,28 @@
-"""winograd: can three windows of three pixels be had for five multiplications, not nine?
+"""winograd: how are three windows of a 3-tap filter computed with five multiplications, not nine?
 
-    y (3) = Eᵀ [ (E w / n) ⊙ (D x) ]      x: 5 pixels of a row   w: a filter's 3 taps in that row
-                                          y: 3 windows side by side   ⊙: number by number
-
-    x₀ x₁ x₂ x₃ x₄     y₀ = w₀x₀ + w₁x₁ + w₂x₂      written out: 9 multiplications
-    └──y₀──┘           y₁ = w₀x₁ + w₁x₂ + w₂x₃      by the line above: 5, and additions
-       └──y₁──┘        y₂ = w₀x₂ + w₁x₃ + w₂x₄
+    y (3) = Eᵀ [ (E w / n) ⊙ (J x) ]      x: 5 pixels of a row   w: a filter's 3 taps in that row
+                                          y: 3 windows side by side   ⊙: element by element
+    x₀ x₁ x₂ x₃ x₄     y₀ = w₀x₀ + w₁x₁ + w₂x₂      directly: 9 multiplications
+    └──y₀──┘           y₁ = w₀x₁ + w₁x₂ + w₂x₃      Winograd's minimal filtering, F(3, 3): 5, the
+       └──y₁──┘        y₂ = w₀x₂ + w₁x₃ + w₂x₄      ⊙; E and J are additions and scalings
           └──y₂──┘
-
-Why five? Two polynomials of degree 2, w(t) = w₀ + w₁t + w₂t² and d(t), have a product of degree 4,
-which its values at five points fix: evaluate both there (E), multiply five times, interpolate. The
-product's coefficients are s_j = Σ_{i+v=j} w_v·d_i, a 5×3 matrix of w's times d. A convolution along
-a row, y_i = Σ_v w_v·x_{i+v}, is that matrix transposed; so transposing all three steps computes it.
-Interpolation, transposed, comes first and meets the pixels: D. Evaluation, transposed, comes last.
-
-The points are ±a, ±b and ∞, where the value of a polynomial is its last coefficient:
-
-    E   at p: w₀ + p·w₁ + p²·w₂   at ∞: w₂          M(t) = (t² − a²)(t² − b²)
-    D   at p: the coefficients of M(t) / (t − p) / p   at ∞: those of M(t)
-    n = M'(p)/p, which interpolation divides by: 2(a² − b²) at ±a, 2(b² − a²) at ±b, 1 at ∞
-
-At p and −p they differ in the sign of the odd part: one sum for the even part, one for the odd, and
-both are done. With C channels and many windows, "multiply" is a matrix product for each point,
+E, J and n are the same for all filters and images; their derivation is before `evaluate`. With C
+channels and many windows, each of the five multiplications becomes a matrix multiplication (GEMM),
 whose sums run over the channels; the k rows of a kernel are k such products, added up before Eᵀ:
 
     M_point (T,O) = Σ_u  V_point[u rows down] (T,C) @ U_point,u (C,O)        T tiles of 3 windows
-    V = D x, U = E w / n
+    V = J x, U = E w / n
 
 Equal to fast/shifted.py and torch.nn.functional.conv2d, for 5/9 of the multiplications. The price:
-18 additions for a tile's three windows and each channel, 6 for a filter's three taps; tiles that
-stick out (a row of 40 windows has 14); and precision. Large terms cancel in Eᵀ, so that in float32,
-with 64 to 256 channels, it is off by 1.5 to 1.9 times as much as torch.nn is for images that are
-channels first in memory, and by 0.5 to 0.8 times as much as for channels last (root mean square,
-against float64). a = 1/2 and b = 5/4 are where that is least, within a few percent. And what is off
-goes by the largest number of a tile: a window feels a huge pixel, or one that is no number, two
-columns beyond its own. Two axes at once, F(4×4, 3×3) with its 36 points, would spare 3/4 of the
-multiplications, and is off by several times as much.
+18 additions for the three windows of a tile and each channel, 6 for the three taps of a filter;
+tiles that stick out of a row (40 windows take 14 tiles); and precision (also below).
 
-Backward: ∂x is the same convolution of g = ∂L/∂y by the filters turned. Of y = Eᵀ[(E w/n) ⊙ V],
-∂w = Eᵀ[(E g) ⊙ V / n]: the same two transforms, in exchanged roles. Only x and weight are kept.
-
-Read after fast/shifted.py: evaluate → evaluate_transposed → interpolate_transposed → _filters
-→ _frame → _planes → _slabs → _convolve → Winograd. Proven in tests/ops/test_conv2d.py.
+Backward: ∂x is the same convolution of g = ∂L/∂y by the filters turned by 180 degrees; since
+y = Eᵀ[(E w/n) ⊙ V], ∂w = Eᵀ[(E g) ⊙ V / n]: the same transforms. Only x and weight are kept.
+Read after fast/shifted.py: evaluate → evaluate_transposed → interpolate_transposed → _filters →
+_frame → _planes → _slabs → _convolve → Winograd. Proven in tests/ops/fast/test_winograd.py.
 Sources: Winograd 1980, Arithmetic Complexity of Computations; Lavin & Gray 2015, arXiv 1509.09308,
-section 4 (filter, data and inverse transform: E/n, D, Eᵀ); Barabasz et al. 2018, arXiv 1803.10986
-(the choice of points).
+section 4 (filter, data, inverse transform: E/n, J, Eᵀ); Barabasz et al. 2018, 1803.10986 (points).
 """
 
 from __future__ import annotations
@@ -58,8 +36,37 @@ from torch.autograd.function import once_differentiable
 from scratch.ops.fast.precision import as_in_forward
 from scratch.ops.windows import Pair, Windows
 
-A, B = 0.5, 1.25
-PAIRS = ((A, B), (B, A))  # planes 0 and 1 belong to the points A and −A, 2 and 3 to B and −B, 4 to ∞
+# ── why five multiplications are enough ─────────────────────────────────────────────────────────────────────────────
+# Two polynomials of degree 2, w(t) = w₀ + w₁t + w₂t² and d(t), have a product s(t) of degree 4. Its five coefficients
+# are s_j = Σ_{i+v=j} w_v·d_i. As a matrix that is s = W d, where W (5×3) has the entry w_{j−i} in row j and column i.
+#
+# Five values of s(t) fix it, so three steps compute s: evaluate w and d at five points (E w and E d), multiply the
+# values point by point (five multiplications), interpolate (Jᵀ(·/n)). As matrices: W = Jᵀ · diag(E w / n) · E.
+#
+# A convolution along a row, y_i = Σ_v w_v·x_{i+v}, is y = Wᵀ x. The transpose of a product is the product of the
+# transposes in reverse order, so Wᵀ = Eᵀ · diag(E w / n) · J: the formula at the top.
+#
+# The points are ±a, ±b and ∞. The "value at ∞" of a polynomial is its last coefficient.
+#
+#     E   row p: (1, p, p²)                                        row ∞: (0, 0, 1)
+#     J   row p: the coefficients of M(t) / (t − p) / p            row ∞: those of M(t) = (t² − a²)(t² − b²)
+#     n   M'(p)/p, which is 2(a² − b²) at ±a and 2(b² − a²) at ±b; 1 at ∞
+#
+# At p and −p they differ in the sign of the odd part: the even part and the odd part are each computed once, for both.
+#
+# ── precision ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# In Eᵀ, large numbers of opposite sign are added. The sum is small, the rounding errors of its terms are not. So in
+# float32, with 64 to 256 channels, the error (root mean square, against float64) is 1.5 to 1.9 times that of torch.nn
+# for images that are channels first in memory, and 0.5 to 0.8 times that of torch.nn for images that are channels last.
+# It depends on the points: a = 1/2 and b = 5/4 make it smallest, within a few percent.
+#
+# The error of a window is in proportion to the largest number of its whole tile, five pixels wide, not of its own three
+# pixels. One very large pixel therefore makes also windows inexact that do not contain it, up to two columns away; an
+# infinite one or a NaN leaves no number in them.
+#
+# Two axes at once, F(4×4, 3×3) with 36 points, would save 3/4 of the multiplications; its error is several times ours.
+POINT_A, POINT_B = 0.5, 1.25
+PAIRS = ((POINT_A, POINT_B), (POINT_B, POINT_A))  # planes 0, 1: the points a and −a; 2, 3: b and −b; 4: ∞
 SLAB = 2**21  # numbers of the five planes of a slab's wider side: 8 MB in float32
 
 
@@ -81,24 +88,24 @@ def evaluate_transposed(values: Sequence[Tensor], out: Sequence[Tensor]) -> None
     """
     plus_a, minus_a, plus_b, minus_b, last = values
     even_a, even_b = plus_a + minus_a, plus_b + minus_b
-    odd_a, odd_b = plus_a.sub_(minus_a).mul_(A), plus_b.sub_(minus_b)
+    odd_a, odd_b = plus_a.sub_(minus_a).mul_(POINT_A), plus_b.sub_(minus_b)
 
     def inside(t: Tensor, part: Tensor) -> Tensor:
         return t if t.shape == part.shape else t[..., :part.shape[-2], :]
 
     torch.add(inside(even_a, out[0]), inside(even_b, out[0]), out=out[0])
-    torch.add(inside(odd_a, out[1]), inside(odd_b, out[1]), alpha=B, out=out[1])
-    torch.add(inside(last.add_(even_a, alpha=A * A), out[2]), inside(even_b, out[2]), alpha=B * B, out=out[2])
+    torch.add(inside(odd_a, out[1]), inside(odd_b, out[1]), alpha=POINT_B, out=out[1])
+    torch.add(inside(last.add_(even_a, alpha=POINT_A**2), out[2]), inside(even_b, out[2]), alpha=POINT_B**2, out=out[2])
 
 
 def interpolate_transposed(x: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-    """D: five pixels of each tile (…) → five tensors `out` (…)."""
+    """J: five pixels of each tile (…) → five tensors `out` (…)."""
     for (p, q), plus, minus in zip(PAIRS, out[0:4:2], out[1:4:2]):
         even = torch.sub(x[2], x[0], alpha=q * q)
         odd = torch.sub(x[3], x[1], alpha=q * q)
         torch.add(even, odd, alpha=1 / p, out=plus)
         torch.sub(even, odd, alpha=1 / p, out=minus)
-    torch.sub(x[4], x[2], alpha=A * A + B * B, out=out[4]).add_(x[0], alpha=A * A * B * B)
+    torch.sub(x[4], x[2], alpha=POINT_A**2 + POINT_B**2, out=out[4]).add_(x[0], alpha=(POINT_A * POINT_B) ** 2)
 
 
 class Winograd(torch.autograd.Function):
@@ -122,7 +129,7 @@ class Winograd(torch.autograd.Function):
         windows: Windows = ctx.windows
         grad_x = grad_weight = None
         g = grad.permute(0, 2, 3, 1)  # (B,H',W',O)
-        with as_in_forward(x):  # whoever calls backward() under autocast must not lower these products
+        with as_in_forward(x):  # also where backward() is called under autocast
             if ctx.needs_input_grad[0]:  # as in fast/columns: g, convolved by the filters turned by 180 degrees
                 (kH, kW), (pH, pW) = windows.kernel, windows.padding
                 back = windows._replace(padding=(kH - 1 - pH, kW - 1 - pW), size=(x.shape[2], x.shape[3]))
@@ -142,7 +149,7 @@ def _filters(columns: Sequence[Tensor]) -> Tensor:
 
 def _divided(points: Tensor) -> Tensor:
     """Divide (5,…) by n, in place: 2(a² − b²) at ±a, 2(b² − a²) at ±b, 1 at ∞."""
-    n = 2 * (A * A - B * B)
+    n = 2 * (POINT_A**2 - POINT_B**2)
     points[:2].div_(n)
     points[2:4].div_(-n)
     return points
@@ -202,7 +209,7 @@ def _frame(x: Tensor, padding: Pair, h: int, T: int, tail: int) -> Tensor:
 
 
 def _planes(pixels: Tensor) -> Tensor:
-    """D x: rows of the frame (l,T+1,3,C) → (5,l·T,C). A tile sees its own three pixels and two of the next tile."""
+    """J x: rows of the frame (l,T+1,3,C) → (5,l·T,C). A tile sees its own three pixels and two of the next tile."""
     l, T, C = len(pixels), pixels.shape[1] - 1, pixels.shape[3]
     planes = pixels.new_empty(5, l, T, C)
     columns = (*pixels[:, :T].unbind(2), *pixels[:, 1:, :2].unbind(2))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from scratch.ops.attention import attention_naive
-from scratch.ops.beyond.conditional_attention import ConditionalAttention, conditional_scores_naive, deal_waves
-from scratch.ops.sine_encoding import sine_of
+from scratch.ops.beyond.conditional_attention import ConditionalAttention, conditional_scores_naive, deal_pairs
+from scratch.ops.beyond.place_encoding import sine_of
 from tests.checks import assert_same
 
 B, Q, S, D, N = 2, 3, 5, 24, 3
@@ -68,11 +68,11 @@ def test_weights_come_on_request_and_sum_to_one_over_the_cells():
 
 @pytest.mark.parametrize(("embed_dim", "heads"), [(24, 3), (128, 4), (24, 4), (36, 4)])
 def test_the_dealt_waves_are_a_permutation(embed_dim: int, heads: int):
-    assert deal_waves(embed_dim, heads).sort().values.tolist() == list(range(embed_dim))
+    assert deal_pairs(embed_dim, heads).sort().values.tolist() == list(range(embed_dim))
 
 
 def test_each_head_gets_pairs_of_both_axes():
-    order = deal_waves(24, 3).view(3, 8)  # three heads of eight numbers; each axis has six waves
+    order = deal_pairs(24, 3).view(3, 8)  # three heads of eight numbers; each axis has six waves
     assert order[0].tolist() == [0, 1, 6, 7, 12, 13, 18, 19]  # waves 0 and 3 of x, then of y
     assert order[1].tolist() == [2, 3, 8, 9, 14, 15, 20, 21]
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scratch.ops import attention
-from scratch.ops.fast import tiled_attention as attention_tiled
 from scratch.ops.attention import MultiheadAttention, attention_batched, scaled_dot_product_attention
-from scratch.ops.fast.tiled_attention import TiledAttention
 from scratch.ops.beyond.conditional_attention import ConditionalAttention
+from scratch.ops.fast import attention, tiled_attention
+from scratch.ops.fast.switch import plain_mode
+from scratch.ops.fast.tiled_attention import TiledAttention
 from tests.checks import assert_as_precise_as_torch, assert_same
 
 B, N, Q, S, d, width = 2, 3, 11, 17, 8, 5
@@ -45,11 +45,18 @@ def plain(bias: Tensor | None = None):
     return lambda q, k, v: attention_batched(q, k, v, None if bias is None else bias.to(q.dtype))[0]
 
 
+@pytest.fixture(autouse=True)
+def through_the_door():
+    """By the fast code, also where the suite runs in plain mode."""
+    with plain_mode(False):
+        yield
+
+
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of one or two heads and 5 × 5 scores, the last of each axis cut short; and every tensor is too large."""
-    monkeypatch.setattr(attention_tiled, "CPU_SIDE", 5)
-    monkeypatch.setattr(attention_tiled, "CPU_TILE", 50)
+    monkeypatch.setattr(tiled_attention, "CPU_SIDE", 5)
+    monkeypatch.setattr(tiled_attention, "CPU_TILE", 50)
     monkeypatch.setattr(attention, "_MOST_WEIGHTS", 0)
 
 
@@ -57,8 +64,8 @@ def small_tiles(monkeypatch):
 def test_equals_the_plain_version_whatever_the_tiles(side, numbers, mask):
     bias = biases()[mask]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_tiled, "CPU_SIDE", side)
-        patch.setattr(attention_tiled, "CPU_TILE", numbers)
+        patch.setattr(tiled_attention, "CPU_SIDE", side)
+        patch.setattr(tiled_attention, "CPU_TILE", numbers)
         assert_same(tiled(bias), plain(bias), *heads())
 
 
@@ -70,12 +77,12 @@ def test_equals_the_plain_version_in_tiles_that_cut_every_axis(mask, small_tiles
 
 def test_what_is_left_of_a_tile_under_dropout_is_enlarged():
     weights, mask = torch.tensor([0.25, 0.75]), torch.tensor([True, False])
-    assert attention_tiled._dropped(weights, (mask, 1.6)).tolist() == pytest.approx([0.4, 0])
-    assert attention_tiled._dropped(weights, None) is weights
+    assert tiled_attention._dropped(weights, (mask, 1.6)).tolist() == pytest.approx([0.4, 0])
+    assert tiled_attention._dropped(weights, None) is weights
 
 
 def test_a_bias_of_two_heads_is_cut_by_heads_too(small_tiles, monkeypatch):
-    monkeypatch.setattr(attention_tiled, "CPU_TILE", 25)  # one head at a time
+    monkeypatch.setattr(tiled_attention, "CPU_TILE", 25)  # one head at a time
     q, k, v = (x[:2] for x in heads())
     bias = torch.randn(2, Q, S)
     assert_same(tiled(bias), plain(bias), q, k, v)
@@ -86,10 +93,10 @@ def test_tiles_are_squares_of_as_many_heads_as_fill_them_and_larger_off_the_cpu(
     def rows(number):
         return torch.empty(9, number, d, device=device)
 
-    assert attention_tiled._tiles(rows(5000), rows(7000)) == (heads, side, side)
-    assert attention_tiled._tiles(rows(1), rows(1)) == (heads * side**2, 1, 1)
-    assert attention_tiled._tiles(rows(3), rows(7000)) == (heads * side // 3, 3, side)
-    assert attention_tiled._tiles(rows(0), rows(0)) == (heads * side**2, 1, 1)
+    assert tiled_attention._tiles(rows(5000), rows(7000)) == (heads, side, side)
+    assert tiled_attention._tiles(rows(1), rows(1)) == (heads * side**2, 1, 1)
+    assert tiled_attention._tiles(rows(3), rows(7000)) == (heads * side // 3, 3, side)
+    assert tiled_attention._tiles(rows(0), rows(0)) == (heads * side**2, 1, 1)
 
 
 def test_as_precise_as_torch(small_tiles):
@@ -218,7 +225,7 @@ def test_a_backward_under_autocast_is_as_exact_as_its_forward(small_tiles):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_sum_over_many_keys_does_not_overflow(dtype, raises, monkeypatch):
     """600 equal weights: Σ e·v would be 120,000, the output is 200; also where products are half, as on a GPU."""
-    monkeypatch.setattr(attention_tiled, "_raises", lambda x: raises)
+    monkeypatch.setattr(tiled_attention, "_raises", lambda x: raises)
     q, k, v = torch.zeros(1, 3, d, dtype=dtype), torch.zeros(1, 600, d, dtype=dtype), torch.full((1, 600, 2), 200.0)
     assert torch.equal(tiled()(q, k, v.to(dtype)), torch.full((1, 3, 2), 200.0, dtype=dtype))
 
@@ -246,6 +253,21 @@ def test_a_bias_that_learns_is_refused_and_no_rows_are_no_rows():
     with pytest.raises(AssertionError, match="a bias that learns needs the weights"):
         TiledAttention.apply(q, k, v, torch.zeros(1, Q, S, requires_grad=True), 0.0)
     assert tiled()(q[:, :0], k, v).shape == (B * N, 0, width)
+
+
+def test_the_row_of_the_note_in_two_tiles_and_its_log_sum_exp():
+    scores = torch.tensor([1.0, 3, 2, 5], dtype=torch.float64)
+    rows = tiled_attention._Rows(1, 1, 1, scores)
+    totals = []
+    for tile in scores.view(2, 1, 1, 2):
+        rows.add(tile.clone(), torch.ones(1, 2, 1, dtype=torch.float64), None)
+        totals.append((rows.top.item(), round(rows.total.item(), 2)))
+    assert totals == [(3, 1.14), (5, 1.20)]
+    torch.testing.assert_close(rows.result()[1].squeeze(), scores.logsumexp(0))
+
+
+def test_the_weights_of_a_layer_at_stride_16_take_half_a_gigabyte():
+    assert round(4 * 8 * (50 * 84) ** 2 / 1e9, 2) == 0.56  # 800×1333 pixels, float32, 8 heads
 
 
 def test_without_dropout_nothing_is_drawn(small_tiles):
