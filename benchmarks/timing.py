@@ -17,7 +17,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 import numpy as np
 import torch
 
-from benchmarks.training_step import resident_peak_gib
+from scratch.training.peak_memory import resident_peak_gib
 
 WARM_UP = 2  # calls of each that are not counted, before one that only says how many make a sample
 SHORTEST = 2e-3  # seconds of a sample: below, the clock and the loop around the calls would be seen

@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,9 @@ from scratch.model.beyond.compiled import compile_blocks
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
-from scratch.training.log import peak_memory_gib
 from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
+from scratch.training.peak_memory import resident_peak_gib
 from scratch.whole_file import write_text
 
 SIDES = ("ours", "reference")
@@ -228,21 +228,6 @@ def own_peak_memory(side: str, preset: str, shape: tuple[int, int, int], device:
     step = TrainingStep(side, preset, shape, device, precision)
     step(), step()
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else resident_peak_gib() - before
-
-
-def resident_peak_gib(forget: bool = False) -> float:
-    """The largest resident set of this process so far, in GiB; `forget` what was larger than it is now (Linux only).
-
-    Not getrusage's ru_maxrss: under Linux a child inherits its parent's, and the parent here holds two models. It is
-    the fallback where no VmHWM is told. Some containers let nobody forget: a peak less the one before is then too low.
-    """
-    if forget:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    kib = next((line.split()[1] for line in lines if line.startswith("VmHWM")), None)
-    return peak_memory_gib(torch.device("cpu")) if kib is None else int(kib) / 2**20
 
 
 def table(result: dict[str, Any]) -> str:

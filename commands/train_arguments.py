@@ -18,8 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
-from commands.command_line import flags_given, parse, preset_config
 from commands.finetune import config_for, frozen_norm, recipe, sized
+from commands.flags import flags_given, parse, preset_config
 from commands.opening import newest_run, resolve_device
 from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config

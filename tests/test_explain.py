@@ -18,7 +18,7 @@ from torch import Tensor
 
 import commands.explain
 from commands.attention import explained, extent, found_by_query
-from commands.command_line import parse
+from commands.flags import parse
 from commands.explain import ExplainArguments, explain, picture_id, points_of, record_file
 from scratch.analysis.attention_maps import draw_detections
 from scratch.analysis.attention_record import Explanation

@@ -30,10 +30,10 @@ from typing import Any, Iterator, Literal, Optional, Sequence
 import tyro
 
 from commands.children import Children, Terminated, as_flags, termination_heard
-from commands.command_line import flags_given, parse, preset_config
 from commands.compare.agreement import agreement
 from commands.compare.one_run import RESULT, Approach, train
 from commands.finetune import config_for, frozen_norm, recipe
+from commands.flags import flags_given, parse, preset_config
 from commands.opening import resolve_device
 from scratch.analysis.comparison import LABELS, agreement_in_words, table, write
 from scratch.analysis.records import believed, read_record

@@ -24,7 +24,6 @@ from typing import Any, Literal, Optional
 import torch
 from torch import Tensor
 
-from benchmarks.training_step import resident_peak_gib
 from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
 from commands.sheets import draw_sheet, shown_from
 from reference import ReferenceCriterion, ReferenceDetr
@@ -42,9 +41,10 @@ from scratch.evaluation.health import QueryHealth
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
-from scratch.training.log import RunLog, peak_memory_gib
+from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.optimizer import parameter_groups
+from scratch.training.peak_memory import peak_memory_gib, resident_peak_gib
 from scratch.training.run import Run
 from scratch.training.schedule import Schedule
 from scratch.weights.reading import adapt, find_weights, read_weights

@@ -23,9 +23,10 @@ import torch
 
 from scratch.training.guards import Guards, first_non_finite, spoilt
 from scratch.training.interrupt import Interrupt
-from scratch.training.log import RunLog, peak_memory_gib
+from scratch.training.log import RunLog
 from scratch.training.memory import step_that_fits
 from scratch.training.optimizer import clip_grad_norm_
+from scratch.training.peak_memory import peak_memory_gib
 from scratch.training.profile import Profile
 from scratch.training.run import Run
 
