@@ -41,7 +41,7 @@ from scratch.model.beyond.compiled import compile_blocks
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
-from scratch.training.muon import Muon
+from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 from scratch.training.peak_memory import resident_peak_gib
 from scratch.whole_file import write_text
@@ -92,9 +92,10 @@ class TrainingStep:
             self.criterion = ReferenceCriterion(config.model.num_classes, config.loss, focal).to(device)
         self.model = model.to(device).train()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        groups = parameter_groups(model, config.train)
+        muon = config.train.optimizer == "muon"
+        groups = (muon_groups if muon else parameter_groups)(model, config.train)
         if side == "ours":
-            self.optimizers = [(Muon if config.train.optimizer == "muon" else AdamW)(groups)]
+            self.optimizers = [(Muon if muon else AdamW)(groups)]
             self.clip = clip_grad_norm_
         else:
             self.optimizers, self.clip = reference_optimizers(groups), torch.nn.utils.clip_grad_norm_

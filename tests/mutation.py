@@ -61,6 +61,7 @@ MIRRORS = {
     "scratch/ops/fast/winograd.py": ("tests/ops/test_conv2d.py",),
     "scratch/objective/criterion.py": ("tests/objective/test_criterion.py", "tests/objective/test_many_answers.py"),
     "scratch/training/optimizer.py": ("tests/training/test_optimizer.py", "tests/training/test_muon.py"),
+    "scratch/training/fast_adamw.py": ("tests/training/test_fast_adamw.py", "tests/training/test_optimizer.py"),
     "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_many_answers.py"),
 }
 
@@ -74,7 +75,7 @@ def modules() -> list[str]:
     """The modules under test, as paths from the repository's root."""
     found = [path for folder in ("ops", "objective") for path in sorted((REPOSITORY / "scratch" / folder).glob("*.py"))]
     paths = [str(path.relative_to(REPOSITORY)) for path in found if path.name != "__init__.py"]
-    return paths + [f"scratch/training/{name}.py" for name in ("optimizer", "schedule", "muon")] + [
+    return paths + [f"scratch/training/{name}.py" for name in ("optimizer", "fast_adamw", "schedule", "muon")] + [
         "scratch/evaluation/postprocess.py"]
 
 

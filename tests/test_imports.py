@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "scratch.model": ("scratch.ops", "scratch.config"),
     "scratch.objective": ("scratch.ops", "scratch.config"),
     "scratch.data": ("scratch.ops.boxes", "scratch.config"),
-    "scratch.training": ("scratch.config",),
+    "scratch.training": ("scratch.config", "scratch.ops.fast.switch"),
     "scratch.evaluation": ("scratch.ops.boxes",),
     "scratch.analysis": (),
 }

@@ -23,7 +23,7 @@ from scratch.training.checkpoint import LAST, load_checkpoint, rng_state, save_c
 from scratch.training.content import blaming, check_content, check_optimizer, check_weights
 from scratch.training.distributed import Distributed
 from scratch.training.ema import ExponentialMovingAverage
-from scratch.training.muon import Muon
+from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, parameter_groups
 from scratch.training.precision import Precision
 from scratch.training.schedule import Schedule
@@ -47,8 +47,8 @@ class Run:
         self.directory, self.distributed, self.device = Path(directory), distributed, distributed.device
         self.unwrapped = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = Muon if config.train.optimizer == "muon" else AdamW
-        self.optimizer = optimizer(parameter_groups(model, config.train))
+        self.optimizer = (Muon(muon_groups(model, config.train)) if config.train.optimizer == "muon"
+                          else AdamW(parameter_groups(model, config.train)))
         self.schedule = Schedule(self.optimizer, config.train)
         self.precision = Precision(config.train.precision, self.device)
         self.ema = ExponentialMovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
