@@ -38,8 +38,9 @@ from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, read_checkpoint
 from scratch.evaluation.breakdown import CURVE_IOUS, by_class, by_number, by_size
 from scratch.evaluation.calibration import calibration
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate
+from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.error_analysis import analyse_errors, find_errors
+from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
 from scratch.model.detr import build_detr

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scratch.analysis.attention_record import Explanation, as_bytes, cell_of, coarsened, jpeg
 from scratch.data.batch import Batch
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.coco_eval import postprocess
 from scratch.model.detr import Detr, shrink_mask
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou
 

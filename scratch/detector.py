@@ -39,7 +39,7 @@ from scratch.data.coco_names import COCO_NAMES
 from scratch.data.images import read_image
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.coco_eval import postprocess
 from scratch.model.detr import Detr, build_detr
 from scratch.printable import command
 from scratch.training.checkpoint import best_checkpoint

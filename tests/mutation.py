@@ -62,6 +62,7 @@ MIRRORS = {
     "scratch/objective/criterion.py": ("tests/objective/test_criterion.py", "tests/objective/test_many_answers.py"),
     "scratch/training/optimizer.py": ("tests/training/test_optimizer.py", "tests/training/test_muon.py"),
     "scratch/training/fast_adamw.py": ("tests/training/test_fast_adamw.py", "tests/training/test_optimizer.py"),
+    "scratch/evaluation/coco_eval.py": ("tests/evaluation/test_postprocess.py", "tests/evaluation/test_coco_eval.py"),
     "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_many_answers.py"),
 }
 
@@ -76,7 +77,7 @@ def modules() -> list[str]:
     found = [path for folder in ("ops", "objective") for path in sorted((REPOSITORY / "scratch" / folder).glob("*.py"))]
     paths = [str(path.relative_to(REPOSITORY)) for path in found if path.name != "__init__.py"]
     return paths + [f"scratch/training/{name}.py" for name in ("optimizer", "fast_adamw", "schedule", "muon")] + [
-        "scratch/evaluation/postprocess.py"]
+        "scratch/evaluation/coco_eval.py"]
 
 
 def mirrored_tests(module: str) -> tuple[str, ...]:

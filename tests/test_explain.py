@@ -24,7 +24,7 @@ from scratch.analysis.attention_maps import draw_detections
 from scratch.analysis.attention_record import Explanation
 from scratch.config import PRESETS, ModelConfig
 from scratch.data.batch import Batch, collate
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.coco_eval import postprocess
 from scratch.model.detr import Detr
 from scratch.only_one import NAME as LOCK
 from scratch.only_one import only_one

@@ -169,7 +169,7 @@ def test_the_reference_shares_nothing_but_the_configuration():
     ("from scratch.objective.matcher import HungarianMatcher", "scratch.model.detr"),
     ("import scratch.model.detr", "scratch.objective.criterion"),
     ("from scratch.ops.conv2d import conv2d", "scratch.data.coco"),
-    ("from scratch.ops import linear", "scratch.evaluation.postprocess"),
+    ("from scratch.ops import linear", "scratch.evaluation.coco_eval"),
     ("from ..config import PRESETS", "scratch.ops.linear"),
     ("from reference import build_reference", "scratch.model.detr"),
     ("def late():\n    from scratch.model import detr", "scratch.training.loop"),

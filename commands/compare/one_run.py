@@ -36,8 +36,10 @@ from scratch.data.classes import Classes
 from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, three_decimals
+from scratch.evaluation.coco_eval import CocoEvaluator
+from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.health import QueryHealth
+from scratch.evaluation.summary import three_decimals
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed

@@ -121,7 +121,7 @@ def propose(levels: list[Tensor], scores: list[Tensor], deltas: list[Tensor], he
 def clear_up(boxes_xyxy: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Step 7. Boxes (P,K,4) and probabilities (P,K) of proposals and classes → boxes (n,4), scores (n,), labels (n,).
 
-    DETR's last step is `scratch/evaluation/postprocess`: the classes' probabilities, and boxes in pixels. Nothing is
+    DETR's last step is `scratch/evaluation/coco_eval`: the classes' probabilities, and boxes in pixels. Nothing is
     removed. The price stands in the table above: matching a set is slow to learn (500 epochs, brought down to minutes
     by the ideas in the README), and a single coarse grid sees small objects worse. What it buys: large objects (the
     whole picture is in every answer), a pipeline without numbers to choose for each data set, and one loss for all.
