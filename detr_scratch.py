@@ -164,7 +164,7 @@ def budget(train: TrainConfig) -> str:
 
 
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
-    """Evaluate the run's weights (or their running average); draw predictions beside the truth; say what looks ill."""
+    """Evaluate the run's weights (or their running average); draw predictions beside the truth; print warnings."""
     health, truth = QueryHealth(run.last_matching), eval_set.ground_truth()
     evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names, run.config.data.max_dets)
     with run.judged_weights():

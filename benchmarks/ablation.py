@@ -172,7 +172,7 @@ def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
                          "are the same for every run: leave these out")
     data = ["--data", arguments.data]
     shared = [*data, "--eval-every", str(epochs_between(configuration(data + extra), arguments.steps)), *extra]
-    # So many epochs that a small data set does not end a run before its budget does.
+    # Enough epochs that a small data set does not end a run before its budget does.
     ends = {"minutes": ["--epochs", "1000000", "--max-minutes", f"{arguments.minutes:g}", "--max-steps", "None"],
             "steps": ["--epochs", "1000000", "--max-minutes", "None", "--max-steps", str(arguments.steps)]}
     trials = []

@@ -7,8 +7,8 @@
 Forward and backward of one encoder attention of detr_r50 (8 heads of 32), without its linear maps, at the numbers of
 tokens that images of 800×1333 pixels and less have: 25×42 at stride 32, 50×84 at stride 16 (DC5). "kept" makes all
 weights at once and keeps them (scratch/ops/attention.py), "tiled" makes them tile by tile and twice
-(scratch/ops/fast/tiled_attention.py), beside torch.nn's scaled_dot_product_attention. Timed in turn, medians; memory is what
-the call adds at its peak to its inputs.
+(scratch/ops/fast/tiled_attention.py), beside torch.nn's scaled_dot_product_attention. Timed in turn, medians; memory is
+what the call adds at its peak to its inputs.
 """
 
 from __future__ import annotations

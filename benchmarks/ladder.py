@@ -125,7 +125,7 @@ def by_rows(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]:
 
 
 def attention(heads: int, tokens: int, width: int) -> Ladder:
-    """softmax(q kᵀ/√d) v of so many heads of all images, each of so many tokens."""
+    """softmax(q kᵀ/√d) v of all heads of all images."""
     qkv = tuple(torch.randn(heads, tokens, width, requires_grad=True) for _ in range(3))
     scores, inputs = heads * tokens**2, 4 * heads * tokens * width  # q, k, v and O
     small = [torch.randn(16, width) for _ in range(3)]

@@ -131,7 +131,7 @@ class Measure:
 
 
 def weighed(rows: list[dict[str, Any]], step: float) -> list[dict[str, Any]]:
-    """Each row with what all its calls cost in a step of `step` seconds, the dearest first.
+    """Each row with what all its calls cost in a step of `step` seconds, the most expensive first.
 
     seconds        of all calls, forward and backward, of each side
     share          of our step

@@ -67,7 +67,8 @@ class AnalyzeArguments:
     data: Optional[str] = None
     """another COCO-format folder than the one that the detector was trained with"""
     max_dets: Optional[int] = None
-    """the best so many detections of a class in an image count; None: as in the run's own evaluations (COCO's 100)"""
+    """this number of detections of a class in an image count, the best ones; None: as in the run's own evaluations
+    (COCO's 100)"""
     out: Optional[Path] = None
     """the folder to write; None: `analysis` in the first run's folder"""
     batch_size: int = 8

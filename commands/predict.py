@@ -235,7 +235,7 @@ class Results:
     def close(self) -> None:
         """End the list after the last entry that is there as a whole."""
         self._file.seek(self._end)
-        self._file.truncate()  # which gives a full disk the room for what follows
+        self._file.truncate()  # which frees space on a full disk for what follows
         self._write("\n]\n")
 
     def _write(self, text: str) -> int:

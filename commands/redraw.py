@@ -8,7 +8,7 @@
     lr_range.json       ─▶ lr_range.png
     ablation.json       ─▶ ablation.png
     comparison.json     ─▶ comparison.png
-    attention.json      ─▶ attention.png (of benchmarks/attention.py)
+    attention.json      ─▶ attention.png (data of benchmarks/attention.py)
     slots.json, *.npz   ─▶ what `explain` draws of a data set, and of a picture
 
 Goes through FOLDER and all folders in it; a chart lies beside its data. Nothing is trained, and no
@@ -56,7 +56,8 @@ def draw_layers(data: Path) -> list[Path]:
 KINDS: dict[str, Callable[[Path], list[Path]]] = {
     "learning_curve.json": partial(draw_one, draw=learning_curve.draw), "layers*.json": draw_layers,
     "sweep.json": draw_sweep, "lr_range.json": partial(draw_one, draw=lr_range.draw),
-    "ablation.json": partial(draw_one, draw=ablation_chart.draw), "comparison.json": partial(draw_one, draw=comparison.draw),
+    "ablation.json": partial(draw_one, draw=ablation_chart.draw),
+    "comparison.json": partial(draw_one, draw=comparison.draw),
     "attention.json": partial(draw_one, draw=attention_cost.draw), "slots.json": explain.draw, "*.npz": explain.draw,
 }
 

@@ -43,13 +43,14 @@ class TrainArguments:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
     weights: Optional[str] = None
-    """begin with these, as far as they fit: detr_r50 …, resnet50 … (fetched once), or a file; see scratch/weights/reading"""
+    """begin with these, as far as they fit: detr_r50 …, resnet50 … (fetched once), or a file; see
+    scratch/weights/reading"""
     resume: bool = False
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
     compile: bool = False
     """have the model's blocks compiled by torch.compile: minutes at first, faster steps then; every size of image for
-    itself, so take --square with it (scratch/model/beyond/compiled). Attention then keeps all its weights: much memory where
-    pictures have thousands of cells"""
+    itself, so take --square with it (scratch/model/beyond/compiled). Attention then keeps all its weights: much memory
+    where pictures have thousands of cells"""
     profile: bool = False
     """say where the time of a step goes, and trace a few: RUN/profile"""
     tensorboard: bool = True

@@ -12,7 +12,7 @@ One image in, one `Detections` out; a list in, a list out. Only pictures that ar
 size share a pass: beside a larger one, padding would change what the network sees at an edge, and
 an answer would depend on the company.
 
-This file joins rooms (model, data, evaluation, checkpoint) and is none of them: they do not import
+This file joins packages (model, data, evaluation, training) and belongs to none: they do not import
 it. `predict`, `eval` and the other commands open one by it. Proven in tests/test_detector.py and
 tests/test_evaluate.py.
 Read: Detections → Detector.predict → as_picture → load
@@ -50,7 +50,7 @@ Picture = Union[str, Path, Image.Image, np.ndarray]
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image: M objects, the surest first; tensors on the CPU."""
+    """What was found in one image: M objects, the highest score first; tensors on the CPU."""
 
     boxes_xyxy: Tensor
     """(M,4) float32: left, top, right, bottom in the image's own pixels; not cut at its border"""

@@ -1,6 +1,6 @@
 """only_one: how do two commands not work in one folder at once, and how does a kill leave nothing locked?
 
-    FOLDER/.lock     locked by the system for as long as its holder lives, and read by whoever comes second:
+    FOLDER/.lock     locked by the system for as long as its holder lives, and read by a second process:
                      "pid 4711 on gpu-3 since 2026-01-31 12:00:00"
 
 The system takes the lock away with the process, however that ends, so nothing is left to expire or to be removed. A

@@ -1,4 +1,4 @@
-"""program: how does a program end in one line, whatever it was given and wherever it prints?
+"""program: how does a program end in one line for every input and every terminal?
 
     a sign that the terminal has not (→ in cp1252, C locale) ─▶ "?", and the work is done
     what a person can mend (ValueError, OSError …)           ─▶ "error: …", exit code 1

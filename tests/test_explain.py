@@ -132,7 +132,7 @@ def outputs(logits: list[list[float]]) -> dict[str, Tensor]:
 
 def test_a_query_that_says_two_things_is_shown_once_with_both() -> None:
     found = found_by_query(outputs([[-3.0, -4.0, -5.0], [1.0, 2.0, -9.0], [-9.0, -9.0, 1.5]]), "focal", NAMES, 0.5)
-    assert list(found) == [1, 2]  # the surest first
+    assert list(found) == [1, 2]  # by falling score
     assert [name for name, _ in found[1]] == ["bee", "ant"] and [name for name, _ in found[2]] == ["cow"]
 
 
@@ -263,7 +263,7 @@ def test_below_the_threshold_of_the_checkpoint_the_surest_is_explained_and_that_
     picture().save(tmp_path / "a.png")
     run(checkpoint, image=tmp_path / "a.png", out=tmp_path)
     assert "0 detections" in (said := capsys.readouterr().out) and "(threshold 0.4)" in said
-    assert "the surest is explained all the same" in said
+    assert "the one with the highest score is explained all the same" in said
     record = Explanation.load(tmp_path / "a.npz")
     assert len(record.about["detections"]) == 1 and len(record.points) == 4 + 1
 

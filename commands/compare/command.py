@@ -29,7 +29,7 @@ from typing import Any, Iterator, Literal, Optional, Sequence
 
 import tyro
 
-from commands.children import Children, Terminated, as_flags, termination_heard
+from commands.children import Children, Terminated, as_flags, stops_on_termination
 from commands.compare.agreement import agreement
 from commands.compare.one_run import RESULT, Approach, train
 from commands.finetune import config_for, frozen_norm, recipe
@@ -234,7 +234,7 @@ def run_child(approach: Approach, arguments: CompareArguments) -> None:
 def _stopping(children: Children) -> Iterator[None]:
     """Ctrl-C reaches a child by itself, SIGTERM does not; either lets it save before this process ends."""
     try:
-        with termination_heard():
+        with stops_on_termination():
             yield
     except KeyboardInterrupt as error:
         children.stop(isinstance(error, Terminated))

@@ -89,12 +89,12 @@ def step_names(about: dict[str, Any]) -> list[str]:
 
 
 def caption(number: int, detection: dict[str, Any], width: float, more: str = "") -> str:
-    """Such as "3  red cell 0.91 (+1)": the surest of its labels, how many more there are; at most `width` inches."""
+    """Such as "3  red cell 0.91 (+1)": the label of highest score, how many more there are; at most `width` inches."""
     (name, score), *others = detection["labels"]
     name = shown(name)
     begin, end = f"{number}  ", f" {score:.2f}" + (f" (+{len(others)})" if others else "") + more
-    room = max(4, int(_LETTERS * width) - len(begin) - len(end))
-    return begin + (name if len(name) <= room else f"{name[:room - 1]}…") + end
+    space = max(4, int(_LETTERS * width) - len(begin) - len(end))
+    return begin + (name if len(name) <= space else f"{name[:space - 1]}…") + end
 
 
 def head_captions(maps: np.ndarray) -> list[str]:
@@ -188,7 +188,7 @@ def _size(picture: np.ndarray) -> tuple[float, float]:
 
 def _sheet(title: str, rows: int, columns: int, panel: tuple[float, float], foot: float = 0.0
            ) -> tuple[Figure, np.ndarray]:
-    """An empty figure and its panels (rows, columns), each of `panel` inches with room for a caption, and a foot.
+    """An empty figure and its panels (rows, columns), each of `panel` inches with space for a caption, and a foot.
 
     Placed by hand: to lay out a hundred panels by constraints takes seconds.
     """

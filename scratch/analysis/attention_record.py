@@ -47,7 +47,7 @@ class Explanation:
 
     about     plain values: "name" of the picture, "size" (width, height) of the original, "detector", "start" (what box
               0 is called; None: there is none), "layers" (of each box; 0: where the query starts), "detections" (of
-              each the query's number and "labels", pairs of a class's name and a score, the surest first), "found"
+              each the query's number and "labels", pairs of a class name and a score, the highest score first), "found"
               (how many reached the threshold), "threshold", "encoder_heads" (are heads to be shown there, too)
     picture   the picture as a JPEG, uint8 (its bytes,)
     """

@@ -211,7 +211,7 @@ def _groups(axes: Axes, groups: list[dict[str, Any]], figures: dict[str, str],
         bars = axes.bar(places, [of[name] or 0.0 for of in groups], width=width, color=colour, label=name)
         axes.bar_label(bars, ["–" if of[name] is None else f"{of[name]:.2f}" for of in groups], padding=2, fontsize=8)
     axes.set(ylim=(0, 1.22), yticks=[i / 5 for i in range(6)], xticks=range(len(groups)),
-             xticklabels=[label(of) for of in groups])  # above 1 there is room for the legend
+             xticklabels=[label(of) for of in groups])  # above 1 there is space for the legend
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)

@@ -42,7 +42,7 @@ KINDS = {  # what it is, and what to try
 
 def findings(run: dict[str, Any]) -> list[str]:
     """Sentences about one run: how good it is, what costs most, class and size, confusions, scores, its course."""
-    rules = (_headline, _dearest, _false_or_missed, _worst_class, _size, _loose, _confused, _queries, _scores, _curve,
+    rules = (_headline, _costliest, _false_or_missed, _worst_class, _size, _loose, _confused, _queries, _scores, _curve,
              _warned)
     return [sentence for rule in rules if (sentence := rule(run))]
 
@@ -57,19 +57,19 @@ def _headline(run: dict[str, Any]) -> str:
             f"{len(run['checkpoint']['classes'])} classes.")
 
 
-def _dearest(run: dict[str, Any]) -> Optional[str]:
+def _costliest(run: dict[str, Any]) -> Optional[str]:
     cost = {kind: run["errors"]["cost"].get(kind) for kind in KINDS}
     if any(value is None for value in cost.values()):
         return None
     lost = 1 - run["errors"]["AP50"]
-    dearest = max(cost, key=lambda kind: cost[kind])
-    if cost[dearest] < LEAST_COST:
+    costliest = max(cost, key=lambda kind: cost[kind])
+    if cost[costliest] < LEAST_COST:
         return f"No kind of mistake costs {LEAST_COST} of AP50 or more: mending one alone would gain next to nothing."
-    second = max((kind for kind in cost if kind != dearest), key=lambda kind: cost[kind])
-    what, advice = KINDS[dearest]
+    second = max((kind for kind in cost if kind != costliest), key=lambda kind: cost[kind])
+    what, advice = KINDS[costliest]
     also = f", then {second} ({KINDS[second][0]}) {cost[second]:.3f}" if cost[second] >= LEAST_COST else ""
-    return (f"**What costs most: {dearest}**, {what}. Of the {lost:.3f} that AP50 lacks, mending them alone gains "
-            f"{cost[dearest]:.3f}{also}. To try: {'; '.join(_new(advice, run['checkpoint']['config']))}.")
+    return (f"**What costs most: {costliest}**, {what}. Of the {lost:.3f} that AP50 lacks, mending them alone gains "
+            f"{cost[costliest]:.3f}{also}. To try: {'; '.join(_new(advice, run['checkpoint']['config']))}.")
 
 
 def _new(advice: tuple[str, ...], config: dict[str, Any]) -> list[str]:

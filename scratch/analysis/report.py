@@ -167,7 +167,7 @@ def _errors(document: Document, run: dict[str, Any]) -> None:
 def _classes(document: Document, run: dict[str, Any]) -> None:
     shown, count = shown_classes(run), len(run["classes"])
     rows = [[literal(c["name"]), f"{c['objects']:,}", *(number(c[name]) for name in FIGURES),
-             number(c["precision"]), number(c["recall"]), f"{c['missed']:,}", f"{c['false']:,}", _dearest(c["cost"])]
+             number(c["precision"]), number(c["recall"]), f"{c['missed']:,}", f"{c['false']:,}", _costliest(c["cost"])]
             for c in shown]
     document.table(["class", "objects", *FIGURES, "precision", "recall", "missed", "false", "costs most"], rows)
     text = ("Precision, recall, missed and false are those of the detections that score "
@@ -178,7 +178,7 @@ def _classes(document: Document, run: dict[str, Any]) -> None:
     document.paragraph(text)
 
 
-def _dearest(cost: dict[str, float]) -> str:
+def _costliest(cost: dict[str, float]) -> str:
     kind = max(KINDS, key=lambda name: cost.get(name, 0.0))
     return f"{kind} {cost[kind]:.3f}" if cost.get(kind, 0.0) > 0 else "–"
 

@@ -60,7 +60,7 @@ def _over(figure: Any, records: Sequence[dict[str, Any]], name: str) -> Optional
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's configuration without its rooms: {"lr": …, "queries": …}. No two rooms share a name."""
+    """A checkpoint's configuration as one dict, {"lr": …, "queries": …}: no two of its parts share a field's name."""
     return {name: value for part in config.values() if isinstance(part, dict) for name, value in part.items()}
 
 

@@ -30,7 +30,8 @@ from scratch.data.transforms import Augmentation
 from scratch.ops.boxes import box_xywh_to_xyxy
 from scratch.printable import printable
 
-# Decoding is the dearest part of a sample. A process keeps the pictures of a split whose pixels need no more than this.
+# Decoding is the most expensive part of a sample. A process keeps the pictures of a split if their pixels need no more
+# than this.
 KEPT_BYTES = 256 * 2**20
 SPLITS = ("train", "val", "test")
 

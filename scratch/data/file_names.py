@@ -31,7 +31,7 @@ from urllib.parse import unquote
 from scratch.data.problems import Problem
 from scratch.printable import abridged, printable
 
-# Beyond so many files below a folder, only exact names are found: it is hardly a folder of images then.
+# With more files below a folder, only exact names are found: such a folder hardly holds images alone.
 MOST_FILES = 2_000_000
 # What a file is called without its ending may be left out, or be the other of two spellings of one format.
 _ENDINGS = {".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tif": ".tif", ".tiff": ".tif",

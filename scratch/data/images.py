@@ -1,6 +1,6 @@
 """images: how does any picture file become an upright picture of 8-bit red, green and blue?
 
-    greyscale   the one value thrice                   RGBA, transparent palette   laid over white paper
+    greyscale   the one value in all three channels    RGBA, transparent palette   laid over white paper
     palette     looked up                              16-bit         0..65535 becomes 0..255, or is stretched
     CMYK        Pillow's conversion                    EXIF-rotated   turned upright, unless its boxes were drawn before
 
@@ -10,7 +10,7 @@ when they cannot tell (a half turn, a square), and leaves the pixels as stored w
 
 A 12-bit sensor fills a sixteenth of 16 bits, a thermal camera less: `sixteen_bit = "range"` stretches each picture from
 its own darkest to its own brightest values. By its own, not by the data set's: then a picture is shown to the network
-alike in training, in evaluation and by `predict`, wherever it comes from, and a sensor whose zero drifts does no harm.
+alike in training, in evaluation and by `predict`, from every source, and a sensor whose zero drifts does no harm.
 
 A JPEG holds 8×8 blocks of frequencies. A picture that is shown small needs no high ones: without them a block has 4×4,
 2×2 or 1 pixel, so there is less to transform, and less to resample. Each pixel then is one of `by` × `by` of the file's:
@@ -52,7 +52,7 @@ _STRETCHED = {"I", "F"}
 # "range" leaves this share of the pixels at either end out: a dead pixel or two would take the whole range.
 _OUTLIERS = 0.001
 
-# Never opened: for these Pillow starts another program (Ghostscript) on what a stranger wrote.
+# Never opened: for these Pillow starts another program (Ghostscript) on the content of an unknown file.
 _NOT_OPENED = {"EPS"}
 _JPEG = ("JPEG", "MPO")
 _END_OF_JPEG = b"\xff\xd9"

@@ -49,7 +49,7 @@ class ResumableBatchSampler(Sampler):
         self.epoch, self.start = epoch, batch
 
     def __len__(self) -> int:
-        """This rank's batches in a whole epoch, wherever the iteration starts."""
+        """This rank's batches in a whole epoch, also if the iteration starts later."""
         return sum(1 for _ in self._shares())
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

@@ -2,10 +2,10 @@
 
     refused   training would learn from wrong data or stop halfway: it does not begin
     coped     training goes on with what is said here, and says how often
-    note      nothing is wrong, but a person may want to know
+    note      nothing is wrong, but worth knowing
 
 A broken file can hold a million faults of one kind: the first LISTED are kept one by one, the others as a number, and
-what a stranger's file says is shown shortened and without control characters (scratch/printable).
+the content of a file is shown shortened and without control characters (scratch/printable).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "box outside the image": ("coped", "dropped, from training and evaluation"),
     "box out of range": ("coped", "clipped to the image"),
     "more boxes than queries": ("coped", "as many are matched as there are queries; the rest cannot be found"),
-    "greyscale image": ("coped", "its one channel is taken thrice"),
+    "greyscale image": ("coped", "its one channel is used for all three"),
     "palette image": ("coped", "its colours are looked up; what is transparent becomes white"),
     "RGBA image": ("coped", "laid over white"),
     "CMYK image": ("coped", "converted to RGB"),
@@ -76,7 +76,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
 }
 
 
-# So many problems of a kind are kept one by one.
+# The number of problems of a kind that are kept one by one.
 LISTED = 1000
 
 

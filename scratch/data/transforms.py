@@ -84,7 +84,7 @@ class View:
         return box_xyxy_to_cxcywh(seen[keep]).float(), keep
 
     def turned(self, quarter_turns: int) -> "View":
-        """This View, turned anticlockwise by so many quarters; an odd number swaps its height and width."""
+        """This View, turned anticlockwise by `quarter_turns` times 90°; an odd number swaps its height and width."""
         size = self.size[::-1] if quarter_turns % 2 else self.size
         return replace(self, size=size, quarter_turns=(self.quarter_turns + quarter_turns) % 4)
 

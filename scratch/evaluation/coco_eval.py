@@ -1,19 +1,19 @@
 """coco_eval: how good is a detector? COCO's average precision (AP), one number for a data set.
 
     postprocess: per query q
-      label[q] = argmax_{k<K} l[q,k]                the best real class; "no object" (index K) is left out
+      label[q] = argmax_{k<K} l[q,k]     the best real class; "no object" (index K) is left out
       score[q] = softmax(l[q])[label] = 1 / Σ_{k≤K} exp(l[q,k] − l[q,label])
-      box[q]   = (cx − w/2, cy − h/2, cx + w/2, cy + h/2) · (W, H, W, H)       pixels of the original
-    pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2) → scores (Q,), boxes (Q,4) …
+      box[q]   = (cx − w/2, cy − h/2, cx + w/2, cy + h/2) · (W, H, W, H)    pixels of the original
+    pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2) → scores (Q,), boxes (Q,4)
 
-    true positive: a detection with IoU ≥ t with an object of its class, which none of higher score has
-    precision = true positives / detections, recall = true positives / objects: a curve over the score
-    AP_t = mean precision at the recalls 0, 0.01 … 1;  AP = mean over t = 0.50, 0.55 … 0.95 and classes
+    true positive = detection with IoU ≥ t with an object of its class that no better one matched
+    precision = true positives / detections, recall = true positives / objects: a curve over scores
+    AP_t = mean precision at the recalls 0, 0.01 … 1; AP = mean over t = 0.50 … 0.95, and classes
 
 AP50, AP75: one t alone. Small, medium, large: boxes of area < 32², < 96², ≥ 96² pixels. AR_n: the
 recall of the n best detections of each class and image. AP, too, counts the best 100 of a class in
-an image; `max_dets` changes that. Crowd boxes count neither as hit nor as miss. pycocotools does the
-counting, so that the figures are comparable with published ones (Lin et al. 2014, arXiv 1405.0312).
+an image; `max_dets` changes that. Crowd boxes count neither as hit nor as miss. pycocotools counts,
+so that the figures are comparable with published ones (Lin et al. 2014, arXiv 1405.0312).
 
 Same as the official PostProcess, and as pycocotools run on files; proven in
 tests/evaluation/test_postprocess.py and tests/evaluation/test_coco_eval.py.

@@ -12,7 +12,7 @@
 Counts mislead: a thousand false detections that score 0.01 cost nothing, ten that score 0.9 do. So
 each kind is mended alone, as by an oracle, and what AP50 gains is its cost:
 
-    Cls, Loc          the class (the box) becomes the object's; of several the surest, others go
+    Cls, Loc          the class (the box) becomes the object's; of several the one with the highest score, others go
     Both, Dupe, Bkg   they go (with Both, nobody knows which of the two to mend)
     Miss              the object is not asked for, as if it were found as surely as others are
 

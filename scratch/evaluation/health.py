@@ -1,4 +1,4 @@
-"""health: is a detector that finds nothing yet on its way, or is it stuck?
+"""health: is a detector with AP 0 still learning, or is it stuck?
 
     box_spread            mean over i and q≠r of 1 − IoU(b_iq, b_ir)
     box_response          mean over q and k of the standard deviation over i of b_iqk
@@ -13,7 +13,7 @@
     ┌─────────┐  ┌─────────┐
     │   ▣     │  │     ▣   │    spread 0: all queries give one box (query collapse)
     └─────────┘  └─────────┘
-    │ ▢  ▢  ▢ │  │ ▢  ▢  ▢ │    response 0: each query gives one box, whatever it is shown
+    │ ▢  ▢  ▢ │  │ ▢  ▢  ▢ │    response 0: each query gives one box for all images
     └─────────┘  └─────────┘
 
 AP is 0 in both, and the loss may still fall a little: only the boxes tell. The instability is that
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from scratch.ops.boxes import box_cxcywh_to_xyxy, box_iou
 
-# A run that finds something is not accused: on pictures that are much alike, fixed boxes may be right. Without looking,
+# A run that finds something gets no warning: on very similar images, fixed boxes may be right. Without the image,
 # boxes of the usual sizes in the usual places reach an AP50 of one or two hundredths.
 FINDS_SOMETHING = 0.05  # AP50
 # Queries that are learnt from nothing begin below 0.01, and a detector that begins to find something has 0.6 and more;

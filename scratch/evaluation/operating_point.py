@@ -6,13 +6,13 @@
            right  right  false  right  false
     F1     0.40   0.67   0.57   0.75   0.67      ─▶ shown from 0.6 on
 
-AP never chooses a threshold, but whoever uses a detector must. F1, the harmonic mean of precision
+AP needs no threshold on the score, but the use of a detector does. F1, the harmonic mean of precision
 R/S and recall R/M, weighs a false detection like a missed object. Classes share it; chosen and
 judged on one split, it flatters a little. With it, the mistakes of a class and of an image can be
 counted, and what was taken for what:
 
     there ╲ said   cat  dog  nothing     First the right ones (COCO's matches), then each false one,
-    cat             7    2     1         the surest first, takes the object left that it overlaps
+    cat             7    2     1         by falling score, each takes the free object that it overlaps
     dog             0    5     0         most, of whatever class, if IoU ≥ 0.5. Else it is said of
     nothing         3    1               nothing. Objects left at the end are missed
 

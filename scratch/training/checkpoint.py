@@ -187,7 +187,7 @@ _BEGINNINGS = (
 def foreign_kind(path: Path) -> str | None:
     """What a file is, and what to do with it, where its first bytes tell that it holds no tensors; else None.
 
-    Raises ValueError for what is no regular file: to open a pipe could wait for ever.
+    Raises ValueError for what is no regular file: opening a pipe could wait without end.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise ValueError(f"{path} is a device or a pipe, wanted a file")

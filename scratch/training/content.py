@@ -8,12 +8,12 @@
            └─ optimizer   the groups, settings and moments of the optimizer that goes on
 
 A file that torch.load reads may still hold anything: it was cut together by a script, written by another
-program, or made to do harm. Whatever is wrong with it ends in a ValueError that says what was found where and
+program, or made to do harm. Everything that is wrong with it ends in a ValueError, which says what was found where and
 what belongs there, before anything is built or changed. Nothing here costs more than the file itself has: layers are
-counted in the file before a model of so many is described, and no value is printed at length.
+counted in the file before a model with that number of layers is described, and no value is printed at length.
 
 What older versions did not write (`last_matching`, `parts`, newer fields of the configuration) may be missing, and so
-may all that only training needs, where nobody wants to train. Proven in tests/training/test_content.py.
+may all that only training needs, if the file is not used for training. Proven in tests/training/test_content.py.
 Read: check_content → check_weights → check_optimizer
 """
 
@@ -35,12 +35,12 @@ USED = ("config", "classes", "model", "ema", "last_metrics")  # what every comma
 # What only a run that goes on needs: `convert --to ours` leaves it out.
 TRAINED = ("step", "epoch", "batch", "minutes", "best_ap", "evaluation_due", "world_size", "optimizer", "precision",
            "rng")
-LARGEST = 2**53  # steps, epochs …: whole numbers that a float holds exactly, and more than anybody counts
+LARGEST = 2**53  # steps, epochs …: whole numbers that a float holds exactly, and more than any run has
 
 
 @contextmanager
-def blaming(file: Any) -> Iterator[None]:
-    """Put the file's name before what is said to be wrong with its content."""
+def naming(file: Any) -> Iterator[None]:
+    """Put the name of the file before the message about its content."""
     try:
         yield
     except ValueError as error:

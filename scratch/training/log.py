@@ -1,7 +1,7 @@
-"""log: what did the run do, step by step, and what does a person see of it meanwhile?
+"""log: what did the run do in each step, and what does the terminal show of it?
 
 `log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for
-every one of those, a "warning" where a guard (guards.py) speaks, and where the next step does not
+every one of those, a "warning" of a guard (guards.py), and where the next step does not
 fit into the memory or is not finite; a number that is not finite (fp16's gradient norm, in a step
 that its scaler skips) is null. TensorBoard gets the same (tensorboard.py). On a terminal a progress
 bar shows the newest step, elsewhere a line does now and then. A run that resumes first forgets the

@@ -1,4 +1,4 @@
-"""profile: where does a step's time go, what fills the memory, and who is to blame?
+"""profile: where does the time of a step go, what fills the memory, and what is the bottleneck?
 
     │ data wait │ backbone │ encoder │ decoder │ heads │ matcher │ losses │ backward │ optimizer │ rest │
     └───────────┴────────────────────────────── one step ─────────────────────────────────────────────┘

@@ -52,9 +52,9 @@ class Schedule:
     """Sets the learning rate of every group to its own peak times one common factor.
 
     The factor depends on (step, progress) alone, so a Schedule has no state to save. (torch's schedulers count their
-    calls and multiply the last rate; their state must be saved and restored.) Each group keeps its peak as "initial_lr",
-    torch's name for it, which is part of the optimizer's state_dict: a Schedule that is made after the optimizer was
-    restored does not take a decayed rate for a peak.
+    calls and multiply the last rate; their state must be saved and restored.) Each group keeps its peak as "initial_lr"
+    (torch's name) in the optimizer's state_dict: a Schedule that is made after the optimizer was restored does not take
+    a decayed rate for a peak.
     """
 
     def __init__(self, optimizer: Optimizer, train: TrainConfig) -> None:

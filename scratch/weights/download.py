@@ -14,7 +14,7 @@
     it comes packed (gzip)                refused: bytes are counted and kept as they are sent, never unpacked
     it is sent on to file:, or from https to http   refused
 
-A file has its name only when it is whole, so whoever sees it may use it; what does not arrive ends
+A file gets its name only when it is complete, so that every file with that name can be used; what does not arrive ends
 with one error that says what to fetch by hand and where to put it. HTTP: RFC 9110, sections 13.1.5
 (If-Range), 14 (ranges) and 15.5.17 (416). Proven against a server that does all this on purpose:
 tests/test_download.py.

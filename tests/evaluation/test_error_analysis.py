@@ -32,7 +32,7 @@ SAID = {1: [(ANT, WHOLE, 0.9),              # right
         7: [(ANT, WHOLE, 0.3)]}             # right; ant 5 and bee 8 are missed
 KIND_OF = {0.9: "", 0.8: "Dupe", 0.7: "Loc", 0.6: "Cls", 0.5: "Both", 0.95: "Bkg", 0.4: "", 0.3: ""}
 
-# Ants, the surest first:  .95 F  .9 R  .8 F  .7 F  .6 F  .5 F  .3 R    precision 1/2 at recall 1/4, 2/7 at recall 2/4.
+# Ants, by falling score:  .95 F  .9 R  .8 F  .7 F  .6 F  .5 F  .3 R    precision 1/2 at recall 1/4, 2/7 at recall 2/4.
 # Of the 101 recalls 26 are ≤ 1/4 and 25 more ≤ 2/4, so the ants' AP is (26·1/2 + 25·2/7)/101.
 # Bees:  .4 R                                                           precision 1 at recall 1/4: 26/101.
 ANTS, BEES = (26 * F(1, 2) + 25 * F(2, 7)) / 101, F(26, 101)
