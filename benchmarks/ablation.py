@@ -1,4 +1,4 @@
-"""ablation: what did each idea buy, in equal time and in equal steps?
+"""ablation: how much AP does each idea add, in equal time and in equal steps?
 
     python -m benchmarks.ablation --data shapes|DIR --out FOLDER --minutes 4 --steps 800
     python -m benchmarks.ablation --out FOLDER --redraw
@@ -9,8 +9,8 @@ make a step slower. Backbone, sizes and batch are always the preset's.
 A variant, a seed and a budget make one ordinary run of `detr_scratch.py train` in FOLDER/runs, with
 the cosine schedule over its own budget:
 
-    equal minutes   what a person at a clock gets: slow steps count, and evaluations too
-    equal steps     what an idea teaches, whatever it costs
+    equal minutes   the result after a given time: slow steps count, and evaluations too
+    equal steps     the effect of an idea on learning, without its cost in time
 
 Stopped or killed, the same command goes on where it was. After each run ablation.json (all curves),
 ablation.md (the table) and ablation.png are made of what is finished; seeds are the outer loop, so
@@ -78,19 +78,19 @@ _TINY = PRESETS["tiny"]
 # weight belongs to the idea: at 1, the boxes would have nearly all of the gradient.
 IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "muon": (settings(_TINY, "optimizer", "lr", "lr_backbone", "clip_max_norm"),
-             "matrices step by whole directions, at the preset's rates and clipping"),
+             "Muon orthogonalises the steps of matrices; at the preset's rates and clipping"),
     "anchors": ({"queries": "anchor"}, "a query is a box, which each decoder layer moves closer to its object"),
     "focal": (settings(_TINY, "classification", "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
-              "each class has a sigmoid of its own, easy answers hardly count; with weights that suit its small slope"),
+              "focal loss: a sigmoid for each class, easy examples hardly count; with weights for its small slope"),
     "denoising": ({"denoising": 3}, "the decoder also repairs noised copies of the true boxes (in training alone)"),
-    "groups": ({"groups": 3}, "several groups of queries, each matched on its own (in training alone)"),
+    "groups": ({"groups": 3}, "several groups of queries, each matched on its own (one-to-many, in training alone)"),
     "proposals": (settings(_TINY, "queries", "denoising", "groups"),
-                  "the encoder proposes the anchors for the picture at hand; no more denoising and groups"),
+                  "the encoder proposes the anchors for each image; denoising and groups are off"),
     "fine-memory": (settings(_TINY, "fine_memory"), "the decoder reads a grid twice as fine as the encoder's"),
-    "quality": (settings(_TINY, "quality"), "a score is to say how well the box fits, too"),
-    "mosaic": (settings(_TINY, "mosaic"), "four pictures meet in one, now and then"),
+    "quality": (settings(_TINY, "quality"), "the score also predicts how well the box fits (quality focal loss)"),
+    "mosaic": (settings(_TINY, "mosaic"), "mosaic augmentation: sometimes four images are combined into one"),
     "weight-decay": (settings(_TINY, "weight_decay"),
-                     "a larger decay holds the length of weights, and so how far a step turns them: this is `tiny`"),
+                     "a larger weight decay keeps the length of weights, and so the angle of a step; this is `tiny`"),
 }
 
 
@@ -289,7 +289,7 @@ def run_all(trials: list[Trial], arguments: argparse.Namespace) -> list[str]:
     return failures
 
 
-# -- what came of them ---------------------------------------------------------------------------------------------
+# -- results -------------------------------------------------------------------------------------------------------
 
 
 def summary(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -321,7 +321,7 @@ def report(results: dict[str, Any]) -> str:
     """The Markdown of ablation.md: the measured tables, and what each variant is."""
     minutes, steps, variants = f"{results['minutes']:g} min", f"{results['steps']:,} steps", results["variants"]
     seeds = len(results["seeds"])
-    lines = ["# What did each idea buy?", "",
+    lines = ["# How much does each idea add?", "",
              f"Data: {literal(results['data'])}; seeds {', '.join(map(str, results['seeds']))}"
              + (f"; for every run {code(results['flags'])}" if results["flags"] else "") + ". "
              "The mean over the seeds ± half their range; (n of m): of n seeds only; –: not measured.",

@@ -3,8 +3,8 @@
     python -m benchmarks.layer_chart layers.json layers.png      # draws again what `benchmarks.layers --json` wrote
 
 For each preset a column: above, the parts of a training step; below, its most expensive layers, sorted by the time of
-all their calls. A bar goes from 1, as fast as torch.nn, to the measured ratio (right: ours is slower; each mark on the axis
-is a factor); its whisker spans the quartiles.
+all their calls. A bar goes from 1, as fast as torch.nn, to the measured ratio (right: ours is slower; each mark on the
+axis is a factor); its whisker spans the quartiles.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""layer_table: what a person reads of one preset's figures from benchmarks/layers.py."""
+"""layer_table: one preset's figures from benchmarks/layers.py as a table."""
 
 from __future__ import annotations
 

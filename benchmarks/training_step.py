@@ -6,7 +6,7 @@
 
 A step is forward, matching and losses, backward, clipping and the optimizer (AdamW; `tiny` has Muon, and no
 clipping). Both sides hold the same weights and see the same batch, in one process and in turn (who goes first
-alternates), so that whatever else the machine does hits both: what counts is the ratio of the medians. torch.nn's
+alternates), so that other load on the machine affects both: what counts is the ratio of the medians. torch.nn's
 side is as fast as its user can make it: channels-last, fused attention, SciPy, fused AdamW, Muon's matrices of one
 shape in one product; float32 products have the same precision on both (TF32 is off). That one step leaves both with the
 same weights is shown in tests/test_benchmarks.py.
@@ -232,7 +232,7 @@ def own_peak_memory(side: str, preset: str, shape: tuple[int, int, int], device:
 
 
 def table(result: dict[str, Any]) -> str:
-    """What a person reads of one `measure`."""
+    """The table of one `measure`."""
     columns = {"ours": result["ours"], "torch.nn": result["reference"], "ratio": result["ratio"]}
     batch_size, height, width = result["images"]
     lines = [f"{result['preset']}: {batch_size}×3×{height}×{width}, {result['precision']}, {result['device']}, "

@@ -1,4 +1,4 @@
-"""attention: which numbers of one forward pass tell what a detector looked at?
+"""attention: which numbers of one forward pass show to what a detector attended?
 
     a batch ─▶ model(…, need_weights=True) ─▶ all layers' answers and attention ─▶ Explanation
 

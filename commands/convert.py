@@ -1,4 +1,4 @@
-"""convert: how do weights leave this project, and come into it for good?
+"""convert: how are weights converted to other programs, and from them?
 
     run, checkpoint,  ─▶ FILE.pth                {"model": …} that the official code loads strictly
     official file,    ─▶ FILE.safetensors        the tensors; beside them classes and configuration

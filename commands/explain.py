@@ -1,4 +1,4 @@
-"""explain: what did the detector look at, when it said what is on this picture?
+"""explain: to which parts of an image did the detector attend for each detection?
 
     IMAGE ─▶ detector, asked for its attention ─▶ NAME.npz, the record ─┬▶ NAME_detections.png
                                                                         ├▶ NAME_encoder.png

@@ -4,8 +4,8 @@
                                             ├▶ predictions.json   all that was found, as COCO results
                                             └▶ image_ids.json     which picture each image_id is
 
-A file that cannot be read is skipped with a line, whatever it is. Whatever ends the command (a full disk, Ctrl-C), what
-was found until then is in predictions.json, and no file is there by half.
+A file that cannot be read is skipped with a line. If the command ends early (a full disk, Ctrl-C), predictions.json
+holds everything found until then, and no file is incomplete.
 Proven in tests/test_predict.py. Read: predict → picture_names → image_ids → Results
 """
 

@@ -1,4 +1,4 @@
-"""blueprint: how large is a detector that a file describes, before any memory is asked for?
+"""blueprint: how large is the detector that a file describes, before any memory is allocated?
 
     config.model ── on the meta device ─▶ names, shapes, dtypes of its tensors; no number of them exists
                                                │

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, Optional, Tuple
 
 from scratch.ranges import (
-    BATCH, COUNT, DETECTIONS, MEGAPIXELS, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds, refuse_senseless)
+    BATCH, COUNT, DETECTIONS, MEGAPIXELS, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds,
+    refuse_senseless)
 
 Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 MOST_PARAMETERS = 10**9  # seven times those of the largest preset: 4 GB of weights, and 16 GB while they learn

@@ -8,9 +8,9 @@
     PIL image ──────────┼─▶ picture ─▶ resized ─▶ model ─▶ postprocess ─▶ what scores enough, in
     numpy (H,W,3) uint8 ┘              as at evaluation                     the image's own pixels
 
-One image in, one `Detections` out; a list in, a list out. Only pictures that are shown in the same
-size share a pass: beside a larger one, padding would change what the network sees at an edge, and
-an answer would depend on the company.
+One image in, one `Detections` out; a list in, a list out. Only images of the same size after
+resizing share a forward pass: beside a larger one, padding would change the features at an edge, and
+a detection would depend on the other images of the batch.
 
 This file joins packages (model, data, evaluation, training) and belongs to none: they do not import
 it. `predict`, `eval` and the other commands open one by it. Proven in tests/test_detector.py and

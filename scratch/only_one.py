@@ -1,4 +1,4 @@
-"""only_one: how do two commands not work in one folder at once, and how does a kill leave nothing locked?
+"""only_one: how is a folder locked for one command at a time, so that a killed command leaves no lock?
 
     FOLDER/.lock     locked by the system for as long as its holder lives, and read by a second process:
                      "pid 4711 on gpu-3 since 2026-01-31 12:00:00"

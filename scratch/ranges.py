@@ -1,4 +1,4 @@
-"""ranges: which values of a setting can a run mean?
+"""ranges: which values of a setting are valid?
 
     a field of a dataclass ── its type ──▶ a text for a number, True for a count: refused
                            ── its Range ─▶ −1, NaN, ∞, 10²⁰: refused

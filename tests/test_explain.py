@@ -141,7 +141,7 @@ def test_no_object_is_no_label() -> None:
     assert {query: labels[0][0] for query, labels in found.items()} == {1: "ant"}
 
 
-def test_if_nothing_reaches_the_threshold_the_surest_is_there_all_the_same() -> None:
+def test_if_nothing_reaches_the_threshold_the_one_of_highest_score_is_kept() -> None:
     found = found_by_query(outputs([[-3.0, -4.0, -5.0], [-2.0, -9.0, -9.0]]), "focal", NAMES, 0.5)
     assert list(found) == [1] and found[1][0][1] == pytest.approx(1 / (1 + np.exp(2.0)))
 
@@ -256,7 +256,7 @@ def test_the_page_that_it_writes_opens_in_a_browser_and_shows_its_detections(
     assert "seen from row" in seen["tapped a cell"]["said"] and seen["wide"] <= 0
 
 
-def test_below_the_threshold_of_the_checkpoint_the_surest_is_explained_and_that_is_said(
+def test_below_the_threshold_of_the_checkpoint_the_one_of_highest_score_is_explained_and_that_is_said(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(commands.explain, "draw", lambda path: [])

@@ -1,4 +1,4 @@
-"""compare: from scratch, with torch.nn, from trained weights: what does each way cost, and give?
+"""compare: from scratch, with torch.nn, from trained weights: what does each way cost, and which AP does it reach?
 
     python detr_scratch.py compare --data DIR --out FOLDER                     ten minutes each
     python detr_scratch.py compare --data DIR --out FOLDER --weights detr_r50  and from weights

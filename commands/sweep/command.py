@@ -1,4 +1,4 @@
-"""sweep: which settings are worth more than others, and how sure is that?
+"""sweep: which settings are better than others, and how certain is that?
 
     python detr_scratch.py sweep --out FOLDER --preset tiny --shapes-train 800 --eval-every 1
         --max-steps 250 --max-minutes None --trials 24

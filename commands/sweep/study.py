@@ -1,4 +1,4 @@
-"""study: who takes which trial, when workers share a study and any of them may be killed?
+"""study: how do workers share the trials of a study, if any of them may be killed?
 
     the study   a database: numbers, parameters, reports and outcomes of all trials
     a folder    the runs of the trials that were begun in it; its identity is their `home`

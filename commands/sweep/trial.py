@@ -1,4 +1,4 @@
-"""trial: how does one trial of a sweep become a number, whatever is killed on the way?
+"""trial: how does a trial of a sweep get its result, also after its process was killed?
 
     configuration ─▶ detr_scratch.py train ─▶ log.jsonl ─▶ AP at 10, 20 … % of the budget ─▶ prune?
                      ▲ killed: from its checkpoint, in the same folder, as the same trial

@@ -1,13 +1,13 @@
-"""attention_maps: what does a detector look at when it says "a star, there"?
+"""attention_maps: to which cells of the image does a detector attend for each detection?
 
     detections   a row each: where the last decoder layer looks, averaged over heads, and each head
     encoder      what a place looks at in the last encoder layer, a panel each
     boxes        a panel each: the boxes of all layers, and how much each overlaps the last
 
-The picture is shown in grey, and lit where attention is, as brightly as the cell's share of the
-panel's largest. But where even the largest is little, less than 4 times what a cell would get if
-all got the same, the panel stays dim: such a head looks everywhere, and so nowhere. A caption says
-how much the largest is. A map has as many cells as its grid, and is enlarged smoothly.
+The image is grey, and brighter where the attention weight is larger, relative to the largest one of
+the panel. If even the largest is below 4 times the mean, the panel stays dark: such a head attends to
+all cells alike. A caption gives the largest weight. A map has as many cells as its grid, and is
+enlarged smoothly.
 
     a cell looks at                  "self-attention of a point" in the official notebook is the
          to  ┌─────────┐             other way round: `sattn[..., row, column]` is a column of the

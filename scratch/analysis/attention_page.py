@@ -1,4 +1,4 @@
-"""attention_page: how can a person walk through attention without Python, a server or a network?
+"""attention_page: how can attention be explored in a browser, without Python, a server or a network?
 
     record ─┬▶ maps as bytes ─▶ an atlas: one greyscale PNG of them all ─┬▶ one HTML file, by the
             └▶ picture (JPEG), boxes, names ─▶ JSON ─────────────────────┘  script and the style of

@@ -1,4 +1,4 @@
-"""attention_record: what must be kept of a forward pass, so that it can be looked at later?
+"""attention_record: what must be kept of a forward pass to draw its attention later?
 
     D detections with l boxes each, in L decoder layers of N heads, on a grid of h'·w' cells
     boxes     (D,l,4)        xyxy, shares of the picture: where the query starts, then each layer's

@@ -51,7 +51,7 @@ def draw_errors(run: dict[str, Any]) -> Optional[Figure]:
     figure, (kinds, special, by_class) = plt.subplots(
         1, 3, figsize=(14, max(3.6, 1.6 + 0.27 * len(classes))), width_ratios=(3, 2, 4), layout="constrained")
     _bars(kinds, list(KINDS), [cost[kind] for kind in KINDS], list(KIND_COLOURS.values()))
-    kinds.set(title="What mending one kind would gain", xlabel="ΔAP50")
+    kinds.set(title="Gain if one kind were fixed", xlabel="ΔAP50")
     _bars(special, ["false\n(FP)", "not found\n(FN)"], [cost["FP"], cost["FN"]], [INK, INK])
     special.set(title="… all false ones, or all not found", xlabel="ΔAP50")
     place = range(len(classes))
@@ -254,7 +254,7 @@ def draw_compared(runs: list[dict[str, Any]]) -> Optional[Figure]:
         axes.bar(places, [run["errors"]["cost"][kind] for kind in kinds], width=width,
                  label=short(run["name"], LONGEST), color=COLOURS[k % len(COLOURS)],
                  hatch=("", "//", "..")[k // len(COLOURS) % 3], edgecolor="white")
-    axes.set(title="What mending one kind of mistake would gain", ylabel="ΔAP50", xticks=range(len(kinds)),
+    axes.set(title="Gain of AP50 if one kind of error were fixed", ylabel="ΔAP50", xticks=range(len(kinds)),
              xticklabels=kinds)
     axes.axvline(len(KINDS) - 0.5, color=GREY, linewidth=1)
     axes.grid(axis="y", alpha=0.3)

@@ -1,4 +1,4 @@
-"""layer_groups: by which names does a person know the weights of a detector?
+"""layer_groups: under which group and name is each weight of a detector shown?
 
     transformer.encoder.layers.3.self_attn.in_proj_weight (3D,D)
         rows  0 … D−1     encoder_attention_query, layer 4

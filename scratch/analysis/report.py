@@ -86,7 +86,7 @@ def _run(document: Document, run: dict[str, Any], pictures: str) -> None:
     picture("parts", "parameters and FLOPs by part")
     document.heading("What each kind of mistake costs", 3)
     _errors(document, run)
-    picture("errors", "what mending each kind of mistake would gain")
+    picture("errors", "the gain of AP50 if each kind of error were fixed")
     document.heading("Class by class", 3)
     _classes(document, run)
     picture("precision_recall", "precision against recall, class by class")
@@ -157,7 +157,7 @@ def _errors(document: Document, run: dict[str, Any]) -> None:
              (("FP", "all false detections"), ("FN", "all objects not found"))]
     document.table(["kind", "what it is", "ΔAP50", "share", "how many", f"score ≥ {run['threshold']['score']:.2f}"],
                    rows)
-    document.paragraph(f"AP50 is {number(errors['AP50'])}. ΔAP50 is what it would gain if this kind alone were mended "
+    document.paragraph(f"AP50 is {number(errors['AP50'])}. ΔAP50 is its gain if this kind alone were fixed "
                        "(Bolya et al. 2020, arXiv 2008.08115; `scratch/evaluation/error_analysis.py` has the picture): "
                        "a mistake with a high score costs much, a thousand with low scores may cost nothing. The last "
                        "column counts what is wrong where only detections of that score are shown: then more is "

@@ -1,4 +1,4 @@
-"""run_summary: what came of a run, in a few figures, and what is different about the other one?
+"""run_summary: which result did a run have, in a few figures, and how do two runs differ?
 
 Reads what a run wrote (log.jsonl) and what its checkpoint says. A figure that was not recorded is
 None, and shown as "–". Proven in tests/analysis/test_run_summary.py.

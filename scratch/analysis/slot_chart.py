@@ -1,4 +1,4 @@
-"""slot_chart: does a query have places and sizes that it prefers, whatever the picture?
+"""slot_chart: does a query prefer certain places and sizes in all images?
 
     boxes (I,Q,4) in I images    a panel for each of the Q queries, a point for each of its I boxes
 

@@ -1,4 +1,4 @@
-"""annotations: what does a COCO annotation file say, once all that is wrong in it is written down?
+"""annotations: how is a COCO annotation file read, and what is reported about its errors?
 
     JSON ─▶ load_instances ─▶ categories, images, annotations ─▶ each entry judged ─▶ Annotations: arrays, and Problems
 
@@ -335,8 +335,8 @@ def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path],
                 size = upright_size(image)
         except Exception as error:  # damaged headers make decoders raise anything
             unsized.add(row)
-            report("malformed entry", f"image {id}, {abridged(name)}", "it has no usable width and height, and its file "
-                   f"does not tell them: {error if folder is None else type(error).__name__}")
+            report("malformed entry", f"image {id}, {abridged(name)}", "it has no usable width and height, and its "
+                   f"file does not tell them: {error if folder is None else type(error).__name__}")
         else:
             whole_list[row] = (id, name, *size)
             report("size taken from the picture", f"image {id}, {abridged(name)}", f"{size[0]}×{size[1]}")

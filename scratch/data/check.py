@@ -1,4 +1,4 @@
-"""check: what is wrong with a data set, before a training run finds out the slow way?
+"""check: what is wrong with a data set, before a training run starts on it?
 
     annotation file ─▶ read_annotations ─▶ entries, ids, boxes ──┐
     all boxes ─▶ is there any; what stands there twice ──────────┼─▶ Report: a table for people, refuse() for training

@@ -167,7 +167,7 @@ class CocoDetection:
                 image = read_reduced(self.file_of(index), (width, height), self.transform.reduction(height, width),
                                      self.reading)
             except Broken as error:
-                raise Broken(f"{error}; mend it, or do without such pictures: --leave-out-broken") from error
+                raise Broken(f"{error}; repair it, or do without such pictures: --leave-out-broken") from error
             if self._keeps:
                 self._kept[index] = image
         boxes_xyxy = box_xywh_to_xyxy(torch.from_numpy(a.boxes_xywh[mine]))         # (M,4)

@@ -1,4 +1,4 @@
-r"""file_names: which file of a folder does a data set mean, when it nearly says?
+r"""file_names: which file of a folder does a data set mean, if the name in it differs a little?
 
     in the annotations              in the folder
     0001.jpg                        0001.jpg                exactly: nothing else is looked at
@@ -293,8 +293,8 @@ def _wrong_folder(there: _Folder, name: str, count: int) -> Problem:
     if other := there.other_ending(name):
         return Problem("missing image", printable(there.folder),
                        f"none of the {count:,} pictures is in this folder, but files of their names in another format "
-                       f"are: the annotations name {abridged(name)}, and {abridged(other)} is there. If the pictures were "
-                       "converted, change the names in the annotations", count)
+                       f"are: the annotations name {abridged(name)}, and {abridged(other)} is there. If the pictures "
+                       "were converted, change the names in the annotations", count)
     files = there.files
     holds = f"it holds {len(files):,} pictures, such as {abridged(files[0])}" if files else "it holds no pictures"
     return Problem("missing image", printable(there.folder),

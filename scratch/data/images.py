@@ -12,8 +12,9 @@ A 12-bit sensor fills a sixteenth of 16 bits, a thermal camera less: `sixteen_bi
 its own darkest to its own brightest values. By its own, not by the data set's: then a picture is shown to the network
 alike in training, in evaluation and by `predict`, from every source, and a sensor whose zero drifts does no harm.
 
-A JPEG holds 8×8 blocks of frequencies. A picture that is shown small needs no high ones: without them a block has 4×4,
-2×2 or 1 pixel, so there is less to transform, and less to resample. Each pixel then is one of `by` × `by` of the file's:
+A JPEG holds 8×8 blocks of frequencies. An image that is shown small needs no high ones: without them a block has 4×4,
+2×2 or 1 pixel, so there is less to transform, and less to resample. Each pixel then stands for `by` × `by` of the
+file's:
 
     641 × 427, by 2    321 × 214    the last column and row lie half outside; a place x of the file is at x / 2
 
@@ -310,8 +311,8 @@ def _what_else(file: BinaryIO) -> str:
     known = next((what for mark, what in _MARKS if start.startswith(mark)), "AVIF" if start[4:12] in
                  (b"ftypavif", b"ftypavis") else None)
     if known:
-        return (f"it begins as {known}, but is damaged there, cut short, or of a kind that cannot be decoded (JPEG of 12 "
-                "bits, say): save it again")
+        return (f"it begins as {known}, but is damaged there, cut short, or of a kind that cannot be decoded (JPEG of "
+                "12 bits, say): save it again")
     if start.startswith((b"%PDF", b"PK\x03\x04", b"\x1f\x8b")):
         return "it is a PDF or an archive, wanted JPEG or PNG"
     if start[4:8] == b"ftyp":

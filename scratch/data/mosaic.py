@@ -1,4 +1,4 @@
-"""mosaic: how do a few hundred photographs become more scenes than there are?
+"""mosaic: mosaic augmentation: how do a few hundred images give many more training scenes?
 
     mosaic   four pictures meet at a random point     mixup   one picture shines through another
              ┌─────┬────────┐

@@ -26,7 +26,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "missing split": ("refused", "training needs one to learn from, and one to be judged by"),
     "no images": ("refused", "there is nothing to learn from or to be judged by"),
     "no box to learn from": ("refused", "a detector would learn that there is never anything to find"),
-    "boxes in another form": ("refused", "the detector would learn boxes in the wrong places; --as-is takes them as they are"),
+    "boxes in another form": ("refused", "the detector would learn boxes in the wrong places; --as-is takes them as "
+                              "they are"),
     "no categories": ("refused", "there is no class to learn"),
     "duplicate category id": ("refused", "two classes cannot share an id"),
     "category renamed": ("refused", "one id must mean one class in every split"),

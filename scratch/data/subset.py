@@ -1,4 +1,4 @@
-"""subset: which 2,000 photographs stand for 118,000, and why will everyone have the same ones?
+"""subset: which 2,000 images represent the 118,000 of COCO, the same ones on every machine?
 
     images with a box of the classes ─▶ in an order that only their ids decide ─▶ dealt in turn
 

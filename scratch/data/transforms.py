@@ -9,10 +9,10 @@
 
 The numbers are for short_side = 800; another one scales them all.
 
-Whatever is drawn, the outcome is a rectangle of the photograph, a size, and perhaps a mirror and a
-turn: a `View`. So the pixels are resampled once, from the original, where a resize, a crop and a
-second resize would blur them twice; the geometry of "paper" is that of the official code to the
-pixel, rounding included. Boxes take the same straight line:
+Every augmentation results in a rectangle of the image, a size, and possibly a mirror and a turn: a
+`View`. So the pixels are resampled once, from the original; a resize, a crop and a second resize
+would blur them twice. The geometry of "paper" is that of the official code to the pixel, rounding
+included. Boxes take the same linear map:
 
     x' = (clip(x, x₀, x₁) − x₀) / (x₁ − x₀)    mirrored: 1 − x'    with nothing left, dropped
 

@@ -1,4 +1,4 @@
-"""workers: how does every failure of a loader's worker reach the process that waits for its batch, and in bounded time?
+"""workers: how does every failure of a loader's worker reach the main process, and in bounded time?
 
     worker process                                thread                  main process
     images ─▶ Batch ─▶ Packed (bytes, handles) ─▶ DataLoader ─▶ Batch ─▶ waits, a second at a time, and looks:

@@ -158,10 +158,10 @@ def _instability(previous: Optional[Matching], current: Optional[Matching]) -> O
 def diagnose(health: dict[str, Any], ap50: Optional[float], progress: float = 0.0) -> list[str]:
     """What is wrong with the queries, in plain sentences: the number, what it means, what to try. [] if nothing is.
 
-    Nothing is said of a detector that finds something (AP50 of `FINDS_SOMETHING`), of a split without objects, and in
-    the first evaluation of a run: learnt queries begin all alike. Proposed queries (model/anchors/proposals) begin at other
-    cells for each picture, so that the signs hardly tell a stuck one; but after half of the run (`progress`, 0 to 1)
-    a detector of any kind that finds nothing is named.
+    There is no warning for a detector that finds something (AP50 of `FINDS_SOMETHING`), for a split without objects,
+    and in the first evaluation of a run: learnt queries are all alike at first. Proposed queries
+    (model/anchors/proposals) begin at other cells in each image, so that these signs hardly show a stuck one; but after
+    half of the run (`progress`, 0 to 1) there is a warning for every detector that finds nothing.
     """
     if health["matching_instability"] is None or ap50 is None or ap50 >= FINDS_SOMETHING:
         return []

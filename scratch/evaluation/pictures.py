@@ -1,4 +1,4 @@
-"""pictures: what did the detector see, and what should it have seen?
+"""pictures: how do detections look beside the ground truth?
 
     draw_detections    one picture with its boxes and labels
     prediction_sheet   a PNG of several: the truth on the left, the predictions on the right

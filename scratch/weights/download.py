@@ -1,4 +1,4 @@
-"""download: how does a large file come over a bad line, whole or not at all?
+"""download: how is a large file downloaded over an unreliable connection, complete or not at all?
 
     GET, from the first missing byte ─▶ FILE.partial ─▶ whole? ─▶ SHA-256? ─▶ renamed to FILE
       ▲                     │

@@ -1,4 +1,4 @@
-"""download_many: how do thousands of small files come side by side, each whole or not there?
+"""download_many: how are thousands of small files downloaded in parallel, each complete or absent?
 
     (url, path) ─▶ missing? ─▶ a pool of threads ─▶ download.fetch_into, a connection for each thread
                    damaged?        ├── some fail      the others come all the same; one error in the end

@@ -12,11 +12,11 @@
 Other programs wrap weights (as "model", "state_dict", "model_ema" …) and put something before each name
 ("module.", "model.", "_orig_mod."): both are taken off, and what was taken is said.
 
-A new task keeps all that fits. Classes are learnt anew where their number or their names differ:
-the rows of a class head mean the old ones. A file that names none, and has as many, is taken to be
-of the same ones, and that is said. Fewer queries take the first N: each is a place to look at, and
-none depends on another. Whatever else differs is another network, and an error that counts and
-names, never a silent skip.
+A new task keeps all weights that fit. The class head is initialised anew if the number or the names
+of the classes differ: its rows stand for the old ones. A file that names no classes, but has as many,
+is assumed to have the same ones, and a message says so. Fewer queries take the first N: no query
+depends on another. Any other difference means another network: an error that names the tensors and
+their number, never a silent skip.
 
 Files are read without running foreign code (weights_only=True, or safetensors), and what they hold is
 checked before it is used: a checkpoint's content as a whole (scratch/blueprint), of other weights that
