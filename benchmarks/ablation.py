@@ -68,7 +68,7 @@ class Variant(NamedTuple):
 
 
 def settings(config: Config, *names: str) -> dict[str, Any]:
-    """The named fields of a configuration, whichever of its parts they are in."""
+    """The named fields of a configuration, in any of its parts."""
     parts = (config.model, config.loss, config.data, config.train)
     return {name: getattr(part, name) for name in names for part in parts if hasattr(part, name)}
 

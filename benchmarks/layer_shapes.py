@@ -123,7 +123,7 @@ def calls_of_functions(note: Callable) -> Iterator[None]:
     def reported(function: Callable, kind: str) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
             name = "" if kind == "relu" else f"{function.__name__} "
-            # What overwrites its input is timed as what does not: alone, it has no input that nobody else reads.
+            # An in-place function is timed as the one that keeps its input: alone, it may not overwrite its input.
             noted, inputs = (relu, (args[0].clone(),)) if function is relu_ else (function, args)
             note(kind, name + by_times(args[0].shape) + constants(args[:1]), noted, inputs, kwargs)
             return function(*args, **kwargs)

@@ -61,7 +61,7 @@ class Children:
     """Runs of the command line in processes of their own, none of which begins after `stop`."""
 
     def __init__(self, threads: Optional[int]) -> None:
-        # In UTF-8 whatever the terminal has: what they print goes into a file, which is read as that.
+        # In UTF-8 for any terminal: what they print goes into a file, which is read as that.
         self.environment = dict(os.environ, PYTHONIOENCODING="utf-8",
                                 **{"OMP_NUM_THREADS": str(threads)} if threads else {})
         self._running: list[subprocess.Popen] = []

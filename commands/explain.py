@@ -6,7 +6,7 @@
                                                                         └▶ NAME.html
     --data DIR ─▶ every query's boxes in all images ─▶ slots.json ───────▶ slots.png
 
-Whatever is drawn is drawn from the records, and `--redraw --out DIR` draws it from them again.
+All charts are drawn from the records, and `--redraw --out DIR` draws it from them again.
 Proven in tests/test_explain.py. Read: explain → look_at (what is kept: attention.py) → slots_of
 """
 
@@ -221,7 +221,7 @@ def points_of(texts: Sequence[str], size: tuple[int, int]) -> tuple[tuple[float,
 
 @torch.no_grad()
 def slots_of(detector: Detector, words: str, arguments: ExplainArguments) -> dict[str, Any]:
-    """The record of the boxes of every query in the images of --data, whatever is on them, and of whichever classes."""
+    """The record of the boxes of every query in all images of --data, for objects of any class."""
     config = detector.config
     data = replace(config.data, data=arguments.data, classes=None, limit_train=arguments.limit,
                    limit_val=arguments.limit, train_images=None, train_annotations=None, val_images=None,

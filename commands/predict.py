@@ -120,7 +120,7 @@ def look_at_all(pictures: dict[Path, Path], ids: dict[Path, int], detector: Dete
 
 
 def image_files(source: Path) -> list[Path]:
-    """The image itself, or everything in the folder that has an image's ending, whatever it is."""
+    """The image itself, or everything in the folder that has an image's ending, of any kind."""
     if not os.path.lexists(source):
         raise FileNotFoundError(f"{printable(source)} does not exist: give an image or a folder of images")
     if not source.is_dir():

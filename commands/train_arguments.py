@@ -66,7 +66,7 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     """A preset's or a resumed run's configuration, changed by the flags; and a free folder, or the run's own."""
     given = flags_given(argv, "preset", "device", "run-dir", "resume", "weights")
     begun = begun_by_this_launcher(given.run_dir)
-    if begun is not None and latest_checkpoint(begun) is not None:  # whatever the flags say: it was begun by them
+    if begun is not None and latest_checkpoint(begun) is not None:  # for any flags: it was begun with them
         given.resume, given.run_dir, given.weights = True, begun, None
     elif given.resume and restarts() and given.run_dir and latest_checkpoint(Path(given.run_dir)) is None:
         given.resume = False  # it goes on, each time, with what there is: at first with nothing

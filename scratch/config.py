@@ -356,7 +356,7 @@ def memory_here() -> Optional[int]:
 
 
 def refuse_what_does_not_fit(model: ModelConfig, memory: Optional[int]) -> None:
-    """Raise ValueError for a network whose float32 weights alone are more than `memory` bytes; None: nobody knows."""
+    """Raise ValueError for a network whose float32 weights alone are more than `memory` bytes; None: not known."""
     wanted = 4 * parameters_of(model)
     if memory is not None and wanted > memory:
         raise ValueError(f"the network has {parameters_of(model):,} parameters, {wanted / 2**30:.2g} GiB, and there "

@@ -24,7 +24,7 @@ from scratch.whole_file import make_folder
 
 NAME = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # what file systems without locks answer
-_FAR = 1 << 30  # Windows locks bytes, and nobody else can read those: one that no text reaches
+_FAR = 1 << 30  # Windows locks bytes, and no other process can read those: one that no text reaches
 _held: set[IO[Any]] = set()
 
 

@@ -88,7 +88,7 @@ def _tells_of_memory(error: RuntimeError) -> bool:
 
 
 def _reader_has_gone() -> bool:
-    """True if standard output or error is a pipe that nobody reads; what is still to be written then goes nowhere."""
+    """True if standard output or error is a pipe without a reader; what is still to be written then goes nowhere."""
     gone = []
     for stream in (sys.stdout, sys.stderr):
         try:

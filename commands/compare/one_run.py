@@ -8,7 +8,7 @@
 
 Everything else is shared: the order of the images and each one's augmentation (they follow from
 seed, epoch and index alone), the schedule, clipping, `train_step`, `fit`, the checkpoints and the
-judge, who measures all three with our criterion. A state dict of `torch_nn` is one of ours, so that
+evaluation, which has our criterion for all three. A state dict of `torch_nn` is one of ours, so that
 its best.pt can be evaluated, analysed and predicted with like any other.
 Read: TorchNN, TorchNNCriterion, TorchNNRun (what fits the reference to the loop) → begin → train
 """
@@ -124,7 +124,7 @@ def begin(approach: Approach, config: Config, classes: Classes, directory: Path,
         run = TorchNNRun(model, criterion, config, classes.to_dict(), directory, distributed)
     else:
         run = Run(model, make_criterion(config), config, classes.to_dict(), directory, distributed)
-    torch.manual_seed(config.train.seed)  # for dropout, whatever was drawn above
+    torch.manual_seed(config.train.seed)  # for dropout, independent of the draws above
     return run
 
 
@@ -168,7 +168,7 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
 
 
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, criterion: Any, peak: Any) -> dict[str, Any]:
-    """Evaluate the run, whichever it is, with our criterion; a sheet of predictions beside the truth at its end."""
+    """Evaluate the run, of any approach, with our criterion; a sheet of predictions beside the truth at its end."""
     health, truth = QueryHealth(run.last_matching), eval_set.ground_truth()
     evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names, run.config.data.max_dets)
     with run.judged_weights():

@@ -99,7 +99,7 @@ class SharedStudy:
         return [trial for trial in self.study.get_trials(deepcopy=False) if "surplus" not in trial.user_attrs]
 
     def take(self) -> Optional[TrialRun]:
-        """A trial that nobody is at: one that was left in this folder, else a new one; None if all are begun."""
+        """A trial that no worker runs: one that was left in this folder, else a new one; None if all are begun."""
         with self._alone():
             for frozen in self.trials():
                 if frozen.state == TrialState.RUNNING and frozen.user_attrs.get("home") == self.home:
@@ -114,7 +114,7 @@ class SharedStudy:
             return None if frozen is None else self._run_of(frozen)
 
     def tell(self, run: TrialRun, outcome: Outcome) -> None:
-        """Store what came of a trial, and remove the files that nobody needs any more."""
+        """Store what came of a trial, and remove the files that are not needed any more."""
         run.trial.set_user_attr("outcome", asdict(outcome))
         if outcome.state == "complete":
             self.study.tell(run.trial.number, outcome.value)

@@ -38,7 +38,7 @@ from scratch.whole_file import write_text
 
 POLL = 0.5  # seconds between two looks at a run
 TENTHS = range(10, 101, 10)  # per cent of the budget: where trials are compared
-MOST_KILLS = 3  # of one trial's run, by whatever ends processes (want of memory, as a rule), before it is given up
+MOST_KILLS = 3  # of one trial's run, by the system (usually for lack of memory), before it is given up
 FIGURES = ("AP", "AP50", "AP75")
 A_WORKER = "a loader's worker (pid "  # how data/workers.py begins to say that one was killed: as a run that is killed
 # Parts of a run's message (data/workers.py, the system) if the machine is the cause, so that the next run fails, too.

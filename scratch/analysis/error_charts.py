@@ -10,7 +10,7 @@
 
 Drawn from an analysed run, a plain dict that lies beside the charts in analysis.json, from which
 `python -m scratch.analysis.report FOLDER` draws them again. Of many classes the charts show those
-with the most mistakes, and say of how many. White paper, whatever the page; Okabe and Ito's colours.
+with the most mistakes, and say of how many. White background on any page; Okabe and Ito's colours.
 Proven in tests/analysis/test_error_charts.py.
 """
 

@@ -33,7 +33,7 @@ KINDS = {  # what it is, and what to try
              "there is something, but not yet what or where")),
     "Dupe": ("second detections of objects that are found", ("a longer run", "more decoder layers (`--dec-layers`), in "
              "which the queries divide the objects among themselves")),
-    "Bkg": ("detections where there is nothing", ("a look at the worst images for objects that nobody annotated",
+    "Bkg": ("detections where there is nothing", ("a look at the worst images for objects without an annotation",
             "more pictures", "`--mosaic 0.4`", "`--augment zoom`")),
     "Miss": ("objects without any detection", ("a larger `--short-side` if they are small", "a longer run",
              "more queries if images hold nearly as many objects")),

@@ -83,7 +83,7 @@ class Rule(NamedTuple):
 
 
 def _attention(path: str, name: str) -> list[Rule]:
-    """The projections of the attention `path` of all layers of "encoder" or "decoder", whichever of the two kinds."""
+    """The projections of the attention `path` of all layers of "encoder" or "decoder", of both kinds."""
     stack, _, attention = path.partition(".")
     where = f"transformer.{stack}.layers.{{i}}.{attention}"
     begin = rf"transformer\.{stack}\.layers\.(?P<i>\d+)\.{attention}\."

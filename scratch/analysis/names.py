@@ -47,7 +47,7 @@ def short(name: object, most: int = LONGEST) -> str:
 
 
 def literal(name: object) -> str:
-    """Markdown that shows the name, whatever is in it."""
+    """Markdown that shows the name unchanged, with any characters."""
     text = _MARKUP.sub(lambda found: "\\" + found[0], shown(name))
     return _AT_BEGINNING.sub(lambda found: found[0] + "\\", text)
 

@@ -228,7 +228,7 @@ def _worst(document: Document, run: dict[str, Any], sheet: str) -> None:
                    [[literal(of["file_name"]), f"{of['objects']:,}", f"{of['missed']:,}", f"{of['false']:,}"]
                     for of in worst])
     document.paragraph("Those with the most missed objects and false detections together, the truth on the left. Look "
-                       "for objects that nobody annotated, too: detections of them count as false.")
+                       "for objects without an annotation, too: detections of them count as false.")
     if (document.folder / sheet).exists():
         document.picture(sheet, "the worst images, the truth beside the predictions")
     else:

@@ -3,7 +3,7 @@
     bytes ─▶ text (UTF-8, or UTF-16 with its mark) ─▶ JSON ─▶ {"images": […], "annotations": […], "categories": […]}
       └─ gzip, a Git LFS pointer, a web page …   └─ cut short, JSON lines …   └─ panoptic, captions, a results file …
 
-Whatever is not raises ValueError that says what the file looks like and what to do. Proven in
+Any other file raises a ValueError that says what the file looks like and what to do. Proven in
 tests/data/test_annotation_file.py. Read: load_instances → _not_json → _not_instances
 """
 

@@ -191,7 +191,7 @@ _USUAL: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("decoded from their URL form", _percent_decoded),
     ("decoded from their HTML form", html.unescape),
     ("in another Unicode form", lambda name: unicodedata.normalize("NFKC", name)),
-    ("without signs that nobody sees", lambda name: re.sub("[\ufeff\u200b-\u200f\u00ad]", "", name)),
+    ("without invisible signs", lambda name: re.sub("[\ufeff\u200b-\u200f\u00ad]", "", name)),
     ("in other capitals", str.casefold),
     ("without regard to spaces", _in_each_part(lambda part: " ".join(part.split()))),
 )

@@ -198,7 +198,7 @@ def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int,
         while min(width, height) < reduction or turn is not None and (width % reduction or height % reduction):
             reduction //= 2
         reduced = (width // reduction, height // reduction)
-        # Pillow takes the largest reduction that keeps a size. No mode: the file's own, whatever it is.
+        # Pillow takes the largest reduction that keeps a size. No mode: the file keeps its own.
         if image.draft(None, reduced) is None:
             reduction = 1  # not a JPEG
         as_rgb = _reader_of(image, config.sixteen_bit)  # what it needs, its header tells before it is decoded
@@ -222,7 +222,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Whatever a decoder raises for a damaged file is Broken, and says which file it is."""
+    """Turn any exception of a decoder for a damaged file into Broken, which names the file."""
     try:
         yield
     except FileNotFoundError:

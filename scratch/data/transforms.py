@@ -37,7 +37,7 @@ from scratch.data.colour import jittered
 from scratch.data.images import Reduced
 from scratch.ops.boxes import box_xyxy_to_cxcywh
 
-# Of a box that zoom or a mosaic cuts, this share of the area must remain. From a thinner slice nobody could tell the
+# Of a box that zoom or a mosaic cuts, this share of the area must remain. A thinner slice does not show the
 # class; the paper's crop keeps every slice, and keeps doing so.
 LEAST_SEEN = 0.2
 
@@ -110,7 +110,7 @@ class Augmentation:
     kind         "paper", "zoom", "flip" or "none", as above
     short_side   pixels of the shorter side at evaluation; the paper's training scales are 0.6 to 1.0 of it
     max_size     the longer side's most pixels
-    square       both sides are short_side pixels, whatever the image's shape
+    square       both sides are short_side pixels, for any shape of the image
     turns        also 0-3 quarter turns, all equally likely
     colour       strength of the colour jitter (colour.py)
     mosaic       the chance of four pictures in one, and

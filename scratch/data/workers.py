@@ -7,7 +7,7 @@
 Left to itself, a DataLoader loses what goes wrong between its processes: a batch that does not fit into /dev/shm, or
 cannot be pickled, is dropped by a thread of the worker, and the main process waits for it without end, as for a
 batch whose worker has been stopped. So a worker packs its batch itself, where an error can still be sent in its place,
-and the main process never waits within the DataLoader: a thread does. Whatever went wrong becomes a LoaderError, one
+and the main process never waits within the DataLoader: a thread does. Every failure becomes a LoaderError, one
 line that says what happened and what to do. Workers end by themselves when their parent is gone.
 Proven in tests/data/test_workers.py. Read: Packed, Packing (a worker's side) → GuardedLoader → explained
 """
@@ -94,7 +94,7 @@ class Packing:
     def __getitems__(self, keys: list[Any]) -> list[Packed | Failure]:
         try:
             return [Packed(collate([self.dataset[key] for key in keys]))]
-        except BaseException as error:  # whatever it is, the main process waits for it
+        except BaseException as error:  # any kind: the main process waits for it
             return [Failure.of(error)]
 
 

@@ -118,7 +118,7 @@ def analyse_errors(truth: Truth, results: Results, evaluation: Optional[COCOeval
     AP50        None where there is nothing to find; then no cost is measured either
     cost        {kind: ΔAP50}
     share       {kind: the part of the six KINDS' costs}; {} where nothing costs anything
-    count       {kind: how many}, whatever their scores
+    count       {kind: how many}, at any score
     per_class   {category id: {kind: ΔAP50 of this class}}; a cost is the mean over the classes
 
     evaluation   a `coco_evaluation` of the two, if there is one already; its first IoU is FOREGROUND

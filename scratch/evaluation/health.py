@@ -18,7 +18,7 @@
 
 AP is 0 in both, and the loss may still fall a little: only the boxes tell. The instability is that
 of DN-DETR (Li et al. 2022, arXiv 2203.01305, section 3.2) as a share; they count the queries that
-changed their object, up to two for an object that changed its query. All are exact whatever the
+changed their object, up to two for an object that changed its query. All are exact for any
 batches and ranks; worked by hand in tests/evaluation/test_health.py. Read: QueryHealth → diagnose
 """
 
@@ -175,7 +175,7 @@ def diagnose(health: dict[str, Any], ap50: Optional[float], progress: float = 0.
     if response is not None and response < LEAST_RESPONSE:
         warnings.append(
             f"the queries do not look: from picture to picture their boxes move by {response:.3f} of the image (box "
-            f"response, wanted {LEAST_RESPONSE} or more), so each answers with one place, whatever it sees. Usual "
+            f"response, wanted {LEAST_RESPONSE} or more), so each predicts one place for all images. Usual "
             "early in a run; if it lasts, train for longer, try another --lr, or begin with trained weights")
     if not warnings and progress >= 0.5:
         warnings.append(

@@ -40,7 +40,7 @@ def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
 
 
 def _short(name: str) -> str:
-    """The name of a class on one line of a table, whatever the data set's file holds."""
+    """The name of a class on one line of a table, without control characters."""
     if not name.strip():
         return f'"{printable(name)}"'
     return abridged(name, 40)

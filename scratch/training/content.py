@@ -152,7 +152,7 @@ def check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _kind(tensor: Tensor) -> str:
-    """float or whole, each of which loads whatever its number of bits; or another dtype."""
+    """float or whole, which load with any number of bits; or another dtype."""
     return ("float" if tensor.dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else
             "whole" if tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8) else
             str(tensor.dtype))

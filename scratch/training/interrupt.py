@@ -80,7 +80,7 @@ class Interrupt:
             print("\nstopping after this step or evaluation; again to stop at once", flush=True)
         except RuntimeError:  # the signal came in the middle of another print
             pass
-        except OSError:  # the terminal is gone (SIGHUP): from here on nobody listens, and that must not be an error
+        except OSError:  # the terminal is gone (SIGHUP): from here on no output is read, which must not be an error
             sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
         if self._waits:
             raise _Stop

@@ -14,8 +14,8 @@
      0 ┼──┬────────────────┬──────┬          0 ┼──┬───────────╰──┬    progress
           W               2/3     1               W              1
 
-Why warm-up: at step 1 AdamW's v̂ is a single square, so that every weight steps by η, whatever its
-gradient is; a small η is safer until v has averaged several steps. Why decay: near a minimum, a step
+Why warm-up: at step 1 AdamW's v̂ is a single square, so that every weight steps by η for any
+gradient; a small η is safer until v has averaged several steps. Why decay: near a minimum, a step
 of fixed size jumps across it. All groups have the same factor, so the ratio of their rates stays that
 of their peaks: the backbone has a tenth of the transformer's rate in the published presets. Same as
 torch's LinearLR, StepLR and CosineAnnealingLR; proven in tests/training/test_schedule.py.

@@ -28,7 +28,7 @@ from scratch.printable import printable
 MOST_FAILURES = 20  # before the rest is not tried any more
 
 
-# What Windows keeps for devices, whatever their ending is, and what our own unfinished files end with.
+# Names that Windows reserves for devices, with any ending, and what our own unfinished files end with.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(partial|etag|lock)", re.IGNORECASE)
 
 
