@@ -1,9 +1,9 @@
 """timing: when is one of two computations faster than the other?
 
 Other processes disturb every timing, so two computations are timed in turn, in one process, after some calls that are
-not counted; which one goes first alternates. A sample is the mean of as many calls as take SHORTEST. The result is the median of
-the samples and its quartiles. The ratio is taken sample by sample, and reported in the same way: a slower phase of the
-machine affects both sides of the ratio.
+not counted; which one goes first alternates. A sample is the mean of as many calls as take SHORTEST. The result is the
+median of the samples and its quartiles. The ratio is taken sample by sample, and reported in the same way: a slower
+phase of the machine affects both sides of the ratio.
 """
 
 from __future__ import annotations

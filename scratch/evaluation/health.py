@@ -170,11 +170,11 @@ def diagnose(health: dict[str, Any], ap50: Optional[float], progress: float = 0.
     if spread is not None and spread < LEAST_SPREAD:
         warnings.append(
             f"query collapse: an image's {Q} boxes overlap by {1 - spread:.2f} on average (box spread {spread:.2f}, "
-            f"wanted {LEAST_SPREAD} or more), so all queries answer with one box. Usual early in a run; if it lasts, "
+            f"wanted {LEAST_SPREAD} or more), so all queries predict one box. Usual early in a run; if it lasts, "
             "lower --lr and --lr-backbone, or raise --warmup-steps")
     if response is not None and response < LEAST_RESPONSE:
         warnings.append(
-            f"the queries do not look: from picture to picture their boxes move by {response:.3f} of the image (box "
+            f"the queries ignore the image: from image to image their boxes move by {response:.3f} of the image (box "
             f"response, wanted {LEAST_RESPONSE} or more), so each predicts one place for all images. Usual "
             "early in a run; if it lasts, train for longer, try another --lr, or begin with trained weights")
     if not warnings and progress >= 0.5:
