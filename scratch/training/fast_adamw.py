@@ -5,12 +5,12 @@
     bunches                              on a CPU, 7 calls for each list of numbers that fits into the cache
 
 The same step as the definition's, but for rounding; proven in tests/training/test_fast_adamw.py.
-Read: adamw_foreach → bunches → lay_as_weights (memory format) → fast_adamw (the door from optimizer.py)
+Read: adamw_foreach → bunches → fast_adamw (the door from optimizer.py)
 """
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterator
 
 import torch
 from torch import Tensor
@@ -86,22 +86,11 @@ def bunches(weights: list[Tensor], gradients: list[Tensor], m: list[Tensor], v: 
     yield bunch
 
 
-def lay_as_weights(weights: Iterable[Tensor], states: Iterable[dict[str, Any]]) -> None:
-    """Give the state of each weight the weight's own memory format (filters: channels last), however it was saved."""
-    for weight, state in zip(weights, states):
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
-                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
-
-
 def fast_adamw(weights: list[Tensor], states: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float,
                weight_decay: float) -> bool:
     """Step all weights, whose states hold "step" (of this step), "exp_avg" and "exp_avg_sq"; False in plain mode."""
     if plain():
         return False
-    filters = [(weight, state) for weight, state in zip(weights, states) if weight.dim() == 4]
-    if any(state["exp_avg"].stride() != weight.stride() for weight, state in filters):  # loaded from a checkpoint
-        lay_as_weights(*zip(*filters))
     tensors = (weights, [weight.grad for weight in weights],
                [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states])
     for *bunch, steps in bunches(*tensors, [state["step"] for state in states]):

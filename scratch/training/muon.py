@@ -33,8 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from scratch.config import TrainConfig
-from scratch.training.fast_adamw import lay_as_weights
-from scratch.training.optimizer import AdamW, parameter_groups, step_adamw
+from scratch.training.optimizer import AdamW, lay_as_weights, parameter_groups, step_adamw
 
 A, B, C = 3.4445, -4.7750, 2.0315
 ROUNDS = 5
@@ -71,7 +70,7 @@ class Muon(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        lay_as_weights(self.state, self.state.values())
+        lay_as_weights(self.state)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -75,12 +75,24 @@ class AdamW(torch.optim.Optimizer):
             if not all(0.0 <= beta < 1.0 for beta in group["betas"]):
                 raise ValueError(f"got betas = {group['betas']}, wanted two numbers in [0, 1)")
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        lay_as_weights(self.state)
+
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if weights:
                 step_adamw(self.state, group, weights)
+
+
+def lay_as_weights(memory: dict[Tensor, dict[str, Any]]) -> None:
+    """Give the state of each weight the weight's memory format (filters: channels last), however it was saved."""
+    for weight, state in memory.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def step_adamw(memory: dict[Tensor, dict[str, Any]], group: dict[str, Any], weights: list[Tensor]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from hypothesis import given
@@ -14,7 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scratch.ops.fast.switch import plain_mode
 from scratch.training import fast_adamw
 from scratch.training.fast_adamw import adamw_foreach
-from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, adamw_definition
 from tests.training.test_optimizer import SETTINGS, _assert_equal_for_50_steps, _random, _weights
 
@@ -79,25 +76,6 @@ def test_a_decay_that_one_dtype_cannot_see_is_not_kept_from_another():
     zeros = [[torch.zeros_like(weight) for weight in weights] for _ in range(3)]
     adamw_foreach(weights, *zeros, [1, 1], **{**SETTINGS, "lr": 1e-2, "weight_decay": 1e-1})
     assert weights[0].tolist() == [1, 1] and weights[1].tolist() == pytest.approx([0.999, 0.999])
-
-
-@pytest.mark.parametrize("make", [AdamW, lambda params: Muon([{**group, "maps": [1]} for group in params])])
-def test_moments_saved_in_another_memory_format_take_that_of_the_weights(make):
-    weight = nn.Parameter(torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
-    groups = [{"params": [weight], "lr": 0.1}]
-    first, second = make(groups), make(groups)
-    weight.grad = torch.randn_like(weight)
-    first.step()
-    saved = copy.deepcopy(first.state_dict())
-    for state in saved["state"].values():
-        state.update({name: value.contiguous() for name, value in state.items() if isinstance(value, torch.Tensor)})
-    second.load_state_dict(saved)
-    for optimizer in (first, second):
-        optimizer.step()
-    moments = [value for value in second.state[weight].values() if isinstance(value, torch.Tensor)]
-    assert moments and all(value.stride() == weight.stride() for value in moments)
-    assert all(torch.equal(value, first.state[weight][name]) for name, value in second.state[weight].items()
-               if isinstance(value, torch.Tensor))
 
 
 def test_in_plain_mode_the_door_leaves_everything_to_the_definition():

@@ -10,6 +10,7 @@ from torch import nn
 
 from scratch.config import TrainConfig
 from scratch.ops.fast.switch import plain_mode
+from scratch.training.muon import Muon
 from scratch.training.optimizer import AdamW, adamw_definition, clip_grad_norm_, parameter_groups
 
 SHAPES = [(7, 5), (3,), (), (2, 3, 11)]
@@ -83,6 +84,23 @@ def test_plain_mode_takes_the_same_float32_steps_whatever_the_memory_format():
             with plain_mode(plain):
                 optimizer.step()
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [AdamW, lambda params: Muon([{**group, "maps": [1]} for group in params])])
+def test_moments_saved_in_another_memory_format_take_that_of_the_weights(make):
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
+    groups = [{"params": [weight], "lr": 0.1}]
+    first, second = make(groups), make(groups)
+    weight.grad = torch.randn_like(weight)
+    first.step()
+    saved = first.state_dict()
+    for state in saved["state"].values():
+        state.update({name: value.contiguous() for name, value in state.items() if isinstance(value, torch.Tensor)})
+    second.load_state_dict(saved)
+    moments = [value for value in second.state[weight].values() if isinstance(value, torch.Tensor)]
+    assert moments and all(value.stride() == weight.stride() for value in moments)
+    assert all(torch.equal(value, first.state[weight][name]) for name, value in second.state[weight].items()
+               if isinstance(value, torch.Tensor))
 
 
 def test_the_published_decay_is_too_small_for_float32():
