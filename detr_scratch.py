@@ -47,8 +47,10 @@ from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary, three_decimals
+from scratch.evaluation.coco_eval import CocoEvaluator
+from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.health import QueryHealth, diagnose
+from scratch.evaluation.summary import format_summary, three_decimals
 from scratch.model.beyond.compiled import compile_blocks, compiler_missing
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.printable import command, printable
@@ -162,7 +164,7 @@ def budget(train: TrainConfig) -> str:
 
 
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
-    """Evaluate the run's weights (or their running average); draw predictions beside the truth; say what looks ill."""
+    """Evaluate the run's weights (or their running average); draw predictions beside the truth; print warnings."""
     health, truth = QueryHealth(run.last_matching), eval_set.ground_truth()
     evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names, run.config.data.max_dets)
     with run.judged_weights():

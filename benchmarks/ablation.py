@@ -1,4 +1,4 @@
-"""ablation: what did each idea buy, in equal time and in equal steps?
+"""ablation: how much AP does each idea add, in equal time and in equal steps?
 
     python -m benchmarks.ablation --data shapes|DIR --out FOLDER --minutes 4 --steps 800
     python -m benchmarks.ablation --out FOLDER --redraw
@@ -9,8 +9,8 @@ make a step slower. Backbone, sizes and batch are always the preset's.
 A variant, a seed and a budget make one ordinary run of `detr_scratch.py train` in FOLDER/runs, with
 the cosine schedule over its own budget:
 
-    equal minutes   what a person at a clock gets: slow steps count, and evaluations too
-    equal steps     what an idea teaches, whatever it costs
+    equal minutes   the result after a given time: slow steps count, and evaluations too
+    equal steps     the effect of an idea on learning, without its cost in time
 
 Stopped or killed, the same command goes on where it was. After each run ablation.json (all curves),
 ablation.md (the table) and ablation.png are made of what is finished; seeds are the outer loop, so
@@ -34,14 +34,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Iterable, NamedTuple, Optional, Sequence
 
-import numpy as np
 import tyro
-from matplotlib import pyplot as plt
 
 from commands.children import Children, as_flags
 from commands.opening import open_split
-from scratch.analysis.figures import save
-from scratch.analysis.learning_curve import COLOURS, read_run
+from scratch.analysis.ablation_chart import BUDGETS, draw, label, runs_of
+from scratch.analysis.learning_curve import read_run
 from scratch.analysis.names import code, literal
 from scratch.analysis.records import believed, read_record
 from scratch.config import PRESETS, Config
@@ -54,7 +52,6 @@ from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 from scratch.whole_file import write_json, write_text
 
 MADE_BY = "python -m benchmarks.ablation"
-BUDGETS = ("minutes", "steps")
 POINTS = 8  # evaluations of a run of --steps steps
 REACHED = 0.5  # the AP50 whose first evaluation is looked for
 
@@ -71,7 +68,7 @@ class Variant(NamedTuple):
 
 
 def settings(config: Config, *names: str) -> dict[str, Any]:
-    """The named fields of a configuration, whichever of its parts they are in."""
+    """The named fields of a configuration, in any of its parts."""
     parts = (config.model, config.loss, config.data, config.train)
     return {name: getattr(part, name) for name in names for part in parts if hasattr(part, name)}
 
@@ -81,19 +78,19 @@ _TINY = PRESETS["tiny"]
 # weight belongs to the idea: at 1, the boxes would have nearly all of the gradient.
 IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "muon": (settings(_TINY, "optimizer", "lr", "lr_backbone", "clip_max_norm"),
-             "matrices step by whole directions, at the preset's rates and clipping"),
+             "Muon orthogonalises the steps of matrices; at the preset's rates and clipping"),
     "anchors": ({"queries": "anchor"}, "a query is a box, which each decoder layer moves closer to its object"),
     "focal": (settings(_TINY, "classification", "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
-              "each class has a sigmoid of its own, easy answers hardly count; with weights that suit its small slope"),
+              "focal loss: a sigmoid for each class, easy examples hardly count; with weights for its small slope"),
     "denoising": ({"denoising": 3}, "the decoder also repairs noised copies of the true boxes (in training alone)"),
-    "groups": ({"groups": 3}, "several groups of queries, each matched on its own (in training alone)"),
+    "groups": ({"groups": 3}, "several groups of queries, each matched on its own (one-to-many, in training alone)"),
     "proposals": (settings(_TINY, "queries", "denoising", "groups"),
-                  "the encoder proposes the anchors for the picture at hand; no more denoising and groups"),
+                  "the encoder proposes the anchors for each image; denoising and groups are off"),
     "fine-memory": (settings(_TINY, "fine_memory"), "the decoder reads a grid twice as fine as the encoder's"),
-    "quality": (settings(_TINY, "quality"), "a score is to say how well the box fits, too"),
-    "mosaic": (settings(_TINY, "mosaic"), "four pictures meet in one, now and then"),
+    "quality": (settings(_TINY, "quality"), "the score also predicts how well the box fits (quality focal loss)"),
+    "mosaic": (settings(_TINY, "mosaic"), "mosaic augmentation: sometimes four images are combined into one"),
     "weight-decay": (settings(_TINY, "weight_decay"),
-                     "a larger decay holds the length of weights, and so how far a step turns them: this is `tiny`"),
+                     "a larger weight decay keeps the length of weights, and so the angle of a step; this is `tiny`"),
 }
 
 
@@ -109,15 +106,9 @@ def _chain() -> dict[str, Variant]:
 
 
 VARIANTS = _chain()
-FIRST, *_, LAST = VARIANTS
 # What --flags must leave alone: the command line's own part, and what makes the rows what they are.
 RESERVED = {"preset", "data", "device", "run_dir", "resume", "seed", "epochs", "max_steps", "max_minutes", "eval_split",
             *(name for change, _ in IDEAS.values() for name in change)}
-
-
-def label(variant: str) -> str:
-    """How a row or a line is called."""
-    return f"+ {variant.replace('-', ' ')}{' = tiny' if variant == LAST else ''}" if variant in IDEAS else variant
 
 
 # -- the runs ------------------------------------------------------------------------------------------------------
@@ -181,7 +172,7 @@ def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
                          "are the same for every run: leave these out")
     data = ["--data", arguments.data]
     shared = [*data, "--eval-every", str(epochs_between(configuration(data + extra), arguments.steps)), *extra]
-    # So many epochs that a small data set does not end a run before its budget does.
+    # Enough epochs that a small data set does not end a run before its budget does.
     ends = {"minutes": ["--epochs", "1000000", "--max-minutes", f"{arguments.minutes:g}", "--max-steps", "None"],
             "steps": ["--epochs", "1000000", "--max-minutes", "None", "--max-steps", str(arguments.steps)]}
     trials = []
@@ -298,7 +289,7 @@ def run_all(trials: list[Trial], arguments: argparse.Namespace) -> list[str]:
     return failures
 
 
-# -- what came of them ---------------------------------------------------------------------------------------------
+# -- results -------------------------------------------------------------------------------------------------------
 
 
 def summary(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -326,15 +317,11 @@ def write(results: dict[str, Any], folder: Path) -> None:
     draw(results, folder / "ablation.png")
 
 
-def runs_of(results: dict[str, Any], variant: str, budget: str) -> list[dict[str, Any]]:
-    return [run for run in results["runs"] if (run["variant"], run["budget"]) == (variant, budget)]
-
-
 def report(results: dict[str, Any]) -> str:
     """The Markdown of ablation.md: the measured tables, and what each variant is."""
     minutes, steps, variants = f"{results['minutes']:g} min", f"{results['steps']:,} steps", results["variants"]
     seeds = len(results["seeds"])
-    lines = ["# What did each idea buy?", "",
+    lines = ["# How much does each idea add?", "",
              f"Data: {literal(results['data'])}; seeds {', '.join(map(str, results['seeds']))}"
              + (f"; for every run {code(results['flags'])}" if results["flags"] else "") + ". "
              "The mean over the seeds ± half their range; (n of m): of n seeds only; –: not measured.",
@@ -395,48 +382,6 @@ def steps_to(runs: list[dict[str, Any]], seeds: int) -> str:
     if not missed:
         return spread(first, seeds, ",.0f")
     return f"> {max(run['steps'] for run in runs):,}" + (f" ({missed} of {seeds})" if missed < seeds else "")
-
-
-def band(curves: list[tuple[Sequence[float], Sequence[Optional[float]]]]) -> tuple[np.ndarray, ...]:
-    """Curves (x, y) of several seeds → the places of all their points, and mean, least and most there.
-
-    Between its evaluations a run is taken to be on the straight line; before the first and after the last one, where
-    those of the seeds lie a step apart, to be as there.
-    """
-    known = [[(x, y) for x, y in zip(*curve) if y is not None] for curve in curves]
-    known = [points for points in known if points]
-    if not known:
-        return tuple(np.empty((4, 0)))
-    at = np.array(sorted({x for points in known for x, _ in points}))
-    values = np.stack([np.interp(at, *zip(*points)) for points in known])
-    return at, values.mean(0), values.min(0), values.max(0)
-
-
-def draw(results: dict[str, Any], path: Path) -> None:
-    """AP50 against the minutes of the one budget and the steps of the other, a line and a band for each variant."""
-    figure, panels = plt.subplots(1, 2, figsize=(14, 5.5), sharey=True, layout="constrained")
-    # Whatever is left out, a variant keeps its own.
-    ink = dict(zip(VARIANTS, ("black", *COLOURS, "#8C564B", "#7F7F7F", "#BCBD22", "black"), strict=True))
-    handles = {}
-    for axes, budget, key in zip(panels, BUDGETS, ("minutes", "step")):
-        for name in results["variants"]:
-            runs = runs_of(results, name, budget)
-            at, middle, least, most = band([(run["evaluation"][key], run["evaluation"]["AP50"]) for run in runs])
-            if not len(at):
-                continue
-            plain = name not in (FIRST, LAST)
-            handles[name], = axes.plot(at, middle, color=ink[name], linestyle=":" if name == FIRST else "-",
-                                       linewidth=1.6 if plain else 2.6, marker="o", markersize=3, label=label(name))
-            if len(runs) > 1:
-                axes.fill_between(at, least, most, color=ink[name], alpha=0.12, linewidth=0)
-        if not axes.lines:
-            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="grey")
-        axes.set(title=f"Equal {budget}: {results[budget]:g}", xlabel=budget, xlim=(0, None), ylim=(0, 1))
-        axes.grid(alpha=0.3)
-    panels[0].set(ylabel="AP50 on val (line: mean of the seeds, band: their range)")
-    figure.legend(handles=[handles[name] for name in results["variants"] if name in handles], frameon=False,
-                  loc="outside right center")
-    save(figure, path)
 
 
 def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

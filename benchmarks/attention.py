@@ -7,8 +7,8 @@
 Forward and backward of one encoder attention of detr_r50 (8 heads of 32), without its linear maps, at the numbers of
 tokens that images of 800×1333 pixels and less have: 25×42 at stride 32, 50×84 at stride 16 (DC5). "kept" makes all
 weights at once and keeps them (scratch/ops/fast/attention.py), "tiled" makes them tile by tile and twice
-(scratch/ops/fast/tiled_attention.py), beside torch.nn's scaled_dot_product_attention. Timed in turn, medians; memory is what
-the call adds at its peak to its inputs.
+(scratch/ops/fast/tiled_attention.py), beside torch.nn's scaled_dot_product_attention. Timed in turn, medians; memory is
+what the call adds at its peak to its inputs.
 """
 
 from __future__ import annotations
@@ -21,24 +21,21 @@ from statistics import median
 from typing import Any, Callable
 
 import torch
-from matplotlib import pyplot as plt
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.roofline import DTYPES
 from benchmarks.timing import added_gib, race
-from scratch.analysis.figures import save
+from scratch.analysis.attention_cost import HEADS, WIDTH, draw
 from scratch.ops.fast.attention import Attention
 from scratch.ops.fast.tiled_attention import TiledAttention
 from scratch.program import ends_in_a_line
 from scratch.whole_file import write_text
 
-HEADS, WIDTH = 8, 32
 TOKENS = (300, 600, 1050, 2100, 4200)
 WAYS = {"kept": lambda q, k, v: Attention.apply(q, k, v, None, 0.0)[0],
         "tiled": lambda q, k, v: TiledAttention.apply(q, k, v, None, 0.0),
         "torch.nn": lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None])[0]}
-STYLES = {"kept": "tab:orange", "tiled": "tab:blue", "torch.nn": "tab:gray"}
 
 
 def forward_and_backward(way: Callable[..., Tensor], qkv: list[Tensor], gradient: Tensor) -> Callable[[], Any]:
@@ -54,25 +51,6 @@ def measure(tokens: int, batch_size: int, device: torch.device, precision: str, 
     seconds = race(calls, repeats, device)
     return {"tokens": tokens, "seconds": {name: median(samples) for name, samples in seconds.items()},
             "gib": {name: added_gib(call, device) for name, call in calls.items()}}
-
-
-def draw(figures: dict[str, Any], path: Path) -> None:
-    """Seconds and GiB against tokens, both axes in powers: S² is twice as steep as S."""
-    rows = figures["results"]
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axes, (key, label) in zip(panels, (("gib", "added memory at the peak (GiB)"), ("seconds", "seconds"))):
-        for name, colour in STYLES.items():
-            known = [(row["tokens"], row[key][name]) for row in rows if row[key][name]]
-            if known:
-                axes.plot(*zip(*known), marker="o", color=colour, label=name)
-        axes.set(xscale="log", yscale="log", xlabel="tokens S of an image (queries and keys)", ylabel=label)
-        axes.set_xticks([row["tokens"] for row in rows], [f"{row['tokens']:,}" for row in rows])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-    panels[0].legend()
-    shape = f"{figures['batch_size']} × {HEADS} heads of {WIDTH}"
-    figure.suptitle(f"Self-attention, forward and backward: {shape}, {figures['precision']}")
-    save(figure, path)
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def milliseconds(solve, cost: Tensor) -> float:
 
 
 def measure(Q: int, M: int, spread: bool, repeats: int) -> dict:
-    """Both solvers in turn on `repeats` matrices, so that whatever else the machine does hits both."""
+    """Both solvers in turn on `repeats` matrices, so that other load on the machine affects both."""
     generator = torch.Generator().manual_seed(0)
     ours, scipys = [], []
     for _ in range(repeats):

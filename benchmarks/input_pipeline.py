@@ -162,7 +162,7 @@ def measure(preset: str, data: Optional[str], images: Optional[int], rounds: int
 
 
 def table(result: dict[str, Any]) -> str:
-    """What a person reads of one `measure`."""
+    """The table of one `measure`."""
     batch_size, height, width = result["batch"]
     reductions = ", ".join(f"{n} by {by}" for by, n in result["reduced"]["reductions"].items())
     lines = [f"{result['preset']} on {result['data']}: {result['images']} images in batches of {batch_size} "

@@ -1,4 +1,4 @@
-"""ladder: what does each step from the formula to the fast version buy, and where is the floor?
+"""ladder: how much faster is each version, from the formula to the fast one, and what is the lower bound?
 
     python -m benchmarks.ladder                       # all ladders, on the CPU
     python -m benchmarks.ladder --only stem --json FILE
@@ -81,7 +81,7 @@ def convolution(name: str, images: tuple[int, int, int, int], filters: tuple[int
     size = output_size((H, W), (k, k), (stride, stride), (padding, padding), (1, 1))
     windows = Windows((k, k), (stride, stride), (padding, padding), (1, 1), 1, size)
     x = torch.randn(images).contiguous(memory_format=torch.channels_last)
-    x.requires_grad_(C > 3)  # nobody wants the gradient of a picture
+    x.requires_grad_(C > 3)  # an image needs no gradient
     weight = torch.randn(O, C, k, k).contiguous(memory_format=torch.channels_last).div_(k * C**0.5).requires_grad_()
     y = B * O * size[0] * size[1]
     columns = B * size[0] * size[1] * k * k * C
@@ -126,7 +126,7 @@ def by_rows(windows: Windows, x: int, y: int, weight: int) -> tuple[Rung, ...]:
 
 
 def attention(heads: int, tokens: int, width: int) -> Ladder:
-    """softmax(q kᵀ/√d) v of so many heads of all images, each of so many tokens."""
+    """softmax(q kᵀ/√d) v of all heads of all images."""
     qkv = tuple(torch.randn(heads, tokens, width, requires_grad=True) for _ in range(3))
     scores, inputs = heads * tokens**2, 4 * heads * tokens * width  # q, k, v and O
     small = [torch.randn(16, width) for _ in range(3)]
@@ -173,7 +173,7 @@ def measure(ladder: Ladder, repeats: int, machine: dict[str, float]) -> dict[str
 
 
 def table(result: dict[str, Any]) -> str:
-    """What a person reads of one ladder."""
+    """The table of one ladder."""
     theirs = result["rungs"][-1]
     lines = [f"{result['ladder']}: {result['flops'] / 1e9:.2f} GFLOP forward; the definition's loops reach "
              f"{result['naive_flops_per_second'] / 1e6:.1f} MFLOP/s (at a small shape), which would take "

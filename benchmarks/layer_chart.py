@@ -2,9 +2,9 @@
 
     python -m benchmarks.layer_chart layers.json layers.png      # draws again what `benchmarks.layers --json` wrote
 
-For each preset a column: above, the parts of a training step; below, its dearest layers, sorted by what all their calls
-take of it. A bar goes from 1, as fast as torch.nn, to the measured ratio (right: ours is slower; each mark on the axis
-is a factor); its whisker spans the quartiles.
+For each preset a column: above, the parts of a training step; below, its most expensive layers, sorted by the time of
+all their calls. A bar goes from 1, as fast as torch.nn, to the measured ratio (right: ours is slower; each mark on the
+axis is a factor); its whisker spans the quartiles.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         below.set_xlim(min(0.5, *reach) / 1.1, max(2, *reach) * 1.1)  # the panels of a column share it
         size = "×".join(map(str, [result["images"][0], 3, *result["images"][1:]]))
         above.set_title(f"{result['preset']}, {size}, {result['precision']}, {result['device']}")
-        below.set_title(f"the dearest {len(layers)} of {len(result['layers'])} layers: "
+        below.set_title(f"the most expensive {len(layers)} of {len(result['layers'])} layers: "
                         f"{sum(row['share'] for row in layers):.0%} of our step", fontsize="medium")
         below.set_xlabel("time of ours ÷ time of torch.nn, forward and backward")
     figure.legend(handles=[Patch(color=INK[kinds[0]], label=family) for family, kinds in FAMILIES.items()],

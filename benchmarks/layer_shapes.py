@@ -84,7 +84,7 @@ def record(step: TrainingStep) -> list[Use]:
         else:
             uses[key] = use
 
-    with heard_layers(step.model, note), heard_functions(note):
+    with calls_of_layers(step.model, note), calls_of_functions(note):
         step.criterion(step.forward(), step.targets)
     return list(uses.values())
 
@@ -97,8 +97,8 @@ def detached(x: Any, kept: dict[int, Tensor]) -> Any:
 
 
 @contextmanager
-def heard_layers(model: nn.Module, note: Callable) -> Iterator[None]:
-    """`note` hears of each call of a layer of the model that is not within another one."""
+def calls_of_layers(model: nn.Module, note: Callable) -> Iterator[None]:
+    """Call `note` for each call of a layer of the model that is not within another one."""
     handles, known = [], ()
     for path, layer in model.named_modules():
         drops_nothing = isinstance(layer, Dropout) and layer.p == 0
@@ -106,10 +106,10 @@ def heard_layers(model: nn.Module, note: Callable) -> Iterator[None]:
             continue
         known += (f"{path}.",)
 
-        def hear(layer: nn.Module, args: tuple, kwargs: dict[str, Any], path: str = path) -> None:
+        def report(layer: nn.Module, args: tuple, kwargs: dict[str, Any], path: str = path) -> None:
             note(LAYERS[type(layer)], describe(layer, path, args), layer, args, kwargs)
 
-        handles.append(layer.register_forward_pre_hook(hear, with_kwargs=True))
+        handles.append(layer.register_forward_pre_hook(report, with_kwargs=True))
     try:
         yield
     finally:
@@ -118,12 +118,12 @@ def heard_layers(model: nn.Module, note: Callable) -> Iterator[None]:
 
 
 @contextmanager
-def heard_functions(note: Callable) -> Iterator[None]:
-    """`note` hears of each call of one of FUNCTIONS, under whichever module of scratch/ it is called."""
-    def heard(function: Callable, kind: str) -> Callable:
+def calls_of_functions(note: Callable) -> Iterator[None]:
+    """Call `note` for each call of one of FUNCTIONS, in every module of scratch/."""
+    def reported(function: Callable, kind: str) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
             name = "" if kind == "relu" else f"{function.__name__} "
-            # What overwrites its input is timed as what does not: alone, it has no input that nobody else reads.
+            # An in-place function is timed as the one that keeps its input: alone, it may not overwrite its input.
             noted, inputs = (relu, (args[0].clone(),)) if function is relu_ else (function, args)
             note(kind, name + by_times(args[0].shape) + constants(args[:1]), noted, inputs, kwargs)
             return function(*args, **kwargs)
@@ -134,7 +134,7 @@ def heard_functions(note: Callable) -> Iterator[None]:
         for function, kind in FUNCTIONS.items():
             for module in modules:
                 if getattr(module, function.__name__, None) is function:
-                    stack.enter_context(patch.object(module, function.__name__, heard(function, kind)))
+                    stack.enter_context(patch.object(module, function.__name__, reported(function, kind)))
         yield
 
 

@@ -1,4 +1,4 @@
-"""layer_table: what a person reads of one preset's figures from benchmarks/layers.py."""
+"""layer_table: one preset's figures from benchmarks/layers.py as a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def kinds(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """A line for each kind, the dearest first, and one for all of them."""
+    """A line for each kind, the most expensive first, and one for all of them."""
     lines = [["all calls of a step, forward and backward", "ours, ms", "torch.nn, ms", "ratio", "of our step",
               "parity saves, ms"]]
     names = sorted({row["kind"] for row in rows}, key=lambda kind: -sum_of(rows, "share", kind))

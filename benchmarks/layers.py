@@ -49,7 +49,7 @@ SEEN = 8 / 2**10  # GiB: less than 8 MiB is not told of a layer's memory
 
 
 class Measure:
-    """Times both sides of whatever it is given, on one device, in one precision."""
+    """Times both sides of any computation, on one device, in one precision."""
 
     def __init__(self, device: torch.device, precision: str, repeats: int, compiled: bool) -> None:
         self.device, self.precision, self.repeats, self.compiled = device, precision, repeats, compiled
@@ -86,7 +86,7 @@ class Measure:
         for side, call in calls.items():
             try:
                 call()
-            except Exception as error:  # whatever the compiler stumbles over: the others are measured all the same
+            except Exception as error:  # of the compiler: the other rows are measured all the same
                 failed[side] = first_line(error)
         result = self.times({side: call for side, call in calls.items() if side not in failed})
         torch.compiler.reset()  # so that a later layer is not one variant too many of an earlier one
@@ -131,7 +131,7 @@ class Measure:
 
 
 def weighed(rows: list[dict[str, Any]], step: float) -> list[dict[str, Any]]:
-    """Each row with what all its calls cost in a step of `step` seconds, the dearest first.
+    """Each row with what all its calls cost in a step of `step` seconds, the most expensive first.
 
     seconds        of all calls, forward and backward, of each side
     share          of our step

@@ -87,7 +87,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     """Median seconds of every plan and of torch.nn, forward and backward, and the plan that is chosen."""
     windows = windows_of(case)
     x = torch.randn(case[:4]).contiguous(memory_format=torch.channels_last)
-    x.requires_grad_(case.C > 3)  # nobody wants the gradient of a picture
+    x.requires_grad_(case.C > 3)  # an image needs no gradient
     shape = (case.O, case.C, case.kernel, case.kernel)
     weight = torch.randn(shape).contiguous(memory_format=torch.channels_last).div_(case.kernel * case.C**0.5)
     wanted = [t for t in (x, weight.requires_grad_()) if t.requires_grad]

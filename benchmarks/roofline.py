@@ -1,4 +1,4 @@
-"""roofline: how fast could a layer be on this machine at all?
+"""roofline: what is the shortest time that a layer can take on this machine?
 
     seconds ≥ max(FLOPs / FLOPs a second,  bytes / bytes a second)
 

@@ -1,9 +1,9 @@
 """timing: when is one of two computations faster than the other?
 
-A machine is never quiet, so two computations are timed in turn, in one process, after some calls that are not counted;
-who goes first alternates. A sample is the mean of as many calls as take SHORTEST. What is told of the samples is the
-median and its quartiles; the ratio is taken sample by sample, and told in the same way: whatever slowed the machine
-down for a while stands above and below the line.
+Other processes disturb every timing, so two computations are timed in turn, in one process, after some calls that are
+not counted; which one goes first alternates. A sample is the mean of as many calls as take SHORTEST. The result is the
+median of the samples and its quartiles. The ratio is taken sample by sample, and reported in the same way: a slower
+phase of the machine affects both sides of the ratio.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 import numpy as np
 import torch
 
-from benchmarks.training_step import resident_peak_gib
+from scratch.training.peak_memory import resident_peak_gib
 
 WARM_UP = 2  # calls of each that are not counted, before one that only says how many make a sample
 SHORTEST = 2e-3  # seconds of a sample: below, the clock and the loop around the calls would be seen

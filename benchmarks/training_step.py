@@ -6,7 +6,7 @@
 
 A step is forward, matching and losses, backward, clipping and the optimizer (AdamW; `tiny` has Muon, and no
 clipping). Both sides hold the same weights and see the same batch, in one process and in turn (who goes first
-alternates), so that whatever else the machine does hits both: what counts is the ratio of the medians. torch.nn's
+alternates), so that other load on the machine affects both: what counts is the ratio of the medians. torch.nn's
 side is as fast as its user can make it: channels-last, fused attention, SciPy, fused AdamW, Muon's matrices of one
 shape in one product; float32 products have the same precision on both (TF32 is off). That one step leaves both with the
 same weights is shown in tests/test_benchmarks.py.
@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,14 @@ from scratch.model.beyond.compiled import compile_blocks
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
-from scratch.training.log import peak_memory_gib
-from scratch.training.muon import Muon
+from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
+from scratch.training.peak_memory import resident_peak_gib
 from scratch.whole_file import write_text
 
 SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
-# preset → images, height, width: what the preset sees at home; detr_141m and its kin as small as a CPU needs them
+# preset → images, height, width: as the preset is trained; those of detr_141m and detr_141m_fast are smaller, for a CPU
 DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640),
             "detr_r50_dc5": (1, 800, 1066), "detr_141m": (2, 256, 256), "detr_141m_fast": (2, 256, 256)}
 # What torch.compile is given of torch.nn's side: the same pieces as of ours (scratch/model/beyond/compiled.py).
@@ -92,9 +92,10 @@ class TrainingStep:
             self.criterion = ReferenceCriterion(config.model.num_classes, config.loss, focal).to(device)
         self.model = model.to(device).train()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        groups = parameter_groups(model, config.train)
+        muon = config.train.optimizer == "muon"
+        groups = (muon_groups if muon else parameter_groups)(model, config.train)
         if side == "ours":
-            self.optimizers = [(Muon if config.train.optimizer == "muon" else AdamW)(groups)]
+            self.optimizers = [(Muon if muon else AdamW)(groups)]
             self.clip = clip_grad_norm_
         else:
             self.optimizers, self.clip = reference_optimizers(groups), torch.nn.utils.clip_grad_norm_
@@ -202,7 +203,7 @@ def measure(preset: str, shape: tuple[int, int, int], device: torch.device, prec
     after = {"compiled": {"compile_seconds": compile_both(steps), **steps_in_turn(steps, repeats)}} if compiled else {}
     del steps
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # room for the processes that measure memory
+        torch.cuda.empty_cache()  # free it for the processes that measure memory
     result: dict[str, Any] = {"preset": preset, "images": list(shape), "device": str(device), "precision": precision,
                               "repeats": repeats}
     result |= timed
@@ -230,23 +231,8 @@ def own_peak_memory(side: str, preset: str, shape: tuple[int, int, int], device:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else resident_peak_gib() - before
 
 
-def resident_peak_gib(forget: bool = False) -> float:
-    """The largest resident set of this process so far, in GiB; `forget` what was larger than it is now (Linux only).
-
-    Not getrusage's ru_maxrss: under Linux a child inherits its parent's, and the parent here holds two models. It is
-    the fallback where no VmHWM is told. Some containers let nobody forget: a peak less the one before is then too low.
-    """
-    if forget:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    kib = next((line.split()[1] for line in lines if line.startswith("VmHWM")), None)
-    return peak_memory_gib(torch.device("cpu")) if kib is None else int(kib) / 2**20
-
-
 def table(result: dict[str, Any]) -> str:
-    """What a person reads of one `measure`."""
+    """The table of one `measure`."""
     columns = {"ours": result["ours"], "torch.nn": result["reference"], "ratio": result["ratio"]}
     batch_size, height, width = result["images"]
     lines = [f"{result['preset']}: {batch_size}×3×{height}×{width}, {result['precision']}, {result['device']}, "

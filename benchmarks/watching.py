@@ -1,4 +1,4 @@
-"""watching: what does it cost to look at a run?
+"""watching: how much slower is a training step that is watched?
 
     python -m benchmarks.watching                       # tiny on the CPU
     python -m benchmarks.watching --preset detr_141m_fast --device cuda --batch-size 16 --size 512 512 --steps 100

@@ -38,8 +38,9 @@ from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, read_checkpoint
 from scratch.evaluation.breakdown import CURVE_IOUS, by_class, by_number, by_size
 from scratch.evaluation.calibration import calibration
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate
+from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.error_analysis import analyse_errors, find_errors
+from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
 from scratch.model.detr import build_detr
@@ -66,7 +67,8 @@ class AnalyzeArguments:
     data: Optional[str] = None
     """another COCO-format folder than the one that the detector was trained with"""
     max_dets: Optional[int] = None
-    """the best so many detections of a class in an image count; None: as in the run's own evaluations (COCO's 100)"""
+    """this number of detections of a class in an image count, the best ones; None: as in the run's own evaluations
+    (COCO's 100)"""
     out: Optional[Path] = None
     """the folder to write; None: `analysis` in the first run's folder"""
     batch_size: int = 8

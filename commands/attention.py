@@ -1,4 +1,4 @@
-"""attention: which numbers of one forward pass tell what a detector looked at?
+"""attention: which numbers of one forward pass show to what a detector attended?
 
     a batch ─▶ model(…, need_weights=True) ─▶ all layers' answers and attention ─▶ Explanation
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scratch.analysis.attention_record import Explanation, as_bytes, cell_of, coarsened, jpeg
 from scratch.data.batch import Batch
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.coco_eval import postprocess
 from scratch.model.detr import Detr, shrink_mask
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou
 
@@ -30,7 +30,7 @@ def explained(model: Detr, batch: Batch, image: Image.Image, names: Sequence[str
 
     about    "name", "detector", "threshold" and "encoder_heads" of `Explanation`
     points   (x, y) in shares of the picture; the centres of the detections are added
-    most     at most so many detections, the surest
+    most     at most this number of detections, those with the highest scores
     """
     pad_mask, config = batch.pad_mask[0], model.config
     outputs = model(batch.normalised(), batch.pad_mask, need_weights=True)
@@ -73,9 +73,9 @@ def explained(model: Detr, batch: Batch, image: Image.Image, names: Sequence[str
 
 def found_by_query(outputs: dict[str, Any], classification: str, names: Sequence[str],
                    threshold: float) -> dict[int, list[tuple[str, float]]]:
-    """Query → its labels, pairs of a class's name and a score; the surest query and the surest label first.
+    """Query → its labels, pairs of a class name and a score; queries and labels by falling score.
 
-    They are the detections of `predict`. If none reaches the threshold, the surest is there all the same.
+    They are the detections of `predict`. If none reaches the threshold, the one with the highest score is kept.
     """
     first = {name: outputs[name][:1] for name in ("pred_logits", "pred_boxes")}
     [detections] = postprocess(first, torch.ones(1, 2), classification)

@@ -1,4 +1,4 @@
-"""check-data: what is wrong with a data set, before it costs a night?"""
+"""check-data: what is wrong with a data set, before a training run depends on it?"""
 
 from __future__ import annotations
 

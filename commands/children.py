@@ -4,10 +4,10 @@
              └─▶ detr_scratch.py train … ─▶ b/output.txt
 
 A process of its own, so that a run which crashes, or which the system ends for want of memory,
-takes no other along and leaves nothing behind. It may also outlive the command that began it: a
-kill -9 reaches that one alone. So output.txt is locked, and the lock goes with the open file into
-the child. Whoever finds it locked knows that a run is still writing there; the system takes the
-lock away with the last process that has it, however that one ends.
+ends no other and leaves nothing behind. It may also outlive the command that began it: kill -9
+reaches that one alone. So output.txt is locked, and the lock goes with the open file into
+the child. If it is locked, a run is still writing there; the system releases
+the lock with the last process that has it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def as_flags(values: dict[str, Any]) -> list[str]:
 
 
 class Terminated(KeyboardInterrupt):
-    """A stop of which the trainings have not heard: SIGTERM, unlike Ctrl-C, may have come to this process alone."""
+    """A stop that the trainings have not received: SIGTERM, unlike Ctrl-C, may come to this process alone."""
 
 
 @contextmanager
-def termination_heard() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGHUP raise Terminated, so that the trainings can be stopped and save."""
+def stops_on_termination() -> Iterator[None]:
+    """Within it, SIGTERM and SIGHUP raise Terminated, so that the trainings can save and stop."""
     def terminate(number: int, frame: Any) -> None:
         raise Terminated
 
@@ -61,7 +61,7 @@ class Children:
     """Runs of the command line in processes of their own, none of which begins after `stop`."""
 
     def __init__(self, threads: Optional[int]) -> None:
-        # In UTF-8 whatever the terminal has: what they print goes into a file, which is read as that.
+        # In UTF-8 for any terminal: what they print goes into a file, which is read as that.
         self.environment = dict(os.environ, PYTHONIOENCODING="utf-8",
                                 **{"OMP_NUM_THREADS": str(threads)} if threads else {})
         self._running: list[subprocess.Popen] = []

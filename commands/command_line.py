@@ -1,15 +1,12 @@
-"""command_line: how do words on a command line become a command and its arguments?
+"""command_line: which command do the words on a command line mean?
 
-    a preset or a checkpoint ─▶ defaults ── changed by the flags ─▶ one frozen dataclass ─▶ the command
+    name ─▶ OTHER_COMMANDS ─▶ its parser (flags.py) ─▶ its arguments, a frozen dataclass ─▶ its function
 
-The flags are made of the dataclasses' fields (tyro), so that a setting has one name everywhere. What decides the
-defaults of all others (--preset, say) is read ahead of them. `OTHER_COMMANDS` is all that detr_scratch.py can do beside
-training, each name with its parser and its function. Read: run_command → OTHER_COMMANDS → parse
+`OTHER_COMMANDS` holds every command of detr_scratch.py but training. Read: run_command → OTHER_COMMANDS
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
@@ -23,41 +20,15 @@ from commands.download import DownloadArguments, download
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from commands.explain import ExplainArguments, explain
 from commands.export import ExportArguments, export_checkpoint
+from commands.flags import flags_given, parse, preset_config
 from commands.info import InfoArguments, info
 from commands.lr_range import LrRangeArguments, lr_range
 from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
-from scratch.config import PRESETS, Config, DataConfig
+from scratch.config import DataConfig
 from scratch.detector import read_config
 from scratch.program import ends_in_a_line
 from scratch.training.distributed import lost_rank
-
-
-def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
-    """Flags from the dataclass's fields; what is not given keeps the value of `default`."""
-    kind = flags_given(argv, "queries").queries or ""
-    if kind.isdigit() and hasattr(default, "config"):  # who counts them means another flag
-        raise ValueError(f"got --queries {kind}; it says of which kind they are (learned, anchor or proposal): give "
-                         f"their number as --num-queries {kind}")
-    return tyro.cli(arguments_type, default=default, args=argv, prog=f"detr_scratch.py {command}",
-                    config=(tyro.conf.OmitArgPrefixes,))
-
-
-def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
-    """The flags that decide the defaults of all others, read ahead of them."""
-    parser = argparse.ArgumentParser("detr_scratch.py", usage="%(prog)s COMMAND --help", add_help=False,
-                                     allow_abbrev=False)
-    for name in names:
-        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}",
-                            action="store_true" if name == "resume" else "store")
-    return parser.parse_known_args(argv)[0]
-
-
-def preset_config(name: Optional[str], device: str = "cpu") -> Config:
-    name = name or ("detr_141m_fast" if device.startswith("cuda") else "tiny")
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; wanted one of {', '.join(PRESETS)}")
-    return PRESETS[name]
 
 
 def parse_eval(argv: Sequence[str]) -> EvalArguments:
@@ -92,17 +63,17 @@ def parse_charts(argv: Sequence[str]) -> ChartsArguments:
 
 
 def sweeping() -> Any:
-    """commands/sweep/command.py, imported where it is asked for: it alone needs Optuna, which takes a second."""
-    from commands import sweep
+    """commands/sweep/command.py, imported on demand: it alone needs Optuna, whose import takes a second."""
+    from commands.sweep import command
 
-    return sweep
+    return command
 
 
 def comparing() -> Any:
-    """commands/compare/command.py, imported where it is asked for: the reference needs SciPy."""
-    from commands import compare
+    """commands/compare/command.py, imported on demand: the reference needs SciPy."""
+    from commands.compare import command
 
-    return compare
+    return command
 
 
 def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) -> Any:
@@ -137,7 +108,7 @@ OTHER_COMMANDS: Commands = {
 def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]) -> None:
     """Run the command that `argv` begins with, `train` if it begins with none; or print the overview of them all.
 
-    What a person can mend ends with a line, not with a traceback: scratch/program.
+    An error that the user can correct ends with one line, not with a traceback: scratch/program.
     """
     with ends_in_a_line(lost_rank):
         argv = list(argv)

@@ -1,4 +1,4 @@
-"""convert: how do weights leave this project, and come into it for good?
+"""convert: how are weights converted to other programs, and from them?
 
     run, checkpoint,  ─▶ FILE.pth                {"model": …} that the official code loads strictly
     official file,    ─▶ FILE.safetensors        the tensors; beside them classes and configuration
@@ -141,7 +141,7 @@ def checkpoint_of(weights: Weights, config: Config, classes: Classes) -> dict[st
 
 
 def refuse_what_the_official_code_lacks(config: Config) -> None:
-    """Raise ValueError for a network that the official code cannot build, whatever its keys are called."""
+    """Raise ValueError for a network that the official code cannot build, under any names of its keys."""
     model, plain = config.model, dict(queries="learned", classification="softmax", groups=1)
     strange = [f"{name}={getattr(model, name)}" for name, value in plain.items() if getattr(model, name) != value]
     strange += [f"norm={model.norm}"] if model.norm == "group" else []

@@ -1,4 +1,4 @@
-"""download: how do COCO 2017's photographs come to this disk, all of them or a few?
+"""download: how are the images of COCO 2017 downloaded, all of them or a few?
 
     coco-subset   annotations ─▶ choose (scratch/data/subset) ─▶ those images alone, many at a time
     coco          annotations, train2017.zip, val2017.zip ─▶ unpacked

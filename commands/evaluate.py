@@ -23,7 +23,9 @@ from scratch.data.coco import find_splits
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, published_name
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, format_summary
+from scratch.evaluation.coco_eval import CocoEvaluator
+from scratch.evaluation.evaluate import evaluate
+from scratch.evaluation.summary import format_summary
 from scratch.printable import abridged, command, printable
 from scratch.ranges import BATCH, refuse_senseless
 from scratch.training.distributed import Distributed

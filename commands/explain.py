@@ -1,4 +1,4 @@
-"""explain: what did the detector look at, when it said what is on this picture?
+"""explain: to which parts of an image did the detector attend for each detection?
 
     IMAGE ─▶ detector, asked for its attention ─▶ NAME.npz, the record ─┬▶ NAME_detections.png
                                                                         ├▶ NAME_encoder.png
@@ -6,7 +6,7 @@
                                                                         └▶ NAME.html
     --data DIR ─▶ every query's boxes in all images ─▶ slots.json ───────▶ slots.png
 
-Whatever is drawn is drawn from the records, and `--redraw --out DIR` draws it from them again.
+All charts are drawn from the records, and `--redraw --out DIR` draws it from them again.
 Proven in tests/test_explain.py. Read: explain → look_at (what is kept: attention.py) → slots_of
 """
 
@@ -62,7 +62,7 @@ class ExplainArguments:
     threshold: Optional[float] = None
     """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
     most: int = 12
-    """explain so many detections, the surest"""
+    """explain this number of detections, those with the highest scores"""
     points: tuple[str, ...] = ()
     """places X,Y in pixels of the picture from which to show the encoder's attention, beside the detections' centres;
     none: four, where the official notebook has them"""
@@ -77,7 +77,7 @@ class ExplainArguments:
     split: Literal["train", "val", "test"] = "val"
     """the split of --data"""
     limit: int = 500
-    """look at so many images of --data"""
+    """look at this number of images of --data"""
     redraw: bool = False
     """only draw again from the records in --out"""
     device: str = "auto"
@@ -109,7 +109,7 @@ def explain(arguments: ExplainArguments) -> None:
             shown, found = len(record.about["detections"]), record.about["found"]
             print(f"{printable(words)}: {found} detections in {printable(arguments.image)} (threshold {threshold:g})"
                   + (f"; {shown} are explained (--most)" if shown < found else "")
-                  + ("; the surest is explained all the same" if not found else ""))
+                  + ("; the one with the highest score is explained all the same" if not found else ""))
             path = record_file(arguments.image, arguments.out)
             record.save(path)
             show(path)
@@ -199,7 +199,10 @@ def look_at(image: Image.Image, places: Sequence[tuple[float, float]], detector:
 
 
 def points_of(texts: Sequence[str], size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
-    """ "X,Y" in pixels of an image of this (width, height) → shares of it. Raises ValueError for another text, or a place outside."""
+    """ "X,Y" in pixels of an image of this (width, height) → shares of it.
+
+    Raises ValueError for another text, or a place outside.
+    """
     points, (width, height) = [], size
     for text in texts:
         try:
@@ -218,7 +221,7 @@ def points_of(texts: Sequence[str], size: tuple[int, int]) -> tuple[tuple[float,
 
 @torch.no_grad()
 def slots_of(detector: Detector, words: str, arguments: ExplainArguments) -> dict[str, Any]:
-    """The record of the boxes of every query in the images of --data, whatever is on them, and of whichever classes."""
+    """The record of the boxes of every query in all images of --data, for objects of any class."""
     config = detector.config
     data = replace(config.data, data=arguments.data, classes=None, limit_train=arguments.limit,
                    limit_val=arguments.limit, train_images=None, train_annotations=None, val_images=None,

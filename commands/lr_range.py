@@ -1,4 +1,4 @@
-"""lr-range: which learning rates may a detector bear, before a night is spent on one of them?
+"""lr-range: up to which learning rate is training stable?
 
     python detr_scratch.py lr-range --preset tiny --out FOLDER --from 1e-5 --to 1 --steps 150
 

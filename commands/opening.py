@@ -1,4 +1,4 @@
-"""opening: how do a data set, an objective and a trained detector come to be from what a person names?"""
+"""opening: how are a data set, an objective and a trained detector made from the names on a command line?"""
 
 from __future__ import annotations
 

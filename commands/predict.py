@@ -4,8 +4,8 @@
                                             ├▶ predictions.json   all that was found, as COCO results
                                             └▶ image_ids.json     which picture each image_id is
 
-A file that cannot be read is skipped with a line, whatever it is. Whatever ends the command (a full disk, Ctrl-C), what
-was found until then is in predictions.json, and no file is there by half.
+A file that cannot be read is skipped with a line. If the command ends early (a full disk, Ctrl-C), predictions.json
+holds everything found until then, and no file is incomplete.
 Proven in tests/test_predict.py. Read: predict → picture_names → image_ids → Results
 """
 
@@ -120,7 +120,7 @@ def look_at_all(pictures: dict[Path, Path], ids: dict[Path, int], detector: Dete
 
 
 def image_files(source: Path) -> list[Path]:
-    """The image itself, or everything in the folder that has an image's ending, whatever it is."""
+    """The image itself, or everything in the folder that has an image's ending, of any kind."""
     if not os.path.lexists(source):
         raise FileNotFoundError(f"{printable(source)} does not exist: give an image or a folder of images")
     if not source.is_dir():
@@ -235,7 +235,7 @@ class Results:
     def close(self) -> None:
         """End the list after the last entry that is there as a whole."""
         self._file.seek(self._end)
-        self._file.truncate()  # which gives a full disk the room for what follows
+        self._file.truncate()  # which frees space on a full disk for what follows
         self._write("\n]\n")
 
     def _write(self, text: str) -> int:

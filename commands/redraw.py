@@ -8,7 +8,7 @@
     lr_range.json       ─▶ lr_range.png
     ablation.json       ─▶ ablation.png
     comparison.json     ─▶ comparison.png
-    attention.json      ─▶ attention.png (of benchmarks/attention.py)
+    attention.json      ─▶ attention.png (data of benchmarks/attention.py)
     slots.json, *.npz   ─▶ what `explain` draws of a data set, and of a picture
 
 Goes through FOLDER and all folders in it; a chart lies beside its data. Nothing is trained, and no
@@ -22,9 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
-from benchmarks import ablation, attention
 from commands import explain
-from scratch.analysis import comparison, learning_curve, lr_range, sweep_charts
+from scratch.analysis import ablation_chart, attention_cost, comparison, learning_curve, lr_range, sweep_charts
 from scratch.analysis.layer_charts import draw_set
 from scratch.analysis.layer_record import read_layers
 from scratch.analysis.records import believed, read_record
@@ -57,8 +56,9 @@ def draw_layers(data: Path) -> list[Path]:
 KINDS: dict[str, Callable[[Path], list[Path]]] = {
     "learning_curve.json": partial(draw_one, draw=learning_curve.draw), "layers*.json": draw_layers,
     "sweep.json": draw_sweep, "lr_range.json": partial(draw_one, draw=lr_range.draw),
-    "ablation.json": partial(draw_one, draw=ablation.draw), "comparison.json": partial(draw_one, draw=comparison.draw),
-    "attention.json": partial(draw_one, draw=attention.draw), "slots.json": explain.draw, "*.npz": explain.draw,
+    "ablation.json": partial(draw_one, draw=ablation_chart.draw),
+    "comparison.json": partial(draw_one, draw=comparison.draw),
+    "attention.json": partial(draw_one, draw=attention_cost.draw), "slots.json": explain.draw, "*.npz": explain.draw,
 }
 
 

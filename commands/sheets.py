@@ -1,4 +1,4 @@
-"""sheets: some images of a split, the truth beside what was found, on one picture; and from which score on."""
+"""sheets: some images of a split, ground truth beside detections, on one picture; and their score threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""traceable: how does a detector of our own layers become a graph that a runtime is quick with?
+"""traceable: how does a detector of our own layers become a graph that an inference runtime executes fast?
 
     Conv2d, Linear, norms, pooling, attention ─▶ torch.nn's, with the same weights ─▶ one node each
     a few lines around them                   ─▶ written so that no size is fixed

@@ -18,8 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
-from commands.command_line import flags_given, parse, preset_config
 from commands.finetune import config_for, frozen_norm, recipe, sized
+from commands.flags import flags_given, parse, preset_config
 from commands.opening import newest_run, resolve_device
 from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config
@@ -43,13 +43,14 @@ class TrainArguments:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
     weights: Optional[str] = None
-    """begin with these, as far as they fit: detr_r50 …, resnet50 … (fetched once), or a file; see scratch/weights/reading"""
+    """begin with these, as far as they fit: detr_r50 …, resnet50 … (fetched once), or a file; see
+    scratch/weights/reading"""
     resume: bool = False
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
     compile: bool = False
     """have the model's blocks compiled by torch.compile: minutes at first, faster steps then; every size of image for
-    itself, so take --square with it (scratch/model/beyond/compiled). Attention then keeps all its weights: much memory where
-    pictures have thousands of cells"""
+    itself, so take --square with it (scratch/model/beyond/compiled). Attention then keeps all its weights: much memory
+    where pictures have thousands of cells"""
     profile: bool = False
     """say where the time of a step goes, and trace a few: RUN/profile"""
     tensorboard: bool = True
@@ -65,7 +66,7 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     """A preset's or a resumed run's configuration, changed by the flags; and a free folder, or the run's own."""
     given = flags_given(argv, "preset", "device", "run-dir", "resume", "weights")
     begun = begun_by_this_launcher(given.run_dir)
-    if begun is not None and latest_checkpoint(begun) is not None:  # whatever the flags say: it was begun by them
+    if begun is not None and latest_checkpoint(begun) is not None:  # for any flags: it was begun with them
         given.resume, given.run_dir, given.weights = True, begun, None
     elif given.resume and restarts() and given.run_dir and latest_checkpoint(Path(given.run_dir)) is None:
         given.resume = False  # it goes on, each time, with what there is: at first with nothing

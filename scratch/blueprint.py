@@ -1,8 +1,8 @@
-"""blueprint: how large is a detector that a file describes, before any memory is asked for?
+"""blueprint: how large is the detector that a file describes, before any memory is allocated?
 
     config.model ── on the meta device ─▶ names, shapes, dtypes of its tensors; no number of them exists
                                                │
-    file ─▶ state, its content checked ────────┴─▶ the same? ─▶ whoever builds the model knows that it fits the file
+    file ─▶ state, its content checked ────────┴─▶ the same? ─▶ the model that is built fits the file
 
 A file may say that its detector has 10⁹ queries or 10⁶ layers. Layers are objects of Python even without numbers, so
 they are first counted in the file; and a detector of more numbers than any was trained with is refused by its shapes.
@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from scratch.config import ModelConfig
 from scratch.model.detr import Detr
 from scratch.training.checkpoint import load_checkpoint
-from scratch.training.content import blaming, check_content, check_weights
+from scratch.training.content import naming, check_content, check_weights
 
 _LAYER = re.compile(r"transformer\.(encoder|decoder)\.layers\.(\d{1,9})\.")
 
@@ -80,6 +80,6 @@ def read_state(path: Path, training: bool = False, map_location: Any = "cpu") ->
 
 def check_state(state: Any, path: Path, training: bool = False) -> None:
     """The same of a state that was read already. Raises ValueError."""
-    with blaming(path):
+    with naming(path):
         config = check_content(state, training)
         check_weights(state, blueprint(config.model, state["model"]))

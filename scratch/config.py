@@ -1,6 +1,6 @@
 """config: which detector, on which data, trained how?
 
-One frozen dataclass for each of the four rooms; a `Config` holds one of each, and `PRESETS` names whole
+One frozen dataclass for each of model, loss, data and training; a `Config` holds one of each, and `PRESETS` names whole
 `Config`s. The command line is generated from these fields (`detr_scratch.py train --help`), a checkpoint
 carries them, and nothing else in the project holds a default of its own.
 
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, Optional, Tuple
 
 from scratch.ranges import (
-    BATCH, COUNT, DETECTIONS, MEGAPIXELS, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds, refuse_senseless)
+    BATCH, COUNT, DETECTIONS, MEGAPIXELS, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds,
+    refuse_senseless)
 
 Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 MOST_PARAMETERS = 10**9  # seven times those of the largest preset: 4 GB of weights, and 16 GB while they learn
@@ -56,16 +57,19 @@ class ModelConfig:
     num_classes: int = 91
     """K: object classes, without "no object"; a training run takes it from its data"""
     aux_loss: bool = True
-    """every decoder layer answers and is blamed, not only the last (section 3.2, auxiliary losses)"""
+    """auxiliary losses: every decoder layer predicts and has a loss, not only the last (section 3.2)"""
     queries: Literal["learned", "anchor", "proposal"] = "learned"
     """of which kind they are (how many: --num-queries): a learnt vector; a box that every decoder layer moves closer
-    (scratch/model/anchors/decoder); or such a box that the encoder proposes for the picture (scratch/model/anchors/proposals)"""
+    (scratch/model/anchors/decoder); or such a box that the encoder proposes for the picture
+    (scratch/model/anchors/proposals)"""
     classification: Literal["softmax", "focal"] = "softmax"
-    """classes and "no object" share one softmax, or each class has a sigmoid of its own (scratch/ops/beyond/focal_loss)"""
+    """classes and "no object" share one softmax, or each class has a sigmoid of its own
+    (scratch/ops/beyond/focal_loss)"""
     fine_memory: bool = False
     """the decoder reads a grid twice as fine as the encoder's, needs anchors (scratch/model/anchors/fine_memory)"""
     denoising: int = 0
-    """noised copies of every true box that the decoder repairs in training, needs anchors (scratch/model/anchors/denoising)"""
+    """noised copies of every true box that the decoder repairs in training, needs anchors
+    (scratch/model/anchors/denoising)"""
     groups: int = 1
     """groups of queries in training, each matched on its own; later there is one (scratch/model/anchors/queries)"""
 
@@ -150,8 +154,8 @@ class DataConfig:
     limit_val: Optional[int] = None
     """evaluate only the first N images of the val or test split (in the order of their ids)"""
     max_dets: int = 100
-    """the best so many detections of a class in an image count in AP: 100 in COCO's figures; more where images have
-    more objects of a class"""
+    """this number of detections of a class in an image, the best ones, count in AP: 100 in COCO's figures; more where
+    images have more objects of a class"""
     as_is: bool = False
     """take boxes as they are, even if all of them together look like another form: normalised, corners, centres"""
     short_side: int = 800
@@ -352,7 +356,7 @@ def memory_here() -> Optional[int]:
 
 
 def refuse_what_does_not_fit(model: ModelConfig, memory: Optional[int]) -> None:
-    """Raise ValueError for a network whose float32 weights alone are more than `memory` bytes; None: nobody knows."""
+    """Raise ValueError for a network whose float32 weights alone are more than `memory` bytes; None: not known."""
     wanted = 4 * parameters_of(model)
     if memory is not None and wanted > memory:
         raise ValueError(f"the network has {parameters_of(model):,} parameters, {wanted / 2**30:.2g} GiB, and there "

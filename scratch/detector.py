@@ -8,11 +8,11 @@
     PIL image ──────────┼─▶ picture ─▶ resized ─▶ model ─▶ postprocess ─▶ what scores enough, in
     numpy (H,W,3) uint8 ┘              as at evaluation                     the image's own pixels
 
-One image in, one `Detections` out; a list in, a list out. Only pictures that are shown in the same
-size share a pass: beside a larger one, padding would change what the network sees at an edge, and
-an answer would depend on the company.
+One image in, one `Detections` out; a list in, a list out. Only images of the same size after
+resizing share a forward pass: beside a larger one, padding would change the features at an edge, and
+a detection would depend on the other images of the batch.
 
-This file joins rooms (model, data, evaluation, checkpoint) and is none of them: they do not import
+This file joins packages (model, data, evaluation, training) and belongs to none: they do not import
 it. `predict`, `eval` and the other commands open one by it. Proven in tests/test_detector.py and
 tests/test_evaluate.py.
 Read: Detections → Detector.predict → as_picture → load
@@ -39,7 +39,7 @@ from scratch.data.coco_names import COCO_NAMES
 from scratch.data.images import read_image
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.coco_eval import postprocess
 from scratch.model.detr import Detr, build_detr
 from scratch.printable import command
 from scratch.training.checkpoint import best_checkpoint
@@ -50,7 +50,7 @@ Picture = Union[str, Path, Image.Image, np.ndarray]
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image: M objects, the surest first; tensors on the CPU."""
+    """What was found in one image: M objects, the highest score first; tensors on the CPU."""
 
     boxes_xyxy: Tensor
     """(M,4) float32: left, top, right, bottom in the image's own pixels; not cut at its border"""

@@ -1,6 +1,6 @@
-"""only_one: how do two commands not work in one folder at once, and how does a kill leave nothing locked?
+"""only_one: how is a folder locked for one command at a time, so that a killed command leaves no lock?
 
-    FOLDER/.lock     locked by the system for as long as its holder lives, and read by whoever comes second:
+    FOLDER/.lock     locked by the system for as long as its holder lives, and read by a second process:
                      "pid 4711 on gpu-3 since 2026-01-31 12:00:00"
 
 The system takes the lock away with the process, however that ends, so nothing is left to expire or to be removed. A
@@ -24,7 +24,7 @@ from scratch.whole_file import make_folder
 
 NAME = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # what file systems without locks answer
-_FAR = 1 << 30  # Windows locks bytes, and nobody else can read those: one that no text reaches
+_FAR = 1 << 30  # Windows locks bytes, and no other process can read those: one that no text reaches
 _held: set[IO[Any]] = set()
 
 

@@ -1,4 +1,4 @@
-"""printable: how is a text from somebody else's file shown, so that it cannot do anything?
+"""printable: how is a text from an unknown file shown without control characters?
 
     "cat\\x1b[2J\\nname" ─▶ r"cat\\x1b[2J\\nname"      control characters become what a programmer would type for them
 

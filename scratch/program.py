@@ -1,7 +1,7 @@
-"""program: how does a program end in one line, whatever it was given and wherever it prints?
+"""program: how does a program end in one line for every input and every terminal?
 
     a sign that the terminal has not (→ in cp1252, C locale) ─▶ "?", and the work is done
-    what a person can mend (ValueError, OSError …)           ─▶ "error: …", exit code 1
+    an error that the user can correct (ValueError, OSError) ─▶ "error: …", exit code 1
     no memory                                                ─▶ "error: …", with what to make smaller
     a reader that has gone (… | head -1)                     ─▶ quietly
     a fault of ours (KeyError, TypeError …)                  ─▶ the traceback, which we need
@@ -34,7 +34,7 @@ def replace_unknown_signs() -> None:
 
 @contextmanager
 def ends_in_a_line(explain: Callable[[RuntimeError], str] = lambda error: "") -> Iterator[None]:
-    """Turn what a person can mend into an exit with one line, and let a fault of ours through with its traceback.
+    """Turn an error that the user can correct into an exit with one line; a bug of ours keeps its traceback.
 
     explain   what a RuntimeError of PyTorch means, in words; "" where it means nothing that is known
     """
@@ -88,7 +88,7 @@ def _tells_of_memory(error: RuntimeError) -> bool:
 
 
 def _reader_has_gone() -> bool:
-    """True if standard output or error is a pipe that nobody reads; what is still to be written then goes nowhere."""
+    """True if standard output or error is a pipe without a reader; what is still to be written then goes nowhere."""
     gone = []
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,4 +1,4 @@
-"""ranges: which values of a setting can a run mean?
+"""ranges: which values of a setting are valid?
 
     a field of a dataclass ── its type ──▶ a text for a number, True for a count: refused
                            ── its Range ─▶ −1, NaN, ∞, 10²⁰: refused
@@ -104,7 +104,7 @@ def _refuse_other_kind(part: object, name: str) -> None:
 
 def _refuse(part: object, name: str, wanted: str) -> None:
     value, kind = getattr(part, name), kinds(type(part))[name]
-    if isinstance(value, int) and abs(value) >= 10**40:  # to be read by nobody, and Python refuses to write long ones
+    if isinstance(value, int) and abs(value) >= 10**40:  # too long to read, and Python refuses to write long ones
         got = f"a number of about {math.floor(value.bit_length() * math.log10(2)) + 1} digits"
     else:
         got = f"{value:.12g}" if isinstance(value, float) and float in kind.types else _BRIEF.repr(value)

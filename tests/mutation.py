@@ -67,6 +67,8 @@ MIRRORS = {
     "scratch/ops/fast/winograd.py": ("tests/ops/fast/test_winograd.py", *CONVOLUTIONS),
     "scratch/objective/criterion.py": ("tests/objective/test_criterion.py", "tests/objective/test_many_answers.py"),
     "scratch/training/optimizer.py": ("tests/training/test_optimizer.py", "tests/training/test_muon.py"),
+    "scratch/training/fast_adamw.py": ("tests/training/test_fast_adamw.py", "tests/training/test_optimizer.py"),
+    "scratch/evaluation/coco_eval.py": ("tests/evaluation/test_postprocess.py", "tests/evaluation/test_coco_eval.py"),
     "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_many_answers.py"),
 }
 
@@ -80,8 +82,8 @@ def modules() -> list[str]:
     """The modules under test, as paths from the repository's root."""
     found = [path for folder in ("ops", "objective") for path in sorted((REPOSITORY / "scratch" / folder).glob("*.py"))]
     paths = [str(path.relative_to(REPOSITORY)) for path in found if path.name != "__init__.py"]
-    return paths + [f"scratch/training/{name}.py" for name in ("optimizer", "schedule", "muon")] + [
-        "scratch/evaluation/postprocess.py"]
+    return paths + [f"scratch/training/{name}.py" for name in ("optimizer", "fast_adamw", "schedule", "muon")] + [
+        "scratch/evaluation/coco_eval.py"]
 
 
 def mirrored_tests(module: str) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 
 import detr_scratch
 from benchmarks.ablation import (
-    IDEAS, VARIANTS, Children, as_flags, band, chosen, draw, main, parse, plan_trials, report, spread, steps_to,
+    IDEAS, VARIANTS, Children, as_flags, chosen, main, parse, plan_trials, report, spread, steps_to,
 )
+from scratch.analysis.ablation_chart import INK, band, draw, label
 from scratch.config import PRESETS, Config
 from scratch.data.shapes import shapes_dataset
 from scratch.training.loop import train_step
@@ -316,6 +317,11 @@ def test_each_variant_is_a_line_with_a_band_where_there_are_several_seeds(chart_
     assert [line.get_label() for line in minutes.lines] == ["vanilla"]
     assert [len(axes.collections) for axes in (minutes, steps)] == [1, 1]  # vanilla's, and the last one's
     assert [text.get_text() for text in figure.legends[0].texts] == ["vanilla", "+ weight decay = tiny"]
+
+
+def test_the_chart_knows_every_variant_in_its_order() -> None:
+    assert list(INK) == list(VARIANTS)
+    assert [label(name) for name in INK][:2] == ["vanilla", "+ muon"] and set(IDEAS) == set(VARIANTS) - {"vanilla"}
 
 
 def test_no_two_variants_look_alike_and_an_empty_panel_says_so(chart_of: Callable[[dict], Figure]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import subprocess
 import sys
 import time
@@ -13,10 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import training_step, watching
-from benchmarks.training_step import PARTS, TrainingStep, as_leaves, resident_peak_gib, table
+from benchmarks import watching
+from benchmarks.training_step import PARTS, TrainingStep, as_leaves, table
 from scratch.training.guards import EVERY
-from scratch.training.log import peak_memory_gib
 from scratch.training.tensorboard import TensorBoard
 from tests.training.test_loop import make_run, small_config
 
@@ -61,36 +59,6 @@ def test_the_objective_alone_ends_at_the_outputs():
     step.criterion.total(step.criterion(outputs, step.targets)).backward()
     for part in (outputs, outputs["aux_outputs"][0], outputs["proposals"]):
         assert part["pred_boxes"].grad.abs().sum() > 0 and part["pred_logits"].grad.abs().sum() > 0
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget a process's peak")
-def test_a_peak_is_counted_from_where_it_was_forgotten():
-    def use(size: int) -> None:
-        """Straight from the system and back: an allocator may keep what is freed, in a process that was told to."""
-        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as room:
-            for page in range(0, size, mmap.PAGESIZE):
-                room[page] = 1
-
-    use(2**28)
-    before = resident_peak_gib(forget=True)
-    use(2**27)
-    assert 0.5 < (resident_peak_gib() - before) / 0.125 < 1.5  # the second, and not the first
-
-
-@pytest.mark.parametrize("status", [None, "Name:\tpython\nVmRSS:\t2097152 kB\n"], ids=["no file", "no peak in it"])
-def test_where_the_system_tells_no_peak_it_is_that_of_getrusage(tmp_path, monkeypatch, status):
-    monkeypatch.setattr(training_step, "Path", lambda name: tmp_path / Path(name).name)
-    if status is not None:
-        (tmp_path / "status").write_text(status)
-    before = resident_peak_gib(forget=True)
-    assert 0 < before <= resident_peak_gib() == peak_memory_gib(torch.device("cpu"))
-
-
-def test_a_peak_that_nobody_may_forget_is_still_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_step, "Path", lambda name: tmp_path / Path(name).name)
-    (tmp_path / "clear_refs").mkdir()  # which cannot be written to, even by root
-    (tmp_path / "status").write_text("VmHWM:\t 1572864 kB\n")
-    assert resident_peak_gib(forget=True) == resident_peak_gib() == 1.5
 
 
 def test_looking_is_measured_beside_not_looking(tmp_path, monkeypatch):

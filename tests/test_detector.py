@@ -74,7 +74,7 @@ class Answering(nn.Module):
 # -- what comes back -----------------------------------------------------------------------------------------------
 
 
-def test_boxes_are_in_the_pixels_of_the_image_that_was_given_the_surest_first():
+def test_boxes_are_in_the_pixels_of_the_image_that_was_given_by_falling_score():
     detector = Detector(Answering(), small("tiny_vanilla"), CLASSES, 0.0)
     for width, height in ((101, 67), (53, 211)):
         found = detector.predict(photograph(width, height))

@@ -18,13 +18,13 @@ from torch import Tensor
 
 import commands.explain
 from commands.attention import explained, extent, found_by_query
-from commands.command_line import parse
+from commands.flags import parse
 from commands.explain import ExplainArguments, explain, picture_id, points_of, record_file
 from scratch.analysis.attention_maps import draw_detections
 from scratch.analysis.attention_record import Explanation
 from scratch.config import PRESETS, ModelConfig
 from scratch.data.batch import Batch, collate
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.coco_eval import postprocess
 from scratch.model.detr import Detr
 from scratch.only_one import NAME as LOCK
 from scratch.only_one import only_one
@@ -132,7 +132,7 @@ def outputs(logits: list[list[float]]) -> dict[str, Tensor]:
 
 def test_a_query_that_says_two_things_is_shown_once_with_both() -> None:
     found = found_by_query(outputs([[-3.0, -4.0, -5.0], [1.0, 2.0, -9.0], [-9.0, -9.0, 1.5]]), "focal", NAMES, 0.5)
-    assert list(found) == [1, 2]  # the surest first
+    assert list(found) == [1, 2]  # by falling score
     assert [name for name, _ in found[1]] == ["bee", "ant"] and [name for name, _ in found[2]] == ["cow"]
 
 
@@ -141,7 +141,7 @@ def test_no_object_is_no_label() -> None:
     assert {query: labels[0][0] for query, labels in found.items()} == {1: "ant"}
 
 
-def test_if_nothing_reaches_the_threshold_the_surest_is_there_all_the_same() -> None:
+def test_if_nothing_reaches_the_threshold_the_one_of_highest_score_is_kept() -> None:
     found = found_by_query(outputs([[-3.0, -4.0, -5.0], [-2.0, -9.0, -9.0]]), "focal", NAMES, 0.5)
     assert list(found) == [1] and found[1][0][1] == pytest.approx(1 / (1 + np.exp(2.0)))
 
@@ -256,14 +256,14 @@ def test_the_page_that_it_writes_opens_in_a_browser_and_shows_its_detections(
     assert "seen from row" in seen["tapped a cell"]["said"] and seen["wide"] <= 0
 
 
-def test_below_the_threshold_of_the_checkpoint_the_surest_is_explained_and_that_is_said(
+def test_below_the_threshold_of_the_checkpoint_the_one_of_highest_score_is_explained_and_that_is_said(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(commands.explain, "draw", lambda path: [])
     picture().save(tmp_path / "a.png")
     run(checkpoint, image=tmp_path / "a.png", out=tmp_path)
     assert "0 detections" in (said := capsys.readouterr().out) and "(threshold 0.4)" in said
-    assert "the surest is explained all the same" in said
+    assert "the one with the highest score is explained all the same" in said
     record = Explanation.load(tmp_path / "a.npz")
     assert len(record.about["detections"]) == 1 and len(record.points) == 4 + 1
 

@@ -256,7 +256,7 @@ def test_under_weights_batch_norm_is_frozen_whether_a_preset_is_named_or_not(wei
 
 @pytest.mark.parametrize("words", [["--queries", "50"], ["--queries=50"]])
 def test_who_gives_the_number_of_queries_as_their_kind_is_told_the_flag(words):
-    with pytest.raises(SystemExit, match="got --queries 50; .* give their number as --num-queries 50"):
+    with pytest.raises(SystemExit, match="got --queries 50; .* set their number by --num-queries 50"):
         detr_scratch.main(["finetune", *words])
 
 

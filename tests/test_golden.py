@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scratch.config import LossConfig
 from scratch.weights.convert import from_official, load_official, to_official
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.coco_eval import postprocess
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher

@@ -26,7 +26,7 @@ from scratch.analysis.attention_page import write_page
 from scratch.analysis.names import literal, short, shown
 from scratch.analysis.report import write_report
 from scratch.data.classes import Classes
-from scratch.evaluation.coco_eval import format_summary
+from scratch.evaluation.summary import format_summary
 from scratch.evaluation.pictures import PALETTE, draw_detections, prediction_sheet
 from scratch.printable import printable
 from tests.analysis import test_comparison, test_lr_range, test_sweep_charts

@@ -19,7 +19,7 @@ from commands.opening import make_criterion
 from scratch.analysis.primitives import PRIMITIVES, by_category, category, composites, record_primitives
 from scratch.config import PRESETS
 from scratch.model.detr import build_detr, freeze_backbone
-from scratch.training.muon import Muon
+from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 
 SCRATCH = Path(__file__).resolve().parent.parent / "scratch"
@@ -219,7 +219,8 @@ def test_under_autocast_a_training_step_dispatches_primitives_alone(dtype):
 @pytest.mark.parametrize(("preset", "kind"), [("tiny_vanilla", AdamW), ("tiny", Muon)])
 def test_clipping_and_the_optimizer_dispatch_primitives_alone(preset, kind):
     model, step = training_step(preset)
-    optimizer = kind(parameter_groups(model, PRESETS[preset].train))
+    groups = muon_groups if kind is Muon else parameter_groups
+    optimizer = kind(groups(model, PRESETS[preset].train))
     step()
     before = model.class_embed.weight.clone()
     def update() -> None:

@@ -22,7 +22,8 @@ PARTS = (ModelConfig, LossConfig, DataConfig, TrainConfig)
 
 def argument_classes() -> list[type]:
     """The dataclasses of all commands' arguments, of whatever module."""
-    modules = [importlib.import_module(f"commands.{module.name}") for module in pkgutil.iter_modules(commands.__path__)]
+    modules = [importlib.import_module(module.name)
+               for module in pkgutil.walk_packages(commands.__path__, "commands.")]
     found = {kind for module in modules for name, kind in vars(module).items()
              if name.endswith("Arguments") and is_dataclass(kind)}
     return sorted(found, key=lambda kind: kind.__name__)
@@ -40,7 +41,7 @@ NUMBERS = [(kind, name) for kind in (*PARTS, *argument_classes())
 
 
 def test_there_are_commands_and_numbers_to_look_at():
-    assert {"TrainArguments", "EvalArguments", "SweepArguments"} <= {kind.__name__ for kind in argument_classes()}
+    assert {"TrainArguments", "EvalArguments", "SweepArguments", "CompareArguments"} <= {kind.__name__ for kind in argument_classes()}
     assert len(NUMBERS) > 60
 
 

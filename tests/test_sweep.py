@@ -28,7 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 from commands import children
 from commands.sweep import study as sweep_study, trial as sweep_trial
-from commands.children import Children, Terminated, termination_heard
+from commands.children import Children, Terminated, stops_on_termination
 from commands.command_line import OTHER_COMMANDS
 from commands.sweep.search_space import changed, differing, parse_space, settings
 from commands.sweep.command import SweepArguments, evaluations, note, prepared, run_all, sweep
@@ -579,7 +579,7 @@ def test_the_wait_for_another_command_of_the_folder_has_a_bound(folder: Path, mo
 def test_a_termination_of_the_command_alone_is_heard_and_undone(name: str) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    with pytest.raises(Terminated), termination_heard():
+    with pytest.raises(Terminated), stops_on_termination():
         os.kill(os.getpid(), number)
         time.sleep(10)
     assert signal.getsignal(number) == before

@@ -1,4 +1,4 @@
-"""agreement: is our detector torch.nn's function, and does it stay so while it learns?
+"""agreement: does our detector compute the same as torch.nn, also while it learns?
 
     one batch ─┬─▶ ours ─────▶ loss aₜ ─▶ gradient ─▶ step        aₜ − bₜ over |aₜ|, t = 1 … 50
                └─▶ torch.nn ─▶ loss bₜ ─▶ gradient ─▶ step

@@ -1,4 +1,4 @@
-"""compare: from scratch, with torch.nn, from trained weights: what does each way cost, and give?
+"""compare: from scratch, with torch.nn, from trained weights: what does each way cost, and which AP does it reach?
 
     python detr_scratch.py compare --data DIR --out FOLDER                     ten minutes each
     python detr_scratch.py compare --data DIR --out FOLDER --weights detr_r50  and from weights
@@ -29,11 +29,11 @@ from typing import Any, Iterator, Literal, Optional, Sequence
 
 import tyro
 
-from commands.children import Children, Terminated, as_flags, termination_heard
-from commands.command_line import flags_given, parse, preset_config
+from commands.children import Children, Terminated, as_flags, stops_on_termination
 from commands.compare.agreement import agreement
 from commands.compare.one_run import RESULT, Approach, train
 from commands.finetune import config_for, frozen_norm, recipe
+from commands.flags import flags_given, parse, preset_config
 from commands.opening import resolve_device
 from scratch.analysis.comparison import LABELS, agreement_in_words, table, write
 from scratch.analysis.records import believed, read_record
@@ -234,7 +234,7 @@ def run_child(approach: Approach, arguments: CompareArguments) -> None:
 def _stopping(children: Children) -> Iterator[None]:
     """Ctrl-C reaches a child by itself, SIGTERM does not; either lets it save before this process ends."""
     try:
-        with termination_heard():
+        with stops_on_termination():
             yield
     except KeyboardInterrupt as error:
         children.stop(isinstance(error, Terminated))

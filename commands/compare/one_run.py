@@ -8,7 +8,7 @@
 
 Everything else is shared: the order of the images and each one's augmentation (they follow from
 seed, epoch and index alone), the schedule, clipping, `train_step`, `fit`, the checkpoints and the
-judge, who measures all three with our criterion. A state dict of `torch_nn` is one of ours, so that
+evaluation, which has our criterion for all three. A state dict of `torch_nn` is one of ours, so that
 its best.pt can be evaluated, analysed and predicted with like any other.
 Read: TorchNN, TorchNNCriterion, TorchNNRun (what fits the reference to the loop) → begin → train
 """
@@ -24,7 +24,6 @@ from typing import Any, Literal, Optional
 import torch
 from torch import Tensor
 
-from benchmarks.training_step import resident_peak_gib
 from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
 from commands.sheets import draw_sheet, shown_from
 from reference import ReferenceCriterion, ReferenceDetr
@@ -37,14 +36,17 @@ from scratch.data.classes import Classes
 from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.evaluation.coco_eval import CocoEvaluator, evaluate, three_decimals
+from scratch.evaluation.coco_eval import CocoEvaluator
+from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.health import QueryHealth
+from scratch.evaluation.summary import three_decimals
 from scratch.model.detr import build_detr, freeze_backbone
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
-from scratch.training.log import RunLog, peak_memory_gib
+from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.optimizer import parameter_groups
+from scratch.training.peak_memory import peak_memory_gib, resident_peak_gib
 from scratch.training.run import Run
 from scratch.training.schedule import Schedule
 from scratch.weights.reading import adapt, find_weights, read_weights
@@ -122,7 +124,7 @@ def begin(approach: Approach, config: Config, classes: Classes, directory: Path,
         run = TorchNNRun(model, criterion, config, classes.to_dict(), directory, distributed)
     else:
         run = Run(model, make_criterion(config), config, classes.to_dict(), directory, distributed)
-    torch.manual_seed(config.train.seed)  # for dropout, whatever was drawn above
+    torch.manual_seed(config.train.seed)  # for dropout, independent of the draws above
     return run
 
 
@@ -166,7 +168,7 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
 
 
 def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, criterion: Any, peak: Any) -> dict[str, Any]:
-    """Evaluate the run, whichever it is, with our criterion; a sheet of predictions beside the truth at its end."""
+    """Evaluate the run, of any approach, with our criterion; a sheet of predictions beside the truth at its end."""
     health, truth = QueryHealth(run.last_matching), eval_set.ground_truth()
     evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names, run.config.data.max_dets)
     with run.judged_weights():

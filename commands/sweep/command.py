@@ -1,4 +1,4 @@
-"""sweep: which settings are worth more than others, and how sure is that?
+"""sweep: which settings are better than others, and how certain is that?
 
     python detr_scratch.py sweep --out FOLDER --preset tiny --shapes-train 800 --eval-every 1
         --max-steps 250 --max-minutes None --trials 24
@@ -31,7 +31,7 @@ from typing import Any, Literal, Optional, Tuple
 
 import tyro
 
-from commands.children import Children, Terminated, termination_heard
+from commands.children import Children, Terminated, stops_on_termination
 from commands.opening import open_split
 from commands.sweep.search_space import parse_space
 from commands.sweep.study import SharedStudy, databases_said
@@ -71,7 +71,7 @@ class SweepArguments:
     trials: Optional[int] = None
     """the trials of the study in all, those of earlier commands among them (grid: all combinations)"""
     minutes: Optional[float] = None
-    """no trial begins after so many, counted over all times that the command ran"""
+    """no trial begins after this number, counted over all times that the command ran"""
     jobs: int = 1
     """trials at the same time, one thread each if more than one"""
     device: str = "auto"
@@ -141,7 +141,7 @@ def run_all(shared: SharedStudy, jobs: int) -> dict[str, Any]:
     waiting: dict[Future[Optional[Outcome]], TrialRun] = {}
     results = note(shared)
     print(beginning(results, shared.out), flush=True)
-    with ThreadPoolExecutor(jobs) as pool, termination_heard():
+    with ThreadPoolExecutor(jobs) as pool, stops_on_termination():
         try:
             while True:
                 while len(waiting) < jobs and (run := shared.take()) is not None:
@@ -171,7 +171,7 @@ def run_all(shared: SharedStudy, jobs: int) -> dict[str, Any]:
                 children.kill()
                 raise
             finally:
-                for run in waiting.values():  # whoever gives the command again, this process too, takes them up
+                for run in waiting.values():  # the same command, in this process too, continues them
                     run.owner.close()
             raise
     return results

@@ -40,9 +40,9 @@ def settings(config: Config) -> dict[str, Any]:
 def changed(config: Config, values: dict[str, Any]) -> Config:
     """`config` with these fields set. ValueError, from the configuration itself, for a value that no run can mean."""
     for part in PARTS:
-        room = getattr(config, part)
-        mine = {field.name: values[field.name] for field in fields(room) if field.name in values}
-        config = replace(config, **{part: replace(room, **mine)})
+        section = getattr(config, part)
+        mine = {field.name: values[field.name] for field in fields(section) if field.name in values}
+        config = replace(config, **{part: replace(section, **mine)})
     return config
 
 

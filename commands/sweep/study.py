@@ -1,4 +1,4 @@
-"""study: who takes which trial, when workers share a study and any of them may be killed?
+"""study: how do workers share the trials of a study, if any of them may be killed?
 
     the study   a database: numbers, parameters, reports and outcomes of all trials
     a folder    the runs of the trials that were begun in it; its identity is their `home`
@@ -99,7 +99,7 @@ class SharedStudy:
         return [trial for trial in self.study.get_trials(deepcopy=False) if "surplus" not in trial.user_attrs]
 
     def take(self) -> Optional[TrialRun]:
-        """A trial that nobody is at: one that was left in this folder, else a new one; None if all are begun."""
+        """A trial that no worker runs: one that was left in this folder, else a new one; None if all are begun."""
         with self._alone():
             for frozen in self.trials():
                 if frozen.state == TrialState.RUNNING and frozen.user_attrs.get("home") == self.home:
@@ -114,7 +114,7 @@ class SharedStudy:
             return None if frozen is None else self._run_of(frozen)
 
     def tell(self, run: TrialRun, outcome: Outcome) -> None:
-        """Store what came of a trial, and remove the files that nobody needs any more."""
+        """Store what came of a trial, and remove the files that are not needed any more."""
         run.trial.set_user_attr("outcome", asdict(outcome))
         if outcome.state == "complete":
             self.study.tell(run.trial.number, outcome.value)

@@ -1,4 +1,4 @@
-"""trial: how does one trial of a sweep become a number, whatever is killed on the way?
+"""trial: how does a trial of a sweep get its result, also after its process was killed?
 
     configuration ─▶ detr_scratch.py train ─▶ log.jsonl ─▶ AP at 10, 20 … % of the budget ─▶ prune?
                      ▲ killed: from its checkpoint, in the same folder, as the same trial
@@ -38,10 +38,10 @@ from scratch.whole_file import write_text
 
 POLL = 0.5  # seconds between two looks at a run
 TENTHS = range(10, 101, 10)  # per cent of the budget: where trials are compared
-MOST_KILLS = 3  # of one trial's run, by whatever ends processes (want of memory, as a rule), before it is given up
+MOST_KILLS = 3  # of one trial's run, by the system (usually for lack of memory), before it is given up
 FIGURES = ("AP", "AP50", "AP75")
 A_WORKER = "a loader's worker (pid "  # how data/workers.py begins to say that one was killed: as a run that is killed
-# What a run says (data/workers.py, the system) where the machine is to blame, and the next run would end alike.
+# Parts of a run's message (data/workers.py, the system) if the machine is the cause, so that the next run fails, too.
 MACHINE = ("shared memory", "no file handle left", "allows no more processes",
            *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)))
 
@@ -105,7 +105,7 @@ class TrialRun:
     """One trial, as a training run in `run_dir`.
 
     trial      the study's side of it: reports go there, and it says whether to prune
-    reported   the tenths of the budget that the study has heard of, in per cent (of a trial that was begun before)
+    reported   the tenths of the budget that the study knows, in per cent (of a trial that was begun before)
     config     the whole configuration of the run
     metric     "AP", "AP50" or "AP75"
     owner      the open, locked file that says that this process has the trial
@@ -136,7 +136,7 @@ class TrialRun:
                 if not killed:
                     break
         if code:
-            time.sleep(POLL)  # Ctrl-C reaches all processes at once: let this one hear of it, too
+            time.sleep(POLL)  # Ctrl-C reaches all processes at once: let this one receive it, too
         if children.stopping or not code:  # None: it may not begin any more; 0: a person stopped the run itself
             return None
         if code > 0:
@@ -145,7 +145,7 @@ class TrialRun:
                             else error_in(output))
 
     def refuse_machine(self, said: str) -> None:
-        """Raise OSError if a run ended for want of something that no setting is to blame for: its trial is to go on."""
+        """Raise OSError if a run ended for a reason outside of its settings: its trial is to go on."""
         if not any(words in said for words in MACHINE):  # on a full disk it could not even say so
             try:
                 write_text(self.run_dir / "space", "x" * 2**16)

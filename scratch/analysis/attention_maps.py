@@ -1,13 +1,13 @@
-"""attention_maps: what does a detector look at when it says "a star, there"?
+"""attention_maps: to which cells of the image does a detector attend for each detection?
 
     detections   a row each: where the last decoder layer looks, averaged over heads, and each head
     encoder      what a place looks at in the last encoder layer, a panel each
     boxes        a panel each: the boxes of all layers, and how much each overlaps the last
 
-The picture is shown in grey, and lit where attention is, as brightly as the cell's share of the
-panel's largest. But where even the largest is little, less than 4 times what a cell would get if
-all got the same, the panel stays dim: such a head looks everywhere, and so nowhere. A caption says
-how much the largest is. A map has as many cells as its grid, and is enlarged smoothly.
+The image is grey, and brighter where the attention weight is larger, relative to the largest one of
+the panel. If even the largest is below 4 times the mean, the panel stays dark: such a head attends to
+all cells alike. A caption gives the largest weight. A map has as many cells as its grid, and is
+enlarged smoothly.
 
     a cell looks at                  "self-attention of a point" in the official notebook is the
          to  ┌─────────┐             other way round: `sattn[..., row, column]` is a column of the
@@ -89,12 +89,12 @@ def step_names(about: dict[str, Any]) -> list[str]:
 
 
 def caption(number: int, detection: dict[str, Any], width: float, more: str = "") -> str:
-    """Such as "3  red cell 0.91 (+1)": the surest of its labels, how many more there are; at most `width` inches."""
+    """Such as "3  red cell 0.91 (+1)": the label of highest score, how many more there are; at most `width` inches."""
     (name, score), *others = detection["labels"]
     name = shown(name)
     begin, end = f"{number}  ", f" {score:.2f}" + (f" (+{len(others)})" if others else "") + more
-    room = max(4, int(_LETTERS * width) - len(begin) - len(end))
-    return begin + (name if len(name) <= room else f"{name[:room - 1]}…") + end
+    space = max(4, int(_LETTERS * width) - len(begin) - len(end))
+    return begin + (name if len(name) <= space else f"{name[:space - 1]}…") + end
 
 
 def head_captions(maps: np.ndarray) -> list[str]:
@@ -188,7 +188,7 @@ def _size(picture: np.ndarray) -> tuple[float, float]:
 
 def _sheet(title: str, rows: int, columns: int, panel: tuple[float, float], foot: float = 0.0
            ) -> tuple[Figure, np.ndarray]:
-    """An empty figure and its panels (rows, columns), each of `panel` inches with room for a caption, and a foot.
+    """An empty figure and its panels (rows, columns), each of `panel` inches with space for a caption, and a foot.
 
     Placed by hand: to lay out a hundred panels by constraints takes seconds.
     """

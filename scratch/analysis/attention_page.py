@@ -1,10 +1,10 @@
-"""attention_page: how can a person walk through attention without Python, a server or a network?
+"""attention_page: how can attention be explored in a browser, without Python, a server or a network?
 
     record ─┬▶ maps as bytes ─▶ an atlas: one greyscale PNG of them all ─┬▶ one HTML file, by the
             └▶ picture (JPEG), boxes, names ─▶ JSON ─────────────────────┘  script and the style of
                                                                             attention_page.html
     atlas of n maps (h,w)   0 1 2 3     map k is in row ⌊k/columns⌋, column k mod columns; there are
-                            4 5 6 7     so many columns that the atlas is about square: browsers
+                            4 5 6 7     as many columns as make the atlas about square: browsers
                             8 9         refuse pictures that are longer than some 16,000 pixels
 
 A byte says a cell's share of its map's largest value (its peak), which is beside it as a number.

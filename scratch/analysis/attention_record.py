@@ -1,4 +1,4 @@
-"""attention_record: what must be kept of a forward pass, so that it can be looked at later?
+"""attention_record: what must be kept of a forward pass to draw its attention later?
 
     D detections with l boxes each, in L decoder layers of N heads, on a grid of h'·w' cells
     boxes     (D,l,4)        xyxy, shares of the picture: where the query starts, then each layer's
@@ -47,7 +47,7 @@ class Explanation:
 
     about     plain values: "name" of the picture, "size" (width, height) of the original, "detector", "start" (what box
               0 is called; None: there is none), "layers" (of each box; 0: where the query starts), "detections" (of
-              each the query's number and "labels", pairs of a class's name and a score, the surest first), "found"
+              each the query's number and "labels", pairs of a class name and a score, the highest score first), "found"
               (how many reached the threshold), "threshold", "encoder_heads" (are heads to be shown there, too)
     picture   the picture as a JPEG, uint8 (its bytes,)
     """

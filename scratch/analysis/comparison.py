@@ -1,4 +1,4 @@
-"""comparison: of three ways to a detector, do two walk the same path, and what does each buy?
+"""comparison: three ways to a detector: do the first two agree step by step, and which AP does each reach?
 
     python -m scratch.analysis.comparison FOLDER     again, from FOLDER/comparison.json alone
 
@@ -6,11 +6,11 @@
     torch.nn     the same network, weights, batches, schedule; layers, losses, AdamW are PyTorch's
     fine-tuned   this project's layers, from trained weights
 
-The left panel shows the training loss against the steps, where the first two must lie on each other
-as far as rounding lets them; the middle one AP against the minutes, which is what a person at a
-clock gets; the right one how far the two losses are apart when both take the same steps, dropout
-off. In float64 a difference can only grow from rounding, so it must stay below `BOUND`; in float32
-the same rounding is 5e8 times as large, and a training step is not a contraction.
+The left panel shows the training loss against the steps, where the first two must agree up
+to rounding; the middle one AP against the minutes; the right one the difference of the two losses
+when both take the same steps without dropout. In float64 a difference can only grow from rounding, so
+it must stay below `BOUND`; in float32 the same rounding is 5e8 times as large, and a training step is
+not a contraction.
 Read: report (the page) → draw (the chart)
 """
 

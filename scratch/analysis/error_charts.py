@@ -10,7 +10,7 @@
 
 Drawn from an analysed run, a plain dict that lies beside the charts in analysis.json, from which
 `python -m scratch.analysis.report FOLDER` draws them again. Of many classes the charts show those
-with the most mistakes, and say of how many. White paper, whatever the page; Okabe and Ito's colours.
+with the most mistakes, and say of how many. White background on any page; Okabe and Ito's colours.
 Proven in tests/analysis/test_error_charts.py.
 """
 
@@ -51,7 +51,7 @@ def draw_errors(run: dict[str, Any]) -> Optional[Figure]:
     figure, (kinds, special, by_class) = plt.subplots(
         1, 3, figsize=(14, max(3.6, 1.6 + 0.27 * len(classes))), width_ratios=(3, 2, 4), layout="constrained")
     _bars(kinds, list(KINDS), [cost[kind] for kind in KINDS], list(KIND_COLOURS.values()))
-    kinds.set(title="What mending one kind would gain", xlabel="ΔAP50")
+    kinds.set(title="Gain if one kind were fixed", xlabel="ΔAP50")
     _bars(special, ["false\n(FP)", "not found\n(FN)"], [cost["FP"], cost["FN"]], [INK, INK])
     special.set(title="… all false ones, or all not found", xlabel="ΔAP50")
     place = range(len(classes))
@@ -211,7 +211,7 @@ def _groups(axes: Axes, groups: list[dict[str, Any]], figures: dict[str, str],
         bars = axes.bar(places, [of[name] or 0.0 for of in groups], width=width, color=colour, label=name)
         axes.bar_label(bars, ["–" if of[name] is None else f"{of[name]:.2f}" for of in groups], padding=2, fontsize=8)
     axes.set(ylim=(0, 1.22), yticks=[i / 5 for i in range(6)], xticks=range(len(groups)),
-             xticklabels=[label(of) for of in groups])  # above 1 there is room for the legend
+             xticklabels=[label(of) for of in groups])  # above 1 there is space for the legend
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
@@ -254,7 +254,7 @@ def draw_compared(runs: list[dict[str, Any]]) -> Optional[Figure]:
         axes.bar(places, [run["errors"]["cost"][kind] for kind in kinds], width=width,
                  label=short(run["name"], LONGEST), color=COLOURS[k % len(COLOURS)],
                  hatch=("", "//", "..")[k // len(COLOURS) % 3], edgecolor="white")
-    axes.set(title="What mending one kind of mistake would gain", ylabel="ΔAP50", xticks=range(len(kinds)),
+    axes.set(title="Gain of AP50 if one kind of error were fixed", ylabel="ΔAP50", xticks=range(len(kinds)),
              xticklabels=kinds)
     axes.axvline(len(KINDS) - 0.5, color=GREY, linewidth=1)
     axes.grid(axis="y", alpha=0.3)

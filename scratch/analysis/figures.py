@@ -1,4 +1,4 @@
-"""figures: how does a chart become a file, whole, and with every name in it as it is?
+"""figures: how is a chart written to a file, completely, with every name shown unchanged?
 
     figure ─▶ all its texts made plain ─▶ .NAME.partial.png ─▶ NAME.png
 

@@ -1,9 +1,9 @@
-"""findings: what do all these figures say, in a few plain sentences?
+"""findings: which conclusions follow from the figures of an analysis?
 
 A rule looks at a few figures of an analysed run and gives a sentence, or none: where a figure is
 missing or a difference small, there is nothing to say. The bounds stand below, so that a reader can
 tell why a sentence is there. Nothing is measured here; a cost, from evaluation/error_analysis, is
-what AP50 would gain if that kind of mistake alone were mended. Advice names flags of the command
+what AP50 would gain if that kind of error alone were fixed. Advice names flags of the command
 `train`, and follows from the kind of mistake, not from a trial: it is where to begin.
 
 Each rule is tried on both sides of its bound in tests/analysis/test_findings.py.
@@ -32,17 +32,17 @@ KINDS = {  # what it is, and what to try
     "Both": ("detections that are wrong in class and in box", ("a longer run", "more data: the detector sees that "
              "there is something, but not yet what or where")),
     "Dupe": ("second detections of objects that are found", ("a longer run", "more decoder layers (`--dec-layers`), in "
-             "which the queries settle who answers")),
-    "Bkg": ("detections where there is nothing", ("a look at the worst images for objects that nobody annotated",
+             "which the queries divide the objects among themselves")),
+    "Bkg": ("detections where there is nothing", ("a look at the worst images for objects without an annotation",
             "more pictures", "`--mosaic 0.4`", "`--augment zoom`")),
-    "Miss": ("objects of which nothing was said", ("a larger `--short-side` if they are small", "a longer run",
+    "Miss": ("objects without any detection", ("a larger `--short-side` if they are small", "a longer run",
              "more queries if images hold nearly as many objects")),
 }
 
 
 def findings(run: dict[str, Any]) -> list[str]:
     """Sentences about one run: how good it is, what costs most, class and size, confusions, scores, its course."""
-    rules = (_headline, _dearest, _false_or_missed, _worst_class, _size, _loose, _confused, _queries, _scores, _curve,
+    rules = (_headline, _costliest, _false_or_missed, _worst_class, _size, _loose, _confused, _queries, _scores, _curve,
              _warned)
     return [sentence for rule in rules if (sentence := rule(run))]
 
@@ -57,19 +57,19 @@ def _headline(run: dict[str, Any]) -> str:
             f"{len(run['checkpoint']['classes'])} classes.")
 
 
-def _dearest(run: dict[str, Any]) -> Optional[str]:
+def _costliest(run: dict[str, Any]) -> Optional[str]:
     cost = {kind: run["errors"]["cost"].get(kind) for kind in KINDS}
     if any(value is None for value in cost.values()):
         return None
     lost = 1 - run["errors"]["AP50"]
-    dearest = max(cost, key=lambda kind: cost[kind])
-    if cost[dearest] < LEAST_COST:
-        return f"No kind of mistake costs {LEAST_COST} of AP50 or more: mending one alone would gain next to nothing."
-    second = max((kind for kind in cost if kind != dearest), key=lambda kind: cost[kind])
-    what, advice = KINDS[dearest]
+    costliest = max(cost, key=lambda kind: cost[kind])
+    if cost[costliest] < LEAST_COST:
+        return f"No kind of mistake costs {LEAST_COST} of AP50 or more: fixing one alone would gain next to nothing."
+    second = max((kind for kind in cost if kind != costliest), key=lambda kind: cost[kind])
+    what, advice = KINDS[costliest]
     also = f", then {second} ({KINDS[second][0]}) {cost[second]:.3f}" if cost[second] >= LEAST_COST else ""
-    return (f"**What costs most: {dearest}**, {what}. Of the {lost:.3f} that AP50 lacks, mending them alone gains "
-            f"{cost[dearest]:.3f}{also}. To try: {'; '.join(_new(advice, run['checkpoint']['config']))}.")
+    return (f"**What costs most: {costliest}**, {what}. Of the {lost:.3f} that AP50 lacks, fixing them alone gains "
+            f"{cost[costliest]:.3f}{also}. To try: {'; '.join(_new(advice, run['checkpoint']['config']))}.")
 
 
 def _new(advice: tuple[str, ...], config: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""layer_charts: how does a folder of layer charts come to be, from its data alone?
+"""layer_charts: how is a folder of layer charts drawn, from its data alone?
 
     layers_v1.json ─┬─► overview_v1.png
                     ├─► std_gradients_30_batches.png …     over the batches      (layer_curves)

@@ -1,8 +1,8 @@
-"""layer_curves: how does each group of layers move from batch to batch, and what pulls at it?
+"""layer_curves: how do the weights, activations and gradients of each group of layers change from batch to batch?
 
     draw_by_group     a small panel for each group, a line for each layer: std_gradients …
     draw_losses       what the loss is made of, and each of its parts in every decoder layer
-    draw_attention    how widely each head looks: a map of heads × batches for each layer
+    draw_attention    the entropy of each head: a map of heads × batches for each layer
     draw_clipping     the gradient's length, what clipping leaves of it, the learning rates
     draw_overview     one sheet: loss, gradient, rates, and maps of groups × batches
 """

@@ -1,4 +1,4 @@
-"""layer_groups: by which names does a person know the weights of a detector?
+"""layer_groups: under which group and name is each weight of a detector shown?
 
     transformer.encoder.layers.3.self_attn.in_proj_weight (3D,D)
         rows  0 … D−1     encoder_attention_query, layer 4
@@ -50,7 +50,7 @@ class Unit:
     group, label      "encoder_attention_query", "layer 4"; a group of one unit has no label
     kind              one of the table above
     module            whose output is seen ("" for nothing); of a MultiheadAttention, its projections
-    part, parts       the `part`-th of so many equal parts of it is this unit's
+    part, parts       the `part`-th of `parts` equal parts of it is this unit's
     measured, beside  the weights
     """
 
@@ -83,10 +83,10 @@ class Rule(NamedTuple):
 
 
 def _attention(path: str, name: str) -> list[Rule]:
-    """The projections of the attention `path` of all layers of "encoder" or "decoder", whichever of the two kinds."""
-    room, _, attention = path.partition(".")
-    where = f"transformer.{room}.layers.{{i}}.{attention}"
-    begin = rf"transformer\.{room}\.layers\.(?P<i>\d+)\.{attention}\."
+    """The projections of the attention `path` of all layers of "encoder" or "decoder", of both kinds."""
+    stack, _, attention = path.partition(".")
+    where = f"transformer.{stack}.layers.{{i}}.{attention}"
+    begin = rf"transformer\.{stack}\.layers\.(?P<i>\d+)\.{attention}\."
     query, key, value = (f"{name}_{role}" for role in ("query", "key", "value"))
 
     def rule(weights: str, groups: tuple[str, ...], kinds: tuple[str, ...], module: str) -> Rule:
@@ -100,13 +100,13 @@ def _attention(path: str, name: str) -> list[Rule]:
             rule("out_proj", (f"{name}_output",), ("linear",), ".out_proj")]
 
 
-def _layers(room: str, last_norm: str) -> list[Rule]:
+def _layers(stack: str, last_norm: str) -> list[Rule]:
     """Feed-forward and norms of all layers of "encoder" or "decoder"; what leaves the last norm is a layer's output."""
-    begin, where = rf"transformer\.{room}\.layers\.(?P<i>\d+)\.", f"transformer.{room}.layers.{{i}}."
-    return [Rule(begin + "linear1", (f"{room}_feed_forward_linear1",), where + "linear1", "layer {n}",
+    begin, where = rf"transformer\.{stack}\.layers\.(?P<i>\d+)\.", f"transformer.{stack}.layers.{{i}}."
+    return [Rule(begin + "linear1", (f"{stack}_feed_forward_linear1",), where + "linear1", "layer {n}",
                  ("before_relu",)),
-            Rule(begin + "linear2", (f"{room}_feed_forward_linear2",), where + "linear2", "layer {n}"),
-            Rule(begin + "norm", (f"{room}_norm",), where + last_norm, "layer {n}")]
+            Rule(begin + "linear2", (f"{stack}_feed_forward_linear2",), where + "linear2", "layer {n}"),
+            Rule(begin + "norm", (f"{stack}_norm",), where + last_norm, "layer {n}")]
 
 
 # The first that fits a parameter's name has it.

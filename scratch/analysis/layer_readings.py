@@ -96,8 +96,8 @@ PAGES = (
      "The scales of the layer norms, which begin at 1 (the grey line), and the tokens that leave each layer, whose "
      "spread a norm keeps at about 1. Healthy: scales that spread slowly around 1."),
     (r"decoder_place$",
-     "The small networks that turn an anchor into an address, and say which of its waves count. Healthy: a gradient in "
-     "all of them."),
+     "The small networks that turn an anchor into a positional query, and weight the frequencies of its sine encoding. "
+      "Healthy: a gradient in all of them."),
     (r"fine_memory$",
      "The 1×1 convolution that brings a finer stage's edges to the decoder. Healthy: activations of the size of the "
      "memory that they are added to, which is about 1."),

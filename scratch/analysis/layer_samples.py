@@ -26,8 +26,8 @@ from torch import Tensor
 
 SAMPLE = 4096  # the most numbers of a tensor that are looked at
 RUN = 16  # neighbours that are taken together
-TOKENS = 64  # of a projection: so many tokens, and SAMPLE / TOKENS of its channels
-ROWS = 64  # of an attention: so many pairs of image and query, for each head
+TOKENS = 64  # of a projection: this number of tokens, and SAMPLE / TOKENS of its channels
+ROWS = 64  # pairs of image and query of an attention, for each head
 SURE = 0.9  # a probability above it leaves next to nothing to the others
 FLAT = math.log(0.99 / 0.01)  # the x with σ(x) = 0.99; beyond ±x the slope of σ is below 0.01, from ¼ at 0
 BINS = 48
@@ -62,7 +62,7 @@ def sample_tokens(tokens: Tensor, most: int) -> Tensor:
 
 
 def sample_channels(x: Tensor, tokens: int) -> Tensor:
-    """So many channels that about SAMPLE numbers are left where there are `tokens` tokens: (…,C) → (…,c)."""
+    """As many channels as leave about SAMPLE numbers where there are `tokens` tokens: (…,C) → (…,c)."""
     return x[..., ::stride(x.shape[-1], max(1, SAMPLE // tokens))]
 
 

@@ -1,15 +1,15 @@
-"""layer_watch: what happens inside a detector while it learns, and what does it cost to look?
+"""layer_watch: what happens inside a detector while it learns, and how much time does watching take?
 
     with LayerWatch(model, optimizer) as watch:
-        record = train_step(run, batches)             the ordinary step, which knows nothing of it
+        record = train_step(run, batches)             the ordinary step, unchanged
         figures = watch.figures(kept)
 
     forward ─────────► backward ─► clip ─► before the step ──► step ──► after the step
     outputs, attention                     weights, gradients           weights
 
-Forward hooks see what modules give out, the optimizer's own step hooks what stands before and after
-a step. Nothing is written to, no random number is drawn: a watched step leaves the same weights,
-bit for bit. Outside of the `with` there are no hooks, and nothing is paid. Of each unit is kept
+Forward hooks read the outputs of modules, the optimizer's step hooks the state before and after a
+step. Nothing is modified and no random number is drawn: a watched step leaves the same weights, bit
+for bit. Outside of the `with` there are no hooks and no cost. The figures of each unit are
 
     std_weights, std_activations, std_gradients, mean_abs_activations: mean |x|
     saturation: a share; of what, the unit's kind says (layer_groups)

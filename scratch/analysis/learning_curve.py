@@ -1,4 +1,4 @@
-"""learning_curve: did the detector learn, was it still learning when its time was up, and if not, what is the matter?
+"""learning_curve: did the detector learn, did it still improve at the end, and if not, why?
 
     python -m scratch.analysis.learning_curve runs/a [runs/b …] --out FOLDER [--x steps]
 
@@ -60,8 +60,8 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     return {
         "name": Path(run_dir).resolve().name,
         "steps": steps[-1]["step"],
-        "clip_max_norm": number_or_none(next((r["clip_max_norm"] for r in reversed(evaluations) if "clip_max_norm" in r),
-                                     None)),
+        "clip_max_norm": number_or_none(next(
+            (r["clip_max_norm"] for r in reversed(evaluations) if "clip_max_norm" in r), None)),
         "train": {"minutes": [g[-1]["minutes"] for g in groups], "step": [g[-1]["step"] for g in groups],
                   "loss": [_mean(r.get("loss_queries", r.get("loss")) for r in g) for g in groups],
                   # The median: one spike of a thousand would hide what the other steps do.

@@ -33,7 +33,7 @@ from scratch.analysis.learning_curve import COLOURS, LONGEST
 from scratch.analysis.names import short
 
 SPREAD = 0.03  # standard deviation of the bell, as a share of the planned steps
-CLEAR = 2.0  # a fall is one if it is so many times the losses' scatter about the smoothed curve (the median of it),
+CLEAR = 2.0  # a fall counts if it is CLEAR times the losses' scatter about the smoothed curve (the median of it),
 LEAST_FALL = 0.01  # and at least this share of the first loss
 
 

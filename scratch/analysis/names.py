@@ -1,4 +1,4 @@
-"""names: how is a name from somebody else's file shown, so that it stays a name?
+"""names: how is a name from a data set's file shown, so that it stays a name?
 
     shown      on one line                 "two\\nlines" → two\\\\nlines, "" → '""'     in charts, on a terminal
     short      … as long as fits an axis   three hundred letters → twenty-one and "…"
@@ -8,7 +8,7 @@
     link       a path → the target of a Markdown link
     folders    names → names of folders, all different, none of them taken
 
-A class may be called `$10_to_$20`, `<script>` or `../up`, a run's folder `my run (1)`: whoever named it so gets it back
+A class may be called `$10_to_$20`, `<script>` or `../up`, a run's folder `my run (1)`: it is shown again
 as it is. What is drawn, printed, written into a page or made a folder of goes through here (matplotlib's own signs:
 figures.py). Proven in tests/analysis/test_names.py.
 """
@@ -47,7 +47,7 @@ def short(name: object, most: int = LONGEST) -> str:
 
 
 def literal(name: object) -> str:
-    """Markdown that shows the name, whatever is in it."""
+    """Markdown that shows the name unchanged, with any characters."""
     text = _MARKUP.sub(lambda found: "\\" + found[0], shown(name))
     return _AT_BEGINNING.sub(lambda found: found[0] + "\\", text)
 
@@ -96,7 +96,7 @@ def folders(names: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
 
 
 def cut(name: str, most: int) -> str:
-    """The name, or the beginning of it that has at most so many bytes: 255 are the most of a file's name."""
+    """The name, or the beginning of it that has at most `most` bytes: 255 are the most of a file's name."""
     while len(name.encode("utf-8", "surrogateescape")) > most:
         name = name[:-1]
     return name

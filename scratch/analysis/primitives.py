@@ -9,7 +9,7 @@ operation passes through one door, the dispatcher, under the name of its ATen op
     >>> composites(_)
     {'_softmax': 1}
 
-`PRIMITIVES` lists what tensor arithmetic needs, by category. Whatever is not in it is called composite:
+`PRIMITIVES` lists what tensor arithmetic needs, by category. Any other operation is called composite:
 convolution, softmax, normalisation, pooling, attention, relu, sigmoid, losses, … A few composites (linear,
 dropout) have been taken apart before they reach the door; tests/test_purity.py, which holds the detector
 to this list, reads the source for those.

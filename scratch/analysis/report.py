@@ -86,7 +86,7 @@ def _run(document: Document, run: dict[str, Any], pictures: str) -> None:
     picture("parts", "parameters and FLOPs by part")
     document.heading("What each kind of mistake costs", 3)
     _errors(document, run)
-    picture("errors", "what mending each kind of mistake would gain")
+    picture("errors", "the gain of AP50 if each kind of error were fixed")
     document.heading("Class by class", 3)
     _classes(document, run)
     picture("precision_recall", "precision against recall, class by class")
@@ -157,7 +157,7 @@ def _errors(document: Document, run: dict[str, Any]) -> None:
              (("FP", "all false detections"), ("FN", "all objects not found"))]
     document.table(["kind", "what it is", "ΔAP50", "share", "how many", f"score ≥ {run['threshold']['score']:.2f}"],
                    rows)
-    document.paragraph(f"AP50 is {number(errors['AP50'])}. ΔAP50 is what it would gain if this kind alone were mended "
+    document.paragraph(f"AP50 is {number(errors['AP50'])}. ΔAP50 is its gain if this kind alone were fixed "
                        "(Bolya et al. 2020, arXiv 2008.08115; `scratch/evaluation/error_analysis.py` has the picture): "
                        "a mistake with a high score costs much, a thousand with low scores may cost nothing. The last "
                        "column counts what is wrong where only detections of that score are shown: then more is "
@@ -167,7 +167,7 @@ def _errors(document: Document, run: dict[str, Any]) -> None:
 def _classes(document: Document, run: dict[str, Any]) -> None:
     shown, count = shown_classes(run), len(run["classes"])
     rows = [[literal(c["name"]), f"{c['objects']:,}", *(number(c[name]) for name in FIGURES),
-             number(c["precision"]), number(c["recall"]), f"{c['missed']:,}", f"{c['false']:,}", _dearest(c["cost"])]
+             number(c["precision"]), number(c["recall"]), f"{c['missed']:,}", f"{c['false']:,}", _costliest(c["cost"])]
             for c in shown]
     document.table(["class", "objects", *FIGURES, "precision", "recall", "missed", "false", "costs most"], rows)
     text = ("Precision, recall, missed and false are those of the detections that score "
@@ -178,7 +178,7 @@ def _classes(document: Document, run: dict[str, Any]) -> None:
     document.paragraph(text)
 
 
-def _dearest(cost: dict[str, float]) -> str:
+def _costliest(cost: dict[str, float]) -> str:
     kind = max(KINDS, key=lambda name: cost.get(name, 0.0))
     return f"{kind} {cost[kind]:.3f}" if cost.get(kind, 0.0) > 0 else "–"
 
@@ -228,7 +228,7 @@ def _worst(document: Document, run: dict[str, Any], sheet: str) -> None:
                    [[literal(of["file_name"]), f"{of['objects']:,}", f"{of['missed']:,}", f"{of['false']:,}"]
                     for of in worst])
     document.paragraph("Those with the most missed objects and false detections together, the truth on the left. Look "
-                       "for objects that nobody annotated, too: detections of them count as false.")
+                       "for objects without an annotation, too: detections of them count as false.")
     if (document.folder / sheet).exists():
         document.picture(sheet, "the worst images, the truth beside the predictions")
     else:

@@ -1,4 +1,4 @@
-"""run_log: what can be read of a run's log.jsonl, whatever has happened to it?
+"""run_log: what can be read of a run's log.jsonl, also if it is damaged?
 
 A kill cuts a line off, a full disk too; two runs in one folder mix their lines; an editor changes the encoding. What is
 whole is read, and what is left out is told with a count. Proven in tests/analysis/test_run_log.py.

@@ -1,4 +1,4 @@
-"""run_summary: what came of a run, in a few figures, and what is different about the other one?
+"""run_summary: which result did a run have, in a few figures, and how do two runs differ?
 
 Reads what a run wrote (log.jsonl) and what its checkpoint says. A figure that was not recorded is
 None, and shown as "–". Proven in tests/analysis/test_run_summary.py.
@@ -60,7 +60,7 @@ def _over(figure: Any, records: Sequence[dict[str, Any]], name: str) -> Optional
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's configuration without its rooms: {"lr": …, "queries": …}. No two rooms share a name."""
+    """A checkpoint's configuration as one dict, {"lr": …, "queries": …}: no two of its parts share a field's name."""
     return {name: value for part in config.values() if isinstance(part, dict) for name, value in part.items()}
 
 

@@ -1,4 +1,4 @@
-"""slot_chart: does a query have places and sizes that it prefers, whatever the picture?
+"""slot_chart: does a query prefer certain places and sizes in all images?
 
     boxes (I,Q,4) in I images    a panel for each of the Q queries, a point for each of its I boxes
 
@@ -13,7 +13,7 @@ over COCO val: "each slot learns to specialize on certain areas and box sizes wi
 modes". What they call small they do not say. All boxes are shown, also those that are no object.
 
 An anchor begins at one place for all pictures, so it shows the same. A proposal does not: query k
-is the k-th surest cell of the picture at hand (scratch/model/anchors/proposals), and may be anywhere.
+is the cell with the k-th highest score of the image (scratch/model/anchors/proposals), and may be anywhere.
 Proven in tests/analysis/test_slot_chart.py. Read: kinds → draw_slots
 """
 
@@ -86,6 +86,6 @@ def draw_slots(record: dict[str, Any]) -> Figure:
 
 def _title(about: dict[str, Any], images: int, queries: int) -> Sequence[str]:
     what = f"Centres of the boxes of {queries} queries in {images:,} images ({short(about['data'], LONGEST)})"
-    note = {"proposal": "query k is the k-th surest cell of each picture, so it has no place of its own",
+    note = {"proposal": "query k is the cell with the k-th highest score of each image, so it has no fixed place",
             "anchor": "each query begins at an anchor of its own", "learned": "each query is a learnt vector"}
     return what, note[about["queries"]]

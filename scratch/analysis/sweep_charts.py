@@ -196,7 +196,7 @@ def _nudge(dimension: dict[str, Any], number: int) -> float:
 
 
 def _offset(number: int) -> float:
-    """In [−_JITTER, _JITTER], evenly, whatever the trials are: multiples of the golden ratio, modulo 1."""
+    """In [−_JITTER, _JITTER], evenly for any trials: multiples of the golden ratio, modulo 1."""
     return _JITTER * (2 * (number * 0.6180339887 % 1) - 1)
 
 

@@ -1,4 +1,4 @@
-"""sweep_page: what does a person find in sweep.md?
+"""sweep_page: what does sweep.md hold?
 
     the conclusions (sweep_report.py), what to do next, the table, the space, how to read each
     chart, and the rules

@@ -2,10 +2,10 @@
 
     sweep.json ─▶ conclusions ─▶ sweep.md (sweep_page.py)
 
-Every conclusion is a rule (RULES) applied to figures, and says no more than one run of each trial
-can tell. The rules stand at the end of the page, so that whoever reads a conclusion can take it
-apart. Where the space is the seed alone, all trials are one setting: then there is no best, but
-mean, least and most. Read: RULES → conclusions
+Every conclusion is a rule (RULES) applied to figures, and states no more than one run of each trial
+supports. The rules stand at the end of the page, so that a reader can check each conclusion. If the
+space is the seed alone, all trials are one setting: then there is no best, but mean, minimum and
+maximum. Read: RULES → conclusions
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     bytes ─▶ text (UTF-8, or UTF-16 with its mark) ─▶ JSON ─▶ {"images": […], "annotations": […], "categories": […]}
       └─ gzip, a Git LFS pointer, a web page …   └─ cut short, JSON lines …   └─ panoptic, captions, a results file …
 
-Whatever is not raises ValueError that says what the file looks like and what to do. Proven in
+Any other file raises a ValueError that says what the file looks like and what to do. Proven in
 tests/data/test_annotation_file.py. Read: load_instances → _not_json → _not_instances
 """
 
@@ -76,7 +76,8 @@ def load_instances(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} does not fit into the memory ({path.stat().st_size:,} bytes): divide it, or free "
                          "some") from error
     except ValueError as error:  # Python reads no whole number of more than 4,300 digits
-        raise ValueError(f"{path} cannot be read as JSON (it holds a whole number of thousands of digits); {_WANTED}") from error
+        raise ValueError(f"{path} cannot be read as JSON (it holds a whole number of thousands of digits); "
+                         f"{_WANTED}") from error
     if why := _not_instances(document):
         raise ValueError(f"{path} {why}")
     if twice:
@@ -108,8 +109,8 @@ def _not_text(content: bytes, error: UnicodeDecodeError) -> str:
     if b"\0" in content[:4096] or error.encoding != "utf-8":
         return (f"is not text that can be read (byte {error.start}, taken as {error.encoding}: {error.reason}); "
                 f"{_WANTED}, in UTF-8")
-    return (f"is not written in UTF-8 (line {line}, byte {error.start}: 0x{content[error.start]:02x}); it may be in the "
-            "encoding of the system that wrote it (WINDOWS-1252 in the west, WINDOWS-1251 for Cyrillic, SHIFT_JIS, "
+    return (f"is not written in UTF-8 (line {line}, byte {error.start}: 0x{content[error.start]:02x}); it may be in "
+            "the encoding of the system that wrote it (WINDOWS-1252 in the west, WINDOWS-1251 for Cyrillic, SHIFT_JIS, "
             "GB18030): save it as UTF-8, as with iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW")
 
 
@@ -135,7 +136,7 @@ def _not_json(content: bytes, error: json.JSONDecodeError) -> str:
         return f"is text, but not JSON ({where}); {_WANTED}"
     if not text[at:].strip() or error.msg.startswith("Unterminated string"):
         return f"is not valid JSON: {where}, where it ends in the middle: it was cut short; fetch or export it again"
-    return f"is not valid JSON: {where}; mend it there, or fetch or export it again"
+    return f"is not valid JSON: {where}; correct it there, or fetch or export it again"
 
 
 def _not_instances(document: Any) -> Optional[str]:

@@ -1,4 +1,4 @@
-"""annotations: what does a COCO annotation file say, once all that is wrong in it is written down?
+"""annotations: how is a COCO annotation file read, and what is reported about its errors?
 
     JSON ─▶ load_instances ─▶ categories, images, annotations ─▶ each entry judged ─▶ Annotations: arrays, and Problems
 
@@ -32,7 +32,7 @@ from scratch.printable import abridged, printable
 
 # Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
 TOLERANCE = 0.01
-# File names are kept in one block, in which each takes the room of the longest; no path is longer than this.
+# File names are kept in one block, in which each takes the space of the longest; no path is longer than this.
 LONGEST_NAME = 1024
 # COCO counts an object in one of three sizes; one whose area is beyond the largest counts in none, nor in all.
 LARGEST_AREA = 1e10
@@ -55,8 +55,8 @@ class Annotations:
     areas: np.ndarray       # (M,) float64, pixels
     crowd: np.ndarray       # (M,) bool
     problems: list[Problem] = field(repr=False)
-    # What the file says, for whoever judges it: boxes (M',4) with their images' rows (M',), before any was clipped or
-    # dropped for lying outside; and how many annotations of these images and classes there are.
+    # What the file says, for the checks (evidence.py): boxes (M',4) with their images' rows (M',), before any was
+    # clipped or dropped for lying outside; and how many annotations of these images and classes there are.
     written: tuple[np.ndarray, np.ndarray] = field(repr=False)
     listed: int
 
@@ -86,7 +86,7 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
               Without `classes`, labels count these; beside them, it chooses among those
     folder    the images' folder, for sizes that the file does not tell; None: such an image is a malformed entry
     as_is     boxes that look like another form altogether are told, but not refused (see evidence)
-    most      so many problems of a kind are kept one by one; None: all
+    most      this number of problems of a kind are kept one by one; None: all
     Raises FileNotFoundError, or ValueError for a file that is not the JSON of a COCO data set or lacks a class.
     """
     path = Path(path)
@@ -335,8 +335,8 @@ def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path],
                 size = upright_size(image)
         except Exception as error:  # damaged headers make decoders raise anything
             unsized.add(row)
-            report("malformed entry", f"image {id}, {abridged(name)}", "it has no usable width and height, and its file "
-                   f"does not tell them: {error if folder is None else type(error).__name__}")
+            report("malformed entry", f"image {id}, {abridged(name)}", "it has no usable width and height, and its "
+                   f"file does not tell them: {error if folder is None else type(error).__name__}")
         else:
             whole_list[row] = (id, name, *size)
             report("size taken from the picture", f"image {id}, {abridged(name)}", f"{size[0]}×{size[1]}")

@@ -1,4 +1,4 @@
-"""batch: how do images of different sizes travel together?
+"""batch: how do images of different sizes form one batch?
 
     image i (3,hᵢ,wᵢ) ─┐                            ┌──────────┬───┐
                        ├─ pad below and right ─▶    │  image i │ 0 │    pad_mask: True on the padding
@@ -6,7 +6,7 @@
                                                     └──────────────┘
     images uint8 (B,3,H,W), pad_mask bool (B,H,W), targets: one dict an image
 
-Pixels stay bytes until they are on the device: a quarter of what float32 would cost between processes and over the
+Pixels stay bytes until they are on the device: a quarter of the traffic of float32 between processes and over the
 bus. Boxes are shares of the unpadded image, so padding does not move them. Proven in tests/data/test_batch.py.
 """
 

@@ -1,4 +1,4 @@
-"""check: what is wrong with a data set, before a training run finds out the slow way?
+"""check: what is wrong with a data set, before a training run starts on it?
 
     annotation file ─▶ read_annotations ─▶ entries, ids, boxes ──┐
     all boxes ─▶ is there any; what stands there twice ──────────┼─▶ Report: a table for people, refuse() for training
@@ -91,7 +91,8 @@ class Report:
 
 
 # What an evaluation tells of its data beside the figures.
-OF_EVALUATION = ("broken image left out", "no box to find", "more boxes than COCO counts", "best possible AP", "boxes perhaps in another form")
+OF_EVALUATION = ("broken image left out", "no box to find", "more boxes than COCO counts", "best possible AP",
+                 "boxes perhaps in another form")
 
 
 def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Container[str] = SPLITS,
@@ -102,7 +103,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
     only      the splits to look at, where they are there
     classes   what a trained detector's labels count; None: what a new run's would, by `config.classes`
     need      the splits that have to be there; one that is not is refused
-    most      so many problems of a kind are kept one by one; None: all
+    most      this number of problems of a kind are kept one by one; None: all
     Raises what `find_splits` raises, and UnknownClass; every other trouble becomes a Problem of the report.
     """
     found = find_splits(config)

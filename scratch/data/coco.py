@@ -30,7 +30,8 @@ from scratch.data.transforms import Augmentation
 from scratch.ops.boxes import box_xywh_to_xyxy
 from scratch.printable import printable
 
-# Decoding is the dearest part of a sample. A process keeps the pictures of a split whose pixels need no more than this.
+# Decoding is the most expensive part of a sample. A process keeps the pictures of a split if their pixels need no more
+# than this.
 KEPT_BYTES = 256 * 2**20
 SPLITS = ("train", "val", "test")
 
@@ -166,7 +167,7 @@ class CocoDetection:
                 image = read_reduced(self.file_of(index), (width, height), self.transform.reduction(height, width),
                                      self.reading)
             except Broken as error:
-                raise Broken(f"{error}; mend it, or do without such pictures: --leave-out-broken") from error
+                raise Broken(f"{error}; repair it, or do without such pictures: --leave-out-broken") from error
             if self._keeps:
                 self._kept[index] = image
         boxes_xyxy = box_xywh_to_xyxy(torch.from_numpy(a.boxes_xywh[mine]))         # (M,4)

@@ -1,4 +1,4 @@
-"""coco_names: what do the 91 answers of a published detector mean?
+"""coco_names: what do the 91 labels of a published detector mean?
 
 COCO numbers its 80 classes from 1 to 90 and leaves ten numbers out. The published detectors take
 the number itself as the label, so that 11 of their 91 rows, those ten and 0, are no class.

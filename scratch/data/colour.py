@@ -1,4 +1,4 @@
-"""colour: how would the same scene look in another light?
+"""colour: how does colour augmentation (jitter) change an image?
 
 Four dials turn a pixel p = (r, g, b). Each is a straight line, so all four together are one too:
 
@@ -12,11 +12,11 @@ Four dials turn a pixel p = (r, g, b). Each is a straight line, so all four toge
     G = ⅓·⎜1 1 1⎟     K = 1/√3·⎜ 1  0 −1⎟    colour, a vector at right angles to (1, 1, 1);
            ⎝1 1 1⎠              ⎝−1  1  0⎠    K turns that by a quarter around this axis.
 
-So a third of a turn makes red green, green blue and blue red. C leaves greys as they are, and with
-them m: one product with a 3×3 matrix, rounded once, does what would be four passes and four
-roundings, and no pixel takes the way to HSV and back. What leaves 0-255 is cut off.
+A third of a turn makes red green, green blue and blue red. C does not change greys, and so not m: one
+product with a 3×3 matrix, rounded once, replaces four passes and four roundings, without a conversion
+to HSV. Values outside 0-255 are clipped.
 
-Colours were jittered so before detectors learnt by it (Howard 2013, arXiv 1312.5402). Proven in
+Colour jitter: Howard 2013 (arXiv 1312.5402). Proven in
 tests/data/test_augmentation.py. Read: recoloured (the formula) → jittered (what is drawn)
 """
 

@@ -1,17 +1,17 @@
-"""evidence: each box may be possible, but can all of them together be what they are taken for?
+"""evidence: each box may be valid, but do all of them together have the expected form?
 
-    taken for x y width height      the set as a whole says
+    taken as x y width height       what the set as a whole shows
     [0.31 0.40 0.12 0.25]           every box lies in the first pixel of its image: normalised
     [400 300 520 410] in 640×480    leaves by more than a tenth, and all fit as x0 y0 x1 y1: corners
     [630 200  40  50] in 640×480    leaves to the right, none begins at the left border: x y is the centre
     [100 500  80  90] in 640×480    leaves, and all fit 480×640: the sizes are of the picture as stored, or swapped
 
-One box that leaves its image is a slip and is clipped. What decides is how many do, how far, and whether another
-reading explains all of them. **Certain** (refused) needs both: boxes that cannot be meant as they stand, several and a
-share that no sloppy annotator reaches, and another reading under which (nearly) all of the boxes fit; or half of all
-boxes far outside, which is wrong under any reading. **Likely** (told) needs less of either.
+One box that leaves its image is a mistake and is clipped. The decision depends on how many boxes do, how far, and
+whether another form explains all of them. **Certain** (refused) needs both: more boxes that are invalid as they stand
+than careless annotation produces, and another form in which (nearly) all boxes fit; or half of all boxes far outside,
+which is wrong in every form. **Likely** (a message) needs less of either.
 
-    form          boxes       cannot be meant as they stand                      fit the other reading
+    form          boxes       invalid as they stand                              fit the other form
     normalised    1           50 % (and 3) or all of them in the first pixel     -
     corners       5           2 and 20 % leave by a tenth of the image           95 %
     centres       8           3 and 20 %, or 5 and 5 %, leave by a tenth of      99 %
@@ -20,13 +20,14 @@ boxes far outside, which is wrong under any reading. **Likely** (told) needs les
     turned, noted 4           2 and 5 % leave by a twentieth of the image        99 %
     outside       5           50 % leave by a tenth of the image                 -
 
-"Noted" are the pictures with a camera's note that turns them, beside the size of the pixels as stored: what is doubtful
-in others is expected of them.
+"Noted" are the images with an EXIF orientation that turns them, and with the size of the pixels as stored: there a
+swapped size is expected.
 
-Why these: a tool's rounding leaves by a pixel, and a hand by a few; a tenth of the image is neither. Read as centres, a
-sound set fails at every box near its left or upper border, and where boxes leave by accident, as many leave there as
-to the right. Read as corners, it fails at every box that is narrower than its distance to the left border. Read turned,
-it fails where a box reaches into the longer side's end. Held on drawn and on real sets in tests/data/test_evidence.py.
+Why these bounds: rounding by a tool moves a box out by a pixel, annotation by hand by a few; a tenth of the image is
+neither. Read as centres, a correct set fails at every box near its left or upper border, and boxes that leave by
+accident leave there as often as to the right. Read as corners, it fails at every box that is
+narrower than its distance to the left border. Read turned, it fails where a box reaches into the longer side's end.
+Tested on generated and on real sets in tests/data/test_evidence.py.
 Read: judge → _normalised, _corners, _centres, _turned, _outside; same_boxes → best_ap
 """
 

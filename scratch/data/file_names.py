@@ -1,4 +1,4 @@
-r"""file_names: which file of a folder does a data set mean, when it nearly says?
+r"""file_names: which file of a folder does a data set mean, if the name in it differs a little?
 
     in the annotations              in the folder
     0001.jpg                        0001.jpg                exactly: nothing else is looked at
@@ -31,7 +31,7 @@ from urllib.parse import unquote
 from scratch.data.problems import Problem
 from scratch.printable import abridged, printable
 
-# Beyond so many files below a folder, only exact names are found: it is hardly a folder of images then.
+# With more files below a folder, only exact names are found: such a folder hardly holds images alone.
 MOST_FILES = 2_000_000
 # What a file is called without its ending may be left out, or be the other of two spellings of one format.
 _ENDINGS = {".jpg": ".jpg", ".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tif": ".tif", ".tiff": ".tif",
@@ -191,7 +191,7 @@ _USUAL: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("decoded from their URL form", _percent_decoded),
     ("decoded from their HTML form", html.unescape),
     ("in another Unicode form", lambda name: unicodedata.normalize("NFKC", name)),
-    ("without signs that nobody sees", lambda name: re.sub("[\ufeff\u200b-\u200f\u00ad]", "", name)),
+    ("without invisible signs", lambda name: re.sub("[\ufeff\u200b-\u200f\u00ad]", "", name)),
     ("in other capitals", str.casefold),
     ("without regard to spaces", _in_each_part(lambda part: " ".join(part.split()))),
 )
@@ -293,8 +293,8 @@ def _wrong_folder(there: _Folder, name: str, count: int) -> Problem:
     if other := there.other_ending(name):
         return Problem("missing image", printable(there.folder),
                        f"none of the {count:,} pictures is in this folder, but files of their names in another format "
-                       f"are: the annotations name {abridged(name)}, and {abridged(other)} is there. If the pictures were "
-                       "converted, change the names in the annotations", count)
+                       f"are: the annotations name {abridged(name)}, and {abridged(other)} is there. If the pictures "
+                       "were converted, change the names in the annotations", count)
     files = there.files
     holds = f"it holds {len(files):,} pictures, such as {abridged(files[0])}" if files else "it holds no pictures"
     return Problem("missing image", printable(there.folder),

@@ -1,6 +1,6 @@
 """images: how does any picture file become an upright picture of 8-bit red, green and blue?
 
-    greyscale   the one value thrice                   RGBA, transparent palette   laid over white paper
+    greyscale   the one value in all three channels    RGBA, transparent palette   laid over white paper
     palette     looked up                              16-bit         0..65535 becomes 0..255, or is stretched
     CMYK        Pillow's conversion                    EXIF-rotated   turned upright, unless its boxes were drawn before
 
@@ -10,10 +10,11 @@ when they cannot tell (a half turn, a square), and leaves the pixels as stored w
 
 A 12-bit sensor fills a sixteenth of 16 bits, a thermal camera less: `sixteen_bit = "range"` stretches each picture from
 its own darkest to its own brightest values. By its own, not by the data set's: then a picture is shown to the network
-alike in training, in evaluation and by `predict`, wherever it comes from, and a sensor whose zero drifts does no harm.
+alike in training, in evaluation and by `predict`, from every source, and a sensor whose zero drifts does no harm.
 
-A JPEG holds 8×8 blocks of frequencies. A picture that is shown small needs no high ones: without them a block has 4×4,
-2×2 or 1 pixel, so there is less to transform, and less to resample. Each pixel then is one of `by` × `by` of the file's:
+A JPEG holds 8×8 blocks of frequencies. An image that is shown small needs no high ones: without them a block has 4×4,
+2×2 or 1 pixel, so there is less to transform, and less to resample. Each pixel then stands for `by` × `by` of the
+file's:
 
     641 × 427, by 2    321 × 214    the last column and row lie half outside; a place x of the file is at x / 2
 
@@ -52,7 +53,7 @@ _STRETCHED = {"I", "F"}
 # "range" leaves this share of the pixels at either end out: a dead pixel or two would take the whole range.
 _OUTLIERS = 0.001
 
-# Never opened: for these Pillow starts another program (Ghostscript) on what a stranger wrote.
+# Never opened: for these Pillow starts another program (Ghostscript) on the content of an unknown file.
 _NOT_OPENED = {"EPS"}
 _JPEG = ("JPEG", "MPO")
 _END_OF_JPEG = b"\xff\xd9"
@@ -197,7 +198,7 @@ def read_reduced(path: Path, size: Optional[tuple[int, int]], reduction: int,
         while min(width, height) < reduction or turn is not None and (width % reduction or height % reduction):
             reduction //= 2
         reduced = (width // reduction, height // reduction)
-        # Pillow takes the largest reduction that keeps a size. No mode: the file's own, whatever it is.
+        # Pillow takes the largest reduction that keeps a size. No mode: the file keeps its own.
         if image.draft(None, reduced) is None:
             reduction = 1  # not a JPEG
         as_rgb = _reader_of(image, config.sixteen_bit)  # what it needs, its header tells before it is decoded
@@ -221,7 +222,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Whatever a decoder raises for a damaged file is Broken, and says which file it is."""
+    """Turn any exception of a decoder for a damaged file into Broken, which names the file."""
     try:
         yield
     except FileNotFoundError:
@@ -310,8 +311,8 @@ def _what_else(file: BinaryIO) -> str:
     known = next((what for mark, what in _MARKS if start.startswith(mark)), "AVIF" if start[4:12] in
                  (b"ftypavif", b"ftypavis") else None)
     if known:
-        return (f"it begins as {known}, but is damaged there, cut short, or of a kind that cannot be decoded (JPEG of 12 "
-                "bits, say): save it again")
+        return (f"it begins as {known}, but is damaged there, cut short, or of a kind that cannot be decoded (JPEG of "
+                "12 bits, say): save it again")
     if start.startswith((b"%PDF", b"PK\x03\x04", b"\x1f\x8b")):
         return "it is a PDF or an archive, wanted JPEG or PNG"
     if start[4:8] == b"ftyp":

@@ -1,4 +1,4 @@
-"""layout_hint: a folder without a split that could be found: whose layout is it, and which flags would read it?
+"""layout_hint: a folder in which no split was found: which layout does it have, and which flags read it?
 
     ROOT/train/_annotations.coco.json   Roboflow      ROOT/annotations/instances_Train.json + images/Train   CVAT
     ROOT/labels.json + data/            FiftyOne      ROOT/data.yaml + labels/*.txt                          YOLO
@@ -54,7 +54,7 @@ def layout_hint(root: Path) -> str:
     if "all" in pairs:
         images, file = pairs["all"]
         return f"It looks like one annotation file without a split: {abridged(file)}, with its pictures in " \
-               f"{abridged(images)}. Divide its images into two files, one to learn from and one to be judged by, and " \
+               f"{abridged(images)}. Divide its images into two files, one to learn from and one to evaluate on, and " \
                "name them:\n  " \
                + command("--train-images", images, "--train-annotations", "TRAIN.json", "--val-images", images,
                          "--val-annotations", "VAL.json") + "\n"

@@ -4,9 +4,9 @@
     joint batch k     = order[k·W·B : (k+1)·W·B]          B = batch_size, W = world_size
     rank r takes        its r-th part of B images          so W ranks together see what one process would, in its order
 
-Nothing here has a state that grows with the steps, so "where was I?" is two numbers, (epoch, batch), and starting there
-costs nothing: the images before are not read. Samples are made from (seed, epoch, index) too, whichever worker makes
-them. Proven in tests/data/test_loader.py.
+Nothing here has a state that grows with the steps, so the position in the data is two numbers, (epoch, batch), and a
+resumed run starts there without reading the images before. Samples, too, depend on (seed, epoch, index) alone, not on
+the worker. Proven in tests/data/test_loader.py.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ResumableBatchSampler(Sampler):
         self.epoch, self.start = epoch, batch
 
     def __len__(self) -> int:
-        """This rank's batches in a whole epoch, wherever the iteration starts."""
+        """This rank's batches in a whole epoch, also if the iteration starts later."""
         return sum(1 for _ in self._shares())
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

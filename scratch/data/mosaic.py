@@ -1,4 +1,4 @@
-"""mosaic: how do a few hundred photographs become more scenes than there are?
+"""mosaic: mosaic augmentation: how do a few hundred images give many more training scenes?
 
     mosaic   four pictures meet at a random point     mixup   one picture shines through another
              ┌─────┬────────┐
@@ -15,7 +15,7 @@ A would be at evaluation. A box goes along with its part:
     x' = (left + x·part width) / width        w' = w·part width / width        y and h alike
 
 The price is time, since every picture is read and decoded, and crowding: a mosaic may hold more
-boxes than any one picture. A box that finds no query is not learnt, so leave room in num_queries.
+boxes than any one picture. A box that finds no query is not learnt, so num_queries must exceed that number.
 
 Mosaic: Bochkovskiy et al. 2020 (YOLOv4, arXiv 2004.10934), section 3.3. Mixup: Zhang et al. 2018
 (arXiv 1710.09412), for detectors Zhang et al. 2019 (arXiv 1902.04103), section 3.1. Proven in

@@ -2,10 +2,10 @@
 
     refused   training would learn from wrong data or stop halfway: it does not begin
     coped     training goes on with what is said here, and says how often
-    note      nothing is wrong, but a person may want to know
+    note      nothing is wrong, but worth knowing
 
 A broken file can hold a million faults of one kind: the first LISTED are kept one by one, the others as a number, and
-what a stranger's file says is shown shortened and without control characters (scratch/printable).
+the content of a file is shown shortened and without control characters (scratch/printable).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "missing split": ("refused", "training needs one to learn from, and one to be judged by"),
     "no images": ("refused", "there is nothing to learn from or to be judged by"),
     "no box to learn from": ("refused", "a detector would learn that there is never anything to find"),
-    "boxes in another form": ("refused", "the detector would learn boxes in the wrong places; --as-is takes them as they are"),
+    "boxes in another form": ("refused", "the detector would learn boxes in the wrong places; --as-is takes them as "
+                              "they are"),
     "no categories": ("refused", "there is no class to learn"),
     "duplicate category id": ("refused", "two classes cannot share an id"),
     "category renamed": ("refused", "one id must mean one class in every split"),
@@ -40,7 +41,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "size differs": ("refused", "boxes drawn on another size are off; without a width and height the file's are taken"),
     "broken image left out": ("coped", "with its boxes, as --leave-out-broken says"),
     "file name that nearly matches": ("coped", "the one file that it can mean is taken"),
-    "truncated image": ("coped", "decoded as far as it goes; the rest is grey or black, whatever its boxes say"),
+    "truncated image": ("coped", "decoded as far as it goes; the rest is grey or black, also under its boxes"),
     "entry given twice": ("coped", "read once: the two say the same"),
     "duplicate annotation id": ("coped", "both boxes are kept; evaluation numbers them afresh"),
     "no box to find": ("coped", "evaluation has nothing to measure: it shows – where an AP would be"),
@@ -56,7 +57,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "box outside the image": ("coped", "dropped, from training and evaluation"),
     "box out of range": ("coped", "clipped to the image"),
     "more boxes than queries": ("coped", "as many are matched as there are queries; the rest cannot be found"),
-    "greyscale image": ("coped", "its one channel is taken thrice"),
+    "greyscale image": ("coped", "its one channel is used for all three"),
     "palette image": ("coped", "its colours are looked up; what is transparent becomes white"),
     "RGBA image": ("coped", "laid over white"),
     "CMYK image": ("coped", "converted to RGB"),
@@ -76,7 +77,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
 }
 
 
-# So many problems of a kind are kept one by one.
+# The number of problems of a kind that are kept one by one.
 LISTED = 1000
 
 

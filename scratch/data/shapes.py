@@ -1,4 +1,4 @@
-"""shapes: what can a detector learn from before anyone has labelled a photograph?
+"""shapes: what can a detector learn from without any labelled photograph?
 
     shapes-2000-200-seed0-v1/ train/ val/                      2,000 and 200 JPEGs, sides of 192-320 pixels
                               annotations/instances_*.json     COCO's format: the path that real sets take
@@ -6,8 +6,8 @@
 
 Ellipses, rectangles, triangles, stars and crosses: 1-8 an image, 10-50 % of the shorter side, stretched, turned,
 shaded, in any colour on any background (a gradient with blobs, stripes or clouds, and grain). A colour says nothing
-about a class; it only has to differ from what lies beneath. Objects hide each other, but at least 70 % of each stays
-in sight; its box is tight around the whole shape, hidden parts included.
+about a class; it only has to differ from the background. Objects occlude each other, but at least 70 % of each stays
+visible; its box is tight around the whole shape, hidden parts included.
 
 Every image follows from (seed, split, number) alone, so the same seed gives the same set and no two images share their
 draws: train and val are disjoint. Proven in tests/data/test_shapes.py.

@@ -1,4 +1,4 @@
-"""subset: which 2,000 photographs stand for 118,000, and why will everyone have the same ones?
+"""subset: which 2,000 images represent the 118,000 of COCO, the same ones on every machine?
 
     images with a box of the classes ─▶ in an order that only their ids decide ─▶ dealt in turn
 
@@ -8,7 +8,7 @@
 
 Many times more photographs show a person than an aeroplane: drawn evenly, they would teach little
 about most classes, and measure them by a handful of boxes. Dealt in turn, each of K classes is on
-at least count/K images, if it is on so many at all; a class that runs out sits out.
+at least count/K images, if so many show it; a class without images left is skipped.
 
 No random generator is in it, whose numbers could change with a version, and no order of the file.
 Boxes of other classes are left out, with their categories; ids are COCO's own.
@@ -60,7 +60,7 @@ def choose(document: dict[str, Any], names: Sequence[str], count: int) -> dict[s
 
 
 def _place(image_id: int) -> bytes:
-    """What images are sorted by: as good as random, and the same everywhere and for ever."""
+    """What images are sorted by: as good as random, and the same everywhere and at any time."""
     return hashlib.sha256(str(image_id).encode()).digest()
 
 

@@ -9,10 +9,10 @@
 
 The numbers are for short_side = 800; another one scales them all.
 
-Whatever is drawn, the outcome is a rectangle of the photograph, a size, and perhaps a mirror and a
-turn: a `View`. So the pixels are resampled once, from the original, where a resize, a crop and a
-second resize would blur them twice; the geometry of "paper" is that of the official code to the
-pixel, rounding included. Boxes take the same straight line:
+Every augmentation results in a rectangle of the image, a size, and possibly a mirror and a turn: a
+`View`. So the pixels are resampled once, from the original; a resize, a crop and a second resize
+would blur them twice. The geometry of "paper" is that of the official code to the pixel, rounding
+included. Boxes take the same linear map:
 
     x' = (clip(x, x₀, x₁) − x₀) / (x₁ − x₀)    mirrored: 1 − x'    with nothing left, dropped
 
@@ -37,7 +37,7 @@ from scratch.data.colour import jittered
 from scratch.data.images import Reduced
 from scratch.ops.boxes import box_xyxy_to_cxcywh
 
-# Of a box that zoom or a mosaic cuts, this share of the area must remain. From a thinner slice nobody could tell the
+# Of a box that zoom or a mosaic cuts, this share of the area must remain. A thinner slice does not show the
 # class; the paper's crop keeps every slice, and keeps doing so.
 LEAST_SEEN = 0.2
 
@@ -84,7 +84,7 @@ class View:
         return box_xyxy_to_cxcywh(seen[keep]).float(), keep
 
     def turned(self, quarter_turns: int) -> "View":
-        """This View, turned anticlockwise by so many quarters; an odd number swaps its height and width."""
+        """This View, turned anticlockwise by `quarter_turns` times 90°; an odd number swaps its height and width."""
         size = self.size[::-1] if quarter_turns % 2 else self.size
         return replace(self, size=size, quarter_turns=(self.quarter_turns + quarter_turns) % 4)
 
@@ -110,7 +110,7 @@ class Augmentation:
     kind         "paper", "zoom", "flip" or "none", as above
     short_side   pixels of the shorter side at evaluation; the paper's training scales are 0.6 to 1.0 of it
     max_size     the longer side's most pixels
-    square       both sides are short_side pixels, whatever the image's shape
+    square       both sides are short_side pixels, for any shape of the image
     turns        also 0-3 quarter turns, all equally likely
     colour       strength of the colour jitter (colour.py)
     mosaic       the chance of four pictures in one, and

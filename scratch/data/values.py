@@ -7,7 +7,7 @@
               0  "0"  false "False" 0.0 null "" False
 
 Exporters write numbers as text, whole ones as 7.0, and no as "0", which Python takes for true. One table for every
-field, so that an id means the same wherever it is written. Proven in tests/data/test_values.py.
+field, so that an id means the same in every field. Proven in tests/data/test_values.py.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""workers: how does every failure of a loader's worker reach the process that waits for its batch, and in bounded time?
+"""workers: how does every failure of a loader's worker reach the main process, and in bounded time?
 
     worker process                                thread                  main process
     images ─▶ Batch ─▶ Packed (bytes, handles) ─▶ DataLoader ─▶ Batch ─▶ waits, a second at a time, and looks:
       └── an error ─▶ Failure (plain text) ─────────┘                     is a worker dead? stopped? is it all too long?
 
-Left to itself, a DataLoader loses what goes wrong between its processes: a batch that finds no room in /dev/shm, or
-cannot be pickled, is dropped by a thread of the worker, and the main process waits for it for ever; so it does for a
+Left to itself, a DataLoader loses what goes wrong between its processes: a batch that does not fit into /dev/shm, or
+cannot be pickled, is dropped by a thread of the worker, and the main process waits for it without end, as for a
 batch whose worker has been stopped. So a worker packs its batch itself, where an error can still be sent in its place,
-and the main process never waits within the DataLoader: a thread does. Whatever went wrong becomes a LoaderError, one
+and the main process never waits within the DataLoader: a thread does. Every failure becomes a LoaderError, one
 line that says what happened and what to do. Workers end by themselves when their parent is gone.
 Proven in tests/data/test_workers.py. Read: Packed, Packing (a worker's side) → GuardedLoader → explained
 """
@@ -43,7 +43,7 @@ STOPPED = 20.0   # seconds that a worker may be stopped (Ctrl-Z, kill -STOP) whi
 PATIENCE = 300.0  # seconds for one batch, of workers that live: a network drive may be slow, but not so slow
 ALONE = 1.0      # seconds between a worker's looks at whether its parent lives
 LEAVE = 20.0     # seconds for the workers to end as the process does
-_HUNG_UP = (ConnectionError, EOFError, FileNotFoundError)  # what one hears of a worker that dies while it is spoken to
+_HUNG_UP = (ConnectionError, EOFError, FileNotFoundError)  # the errors of a connection to a worker that dies
 
 
 class LoaderError(OSError):
@@ -94,7 +94,7 @@ class Packing:
     def __getitems__(self, keys: list[Any]) -> list[Packed | Failure]:
         try:
             return [Packed(collate([self.dataset[key] for key in keys]))]
-        except BaseException as error:  # whatever it is, the main process waits for it
+        except BaseException as error:  # any kind: the main process waits for it
             return [Failure.of(error)]
 
 
@@ -117,7 +117,7 @@ def start_worker(parent: int, worker: int) -> None:
 
 def _end_with(parent: int) -> None:
     # DataLoader's own look at the parent is one at a time when no batch is under way; a worker that is stuck in handing
-    # one over (its reader is gone) would outlive the run for ever.
+    # one over (its reader is gone) would outlive the run.
     while os.getppid() == parent:
         time.sleep(ALONE)
     os._exit(1)
@@ -133,8 +133,8 @@ def _end_by(kind: type, error: BaseException, where: Any) -> None:
 class GuardedLoader:
     """A DataLoader with workers, whose iteration ends with its last batch or with a LoaderError, but always ends.
 
-    Waiting for a batch happens in pieces, so that signals are heard meanwhile. An iteration that is broken off while it
-    waits (by Ctrl-C, say) cannot be followed by another.
+    The wait for a batch is cut into short ones, so that signals are handled between them. After an iteration that was
+    interrupted while it waited (by Ctrl-C, say), no other one can begin.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -177,10 +177,10 @@ class GuardedLoader:
                 break
             waited += LOOK
             refuse_dead(workers, self.workers)
-            asleep = [worker.pid for worker in workers if is_stopped(worker.pid)]
-            stopped = stopped + LOOK if asleep else 0.0
+            suspended = [worker.pid for worker in workers if is_stopped(worker.pid)]
+            stopped = stopped + LOOK if suspended else 0.0
             if stopped >= STOPPED:
-                raise LoaderError(f"no batch came for {waited:.0f} seconds, for a loader's worker (pid {asleep[0]}) "
+                raise LoaderError(f"no batch came for {waited:.0f} seconds, for a loader's worker (pid {suspended[0]}) "
                                   "has been stopped (by Ctrl-Z, kill -STOP or a debugger); kill -CONT lets one go on")
             if waited >= PATIENCE:
                 raise LoaderError(f"no batch came for {waited / 60:.0f} minutes, though the loader's workers live: "
@@ -323,7 +323,7 @@ def _wake(processes: list[Any]) -> None:
 def _leave() -> None:
     for iterator in list(_iterators):
         _wake(getattr(iterator, "_workers", []))
-    if len(_iterators):  # a worker killed in the wrong moment holds a lock for ever that DataLoader asks for at the end
+    if len(_iterators):  # a worker killed in the wrong moment never releases a lock that DataLoader acquires at the end
         timer = threading.Timer(LEAVE, os._exit, (1,))
         timer.daemon = True
         timer.start()

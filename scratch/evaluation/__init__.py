@@ -1,1 +1,1 @@
-"""evaluation: how good are the boxes? postprocess (pixels) → coco_eval (AP) → pictures (eyes)."""
+"""evaluation: how good are the boxes? coco_eval (pixels, AP) → evaluate (a model) → summary (a table) → the rest."""

@@ -4,9 +4,9 @@
     by size      COCO's small (area < 32² pixels), medium (< 96²) and large objects
     by number    images with 1 object, 2-3, 4-7, 8-15 …: each group doubles the one before
 
-Where there is nothing to find, there is no AP, and only false detections can be counted. A mean of
-classes is one over those that occur, so the parts of a split are not asked the same: crowded images
-may hold other classes. All APs are pycocotools'; proven in tests/evaluation/test_breakdown.py.
+Without objects there is no AP, only a number of false detections. The mean over classes covers those
+that occur, so the AP of two parts of a split may cover different classes: crowded images may hold
+other ones. All APs are pycocotools'; proven in tests/evaluation/test_breakdown.py.
 Read: by_class → by_size → by_number
 """
 

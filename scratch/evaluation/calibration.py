@@ -1,20 +1,20 @@
-"""calibration: when the detector says 0.8, is it right in 8 cases of 10?
+"""calibration: are 8 of 10 detections with a score of 0.8 correct?
 
     bin b = the detections that score in [b/B, (b+1)/B), n_b of n
     conf_b = their mean score     acc_b = the share that is right (matched at an IoU of 0.5)
 
-    ECE = Σ_b n_b/n · |acc_b − conf_b|    expected calibration error: 0 where scores are true
-    gap = Σ_b n_b/n · (conf_b − acc_b)    > 0: surer than right; < 0: more right than sure
+    ECE = Σ_b n_b/n · |acc_b − conf_b|    expected calibration error: 0 where scores are probabilities
+    gap = Σ_b n_b/n · (conf_b − acc_b)    > 0: overconfident; < 0: underconfident
 
     acc 1 ┤          ╱     on the diagonal, a score is a probability;
-          │      ╱▁▁▁      below it, it promises too much;
-        0 ┼──╱▁▁▁──────    above it, a score of 0.4 may be well worth showing
+          │      ╱▁▁▁      below it, the detector is overconfident;
+        0 ┼──╱▁▁▁──────    above it, it is underconfident
           0     conf  1
 
-AP asks for the order of the scores alone, calibration for their size: a detector can have the one
-without the other. Most detections of a DETR score near 0, rightly so, and make the ECE of all low;
-so it is also given for those that a person is shown. With `quality` (ops/beyond/quality_focal_loss) scores
-are to say how well the box fits, too: such detectors are more right than sure by design.
+AP depends only on the order of the scores, calibration on their values: a detector can have one
+without the other. Most detections of a DETR have a score near 0, and are wrong, which makes the ECE
+of all low; so it is also given for those above the threshold. With `quality` (ops/beyond/quality_focal_loss) scores
+also predict how well the box fits: such detectors are underconfident by design.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599. Worked by hand in
 tests/evaluation/test_calibration.py. Read: calibration

@@ -1,45 +1,82 @@
-"""coco_eval: one number for a detector: COCO's average precision.
+"""coco_eval: how good is a detector? COCO's average precision (AP), one number for a data set.
 
-    a detection is right when it is the best-scored one that overlaps an unclaimed box of its class with IoU ≥ t
-    precision = right / said,  recall = right / there          both grow a curve as the score threshold falls
-    AP_t = mean precision at the recalls 0, 0.01 … 1;  AP = mean of AP_t over t = 0.50, 0.55 … 0.95 and the classes
+    postprocess: per query q
+      label[q] = argmax_{k<K} l[q,k]     the best real class; "no object" (index K) is left out
+      score[q] = softmax(l[q])[label] = 1 / Σ_{k≤K} exp(l[q,k] − l[q,label])
+      box[q]   = (cx − w/2, cy − h/2, cx + w/2, cy + h/2) · (W, H, W, H)    pixels of the original
+    pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2) → scores (Q,), boxes (Q,4)
 
-AP50, AP75: one t alone. Small, medium, large: boxes of area < 32², < 96², ≥ 96² pixels of the
-original. AR_n: the recall reached with the n best detections of each class and image; of AP, too,
-COCO counts the best 100 of a class in an image, which `max_dets` lifts where there are more objects.
-Crowd boxes are neither hit nor miss. pycocotools does the counting, so that the figures are the published ones
-(Lin et al. 2014, arXiv 1405.0312); tests/evaluation/test_coco_eval.py holds all twelve against
-pycocotools run on files.
-Read: coco_results (one image) → CocoEvaluator (a split) → evaluate (a model) → format_summary (for people)
+    true positive = detection with IoU ≥ t with an object of its class that no better one matched
+    precision = true positives / detections, recall = true positives / objects: a curve over scores
+    AP_t = mean precision at the recalls 0, 0.01 … 1; AP = mean over t = 0.50 … 0.95, and classes
+
+AP50, AP75: one t alone. Small, medium, large: boxes of area < 32², < 96², ≥ 96² pixels. AR_n: the
+recall of the n best detections of each class and image. AP, too, counts the best 100 of a class in
+an image; `max_dets` changes that. Crowd boxes count neither as hit nor as miss. pycocotools counts,
+so that the figures are comparable with published ones (Lin et al. 2014, arXiv 1405.0312).
+
+Same as the official PostProcess, and as pycocotools run on files; proven in
+tests/evaluation/test_postprocess.py and tests/evaluation/test_coco_eval.py.
+Read: postprocess → coco_results (one image) → CocoEvaluator (a split). With a model: evaluate.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import time
-from typing import Any, Callable, ContextManager, Iterable, Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
-from scratch.evaluation.health import QueryHealth
-from scratch.evaluation.postprocess import DETECTIONS, postprocess
-from scratch.printable import abridged, printable
+from scratch.evaluation.sigmoid_scores import best_of_all_classes
+from scratch.ops.boxes import box_cxcywh_to_xyxy
 
 # The twelve figures in the order of COCOeval.stats. AR_100 keeps its name where another number of detections counts.
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
            "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+DETECTIONS = 100  # of a class in an image, as COCO counts them
+
+
+@torch.no_grad()
+def postprocess(outputs: dict[str, Tensor], orig_sizes: Tensor,
+                classification: str = "softmax", most: int = DETECTIONS) -> list[dict[str, Tensor]]:
+    """The model's output dict → detections in pixels of the original images, one dict for each image.
+
+    `orig_sizes` (B,2) holds the (height, width) of each original. A dict holds `scores` (Q,) float32 in [0,1], `labels`
+    (Q,) int64 in 0..K−1, `boxes` (Q,4) float32 xyxy in pixels, and `queries` (Q,) int64, the query of each detection;
+    nothing is sorted, dropped or clipped. With focal classification (sigmoid_scores.py) there are N = min(Q·K,
+    max(Q, `most`)) of each, sorted by score. Raises ValueError if `orig_sizes` has another shape.
+    """
+    logits, boxes_cxcywh = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
+    B, Q, _ = logits.shape
+    if tuple(orig_sizes.shape) != (B, 2):
+        raise ValueError(f"got orig_sizes of shape {tuple(orig_sizes.shape)}, wanted ({B}, 2): "
+                         f"one (height, width) for each image of the batch")
+
+    if classification == "focal":
+        scores, labels, queries = best_of_all_classes(logits, max(Q, most))          # (B,N) each
+        boxes_cxcywh = boxes_cxcywh.gather(1, queries[..., None].expand(-1, -1, 4))  # (B,N,4)
+    else:
+        best, labels = logits[..., :-1].max(dim=-1)                                  # (B,Q), (B,Q)
+        # Only the probability of the best class is needed: one sum instead of a whole softmax. Only the exponent of
+        # "no object" can be positive; where its exp overflows, 1/∞ = 0 is what a float32 softmax rounds to as well.
+        scores = 1 / (logits - best[..., None]).exp().sum(dim=-1)
+        queries = torch.arange(Q, device=logits.device).expand(B, Q)
+
+    # The boxes are relative to the unpadded image, so the size of the original is all that is needed.
+    height, width = orig_sizes.to(boxes_cxcywh).unbind(dim=1)
+    scale = torch.stack((width, height, width, height), dim=1)                       # (B,4)
+    boxes = box_cxcywh_to_xyxy(boxes_cxcywh) * scale[:, None]                        # (B,Q,4)
+    return [{"scores": s, "labels": k, "boxes": b, "queries": q} for s, k, b, q in zip(scores, labels, boxes, queries)]
 
 
 def coco_results(image_id: int, prediction: dict[str, Tensor], category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
-    """One image's detections as COCO result entries: xywh pixel boxes, the data's own category ids, unrounded floats.
-
-    `prediction` is what `postprocess` gives for one image.
+    """One image's detections, as `postprocess` gives them, as COCO result entries: xywh pixel boxes, the data's own
+    category ids, unrounded floats.
     """
     x0, y0, x1, y1 = prediction["boxes"].float().unbind(-1)
     boxes_xywh = torch.stack((x0, y0, x1 - x0, y1 - y0), dim=-1)
@@ -49,11 +86,11 @@ def coco_results(image_id: int, prediction: dict[str, Tensor], category_ids: tup
 
 
 class CocoEvaluator:
-    """Collects detections over a split and measures them against its ground truth.
+    """Collects the detections of a split and evaluates them against its ground truth.
 
-    `ground_truth` is a COCO dict, `category_ids[k]` and `names[k]` the category behind label k. `results` is a plain
-    list of COCO entries: assign it to measure results that were gathered from several processes or read from a file.
-    `max_dets` is how many detections of a class in an image count.
+    `ground_truth` is a COCO dict, `category_ids[k]` and `names[k]` the category of label k. `results` is a plain list
+    of COCO entries: assign it to evaluate results that were gathered from several processes or read from a file.
+    `max_dets` is the number of detections of a class in an image that count.
     """
 
     def __init__(self, ground_truth: dict[str, Any], category_ids: tuple[int, ...], names: tuple[str, ...],
@@ -65,11 +102,11 @@ class CocoEvaluator:
             raise ValueError(f"got {len(category_ids)} category ids and {len(names)} names, wanted one name for each "
                              "id")
         self.category_ids = tuple(category_ids)
-        # Two categories may share a name, but not a row of figures.
+        # Two categories may have the same name, but each needs a row of its own.
         self.names = tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in zip(category_ids, names))
         self.results: list[dict[str, Any]] = []
-        # pycocotools marks an unmatched detection with annotation id 0, so a true id of 0 would never count as found:
-        # number from 1. It also insists on area and iscrowd, and writes into the dicts that it is given.
+        # pycocotools marks an unmatched detection with annotation id 0, so an object with id 0 would never count as
+        # found: number from 1. It also requires area and iscrowd, and writes into the dicts that it is given.
         self._truth = {
             "images": ground_truth["images"],
             "categories": [{"id": i, "name": name} for i, name in zip(category_ids, names)],
@@ -80,9 +117,9 @@ class CocoEvaluator:
         self._seen: set[int] = set()
 
     def update(self, image_ids: list[int], predictions: list[dict[str, Tensor]]) -> None:
-        """Take in a batch of `postprocess` output; an image that was taken in before is skipped.
+        """Add the `postprocess` output of a batch; an image that was added before is skipped.
 
-        Raises ValueError for an image that the ground truth does not know.
+        Raises ValueError for an image that is not in the ground truth.
         """
         for image_id, prediction in zip(image_ids, predictions):
             if image_id not in self._known:
@@ -95,8 +132,8 @@ class CocoEvaluator:
     def summary(self) -> dict[str, Any]:
         """The twelve COCO figures by name, `max_dets`, and `per_class`: {name: {"AP", "AP50"}}.
 
-        A figure is None where there is nothing to find (pycocotools' −1: no box of that size, no box of that class),
-        and 0.0 where there is something and no detection found it.
+        A figure is None where there is no object (pycocotools' −1: no box of that size, or of that class), and 0.0
+        where there are objects and no detection found one.
         """
         detections = {**self._truth, "annotations": [
             {**r, "id": i, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0}
@@ -108,14 +145,14 @@ class CocoEvaluator:
             evaluation.accumulate()
         precision = evaluation.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K): all areas, max_dets
         columns = {i: precision[..., k] for k, i in enumerate(evaluation.params.catIds)}
-        per_class = {name: {"AP": _measured(columns[i].mean()), "AP50": _measured(columns[i][0].mean())}
+        per_class = {name: {"AP": _or_none(columns[i].mean()), "AP50": _or_none(columns[i][0].mean())}
                      for i, name in zip(self.category_ids, self.names)}
-        figures = dict(zip(METRICS, map(_measured, _stats(evaluation))))
+        figures = dict(zip(METRICS, map(_or_none, _stats(evaluation))))
         return {**figures, "max_dets": self.max_dets, "per_class": per_class}
 
 
 def _stats(evaluation: COCOeval) -> list[np.floating]:
-    """The twelve of COCOeval.summarize, which gives AP for 100 detections alone."""
+    """The twelve figures of COCOeval.summarize, which computes AP for 100 detections only."""
     precision, recall = (evaluation.eval[name] for name in ("precision", "recall"))  # (10,101,K,4,3), (10,K,4,3)
 
     def mean(values: np.ndarray) -> np.floating:
@@ -135,99 +172,5 @@ def _indexed(dataset: dict[str, Any]) -> COCO:
     return index
 
 
-def _measured(value: np.floating) -> Optional[float]:
+def _or_none(value: np.floating) -> Optional[float]:
     return None if value < 0 else float(value)
-
-
-def evaluate(
-    model: nn.Module, loader: Iterable, criterion: Optional[Any], evaluator: CocoEvaluator, device: torch.device,
-    autocast: Callable[[], ContextManager] = contextlib.nullcontext,
-    gather: Callable[[list], list] = lambda items: items, progress: bool = True,
-    health: Optional[QueryHealth] = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Run `model` over the Batches of `loader`; return its figures and every detection as COCO results.
-
-    The figures are `evaluator.summary()`, `images_per_second`, `losses`: each entry of the criterion and their weighted
-    total as "loss", as means over the images ({} without a criterion), and `health`: what `QueryHealth` tells of the
-    queries. (Give one that knows the matching of the evaluation before, and it will know this one's.) `gather` joins
-    the lists of all processes, in the order of their ranks; an image that two processes saw is then counted once. The
-    model keeps the mode that it came in. `progress` shows a bar where a person watches (on a terminal).
-    """
-    health = health or QueryHealth()
-    was_training = model.training
-    model.eval()
-    sums: dict[str, Tensor] = {}
-    images, start = 0, time.perf_counter()
-    try:
-        with torch.no_grad():
-            for batch in tqdm(loader, desc="evaluate", unit="batch", leave=False, disable=None if progress else True):
-                batch = batch.to(device)
-                with autocast():
-                    outputs = model(batch.normalised(), batch.pad_mask)
-                B = len(batch.targets)
-                images += B
-                matching = []
-                if criterion is not None:
-                    matching = criterion.matching(outputs, batch.targets)
-                    losses = criterion(outputs, batch.targets, matching=matching)
-                    for name, value in {"loss": criterion.total(losses), **losses}.items():
-                        sums[name] = sums.get(name, 0) + B * value.float()
-                health.update(batch.targets, outputs["pred_boxes"], matching)
-                last_layer = {name: outputs[name].cpu() for name in ("pred_logits", "pred_boxes")}
-                orig_sizes = torch.tensor([target["orig_size"] for target in batch.targets])       # (B,2)
-                found = postprocess(last_layer, orig_sizes, model.config.classification, evaluator.max_dets)
-                evaluator.update([target["image_id"] for target in batch.targets], found)
-    finally:
-        model.train(was_training)
-    seconds = time.perf_counter() - start
-
-    mean_parts = {name: float(value) for name, value in sums.items()}
-    ranks = gather([(evaluator.results, mean_parts, images, seconds, health.seen)])
-    evaluator.results, seen = [], set()
-    for results, *_ in ranks:  # a sampler that pads gives an image to two ranks: the first one's results count
-        evaluator.results += [r for r in results if r["image_id"] not in seen]
-        seen |= {r["image_id"] for r in results}
-    health.seen = [part for *_, parts in ranks for part in parts]
-    images = sum(count for _, _, count, _, _ in ranks)
-    names = dict.fromkeys(name for _, rank_sums, *_ in ranks for name in rank_sums)
-    means = {name: sum(rank_sums.get(name, 0.0) for _, rank_sums, *_ in ranks) / images for name in names}
-    return {**evaluator.summary(), "losses": means, "health": health.summary(),
-            "images_per_second": images / max(seconds for _, _, _, seconds, _ in ranks)}, evaluator.results
-
-
-def three_decimals(value: Optional[float]) -> str:
-    """A figure to print: "–" where there was nothing to find."""
-    return "–" if value is None else f"{value:.3f}"
-
-
-def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
-    """A summary as a small table: precision, recall, then the classes from the best AP to the worst."""
-    def row(name: str, values: Iterable[Optional[float]]) -> str:
-        return name + "".join(f"{three_decimals(value):>8}" for value in values)
-
-    most, per_class_of = summary.get("max_dets", DETECTIONS), summary.get("per_class", {})  # an older one has neither
-    measured = ((ap["AP"], _short(name), ap["AP50"]) for name, ap in per_class_of.items() if ap["AP"] is not None)
-    per_class = sorted(measured, key=lambda entry: (-entry[0], entry[1]))
-    width = max([6, *(len(name) for _, name, _ in per_class[:most_classes])])
-    lines = [" " * width + "     all   IoU.5  IoU.75   small  medium   large",
-             row(f"{'AP':{width}}", (summary.get(name) for name in METRICS[:6])),
-             " " * width + f"   top 1  top 10{f'top {most}':>8}   small  medium   large",
-             row(f"{'AR':{width}}", (summary.get(name) for name in METRICS[6:]))]
-    if per_class:
-        lines.append(f"{'class':{width}}      AP    AP50")
-    lines += [row(f"{name:{width}}", (ap, ap50)) for ap, name, ap50 in per_class[:most_classes]]
-    hidden, absent = len(per_class[most_classes:]), len(per_class_of) - len(per_class)
-    if hidden:
-        lines.append(f"… and {hidden} more classes, each with an AP of at most {per_class[most_classes][0]:.3f}")
-    if most != DETECTIONS:
-        lines.append(f"the best {most:,} detections of a class in an image count; COCO's figures are of {DETECTIONS}")
-    if absent:
-        lines.append(f"{absent} of {len(per_class_of)} classes have no box to find here")
-    return "\n".join(lines)
-
-
-def _short(name: str) -> str:
-    """A class's name, which came from a stranger's file, on one line of a table."""
-    if not name.strip():
-        return f'"{printable(name)}"'
-    return abridged(name, 40)

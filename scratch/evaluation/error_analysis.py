@@ -1,27 +1,27 @@
-"""error_analysis: of the precision that is missing, how much does each kind of mistake cost?
+"""error_analysis: how much of AP50 does each kind of error cost?
 
     Cls   ┏━━━┓ 0.9 dog        Loc   ┌┄┄┄┐               Both  ┌┄┄┄┐
           ┃   ┃ right box,           ┊ ┏━┿━┓ 0.3 cat           ┊ ┏━┿━┓ 0.3 dog
           ┗━━━┛ wrong class          └┄╂┄┘ ┃ poor box          └┄╂┄┘ ┃ neither is right
                                        ┗━━━┛                     ┗━━━┛
     Dupe  ┏━━━┓ 0.9 cat        Bkg   ┌┄┄┄┐ ┏━━━┓ 0.0     Miss  ┌┄┄┄┐
-          ┃ ┏━┻━┓ 0.6 cat            ┊   ┊ ┃   ┃ cat           ┊   ┊ nobody meant it
+          ┃ ┏━┻━┓ 0.6 cat            ┊   ┊ ┃   ┃ cat           ┊   ┊ no detection
           ┗━┫   ┃ one too many       └┄┄┄┘ ┗━━━┛               └┄┄┄┘
             ┗━━━┛                    ┌┄┐ a cat, ┏━┓ a detection, with its IoU with the cat
 
-Counts mislead: a thousand false detections that score 0.01 cost nothing, ten that score 0.9 do. So
-each kind is mended alone, as by an oracle, and what AP50 gains is its cost:
+Counts mislead: a thousand false detections with a score of 0.01 cost nothing, ten with 0.9 do. So
+each kind is fixed alone, with the help of the ground truth, and its cost is the gain of AP50:
 
-    Cls, Loc          the class (the box) becomes the object's; of several the surest, others go
-    Both, Dupe, Bkg   they go (with Both, nobody knows which of the two to mend)
+    Cls, Loc          the class (the box) becomes the object's; of several the one with the highest score, others go
+    Both, Dupe, Bkg   they go (with Both it is not clear which of the two to fix)
     Miss              the object is not asked for, as if it were found as surely as others are
 
-The costs do not add up to 1 − AP50: mended together, kinds help each other. Two more stand beside
+The costs do not add up to 1 − AP50: fixed together, the gains interact. Two more stand beside
 them: FP, the cost of all false detections (they go), and FN, that of all objects not found (none is
 asked for). Bolya et al. 2020, "TIDE: A General Toolbox for Identifying Object Detection Errors",
 arXiv 2008.08115; the tests come in the order of its code. Each AP is pycocotools'. Worked by hand
 in tests/evaluation/test_error_analysis.py.
-Read: find_errors (which kind) → mended (the oracle) → analyse_errors (the costs)
+Read: find_errors (which kind) → fixed (one kind) → analyse_errors (the costs)
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def find_errors(truth: Truth, results: Results, matches: Matches) -> Errors:
     return Errors(kinds, goal, missed)
 
 
-def mended(truth: Truth, results: Results, matches: Matches, errors: Errors, kind: str) -> tuple[Truth, Results]:
-    """The truth and the results with all errors of one of KINDS or SPECIAL mended; neither argument is changed.
+def fixed(truth: Truth, results: Results, matches: Matches, errors: Errors, kind: str) -> tuple[Truth, Results]:
+    """The truth and the results with all errors of one of KINDS or SPECIAL fixed; neither argument is changed.
 
     Results that count for nothing (in a crowd, or beyond the 100 best) are left out: they must not move up where others
     leave.
@@ -118,11 +118,11 @@ def analyse_errors(truth: Truth, results: Results, evaluation: Optional[COCOeval
     AP50        None where there is nothing to find; then no cost is measured either
     cost        {kind: ΔAP50}
     share       {kind: the part of the six KINDS' costs}; {} where nothing costs anything
-    count       {kind: how many}, whatever their scores
+    count       {kind: how many}, at any score
     per_class   {category id: {kind: ΔAP50 of this class}}; a cost is the mean over the classes
 
     evaluation   a `coco_evaluation` of the two, if there is one already; its first IoU is FOREGROUND
-    A class whose every object is mended away counts as perfect: what it had to find, it is now taken to find.
+    A class counts as perfect if fixing takes away all of its objects.
     """
     def ap50(evaluation: COCOeval) -> dict[int, float]:
         return {category: float(curve[0].mean()) for category, curve in precision_curves(evaluation).items()}
@@ -132,8 +132,8 @@ def analyse_errors(truth: Truth, results: Results, evaluation: Optional[COCOeval
     errors = find_errors(truth, results, matches)
     per_class: dict[int, dict[str, float]] = {category: {} for category in before}
     for kind in (*KINDS, *SPECIAL) if before else ():
-        # What counts is chosen already: a mended class must not push its own 101st detection out.
-        after = ap50(coco_evaluation(*mended(truth, results, matches, errors, kind), (FOREGROUND,),
+        # What counts is chosen already: a fixed class must not push its own 101st detection out.
+        after = ap50(coco_evaluation(*fixed(truth, results, matches, errors, kind), (FOREGROUND,),
                                      most=max(1, len(results))))
         for category, value in before.items():
             per_class[category][kind] = after.get(category, 1.0) - value

@@ -1,4 +1,4 @@
-"""health: is a detector that finds nothing yet on its way, or is it stuck?
+"""health: is a detector with AP 0 still learning, or is it stuck?
 
     box_spread            mean over i and q≠r of 1 − IoU(b_iq, b_ir)
     box_response          mean over q and k of the standard deviation over i of b_iqk
@@ -13,12 +13,12 @@
     ┌─────────┐  ┌─────────┐
     │   ▣     │  │     ▣   │    spread 0: all queries give one box (query collapse)
     └─────────┘  └─────────┘
-    │ ▢  ▢  ▢ │  │ ▢  ▢  ▢ │    response 0: each query gives one box, whatever it is shown
+    │ ▢  ▢  ▢ │  │ ▢  ▢  ▢ │    response 0: each query gives one box for all images
     └─────────┘  └─────────┘
 
 AP is 0 in both, and the loss may still fall a little: only the boxes tell. The instability is that
 of DN-DETR (Li et al. 2022, arXiv 2203.01305, section 3.2) as a share; they count the queries that
-changed their object, up to two for an object that changed its query. All are exact whatever the
+changed their object, up to two for an object that changed its query. All are exact for any
 batches and ranks; worked by hand in tests/evaluation/test_health.py. Read: QueryHealth → diagnose
 """
 
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from scratch.ops.boxes import box_cxcywh_to_xyxy, box_iou
 
-# A run that finds something is not accused: on pictures that are much alike, fixed boxes may be right. Without looking,
+# A run that finds something gets no warning: on very similar images, fixed boxes may be right. Without the image,
 # boxes of the usual sizes in the usual places reach an AP50 of one or two hundredths.
 FINDS_SOMETHING = 0.05  # AP50
 # Queries that are learnt from nothing begin below 0.01, and a detector that begins to find something has 0.6 and more;
@@ -158,10 +158,10 @@ def _instability(previous: Optional[Matching], current: Optional[Matching]) -> O
 def diagnose(health: dict[str, Any], ap50: Optional[float], progress: float = 0.0) -> list[str]:
     """What is wrong with the queries, in plain sentences: the number, what it means, what to try. [] if nothing is.
 
-    Nothing is said of a detector that finds something (AP50 of `FINDS_SOMETHING`), of a split without objects, and in
-    the first evaluation of a run: learnt queries begin all alike. Proposed queries (model/anchors/proposals) begin at other
-    cells for each picture, so that the signs hardly tell a stuck one; but after half of the run (`progress`, 0 to 1)
-    a detector of any kind that finds nothing is named.
+    There is no warning for a detector that finds something (AP50 of `FINDS_SOMETHING`), for a split without objects,
+    and in the first evaluation of a run: learnt queries are all alike at first. Proposed queries
+    (model/anchors/proposals) begin at other cells in each image, so that these signs hardly show a stuck one; but after
+    half of the run (`progress`, 0 to 1) there is a warning for every detector that finds nothing.
     """
     if health["matching_instability"] is None or ap50 is None or ap50 >= FINDS_SOMETHING:
         return []
@@ -170,12 +170,12 @@ def diagnose(health: dict[str, Any], ap50: Optional[float], progress: float = 0.
     if spread is not None and spread < LEAST_SPREAD:
         warnings.append(
             f"query collapse: an image's {Q} boxes overlap by {1 - spread:.2f} on average (box spread {spread:.2f}, "
-            f"wanted {LEAST_SPREAD} or more), so all queries answer with one box. Usual early in a run; if it lasts, "
+            f"wanted {LEAST_SPREAD} or more), so all queries predict one box. Usual early in a run; if it lasts, "
             "lower --lr and --lr-backbone, or raise --warmup-steps")
     if response is not None and response < LEAST_RESPONSE:
         warnings.append(
-            f"the queries do not look: from picture to picture their boxes move by {response:.3f} of the image (box "
-            f"response, wanted {LEAST_RESPONSE} or more), so each answers with one place, whatever it sees. Usual "
+            f"the queries ignore the image: from image to image their boxes move by {response:.3f} of the image (box "
+            f"response, wanted {LEAST_RESPONSE} or more), so each predicts one place for all images. Usual "
             "early in a run; if it lasts, train for longer, try another --lr, or begin with trained weights")
     if not warnings and progress >= 0.5:
         warnings.append(

@@ -1,17 +1,17 @@
 """matching: which detection found which object, and which found nothing?
 
-    image by image and class by class, from the surest detection to the least sure:
+    image by image and class by class, by falling score:
         the unclaimed object that it overlaps most, if IoU ≥ t       ─▶ right; the object is found
         else a crowd that covers its area to a share of at least t   ─▶ neither right nor false
         else                                                         ─▶ false
 
-    score      0.9   0.8    0.7   0.6        ┌──────┐    two cats are there, and four are said:
+    score      0.9   0.8    0.7   0.6        ┌──────┐    two cats, four detections:
                right false  right false      │ 0.9  ├──┐
     precision  1     1/2    2/3   1/2        └─┬────┘  │ 0.8 comes too late for the first cat,
     recall     1/2   1/2    1     1            └───────┘     which 0.9 has claimed: a duplicate
 
-A detection's fate depends on surer ones alone: whoever looks at scores ≥ s only, sees the same
-matches. An object that nobody claimed is missed. pycocotools matches and averages, so that every
+The match of a detection depends only on those with a higher score: a threshold on the score does
+not change the matches above it. An object without a match is missed. pycocotools matches and averages, so that every
 figure that rests on this file is COCO's own (Lin et al. 2014, arXiv 1405.0312); held against
 CocoEvaluator's in tests/evaluation/test_matching.py.
 Read: coco_evaluation (pycocotools, at a few IoUs) → Matches (its answer) → average_precision
@@ -37,7 +37,7 @@ def coco_evaluation(truth: Truth, results: Results, thresholds: Sequence[float] 
     """pycocotools, evaluated and accumulated at these IoUs, over objects of all sizes.
 
     image_ids   only these images; None: all of the truth's
-    most        the best so many detections of a class in an image count; COCO looks at 100
+    most        this number of detections of a class in an image count, the best ones; 100 in COCO
     """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_indexed(truth, truth["annotations"]), _indexed(truth, results), "bbox")

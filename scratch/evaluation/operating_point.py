@@ -1,4 +1,4 @@
-"""operating_point: from which score on shall detections be shown, and what is then wrong with them?
+"""operating_point: which score threshold is best, and which errors remain at it?
 
     F1(s) = 2·R / (S + M)     S detections score ≥ s, R of them are right (IoU ≥ 0.5), of M objects
 
@@ -6,17 +6,17 @@
            right  right  false  right  false
     F1     0.40   0.67   0.57   0.75   0.67      ─▶ shown from 0.6 on
 
-AP never chooses a threshold, but whoever uses a detector must. F1, the harmonic mean of precision
-R/S and recall R/M, weighs a false detection like a missed object. Classes share it; chosen and
-judged on one split, it flatters a little. With it, the mistakes of a class and of an image can be
-counted, and what was taken for what:
+AP needs no threshold on the score, but the use of a detector does. F1, the harmonic mean of precision
+R/S and recall R/M, weighs a false detection like a missed object. All classes share it. If it is chosen
+and evaluated on the same split, F1 is a little too high. With a threshold, the errors of a class and
+of an image can be counted, and the confusion matrix:
 
     there ╲ said   cat  dog  nothing     First the right ones (COCO's matches), then each false one,
-    cat             7    2     1         the surest first, takes the object left that it overlaps
-    dog             0    5     0         most, of whatever class, if IoU ≥ 0.5. Else it is said of
+    cat             7    2     1         by falling score, each takes the free object that it overlaps
+    dog             0    5     0         most, of any class, if IoU ≥ 0.5. Else it is counted as
     nothing         3    1               nothing. Objects left at the end are missed
 
-So a row sums to the objects of its class, a column to what was said.
+So a row sums to the objects of its class, a column to the detections of its class.
 Worked by hand in tests/evaluation/test_operating_point.py.
 Read: best_threshold → errors_by_class, errors_by_image → confusion_matrix
 """

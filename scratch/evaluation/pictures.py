@@ -1,4 +1,4 @@
-"""pictures: what did the detector see, and what should it have seen?
+"""pictures: how do detections look beside the ground truth?
 
     draw_detections    one picture with its boxes and labels
     prediction_sheet   a PNG of several: the truth on the left, the predictions on the right
@@ -168,7 +168,7 @@ def _fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, 
 
 
 def _middle_out(text: str, kept: int) -> str:
-    """So many of its letters: the last five, or half of them where there are fewer than ten, and the first ones."""
+    """`kept` of its letters: the last five (or half of them if `kept` is below ten), and the first ones."""
     last = min(5, kept // 2)
     return f"{text[:kept - last]}…{text[len(text) - last:]}"
 

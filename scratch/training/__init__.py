@@ -1,4 +1,5 @@
 """training: how weights learn, and how a run survives.
 
-Read: optimizer → muon → schedule (notes) → precision → distributed → ema → checkpoint → log → run → loop.
+Read: optimizer → schedule → loop (the spine); then muon → fast_adamw → precision → distributed → ema → checkpoint →
+run → memory → watch → guards → log → interrupt.
 """

@@ -1,4 +1,4 @@
-"""checkpoint: how does a run survive a power cut in the middle of saving?
+"""checkpoint: how is a checkpoint saved, so that a power cut while saving loses nothing?
 
                                                               killed now, these are whole
     1  write last.pt.partial, and fsync it                    last.pt (old), previous.pt (older)
@@ -6,12 +6,12 @@
     3  rename last.pt.partial → last.pt, fsync the folder     last.pt (new), previous.pt (old)
 
 A rename within a folder is atomic: a name shows the old file or the new one, never half of one. So
-at each moment at least one whole checkpoint stands under a name that `latest_checkpoint` looks at.
+at each moment there is at least one complete checkpoint under a name that `latest_checkpoint` reads.
 (A hard link could spare the gap after 2, but mounted network drives often refuse them.) best.pt is
 replaced in one rename and keeps no predecessor.
 
 A checkpoint holds tensors and plain values alone, so loading one (weights_only=True) cannot run
-foreign code. Whether the values are those of a run is not looked at here: content.py does. Proven by
+foreign code. content.py checks whether the values are those of a run. Proven by
 truncating a file at every byte, and by killing a process that saves: tests/training/test_checkpoint.py.
 """
 
@@ -187,7 +187,7 @@ _BEGINNINGS = (
 def foreign_kind(path: Path) -> str | None:
     """What a file is, and what to do with it, where its first bytes tell that it holds no tensors; else None.
 
-    Raises ValueError for what is no regular file: to open a pipe could wait for ever.
+    Raises ValueError for what is no regular file: opening a pipe could wait without end.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise ValueError(f"{path} is a device or a pipe, wanted a file")

@@ -1,4 +1,4 @@
-"""content: is a checkpoint what it says that it is?
+"""content: does a checkpoint hold what it should?
 
     state ─┬─ config      every field of its type and range        scratch/config
            ├─ classes     as many ids and names as config.model.num_classes
@@ -8,12 +8,12 @@
            └─ optimizer   the groups, settings and moments of the optimizer that goes on
 
 A file that torch.load reads may still hold anything: it was cut together by a script, written by another
-program, or made to do harm. Whatever is wrong with it ends in a ValueError that says what was found where and
+program, or made to do harm. Everything that is wrong with it ends in a ValueError, which says what was found where and
 what belongs there, before anything is built or changed. Nothing here costs more than the file itself has: layers are
-counted in the file before a model of so many is described, and no value is printed at length.
+counted in the file before a model with that number of layers is described, and no value is printed at length.
 
 What older versions did not write (`last_matching`, `parts`, newer fields of the configuration) may be missing, and so
-may all that only training needs, where nobody wants to train. Proven in tests/training/test_content.py.
+may all that only training needs, if the file is not used for training. Proven in tests/training/test_content.py.
 Read: check_content → check_weights → check_optimizer
 """
 
@@ -35,12 +35,12 @@ USED = ("config", "classes", "model", "ema", "last_metrics")  # what every comma
 # What only a run that goes on needs: `convert --to ours` leaves it out.
 TRAINED = ("step", "epoch", "batch", "minutes", "best_ap", "evaluation_due", "world_size", "optimizer", "precision",
            "rng")
-LARGEST = 2**53  # steps, epochs …: whole numbers that a float holds exactly, and more than anybody counts
+LARGEST = 2**53  # steps, epochs …: whole numbers that a float holds exactly, and more than any run has
 
 
 @contextmanager
-def blaming(file: Any) -> Iterator[None]:
-    """Put the file's name before what is said to be wrong with its content."""
+def naming(file: Any) -> Iterator[None]:
+    """Put the name of the file before the message about its content."""
     try:
         yield
     except ValueError as error:
@@ -66,8 +66,8 @@ def check_content(state: Any, training: bool = False) -> Config:
           "so no run can go on from it: begin a new one with train --weights or finetune --weights")
     for name in ("step", "epoch", "batch", "parts", "world_size"):
         least = name in ("parts", "world_size")
-        _want(name not in state or _whole(state[name], least), f"{name} is {described(state.get(name))}, wanted a whole "
-                                                               f"number, {int(least)} or more")
+        _want(name not in state or _whole(state[name], least), f"{name} is {described(state.get(name))}, wanted a "
+                                                               f"whole number, {int(least)} or more")
     for name, least in (("minutes", 0.0), ("best_ap", -1.0)):
         _want(name not in state or is_number(state[name]) and state[name] >= least,
               f"{name} is {described(state.get(name))}, wanted a number, {least:g} or more")
@@ -152,7 +152,7 @@ def check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _kind(tensor: Tensor) -> str:
-    """float or whole, each of which loads whatever its number of bits; or another dtype."""
+    """float or whole, which load with any number of bits; or another dtype."""
     return ("float" if tensor.dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else
             "whole" if tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8) else
             str(tensor.dtype))
@@ -190,10 +190,12 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
                 fits = all(0 <= each < 1 for each in (there if name == "betas" else [there]))
             if name == "maps":
                 fits = fits and list(there) == list(value)
-            _want(fits, f"the optimizer's {name} of group {own['name']} is {described(there)}, wanted as {described(value)}")
+            _want(fits, f"the optimizer's {name} of group {own['name']} is {described(there)}, wanted as "
+                        f"{described(value)}")
     for place, memory in saved["state"].items():
         _want(type(place) is int and place in weights and isinstance(memory, dict),
-              f"the optimizer's state of {described(place)} is {described(memory)}, wanted a dict for one of its weights")
+              f"the optimizer's state of {described(place)} is {described(memory)}, wanted a dict for one of its "
+              "weights")
         own_names = _remembered(optimizer, weights[place])
         _want(own_names is None or set(memory) in (set(), own_names),
               f"the optimizer remembers {described(memory)} of a weight, wanted "
@@ -201,12 +203,12 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
         for name, value in memory.items():
             if name == "step":
                 count = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-                _want(is_number(count) and 0 <= count <= LARGEST, f"the optimizer's step is {described(value)}, wanted a "
-                                                               "number, 0 or more")
+                _want(is_number(count) and 0 <= count <= LARGEST, f"the optimizer's step is {described(value)}, wanted "
+                                                               "a number, 0 or more")
             else:
                 _want(isinstance(value, Tensor) and value.layout == torch.strided and _kind(value) == "float"
-                      and value.shape == weights[place].shape, f"the optimizer's {name} is {described(value)}, wanted a "
-                      f"tensor {tuple(weights[place].shape)}")
+                      and value.shape == weights[place].shape, f"the optimizer's {name} is {described(value)}, wanted "
+                      f"a tensor {tuple(weights[place].shape)}")
                 check_finite("the optimizer", {name: value})
                 _want(name != "exp_avg_sq" or bool((value >= 0).all()), "the optimizer's mean of squares is below 0")
 

@@ -7,8 +7,8 @@
     rank 1:  its images ─▶ model copy ─▶ gradient ─┘
 
 Each rank is a process with a GPU (or, over gloo, some CPU cores) of its own.
-DistributedDataParallel averages the gradients while the backward pass still runs; all else that
-ranks say to each other is in this file. Started without torchrun there is one rank, and every
+DistributedDataParallel averages the gradients (all-reduce) during the backward pass; all other
+communication between ranks is in this file. Started without torchrun there is one rank, and every
 method does nothing.
 """
 
@@ -161,6 +161,6 @@ def lost_rank(error: RuntimeError) -> str:
     text, ranks = " ".join(str(error).split()), int(os.environ.get("WORLD_SIZE", 1))
     if ranks == 1 or not any(words in text.lower() for words in _LOST):
         return ""
-    return (f"process {os.environ.get('RANK')} of {ranks} has lost another one: it was killed (most often because memory "
-            "ran out), ended with an error of its own (look above, or at the other machines), or did not answer for "
-            f"{PATIENCE.seconds // 60} minutes ({text[:200]})")
+    return (f"process {os.environ.get('RANK')} of {ranks} has lost another one: it was killed (most often because "
+            "memory ran out), ended with an error of its own (look above, or at the other machines), or did not answer "
+            f"for {PATIENCE.seconds // 60} minutes ({text[:200]})")

@@ -1,11 +1,11 @@
-"""ema: which weights should be judged, when the last ones still tremble?
+"""ema: which weights should be evaluated, if the last ones still fluctuate from step to step?
 
     θ̄ ← θ̄ + (1 − d)·(θ − θ̄)          d = min(decay, (1 + n) / (10 + n))          n = updates done so far
 
-The running average θ̄ follows the weights θ about 1/(1−decay) steps behind, and smooths what single
-batches did. While n is small so is d (0.1 at first), or the average would remember the random
-weights it began with. It is for evaluation only; the optimizer never sees it. Polyak & Juditsky
-1992; warm-up as in TensorFlow.
+The exponential moving average θ̄ (EMA) lags about 1/(1−decay) steps behind the weights θ, and smooths
+the noise of single batches. While n is small, d is small too (0.1 at first): otherwise the average
+would keep the random initial weights for long. It is for evaluation only; the optimizer does not use
+it. Polyak & Juditsky 1992; warm-up as in TensorFlow.
 """
 
 from __future__ import annotations

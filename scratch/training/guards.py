@@ -1,6 +1,6 @@
-"""guards: is this run in trouble, and since when?
+"""guards: which warning signs does a run show, and since which step?
 
-    guard          looks at                                     speaks when
+    guard          looks at                                     warns when
     loss spike     the loss, the last 50 losses                 loss > 3 · their median
     starvation     seconds waited for images, of all            more than 0.3 over 50 steps
     dead layers    gradients, in every 100th step               twice in a row, one is exactly 0, or
@@ -11,11 +11,11 @@
                 │╲╱╲╱╲╱│╲╱╲╱╲       else: a broken label, a rate that is too high, an overflow;
                 └────────────▶      after it the optimizer's moments may be wrong for long
 
-A guard speaks when trouble begins and then is silent until it has ended: one line in the log, one
-mark in the chart. None of them stops a run, for noise can look like trouble; what would spoil the
-weights does, with a line and a mark, too (`Run.refuse_non_finite`, to which `first_non_finite` adds
-where it began). Collapsed queries are seen by evaluation/health.py. Each is tried on trouble made
-by hand in tests/training/test_guards.py. Read: the guards → Guards → first_non_finite
+A guard warns once when its sign appears, and again only after the sign was gone: one line in the
+log, one mark in the chart. No guard stops a run, because noise can look like a fault. A gradient that
+is not finite does stop it (`Run.refuse_non_finite`; `first_non_finite` adds where it began). For
+collapsed queries see evaluation/health.py. Each is tested on faults made by hand in
+tests/training/test_guards.py. Read: the guards → Guards → first_non_finite
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def spoilt(run: Run) -> str:
     """Which weights (or running statistics) are not finite themselves, in words; "" if all are."""
     names = [name for name, value in run.unwrapped.state_dict().items() if not is_finite(value)]
     return names and (
-        f"step {run.step}: the weights themselves are not finite any more ({shortened(names)}), so no image can be to "
-        f"blame. What was saved with them is of no use: go on from {BEST} or {PREVIOUS}, if that is older (finetune "
+        f"step {run.step}: the weights themselves are not finite any more ({shortened(names)}), so no image is the "
+        f"cause. What was saved with them is of no use: go on from {BEST} or {PREVIOUS}, if that is older (finetune "
         "--weights FILE), or begin again; with a lower learning rate, or in float32") or ""
 
 

@@ -3,14 +3,14 @@
     y = x + 1, 40 MB      ask the system for 40 MB ─▶ it clears 9,766 pages, one by one, as they are
                           first written ─▶ add ─▶ … ─▶ y is dropped: the pages go back to the system
 
-A training step makes hundreds of large tensors and drops them again. The C library's allocator
-returns each block beyond 32 MB to the system at once, and what is free at the top of its heap as
-well, so that the next step begins by having the same pages cleared again. Told to keep what it has,
-it hands the next tensor the memory of the last one. The process then holds its peak until it ends,
-which for a training run it needs again in a second.
+A training step allocates hundreds of large tensors and frees them again. The C library's allocator
+returns each block beyond 32 MB to the system at once, and free memory at the top of its heap as well,
+so that the next step has the same pages cleared again. With the two settings below it keeps freed
+memory and reuses it for the next tensor. The process then holds its peak until it ends; a training
+step needs that much again anyway.
 
-GNU's allocator alone (Linux) is spoken to; others are left as they are. Proven in
-tests/training/test_heap.py; what it brings: docs/speed.md. Source: man 3 mallopt.
+Only GNU's allocator (Linux) has these settings; others stay as they are. Proven in
+tests/training/test_heap.py; the gain: docs/speed.md. Source: man 3 mallopt.
 """
 
 from __future__ import annotations

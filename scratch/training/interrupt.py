@@ -1,4 +1,4 @@
-"""interrupt: how does a run stop, so that nothing is lost and nobody waits for ever?
+"""interrupt: how does a run stop without losing a step, and without a rank that waits for the others?
 
     Ctrl-C, SIGTERM, SIGHUP ─┐
     a loader that fails     ─┴─▶ all ranks agree, before their next step ─▶ save ─▶ end
@@ -53,7 +53,7 @@ class Interrupt:
         self._pipe: Optional[socket.socket] = None
 
     def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is not threading.main_thread():  # no other hears of signals
+        if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
             return self
         for number in STOPS:
             # What nohup has the process ignore stays ignored.
@@ -80,7 +80,7 @@ class Interrupt:
             print("\nstopping after this step or evaluation; again to stop at once", flush=True)
         except RuntimeError:  # the signal came in the middle of another print
             pass
-        except OSError:  # the terminal is gone (SIGHUP): from here on nobody listens, and that must not be an error
+        except OSError:  # the terminal is gone (SIGHUP): from here on no output is read, which must not be an error
             sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
         if self._waits:
             raise _Stop
@@ -107,7 +107,7 @@ class Interrupt:
             yield group
 
     def agree(self, distributed: Distributed) -> None:
-        """Ranks stop together or not at all: a request counts when all have heard of it, whenever it came."""
+        """Ranks stop together or not at all: a request counts when all ranks know of it, however early it came."""
         self.agreed = self.requested
         if distributed.world_size > 1:
             self.agreed = distributed.mean({"stop": torch.tensor(float(self.requested))})["stop"] > 0
@@ -119,17 +119,17 @@ class Interrupt:
 
     def _watch(self, end: socket.socket) -> None:
         """Read the signals as the system writes them; end the process where Python does not come to it."""
-        under_torchrun, heard = "TORCHELASTIC_RUN_ID" in os.environ, 0
+        under_torchrun, received = "TORCHELASTIC_RUN_ID" in os.environ, 0
         with end:
             while True:
-                end.settimeout(AT_ONCE if heard > 1 else LAUNCHER if heard and under_torchrun else None)
+                end.settimeout(AT_ONCE if received > 1 else LAUNCHER if received and under_torchrun else None)
                 try:
                     numbers = end.recv(64)
                 except TimeoutError:  # socket.timeout, as it is called since 3.10
                     break
                 if not numbers:
                     return
-                heard += sum(number in STOPS for number in numbers)
+                received += sum(number in STOPS for number in numbers)
         text = f"stopped at once: the process did not stop in time after the signal. {self.last_words()}\n"
         with suppress(OSError):
             os.write(2, text.encode())

@@ -1,7 +1,7 @@
-"""log: what did the run do, step by step, and what does a person see of it meanwhile?
+"""log: what did the run do in each step, and what does the terminal show of it?
 
 `log.jsonl` holds one JSON object a line: a "step" for every optimizer step, an "evaluation" for
-every one of those, a "warning" where a guard (guards.py) speaks, and where the next step does not
+every one of those, a "warning" of a guard (guards.py), and where the next step does not
 fit into the memory or is not finite; a number that is not finite (fp16's gradient norm, in a step
 that its scaler skips) is null. TensorBoard gets the same (tensorboard.py). On a terminal a progress
 bar shows the newest step, elsewhere a line does now and then. A run that resumes first forgets the
@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from scratch.training.tensorboard import TensorBoard
@@ -126,13 +124,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """The most memory used so far, in GiB: of the GPU's allocator, or of this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource  # not on Windows
-
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,41 +1,41 @@
-"""loop: how does a detector learn from a batch, and go on learning through whatever happens?
+"""loop: how does a detector learn from its batches, from the first step to the last evaluation?
 
     batch ─▶ model ─▶ outputs ─▶ criterion ─▶ loss ─▶ backward ─▶ average over ranks ─▶ clip ─▶ AdamW ─▶ log
                                                                                                   │
     evaluation ◀── after each epoch, and at the end ◀── checkpoint ◀── every few steps ◀──────────┘
 
-Mixed precision, data parallelism, accumulation and the weights' running average are objects that do
-nothing when they are off, so there is one loop and not sixteen. All that changes while a detector
-learns is in `Run` (run.py); how a run is stopped, by a person or by a loader that fails, is in
-interrupt.py.
+    loss of a step = Σ over its batches and ranks / number of boxes of the whole step
+
+Mixed precision, data parallelism, gradient accumulation and the running average of the weights are
+objects that do nothing when they are off, so that there is one loop for all combinations. `Run`
+(run.py) holds all that changes while a detector learns; `Interrupt` (interrupt.py) stops it cleanly;
+`Watch` (watch.py) records every step. Proven in tests/training/test_loop.py.
 
 Read: train_step (one optimizer step) → fit (the whole run)
 """
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable
 
 import torch
 
-from scratch.training.guards import Guards, first_non_finite, spoilt
 from scratch.training.interrupt import Interrupt
-from scratch.training.log import RunLog, peak_memory_gib
+from scratch.training.log import RunLog
 from scratch.training.memory import step_that_fits
 from scratch.training.optimizer import clip_grad_norm_
-from scratch.training.profile import Profile
 from scratch.training.run import Run
+from scratch.training.watch import Watch
 
 
 def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     """One optimizer step over `batches` (one Batch, or `accumulate` of them); returns what the log records.
 
     Every loss is divided by the number of boxes (and of class weights) of the whole step, over all its batches and all
-    ranks, known from the targets before the first forward pass. So the losses of the batches add up to the loss of one
-    large batch, and so do their gradients: nothing is averaged twice.
+    ranks, which is known from the targets before the first forward pass. So the losses of the batches add up to the
+    loss of one large batch, and their gradients to its gradient: gradient accumulation needs no division of its own.
     """
     run.between_steps = False  # until Run.advance
     run.schedule.set(run.step, run.progress())
@@ -43,7 +43,7 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     losses: dict[str, torch.Tensor] = {}
     for i, batch in enumerate(batches, 1):
         batch = batch.to(run.device)
-        with nullcontext() if i == len(batches) else run.distributed.no_sync(run.model):  # ranks meet once a step
+        with nullcontext() if i == len(batches) else run.distributed.no_sync(run.model):  # one all-reduce a step
             with run.precision.autocast():
                 outputs = run.model(batch.normalised(), batch.pad_mask, batch.targets)
             parts = run.criterion(outputs, batch.targets, normalisers)
@@ -55,7 +55,7 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
             losses[name] = losses.get(name, 0.0) + value.detach() * share
     run.precision.unscale_(run.optimizer)
     losses["grad_norm"] = clip_grad_norm_(run.parameters, run.config.train.clip_max_norm)
-    record = run.distributed.mean(losses)  # one copy to the host for all of them
+    record = run.distributed.mean(losses)  # one copy from the GPU for all of them
     record |= run.precision.scale()
     run.refuse_non_finite(record, batches)
     run.precision.step(run.optimizer)
@@ -67,76 +67,39 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
 
 def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Callable[[Run], dict[str, Any]],
         profiled: bool = False) -> bool:
-    """Train until the run's budget is spent, evaluating on the way; returns False if a person stopped it.
+    """Train until the run's budget is spent, with evaluations between; returns False if the user stopped it.
 
-    loader     yields Batches of one epoch, in the order of `sampler`, which can start anywhere:
+    loader     yields the Batches of one epoch, in the order of `sampler`, which can start anywhere:
                `.set_position(epoch, batch)`
-    evaluate   judges the run's model and returns metrics, "AP" among them
-    profiled   watch some of the first steps, and say where their time went (profile.py)
+    evaluate   measures the run's model and returns metrics, "AP" among them
+    profiled   profile some of the first steps, and report where their time went (profile.py)
     """
-    guards, profile = Guards(run), Profile(run, profiled and run.distributed.is_main)
     run.batches_per_epoch = len(sampler)
-    run.evaluation_due = run.evaluation_due or run.finished() and not run.last_metrics  # resumed, and given less to do
-    with Interrupt(partial(run.rescued, save=False)) as interrupt, _said_what_is_saved(run, log):
+    run.evaluation_due = run.evaluation_due or run.finished() and not run.last_metrics  # resumed with a smaller budget
+    watch = Watch(run, log, profiled)
+    with Interrupt(partial(run.rescued, save=False)) as interrupt, watch.ending():
         while not (run.complete() or interrupt.agreed):
             if run.evaluation_due:
                 metrics = evaluate(run)
-                log.evaluation({"step": run.step, "epoch": run.epoch, "minutes": run.minutes, **metrics})
+                log.evaluation({**watch.place(), **metrics})
                 run.remember(metrics)
                 interrupt.agree(run.distributed)
                 continue
             sampler.set_position(run.epoch, run.batch)
-            waiting = time.perf_counter()
+            watch.wait()
             for batches in interrupt.groups(loader, run.config.train.accumulate, run.distributed):
-                started = time.perf_counter()
-                warn = partial(log.warning, {"step": run.step, "epoch": run.epoch, "minutes": run.minutes})
-                with profile.step(), _said_where(run, batches, partial(warn, "not finite")):
-                    record = step_that_fits(train_step, run, batches, partial(warn, "out of memory"))
+                with watch.step(batches):
+                    record = step_that_fits(train_step, run, batches, watch.out_of_memory)
                 run.advance(len(batches))
-                images = [target["image_id"] for batch in batches for target in batch.targets]
-                now = time.perf_counter()
-                record = {"step": run.step, "epoch": run.epoch, "minutes": run.minutes, **run.learning_rates(),
-                          **record, "images_per_second": len(images) * run.distributed.world_size / (now - waiting),
-                          "data_wait_seconds": started - waiting, "step_seconds": now - waiting,
-                          "memory_gib": peak_memory_gib(run.device)}
-                log.step(record, run.progress())
-                for alert in guards.look(run, record, images):
-                    log.warning(record, *alert)
-                if report := profile.note(record):
-                    log.say(report)
+                watch.record(record, batches)
                 if run.finished():
                     break
                 if run.step % run.config.train.checkpoint_every == 0:
                     run.save()
-                waiting = time.perf_counter()  # only here: what was done since `now` is no waiting for images
+                watch.wait()  # after saving, which is no waiting for images
             run.close_epoch()
             try:
                 run.save()
             finally:
                 interrupt.raise_failure()
-    if report := profile.close():
-        log.say(report)
     return run.complete()
-
-
-@contextmanager
-def _said_where(run: Run, batches: list[Any], warn: Callable[[str], None]) -> Iterator[None]:
-    """To the word that something is not finite, add where it began, and let the log have it."""
-    try:
-        yield
-    except FloatingPointError as error:
-        text = spoilt(run) or " ".join(filter(None, (str(error), first_non_finite(run, batches))))
-        warn(text)
-        raise FloatingPointError(text) from error
-
-
-@contextmanager
-def _said_what_is_saved(run: Run, log: RunLog) -> Iterator[None]:
-    """Whatever ends a run, a line says from where it can go on."""
-    try:
-        yield
-    except BaseException as error:
-        text = run.rescued(isinstance(error, Exception))
-        with suppress(OSError):  # the terminal itself may be what is gone
-            log.say(text)
-        raise

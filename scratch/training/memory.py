@@ -6,7 +6,7 @@
     └───────────────┘  of B images    └───────┘└───────┘  before the next part begins
             one optimizer step                one optimizer step
 
-Activations grow with the images that are on their way together; gradients, weights and moments do
+Activations grow with the number of images in one forward pass; gradients, weights and moments do
 not. Gradients add up over the parts, and every loss is divided by the boxes of the whole step
 (loop.py), so that the step is the same one: the same images, the same effective batch, the same
 order of the data. Only a trained batch norm, which sees a part at a time, and dropout can tell. A
@@ -26,10 +26,10 @@ from scratch.training.run import Run
 
 def step_that_fits(step: Callable[[Run, list[Any]], dict[str, float]], run: Run, batches: list[Any],
                    warn: Callable[[str], None]) -> dict[str, float]:
-    """`step(run, batches)`, with every batch in as many parts as the memory asks for; `warn` is told what it was.
+    """`step(run, batches)`, with every batch in as many parts as the memory needs; `warn` is called if this changes.
 
-    Raises torch.OutOfMemoryError where a single image does not fit, and on several devices (the others would wait for
-    this one's gradients for ever).
+    Raises torch.OutOfMemoryError where a single image does not fit, and on several devices (the others would wait
+    for gradients that never come).
     """
     while True:
         parts = [part for batch in batches for part in batch.split(run.parts)]

@@ -1,28 +1,28 @@
-"""muon: a weight matrix is a map, not a bag of numbers; how far may the map move in one step?
+"""muon: how far should a weight matrix move in each direction, when a few directions have most of the gradient?
 
     b ← μ·b + g          u = g + μ·b                 momentum (Nesterov's), b, g, u (m,n)
-    O = U Vᵀ             where u = U Σ Vᵀ            every direction counts the same
+    O = U Vᵀ             where u = U Σ Vᵀ            the orthogonalised update: all singular values are 1
     W ← W − η·λ·W − η·√max(1, m/n)·O
 
-      singular values of u      ▇ ▆ ▁ ▁ ▁ ▁   a few directions have nearly all of the gradient
-      AdamW's step              ▇ ▅ ▂ ▁ ▁ ▁   evens out the numbers of u, hardly the directions
-      of O                      ▆ ▆ ▆ ▆ ▆ ▆   rare features are learnt as fast as common ones
+      singular values of u      ▇ ▆ ▁ ▁ ▁ ▁   a few directions dominate the gradient
+      AdamW's step              ▇ ▅ ▂ ▁ ▁ ▁   equalises the entries of u, hardly the directions
+      of O                      ▆ ▆ ▆ ▆ ▆ ▆   all directions get the same step length
 
-O is the steepest descent among all steps that stretch no input by more than 1 (the spectral norm);
-Adam is near the steepest that moves no number by more than 1, the sign. A convolution (O,I,k,k) is
-a matrix of O rows. Vectors, embeddings and the heads' last layers are no such maps: AdamW's.
+O is the steepest descent among all steps of spectral norm 1; Adam is close to the steepest descent
+among all steps whose largest entry is 1, the sign. A convolution (O,I,k,k) is a matrix of O rows.
+Vectors, embeddings and the last layers of the heads are not maps between features: AdamW updates
+them (`maps_in`).
 
-The singular vectors need no SVD. An odd polynomial p(X) = aX + b(XXᵀ)X + c(XXᵀ)²X acts on each
-singular value alone, σ → aσ + bσ³ + cσ⁵, so five rounds of one that pushes all of (0, 1] towards 1
-give O. These a, b, c end between 0.7 and 1.2 and are quick (Newton-Schulz: Higham 2008, chapter 8).
+The orthogonalisation needs no SVD. An odd polynomial p(X) = aX + b(XXᵀ)X + c(XXᵀ)²X changes only the
+singular values, σ → aσ + bσ³ + cσ⁵ (Newton-Schulz iteration: Higham 2008, chapter 8). u is divided
+by its Frobenius norm first, so that σ ≤ 1. After five rounds with the a, b, c below, every σ ≥ 0.0015
+is between 0.68 and 1.21; smaller ones are about 485·σ: 0.001 becomes 0.47 and 0.0001 becomes 0.05.
 
-Behind a norm only W's direction counts, and a step of length s turns it by s/|W|. Without decay W
-grows and turns ever less. With it, |W|²·2ηλ = s² holds the length: each step turns W by √(2ηλ).
-(van Laarhoven 2017, arXiv 1706.05350; with momentum, Kosson et al. 2023, 2305.17212.)
+Weight decay sets how far a step turns W: see the end of the note.
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers"; Bernstein & Newhouse 2024, arXiv
 2409.20325. Proven in tests/training/test_muon.py.
-Read: orthogonalised_definition (the SVD) → orthogonalised (the polynomial) → Muon
+Read: orthogonalised_definition (the SVD) → orthogonalised (the polynomial) → Muon → muon_groups
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from scratch.training.optimizer import AdamW, lay_as_weights, step_adamw
+from scratch.config import TrainConfig
+from scratch.training.optimizer import AdamW, lay_as_weights, parameter_groups, step_adamw
 
 A, B, C = 3.4445, -4.7750, 2.0315
 ROUNDS = 5
@@ -45,8 +46,8 @@ def orthogonalised_definition(u: Tensor) -> Tensor:
 
 
 def orthogonalised(u: Tensor) -> Tensor:
-    """Nearly the same, by matrix products alone: (…,m,n) → (…,m,n)."""
-    wide = u if u.shape[-2] <= u.shape[-1] else u.mT  # the products are of the smaller side: min² · max each
+    """Approximately U Vᵀ, by matrix products alone: (…,m,n) → (…,m,n)."""
+    wide = u if u.shape[-2] <= u.shape[-1] else u.mT  # a product then costs min(m,n)²·max(m,n)
     x = wide / (wide.square().sum((-2, -1), keepdim=True).sqrt() + 1e-7)  # no singular value above 1
     batch = x.view(-1, *x.shape[-2:])
     for _ in range(ROUNDS):  # baddbmm(s, a, b) is s + a @ b in one pass
@@ -57,10 +58,10 @@ def orthogonalised(u: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with "maps" take Muon's step, all others AdamW's; `lr` of the former is η above.
+    """Muon for the groups with "maps", AdamW for all others; `lr` of the former is η above.
 
-    "maps" says of each weight of its group how many maps it holds, stacked under one another. Maps of one shape are
-    stepped together, one batched product for all of them. Raises ValueError as AdamW does.
+    "maps" gives, for each weight of its group, the number of maps that it holds, stacked along the rows. All maps of
+    one shape are updated together, by batched products. Raises ValueError as AdamW does.
     """
 
     def __init__(self, params: Any, momentum: float = 0.95, **adamw: Any) -> None:
@@ -106,9 +107,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """A weight as the map it is: (O,I) stays, (O,I,k,k) → (O,k·k·I), a view where it lies channels last.
+    """A weight as a matrix: (O,I) → (O,I), (O,I,k,k) → (O,k·k·I), a view if its memory format is channels last.
 
-    In which order the columns stand makes no difference to U Vᵀ but the same order.
+    A permutation of the columns of u permutes the columns of U Vᵀ alike, so their order is free.
     """
     return weight.permute(0, 2, 3, 1).flatten(1) if weight.dim() == 4 else weight.flatten(1)
 
@@ -119,3 +120,36 @@ def as_weight(matrix: Tensor, like: Tensor) -> Tensor:
         return matrix.view(like.shape)
     O, I, kH, kW = like.shape
     return matrix.view(O, kH, kW, I).permute(0, 3, 1, 2)
+
+
+def muon_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
+    """The groups of `parameter_groups` without the maps, and after them the maps, at lr_matrices, in groups of their
+    own: "backbone_matrices" and "transformer_matrices". A group without a trainable weight is left out.
+    """
+    maps = {id(p): maps_in(name, p) for name, p in model.named_parameters()}
+    groups, matrices = [], []
+    for group in parameter_groups(model, train):
+        weights = [p for p in group["params"] if maps[id(p)]]
+        groups.append({**group, "params": [p for p in group["params"] if not maps[id(p)]]})
+        matrices.append({"name": f"{group['name']}_matrices", "params": weights, "maps": [maps[id(p)] for p in weights],
+                         "lr": train.lr_matrices, "weight_decay": train.weight_decay})
+    return [group for group in groups + matrices if group["params"]]
+
+
+def maps_in(name: str, weight: Tensor) -> int:
+    """How many maps between features a weight holds: 0 for vectors, embeddings and the last layer of any head.
+
+    A matrix or a convolution holds one. Stacked projections hold one each: three for queries, keys and values, two for
+    keys and values. The shape alone cannot tell: a feed-forward layer may be three times as tall as wide, too.
+    """
+    embeddings = ("query_embed.", "refpoint_embed.", "label_embed.", "group_embed.")
+    last_layers = ("class_embed.weight", "bbox_embed.layers.2.weight", "ref_anchor_head.layers.1.weight")
+    if weight.dim() < 2 or name.startswith(embeddings) or name.endswith(last_layers):
+        return 0
+    return 3 if name.endswith("in_proj_weight") else 2 if name.endswith("kv_content.weight") else 1
+
+
+# Weight decay and the angle of a step. Where a normalisation follows W, only its direction counts, and a step of length
+# s turns it by s/|W|. Without decay |W| grows, and each step turns W less than the one before. With decay |W| settles
+# where |W|²·2ηλ = s²: each step turns W by √(2ηλ). (van Laarhoven 2017, arXiv 1706.05350; with momentum, Kosson et al.
+# 2023, 2305.17212.)

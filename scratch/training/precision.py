@@ -2,11 +2,11 @@
 
                exponent  mantissa   largest    smallest normal
     float32        8        23       3e38         1e-38          weights, optimizer, losses, boxes: always
-    bf16           8         7       3e38         1e-38          float32's range with 2-3 digits: nothing else to do
+    bf16           8         7       3e38         1e-38          float32's range with 2-3 digits: no loss scaling
     fp16           5        10      65504          6e-5          gradients below it vanish: multiply the loss first
 
-Weights stay in float32; autocast casts the inputs of matrix products, where nearly all the time
-goes. For fp16 a GradScaler multiplies the loss by a large S, divides the gradients by S before they
+Weights stay in float32; autocast casts the inputs of matrix products (GEMM), which take nearly all
+of the time. For fp16 a GradScaler multiplies the loss by a large S, divides the gradients by S before they
 are used, and adapts S: halved (and that step skipped) when a gradient overflowed, doubled after
 2000 steps without one. Micikevicius et al. 2018 (arXiv 1710.03740).
 """

@@ -1,4 +1,4 @@
-"""profile: where does a step's time go, what fills the memory, and who is to blame?
+"""profile: where does the time of a step go, what fills the memory, and what is the bottleneck?
 
     │ data wait │ backbone │ encoder │ decoder │ heads │ matcher │ losses │ backward │ optimizer │ rest │
     └───────────┴────────────────────────────── one step ─────────────────────────────────────────────┘
@@ -254,8 +254,8 @@ def diagnose(seconds: dict[str, float], workers: int) -> str:
         return (f"matching and losses take {share.get('matcher', 0) + share.get('losses', 0):.0%} of a step: fewer "
                 "--num-queries, or --no-aux-loss, would pay")
     if share.get("optimizer", 0) > 0.2:
-        return (f"the optimizer takes {share['optimizer']:.0%} of a step, whatever the images: a larger --batch-size "
-                "or --accumulate shares it among more of them")
+        return (f"the optimizer takes {share['optimizer']:.0%} of a step, the same for every batch size: a larger "
+                "--batch-size or --accumulate spreads it over more images")
     advice = {"backbone": "a smaller --short-side or --backbone", "encoder": "a smaller --short-side, or fewer "
               "--enc-layers", "decoder": "fewer --dec-layers or --num-queries"}.get(largest, "a smaller model")
     return (f"nothing stands in the way: the device computes. Of the forward pass the {largest} takes most "

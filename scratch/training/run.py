@@ -1,4 +1,4 @@
-"""run: what must be remembered of a run, so that it can go on as if it had never stopped?
+"""run: which state must a checkpoint hold, so that a resumed run equals an uninterrupted one?
 
     weights · optimizer's moments · loss scale · running average · random generators ·
     place in the data · clock · best AP · last matching
@@ -20,10 +20,10 @@ from torch import nn
 
 from scratch.config import Config
 from scratch.training.checkpoint import LAST, load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from scratch.training.content import blaming, check_content, check_optimizer, check_weights
+from scratch.training.content import naming, check_content, check_optimizer, check_weights
 from scratch.training.distributed import Distributed
 from scratch.training.ema import ExponentialMovingAverage
-from scratch.training.muon import Muon
+from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, parameter_groups
 from scratch.training.precision import Precision
 from scratch.training.schedule import Schedule
@@ -47,8 +47,8 @@ class Run:
         self.directory, self.distributed, self.device = Path(directory), distributed, distributed.device
         self.unwrapped = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = Muon if config.train.optimizer == "muon" else AdamW
-        self.optimizer = optimizer(parameter_groups(model, config.train))
+        self.optimizer = (Muon(muon_groups(model, config.train)) if config.train.optimizer == "muon"
+                          else AdamW(parameter_groups(model, config.train)))
         self.schedule = Schedule(self.optimizer, config.train)
         self.precision = Precision(config.train.precision, self.device)
         self.ema = ExponentialMovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
@@ -134,10 +134,10 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any], file: Any = "the state") -> None:
         """Go on from `state`, which came from `file`. Raises ValueError before anything is changed."""
-        with blaming(file):
+        with naming(file):
             check_content(state, training=True)
         self._refuse_another_run(state)
-        with blaming(file):
+        with naming(file):
             check_weights(state, self.unwrapped.state_dict())
             check_optimizer(state["optimizer"], self.optimizer)
         self.unwrapped.load_state_dict(state["model"])
@@ -222,7 +222,7 @@ class Run:
         return {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
 
     def refuse_non_finite(self, record: dict[str, float], batches: list[Any]) -> None:
-        """Stop before an optimizer step that would poison the weights. (A loss scaler skips such a step by itself.)"""
+        """Stop before an optimizer step that would make the weights NaN. (A loss scaler skips such a step itself.)"""
         if torch.isfinite(torch.tensor(record["grad_norm"])) or self.precision.name == "fp16":
             return
         lost = [name for name, value in record.items() if "loss" in name and not math.isfinite(value)]

@@ -1,10 +1,10 @@
-"""tensorboard: what does a person see of a run in a browser, while it learns?
+"""tensorboard: what does a browser show of a run while it learns?
 
     tensorboard --logdir runs        then open the page that it names
 
     Scalars    every step: the losses (in all, and classes, L1 and GIoU of each decoder layer), the learning rates, the
-               gradient's length, the speed, the wait for data, the memory; every evaluation: AP and its kin, the same
-               losses, class and cardinality errors, the health signs
+               gradient's length, the speed, the wait for data, the memory; every evaluation: the twelve COCO figures,
+               the same losses, class and cardinality errors, the health figures
     Images     predictions beside the truth, at every evaluation
     Text       the configuration, and each warning where it was given
     Histograms of weights and gradients, on request (--histograms-every)

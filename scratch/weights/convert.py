@@ -1,4 +1,4 @@
-"""convert: how do the official weights get into this model, and ours back out?
+"""convert: how are the official weights converted to this model, and ours to the official one?
 
 The official code keeps its ResNet inside two wrappers; every other name is the same here, letter for letter:
 

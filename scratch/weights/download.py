@@ -1,4 +1,4 @@
-"""download: how does a large file come over a bad line, whole or not at all?
+"""download: how is a large file downloaded over an unreliable connection, complete or not at all?
 
     GET, from the first missing byte ─▶ FILE.partial ─▶ whole? ─▶ SHA-256? ─▶ renamed to FILE
       ▲                     │
@@ -14,7 +14,7 @@
     it comes packed (gzip)                refused: bytes are counted and kept as they are sent, never unpacked
     it is sent on to file:, or from https to http   refused
 
-A file has its name only when it is whole, so whoever sees it may use it; what does not arrive ends
+A file gets its name only when it is complete, so that every file with that name can be used; what does not arrive ends
 with one error that says what to fetch by hand and where to put it. HTTP: RFC 9110, sections 13.1.5
 (If-Range), 14 (ranges) and 15.5.17 (416). Proven against a server that does all this on purpose:
 tests/test_download.py.
@@ -42,7 +42,7 @@ TIMEOUT = (10.0, 30.0)  # seconds for a connection, and between two pieces of an
 CHUNK = 2**14  # bytes that are read at a time: what a cut can lose, and the way to Ctrl-C
 ANSWER = 60.0  # seconds until an answer has begun: one that sends its head letter by letter never times out
 CRAWL = (120.0, 2**13)  # seconds in which a line brings at least as many bytes (a modem of 1985 does), or is given up
-MOST = 2**33  # bytes of a file, where nobody says otherwise: 8 GiB
+MOST = 2**33  # bytes of a file, unless the caller gives another bound: 8 GiB
 
 # What stands in the texts of the network's errors, and what it means.
 IN_WORDS = {"NameResolutionError": "its host is not known (is there a network?)",
@@ -100,7 +100,7 @@ def fetch(url: str, path: Path, sha256: Optional[str] = None, most: int = MOST) 
 
 def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Session, show: Show,
                stop: threading.Event, most: int = MOST) -> None:
-    """Try until `path` is there; its folder is there, and nobody else at work on it.
+    """Try until `path` is there; its folder is there, and no other process writes it.
 
     Raises what `fetch` raises, and Stopped once `stop` is set.
     """
@@ -136,7 +136,7 @@ def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Se
 def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: threading.Event, most: int) -> None:
     """One request for what is missing. Raises _Cut if it did not all come, OSError or ValueError if it never will."""
     partial, tag = _unfinished(path)
-    # Without the server's own name for this version of the file, nobody can tell whether two halves fit together.
+    # Without the server's own name for this version of the file, it is not known whether two halves fit together.
     version = tag.read_text(encoding="utf-8") if tag.exists() and partial.exists() else ""
     there = _size(partial) if version else 0
     # A length counts the bytes that are sent: let them be the file's own.

@@ -1,4 +1,4 @@
-"""download_many: how do thousands of small files come side by side, each whole or not there?
+"""download_many: how are thousands of small files downloaded in parallel, each complete or absent?
 
     (url, path) ─▶ missing? ─▶ a pool of threads ─▶ download.fetch_into, a connection for each thread
                    damaged?        ├── some fail      the others come all the same; one error in the end
@@ -28,7 +28,7 @@ from scratch.printable import printable
 MOST_FAILURES = 20  # before the rest is not tried any more
 
 
-# What Windows keeps for devices, whatever their ending is, and what our own unfinished files end with.
+# Names that Windows reserves for devices, with any ending, and what our own unfinished files end with.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(partial|etag|lock)", re.IGNORECASE)
 
 

@@ -12,11 +12,11 @@
 Other programs wrap weights (as "model", "state_dict", "model_ema" …) and put something before each name
 ("module.", "model.", "_orig_mod."): both are taken off, and what was taken is said.
 
-A new task keeps all that fits. Classes are learnt anew where their number or their names differ:
-the rows of a class head mean the old ones. A file that names none, and has as many, is taken to be
-of the same ones, and that is said. Fewer queries take the first N: each is a place to look at, and
-none depends on another. Whatever else differs is another network, and an error that counts and
-names, never a silent skip.
+A new task keeps all weights that fit. The class head is initialised anew if the number or the names
+of the classes differ: its rows stand for the old ones. A file that names no classes, but has as many,
+is assumed to have the same ones, and a message says so. Fewer queries take the first N: no query
+depends on another. Any other difference means another network: an error that names the tensors and
+their number, never a silent skip.
 
 Files are read without running foreign code (weights_only=True, or safetensors), and what they hold is
 checked before it is used: a checkpoint's content as a whole (scratch/blueprint), of other weights that
@@ -145,7 +145,7 @@ def as_published(path: Path) -> bool:
 AVERAGES = ("model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "ema")
 WRAPPERS = (*AVERAGES, "model", "state_dict", "model_state_dict", "module", "shadow", "net", "network", "weights",
             "params", "detector")
-# By what a detector or a backbone is known, whatever stands before it: two names that only it has.
+# How a detector or a backbone is recognised, after any prefix: two names that only it has.
 KNOWN_BY: tuple[tuple[Kind, str, str], ...] = (
     ("official DETR", f"{OFFICIAL_PREFIX}conv1.weight", "class_embed.weight"),
     ("state dict", f"{OUR_PREFIX}conv1.weight", "class_embed.weight"),
@@ -219,7 +219,7 @@ def _recognised(state: dict[str, Tensor]) -> Optional[tuple[Kind, str, dict[str,
         tensors = {key[len(prefix):]: value for key, value in plain.items() if key.startswith(prefix)}
         others = [key for key in plain if not key.startswith(prefix)]
         if kind == "torchvision ResNet":
-            # The rest of it would be another network, of which nobody has said that its backbone is wanted.
+            # The rest of it would be another network, whose backbone was not asked for.
             if any("encoder_k." not in key and not key.endswith(("queue", "queue_ptr")) for key in others):
                 return None
             tensors = {OUR_PREFIX + key: value for key, value in tensors.items()}
@@ -245,7 +245,7 @@ def _told(metadata: dict[str, str], tensors: dict[str, Tensor]) -> dict[str, Any
         check_tensors("its weights", counted, wanted)
     if "classes" in told:
         rows = len(tensors["class_embed.weight"])
-        # Of a class head alone nobody can tell whether its last row is "no object".
+        # A class head alone does not show whether its last row is "no object".
         counts = (model.num_classes,) if "config" in told else (rows, rows - 1)
         there = told["classes"].get("names") if isinstance(told["classes"], dict) else None
         check_classes(told["classes"], len(there) if isinstance(there, list) and len(there) in counts else counts[0])
@@ -314,7 +314,7 @@ def backbone_of(weights: Weights) -> Optional[str]:
 
 
 def as_told(config: Config, weights: Weights) -> Config:
-    """`config` with the sizes that the weights of a detector on its backbone have, whatever it says of them.
+    """`config` with the sizes that the weights of a detector on its backbone have, in place of its own.
 
     How many heads there are, no shape tells: as many as the file's configuration or `config` says, or 8 as published
     where a width is not divided by those.

@@ -55,7 +55,7 @@ def sentence(run: dict[str, Any], word: str) -> Optional[str]:
 def test_a_run_without_mistakes_is_described_in_two_sentences() -> None:
     assert findings(quiet()) == [
         "AP 1.000, AP50 1.000, AP75 1.000 on the val split: 10 images with 10 objects of 2 classes.",
-        "No kind of mistake costs 0.005 of AP50 or more: mending one alone would gain next to nothing."]
+        "No kind of mistake costs 0.005 of AP50 or more: fixing one alone would gain next to nothing."]
 
 
 def test_where_there_are_no_objects_that_is_all_that_is_said() -> None:
@@ -66,8 +66,8 @@ def test_where_there_are_no_objects_that_is_all_that_is_said() -> None:
 def test_what_costs_most_is_named_with_its_cost_and_what_to_try() -> None:
     text = sentence(analysed(), "What costs most")
     # Of the hand-worked costs Miss is the largest, 1314/8484, and Cls the second, 1100/8484; AP50 is 323/1414.
-    assert text.startswith("**What costs most: Miss**, objects of which nothing was said. Of the 0.772 that AP50 "
-                           "lacks, mending them alone gains 0.155, then Cls (right boxes with the wrong class) 0.130. "
+    assert text.startswith("**What costs most: Miss**, objects without any detection. Of the 0.772 that AP50 "
+                           "lacks, fixing them alone gains 0.155, then Cls (right boxes with the wrong class) 0.130. "
                            "To try: ")
 
 

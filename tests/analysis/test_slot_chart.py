@@ -46,7 +46,7 @@ def test_a_panel_shows_its_querys_centres_with_y_downwards() -> None:
     assert "3 queries in 2 images (val of shapes)" in figure.texts[0].get_text()
 
 
-@pytest.mark.parametrize("queries, words", [("proposal", "no place of its own"), ("anchor", "an anchor of its own")])
+@pytest.mark.parametrize("queries, words", [("proposal", "no fixed place"), ("anchor", "an anchor of its own")])
 def test_what_a_query_is_decides_what_the_chart_can_show_and_is_said(queries: str, words: str) -> None:
     assert words in draw_slots(slot_record(BOXES, {**ABOUT, "queries": queries})).texts[0].get_text()
 

@@ -14,7 +14,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from scratch.evaluation.coco_eval import METRICS, CocoEvaluator, coco_results, evaluate, format_summary, three_decimals
+from scratch.evaluation.coco_eval import METRICS, CocoEvaluator, coco_results
+from scratch.evaluation.evaluate import evaluate
+from scratch.evaluation.summary import format_summary, three_decimals
 from scratch.evaluation.health import QueryHealth
 
 CATEGORY_IDS, NAMES = (3, 7, 90), ("ant", "bee", "cat")

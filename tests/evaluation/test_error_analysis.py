@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scratch.evaluation.coco_eval import CocoEvaluator
-from scratch.evaluation.error_analysis import KINDS, SPECIAL, Errors, analyse_errors, find_errors, mended
+from scratch.evaluation.error_analysis import KINDS, SPECIAL, Errors, analyse_errors, find_errors, fixed
 from scratch.evaluation.matching import Matches, coco_evaluation, matches_of
 from tests.evaluation.test_coco_eval import CATEGORY_IDS, truth_of
 from tests.evaluation.test_matching import pictures_of_coco, results_for, split_of
@@ -32,7 +32,7 @@ SAID = {1: [(ANT, WHOLE, 0.9),              # right
         7: [(ANT, WHOLE, 0.3)]}             # right; ant 5 and bee 8 are missed
 KIND_OF = {0.9: "", 0.8: "Dupe", 0.7: "Loc", 0.6: "Cls", 0.5: "Both", 0.95: "Bkg", 0.4: "", 0.3: ""}
 
-# Ants, the surest first:  .95 F  .9 R  .8 F  .7 F  .6 F  .5 F  .3 R    precision 1/2 at recall 1/4, 2/7 at recall 2/4.
+# Ants, by falling score:  .95 F  .9 R  .8 F  .7 F  .6 F  .5 F  .3 R    precision 1/2 at recall 1/4, 2/7 at recall 2/4.
 # Of the 101 recalls 26 are ≤ 1/4 and 25 more ≤ 2/4, so the ants' AP is (26·1/2 + 25·2/7)/101.
 # Bees:  .4 R                                                           precision 1 at recall 1/4: 26/101.
 ANTS, BEES = (26 * F(1, 2) + 25 * F(2, 7)) / 101, F(26, 101)
@@ -126,10 +126,10 @@ def test_a_crowd_is_no_object_that_could_be_meant_or_missed() -> None:
 
 @pytest.mark.parametrize("kind, said", [
     ("Loc", [(ANT, (0, 0, 10, 4), 0.5), (ANT, (0, 0, 10, 3), 0.6)]), ("Cls", [(BEE, WHOLE, 0.5), (BEE, WHOLE, 0.6)])])
-def test_of_two_mistakes_about_one_object_the_surer_is_mended_and_the_other_goes(kind: str, said: list) -> None:
+def test_of_two_mistakes_about_one_object_the_one_of_higher_score_is_fixed_and_the_other_goes(kind: str, said: list) -> None:
     truth, results = split_of({1: [(ANT, WHOLE)]}, {1: said})
     matches = matches_of(coco_evaluation(truth, results))
-    assert mended(truth, results, matches, find_errors(truth, results, matches), kind) == (
+    assert fixed(truth, results, matches, find_errors(truth, results, matches), kind) == (
         truth, [{"image_id": 1, "category_id": ANT, "bbox": [0, 0, 10, 10], "score": 0.6}])
 
 
@@ -139,8 +139,8 @@ def test_a_mistake_about_an_object_that_is_found_anyway_goes() -> None:
     matches = matches_of(coco_evaluation(truth, results))
     errors = find_errors(truth, results, matches)
     assert errors.kinds.tolist() == ["", "Cls", "Loc"] and not errors.missed.any()
-    assert mended(truth, results, matches, errors, "Cls")[1] == [results[0], results[2]]
-    assert mended(truth, results, matches, errors, "Loc")[1] == [results[0], results[1]]
+    assert fixed(truth, results, matches, errors, "Cls")[1] == [results[0], results[2]]
+    assert fixed(truth, results, matches, errors, "Loc")[1] == [results[0], results[1]]
 
 
 def test_nobody_moves_up_when_a_detection_goes() -> None:
@@ -150,7 +150,7 @@ def test_nobody_moves_up_when_a_detection_goes() -> None:
     assert analysis["AP50"] == analysis["cost"]["FP"] == analysis["cost"]["Bkg"] == 0.0
 
 
-def test_mending_changes_neither_truth_nor_results() -> None:
+def test_fixing_changes_neither_truth_nor_results() -> None:
     truth, results = split_of(THERE, SAID)
     before = copy.deepcopy((truth, results))
     analyse_errors(truth, results)
@@ -198,7 +198,7 @@ def ap_of(decided: list[tuple[float, bool]], objects: int) -> float:
 
 def costs_without_matching_again(truth: dict[str, Any], results: list[dict[str, Any]], matches: Matches,
                                  errors: Errors, kind: str) -> dict[int, float]:
-    """AP50 by class, after a kind is mended by declaring detections right, moving or leaving them out."""
+    """AP50 by class, after a kind is fixed by declaring detections right, moving or leaving them out."""
     decided: dict[int, list] = {i: [] for i in CATEGORY_IDS}
     claimed = set(np.flatnonzero(matches.found).tolist())
     for place in np.argsort(-matches.scores, kind="stable").tolist():
@@ -219,7 +219,7 @@ def costs_without_matching_again(truth: dict[str, Any], results: list[dict[str, 
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *SPECIAL])
-def test_matching_the_mended_detections_again_moves_no_other_one(kind: str) -> None:
+def test_matching_the_fixed_detections_again_moves_no_other_one(kind: str) -> None:
     truth = truth_of(images=17)
     twice = results_for(truth, jitter=0.1) + results_for(truth, jitter=0.25, extra=6)  # two answers for an object
     results = [result for result in twice if result["image_id"] > 2]
@@ -235,7 +235,7 @@ def test_matching_the_mended_detections_again_moves_no_other_one(kind: str) -> N
     assert analysis["cost"][kind] > 0
 
 
-def test_ap50_is_the_evaluators_and_no_mending_costs_anything_on_real_pictures_of_coco(coco_dir: Path) -> None:
+def test_ap50_is_the_evaluators_and_no_fixing_costs_anything_on_real_pictures_of_coco(coco_dir: Path) -> None:
     truth, ids = pictures_of_coco(coco_dir)
     results = results_for(truth, ids, jitter=0.2, extra=3)
     evaluator = CocoEvaluator(truth, ids, tuple(map(str, ids)))

@@ -272,7 +272,7 @@ def test_a_query_collapse_is_said_with_its_number_and_what_to_try():
 
 def test_queries_that_do_not_look_are_said_with_their_number_and_what_to_try():
     (warning,) = diagnose(signs(box_response=0.006), ap50=0.001)
-    assert warning.startswith("the queries do not look") and "0.006" in warning and "--lr" in warning
+    assert warning.startswith("the queries ignore the image") and "0.006" in warning and "--lr" in warning
 
 
 def test_both_are_said_where_both_are_the_matter():

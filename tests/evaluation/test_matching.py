@@ -69,7 +69,7 @@ def test_ap_of_eighty_classes_with_crowds_is_that_of_the_evaluator(coco_dir: Pat
     assert 0 < average_precision(curves) == pytest.approx(evaluator.summary()["AP"], abs=1e-12)
 
 
-def test_the_surest_detection_claims_the_object_and_a_second_one_is_false() -> None:
+def test_the_detection_of_highest_score_matches_the_object_and_a_second_one_is_false() -> None:
     truth, results = split_of({1: [(3, (0, 0, 10, 10)), (3, (50, 50, 10, 10))]},
                               {1: [(3, (50, 50, 10, 9), 0.7), (3, (0, 0, 10, 8), 0.8), (3, (0, 0, 10, 10), 0.6),
                                    (7, (50, 50, 10, 10), 0.9)]})

@@ -110,7 +110,7 @@ def test_the_confusion_matrix_is_the_one_worked_by_hand() -> None:
                                      [2, 1, 0]]
 
 
-def test_the_surest_takes_the_object_and_each_object_is_taken_once() -> None:
+def test_the_highest_score_takes_the_object_and_each_object_is_taken_once() -> None:
     there = {1: [(ANT, WHOLE)]}
     assert confused(there, {1: [(90, WHOLE, 0.5), (BEE, (0, 0, 10, 9), 0.6)]}, (ANT, BEE, 90)) == [
         [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scratch.evaluation.postprocess import postprocess
+from scratch.evaluation.coco_eval import postprocess
 
 
 def outputs(B: int = 2, Q: int = 7, K: int = 5, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:

@@ -242,7 +242,7 @@ def test_an_error_between_two_steps_saves_the_one_that_is_done(
     def look(*_: Any) -> list:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr("scratch.training.loop.Guards.look", look)
+    monkeypatch.setattr("scratch.training.watch.Guards.look", look)
     with pytest.raises(ZeroDivisionError):
         fit_quietly(make_run(small_config(), tmp_path), judged)
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 1

@@ -156,7 +156,7 @@ def test_writing_a_checkpoint_is_no_waiting_for_images(tmp_path: Path, monkeypat
 
     run = make_run(small_config(checkpoint_every=1), tmp_path)
     monkeypatch.setattr(run, "save", slow_save)
-    monkeypatch.setattr("scratch.training.loop.time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    monkeypatch.setattr("scratch.training.watch.time", SimpleNamespace(perf_counter=lambda: next(seconds)))
     fit_quietly(run, lambda run: {"AP": 0.0})
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [r["data_wait_seconds"] for r in records if r["kind"] == "step"] == [1] * 5

@@ -10,8 +10,8 @@ import torch
 
 from scratch.config import TrainConfig
 from scratch.model.detr import build_detr
-from scratch.training.muon import ROUNDS, Muon, orthogonalised, orthogonalised_definition
-from scratch.training.optimizer import AdamW, maps_in, parameter_groups
+from scratch.training.muon import ROUNDS, Muon, maps_in, muon_groups, orthogonalised, orthogonalised_definition
+from scratch.training.optimizer import AdamW
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -22,6 +22,23 @@ def draw(*shape: int) -> torch.Tensor:
 def test_singular_values_end_between_seven_tenths_and_one_and_a_fifth(shape):
     values = torch.linalg.svdvals(orthogonalised(draw(*shape)))
     assert 0.67 < values.min() and values.max() < 1.21
+
+
+def ends_at(sigma: float) -> float:
+    """Where the smaller singular value of a matrix of Frobenius norm 1 ends."""
+    u = torch.diag(torch.tensor([math.sqrt(1 - sigma**2), sigma], dtype=torch.float64))
+    return orthogonalised(u)[1, 1].item()
+
+
+def test_every_singular_value_from_0_0015_of_the_norm_ends_between_0_68_and_1_21():
+    ends = [ends_at(0.0015 * (0.7 / 0.0015) ** (i / 2000)) for i in range(2001)]  # 0.7: both are nearly equal
+    assert 0.679 < min(ends) and max(ends) < 1.21
+    assert ends_at(0.00145) < 0.67
+
+
+def test_a_smaller_singular_value_grows_by_485_alone():
+    assert [round(ends_at(sigma), 2) for sigma in (0.001, 0.0001)] == [0.47, 0.05]
+    assert ends_at(1e-6) / 1e-6 == pytest.approx(3.4445**5, rel=1e-3) == pytest.approx(485, abs=0.5)
 
 
 @pytest.mark.parametrize("shape", [(7, 13), (13, 7)])
@@ -90,7 +107,7 @@ def test_a_tall_matrix_steps_further_by_the_root_of_its_sides_ratio():
     torch.testing.assert_close(step, 0.1 * math.sqrt(5.5) * orthogonalised(1.95 * gradient), rtol=1e-10, atol=1e-10)
 
 
-def test_projections_under_one_another_are_maps_of_their_own():
+def test_stacked_projections_are_maps_of_their_own():
     weight, gradient = draw(15, 5), draw(15, 5)
     together = stepped(weight, [gradient], maps=[3])
     apart = torch.cat([stepped(w, [g]) for w, g in zip(weight.split(5), gradient.split(5))])
@@ -117,7 +134,7 @@ def test_the_other_groups_take_the_steps_of_adamw():
 def test_embeddings_and_last_layers_are_left_to_adamw(queries):
     model = build_detr("tiny", queries=queries, num_classes=3, denoising=2 * (queries != "learned"), groups=2,
                        dim_feedforward=3 * 128, fine_memory=queries != "learned")
-    groups = {group["name"]: group for group in parameter_groups(model, TrainConfig(optimizer="muon"))}
+    groups = {group["name"]: group for group in muon_groups(model, TrainConfig(optimizer="muon"))}
     maps = {id(p): count for name, group in groups.items() if name.endswith("_matrices")
             for p, count in zip(group["params"], group["maps"], strict=True)}
     found = {name: maps.get(id(p), 0) for name, p in model.named_parameters()}
@@ -132,7 +149,7 @@ def test_embeddings_and_last_layers_are_left_to_adamw(queries):
 
 def test_every_trainable_weight_is_in_exactly_one_group():
     model = build_detr("tiny", num_classes=3)
-    groups = parameter_groups(model, TrainConfig(optimizer="muon"))
+    groups = muon_groups(model, TrainConfig(optimizer="muon"))
     ids = [id(p) for group in groups for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
     assert [group["name"] for group in groups] == ["backbone", "transformer", "backbone_matrices",
@@ -167,6 +184,6 @@ def test_a_matrix_of_one_row_turns_into_its_gradients_direction():
 def test_each_group_has_its_own_learning_rate():
     train = TrainConfig(optimizer="muon", lr=3e-4, lr_backbone=3e-5, lr_matrices=3e-2)
     layers = {name: torch.nn.Linear(3, 3) for name in ("backbone", "transformer")}
-    groups = parameter_groups(torch.nn.ModuleDict(layers), train)
+    groups = muon_groups(torch.nn.ModuleDict(layers), train)
     assert {group["name"]: group["lr"] for group in groups} == {
         "backbone": 3e-5, "transformer": 3e-4, "backbone_matrices": 3e-2, "transformer_matrices": 3e-2}

@@ -1,4 +1,4 @@
-"""The profile: its parts add up to the step, it weighs what is kept, leaves nothing behind, says who is to blame."""
+"""The profile: its parts add up to the step, it weighs what is kept, leaves nothing behind, names the bottleneck."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, StepLR
 
-from scratch.config import TrainConfig
+from scratch.config import PRESETS, TrainConfig
 from scratch.training.optimizer import AdamW
 from scratch.training.schedule import Schedule, learning_rate_factor
 
@@ -60,6 +60,12 @@ def test_the_drop_comes_with_the_first_step_after_two_thirds_however_many_steps_
 def test_by_hand_with_four_warm_up_steps_half_way_down_a_cosine():
     train = TrainConfig(schedule="cosine", warmup_steps=4)
     assert learning_rate_factor(train, 1, 0.5) == pytest.approx(2 / 4 * 0.5)
+
+
+def test_the_backbone_has_a_tenth_of_the_rate_in_the_published_presets_alone():
+    ratios = {name: config.train.lr_backbone / config.train.lr for name, config in PRESETS.items()}
+    published = {name for name, ratio in ratios.items() if ratio == pytest.approx(0.1)}
+    assert published == {"detr_r50", "detr_r50_dc5", "detr_r101", "detr_r101_dc5"}
 
 
 def test_the_first_step_of_a_warm_up_is_not_wasted():

@@ -1,0 +1,79 @@
+"""watch: what does a run record of every step, and what does it tell the user when something goes wrong?
+
+    step ─┬─ not finite          the module or the weight where it began           (guards.py)
+          ├─ out of memory       the batch passes in parts                         (memory.py)
+          ├─ a record            losses, rates, seconds, memory ─▶ log.jsonl       (log.py)
+          ├─ a guard's warning   a loss spike, dead layers, waiting for data       (guards.py)
+          └─ the profiler        where the time of the first steps goes            (profile.py)
+
+One `Watch` belongs to one call of `fit`. It changes nothing of what the run learns.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import Any, Iterator
+
+from scratch.training.guards import Guards, first_non_finite, spoilt
+from scratch.training.log import RunLog
+from scratch.training.peak_memory import peak_memory_gib
+from scratch.training.profile import Profile
+from scratch.training.run import Run
+
+
+class Watch:
+    def __init__(self, run: Run, log: RunLog, profiled: bool) -> None:
+        self.run, self.log = run, log
+        self.guards, self.profile = Guards(run), Profile(run, profiled and run.distributed.is_main)
+        self.waiting = self.started = time.perf_counter()
+
+    def wait(self) -> None:
+        """From here on the run waits for images."""
+        self.waiting = time.perf_counter()
+
+    def place(self) -> dict[str, Any]:
+        return {"step": self.run.step, "epoch": self.run.epoch, "minutes": self.run.minutes}
+
+    def out_of_memory(self, text: str) -> None:
+        self.log.warning(self.place(), "out of memory", text)
+
+    @contextmanager
+    def step(self, batches: list[Any]) -> Iterator[None]:
+        """Around one optimizer step: time it, and complete the message of an error that something is not finite."""
+        self.started = time.perf_counter()
+        try:
+            with self.profile.step():
+                yield
+        except FloatingPointError as error:
+            text = spoilt(self.run) or " ".join(filter(None, (str(error), first_non_finite(self.run, batches))))
+            self.log.warning(self.place(), "not finite", text)
+            raise FloatingPointError(text) from error
+
+    def record(self, losses: dict[str, float], batches: list[Any]) -> None:
+        """Log a finished step, and what the guards and the profiler have to report about it."""
+        run = self.run
+        images = [target["image_id"] for batch in batches for target in batch.targets]
+        now = time.perf_counter()
+        record = {**self.place(), **run.learning_rates(), **losses,
+                  "images_per_second": len(images) * run.distributed.world_size / (now - self.waiting),
+                  "data_wait_seconds": self.started - self.waiting, "step_seconds": now - self.waiting,
+                  "memory_gib": peak_memory_gib(run.device)}
+        self.log.step(record, run.progress())
+        for alert in self.guards.look(run, record, images):
+            self.log.warning(record, *alert)
+        if report := self.profile.note(record):
+            self.log.say(report)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Around the whole run: if an error ends it, a line gives the step from which it can continue."""
+        try:
+            yield
+        except BaseException as error:
+            text = self.run.rescued(isinstance(error, Exception))
+            with suppress(OSError):  # the terminal itself may be gone
+                self.log.say(text)
+            raise
+        if report := self.profile.close():
+            self.log.say(report)
