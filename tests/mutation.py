@@ -59,9 +59,8 @@ MIRRORS = {
     "scratch/ops/fast/shifted.py": ("tests/ops/test_conv2d.py",),
     "scratch/ops/fast/rows.py": ("tests/ops/test_conv2d.py",),
     "scratch/ops/fast/winograd.py": ("tests/ops/test_conv2d.py",),
-    "scratch/objective/criterion.py": ("tests/objective/test_criterion.py", "tests/objective/test_many_answers.py"),
     "scratch/training/optimizer.py": ("tests/training/test_optimizer.py", "tests/training/test_muon.py"),
-    "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_many_answers.py"),
+    "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_variant.py"),
 }
 
 # Left out: a test whose processes import the file and not the mutant, and a test of time, which tracing would fail.

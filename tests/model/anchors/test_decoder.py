@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from scratch.model.anchors.decoder import spread_anchors
-from scratch.model.detr import Detr
+from scratch.model.detr import build_detr
 from scratch.ops.activations import inverse_sigmoid
 from tests.model.anchors.test_queries import SMALL, detector, pictures
 
@@ -26,7 +24,7 @@ def test_a_further_query_moves_no_other_anchor():
 
 def test_before_any_learning_every_layer_answers_with_the_anchors():
     torch.manual_seed(0)
-    model = Detr(replace(SMALL, queries="anchor")).double()
+    model = build_detr(SMALL, queries="anchor").double()
     outputs = model(*pictures())
     for layer in (outputs, *outputs["aux_outputs"]):
         torch.testing.assert_close(layer["pred_boxes"], spread_anchors(5).double().expand(2, 5, 4),
