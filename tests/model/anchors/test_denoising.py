@@ -173,3 +173,18 @@ def test_a_label_that_the_model_does_not_know_is_left_to_the_matcher_to_refuse()
 def test_denoising_learned_queries_is_refused():
     with pytest.raises(ValueError, match='at a noised box: take queries="anchor" or "proposal"'):
         detector(queries="learned", denoising=3)
+
+
+@KINDS
+def test_noised_queries_cannot_see_the_matched_ones_as_they_can_in_dn_detr(kind):
+    model = detector(**kind, denoising=2)
+    names = {"anchor": "refpoint_embed", "proposal": "group_embed"}
+    matched = getattr(model, names[kind["queries"]]).weight
+    truth = targets(3, 2)
+    before = answers(model, truth)
+    with torch.no_grad():
+        matched.add_(0.5)
+    after = answers(model, truth)
+    assert not torch.allclose(after["pred_boxes"], before["pred_boxes"])
+    for name in ("pred_logits", "pred_boxes"):
+        assert torch.equal(after["denoising"][name], before["denoising"][name])
