@@ -70,10 +70,6 @@ class VariantCriterion(SetCriterion):
         """The pairs of each decoder layer, group by group: (G·L) lists over the images, as the matcher returns them."""
         return super().matching(joined_groups(outputs), targets)
 
-    def total(self, losses: dict[str, Tensor], of: tuple[str, ...] = ("", "dn_", "cell_")) -> Tensor:
-        """The weighted sum over all layers. of: the queries' losses (""), the noised boxes', the cells'."""
-        return super().total(losses, of)
-
     def _of_denoising(self, outputs: dict[str, Any], targets: Targets, normalisers: Normalisers) -> dict[str, Tensor]:
         """The losses of the noised queries, without matching: query (copy r, object t) is to predict object t."""
         logits, boxes = stacked_layers(outputs)                                                 # (L,B,P,·)
