@@ -18,6 +18,7 @@ from scratch.data.transforms import Augmentation
 from scratch.detector import Detector
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
+from scratch.objective.variant import criterion_for
 from scratch.training.distributed import Distributed
 
 
@@ -68,7 +69,7 @@ def make_criterion(config: Config) -> SetCriterion:
     loss = config.loss
     matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou,
                                config.model.classification == "focal", loss.focal_alpha, loss.focal_gamma)
-    return SetCriterion(config.model.num_classes, matcher, loss)
+    return criterion_for(config.model, matcher, loss)
 
 
 def newest_run() -> Path:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from scratch.config import ModelConfig
-from scratch.model.detr import Detr
+from scratch.model.detr import make_detr
 from scratch.training.checkpoint import load_checkpoint
 from scratch.training.content import naming, check_content, check_weights
 
@@ -41,7 +41,7 @@ class _Undrawn(TorchFunctionMode):
 @lru_cache(maxsize=4)
 def _described(config: ModelConfig) -> dict[str, Tensor]:
     with torch.device("meta"), _Undrawn():
-        return Detr(config).state_dict()
+        return make_detr(config).state_dict()
 
 
 def blueprint(config: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:

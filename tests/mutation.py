@@ -65,11 +65,12 @@ MIRRORS = {
     "scratch/ops/fast/shifted.py": ("tests/ops/fast/test_shifted.py", *CONVOLUTIONS),
     "scratch/ops/fast/rows.py": ("tests/ops/fast/test_rows.py", *CONVOLUTIONS),
     "scratch/ops/fast/winograd.py": ("tests/ops/fast/test_winograd.py", *CONVOLUTIONS),
-    "scratch/objective/criterion.py": ("tests/objective/test_criterion.py", "tests/objective/test_many_answers.py"),
+    "scratch/ops/fast/hungarian.py": ("tests/ops/test_hungarian.py",),
+    "scratch/ops/fast/switch.py": ("tests/ops/fast/test_doors.py", "tests/ops/test_linear.py"),
     "scratch/training/optimizer.py": ("tests/training/test_optimizer.py", "tests/training/test_muon.py"),
     "scratch/training/fast_adamw.py": ("tests/training/test_fast_adamw.py", "tests/training/test_optimizer.py"),
     "scratch/evaluation/coco_eval.py": ("tests/evaluation/test_postprocess.py", "tests/evaluation/test_coco_eval.py"),
-    "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_many_answers.py"),
+    "scratch/objective/matcher.py": ("tests/objective/test_matcher.py", "tests/objective/test_variant.py"),
 }
 
 # Left out: a test whose processes import the file and not the mutant, and a test of time, which tracing would fail.
@@ -80,7 +81,7 @@ LEFT_OUT = (
 
 def modules() -> list[str]:
     """The modules under test, as paths from the repository's root."""
-    found = [path for folder in ("ops", "objective") for path in sorted((REPOSITORY / "scratch" / folder).glob("*.py"))]
+    found = [path for folder in ("ops", "objective") for path in sorted((REPOSITORY / "scratch" / folder).rglob("*.py"))]
     paths = [str(path.relative_to(REPOSITORY)) for path in found if path.name != "__init__.py"]
     return paths + [f"scratch/training/{name}.py" for name in ("optimizer", "fast_adamw", "schedule", "muon")] + [
         "scratch/evaluation/coco_eval.py"]

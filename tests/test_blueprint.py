@@ -9,7 +9,7 @@ import pytest
 
 from scratch.blueprint import blueprint, read_state
 from scratch.config import PRESETS, Config, ModelConfig
-from scratch.model.detr import Detr
+from scratch.model.detr import Detr, build_detr
 from scratch.training.checkpoint import save_checkpoint
 from tests.test_weights import ABC, ANCHORS, PROPOSALS, SMALL
 
@@ -24,7 +24,7 @@ def layers(config: ModelConfig) -> list[str]:
 @pytest.mark.parametrize("config", [SMALL, ANCHORS, PROPOSALS], ids=["learned", "anchor", "proposal"])
 def test_it_has_the_names_shapes_and_types_of_the_model_and_no_number(config: ModelConfig, changes: dict[str, Any]):
     config = replace(config, **changes)
-    wanted, found = Detr(config).state_dict(), blueprint(config, layers(config))
+    wanted, found = build_detr(config).state_dict(), blueprint(config, layers(config))
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()} == {
         name: (tensor.shape, tensor.dtype) for name, tensor in wanted.items()}
     assert {tensor.device.type for tensor in found.values()} == {"meta"}

@@ -213,7 +213,7 @@ def test_a_folder_or_a_pipe_is_not_replaced(official, tmp_path, to, ending):
 
 def test_heads_that_contradict_each_other_are_refused(tmp_path):
     config = replace(PRESETS["tiny"].model, hidden_dim=32, dim_feedforward=48, num_classes=3)
-    state = Detr(config).state_dict()
+    state = build_detr(config).state_dict()
     state["proposal_head.class_embed.weight"] = torch.zeros(5, 32)
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="contradict each other .*proposal_head.class_embed.weight"):

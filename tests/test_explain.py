@@ -25,7 +25,7 @@ from scratch.analysis.attention_record import Explanation
 from scratch.config import PRESETS, ModelConfig
 from scratch.data.batch import Batch, collate
 from scratch.evaluation.coco_eval import postprocess
-from scratch.model.detr import Detr
+from scratch.model.detr import Detr, build_detr
 from scratch.only_one import NAME as LOCK
 from scratch.only_one import only_one
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
@@ -53,7 +53,7 @@ def padded(*images: Image.Image) -> Batch:
 def record_of(kind: str, image: Image.Image, *others: Image.Image, most: int = 5, points: tuple = ((0.1, 0.9),),
               **changes: Any) -> tuple[Explanation, Detr, Batch]:
     """An untrained model of a kind looks at `image`, padded to the largest of the others."""
-    model, batch = Detr(replace(SMALL, **KINDS[kind], **changes)).eval(), padded(image, *others)
+    model, batch = build_detr(SMALL, **KINDS[kind], **changes).eval(), padded(image, *others)
     return explained(model, batch, image, NAMES, ABOUT, points, most), model, batch
 
 
@@ -198,7 +198,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
                      data=replace(PRESETS["tiny"].data, short_side=64, max_size=96, square=False, workers=0,
                                   shapes_train=2, shapes_val=3))
     path = tmp_path_factory.mktemp("run") / "best.pt"
-    save_checkpoint(path, {"config": config.to_dict(), "model": Detr(config.model).state_dict(), "ema": None,
+    save_checkpoint(path, {"config": config.to_dict(), "model": build_detr(config.model).state_dict(), "ema": None,
                            "classes": {"ids": [1, 2, 3], "names": list(NAMES)}, "last_metrics": {"threshold": 0.4}})
     return path
 

@@ -148,7 +148,7 @@ def test_a_backbone_is_told_by_its_blocks(name):
 def save_detector(path: Path, config: Config) -> None:
     """A detector at random weights, whose classes are called as their numbers."""
     ids = list(range(config.model.num_classes))
-    save_checkpoint(path, {"model": Detr(config.model).state_dict(), "ema": None, "config": config.to_dict(),
+    save_checkpoint(path, {"model": build_detr(config.model).state_dict(), "ema": None, "config": config.to_dict(),
                            "last_metrics": {}, "classes": {"ids": ids, "names": list(map(str, ids))}})
 
 

@@ -13,6 +13,7 @@ from scratch.config import PRESETS, LossConfig, ModelConfig
 from scratch.model.detr import build_detr
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
+from scratch.objective.variant import criterion_for
 from scratch.training.muon import Muon
 
 SMALL = ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, dim_feedforward=17, enc_layers=2, dec_layers=3,
@@ -52,7 +53,7 @@ def both(config: ModelConfig):
 def criteria(config: ModelConfig, loss: LossConfig) -> tuple[SetCriterion, ReferenceCriterion]:
     focal = config.classification == "focal"
     matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou, focal)
-    return SetCriterion(5, matcher, loss), ReferenceCriterion(5, loss, focal).double()
+    return criterion_for(replace(config, num_classes=5), matcher, loss), ReferenceCriterion(5, loss, focal).double()
 
 
 def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

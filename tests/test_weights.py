@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scratch.config import Config, ModelConfig
 from scratch.weights.convert import to_official
-from scratch.model.detr import Detr, freeze_backbone
+from scratch.model.detr import Detr, build_detr, freeze_backbone
 from scratch.training.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
 from scratch.weights.reading import NAMED, Weights, adapt, cache_folder, find_weights, grouped, read_weights
 from tests.local_server import serving
@@ -34,7 +34,7 @@ PROPOSALS = replace(SMALL, queries="proposal", classification="focal", fine_memo
 
 def drawn(config: ModelConfig = SMALL, **changes: Any) -> Detr:
     """A model whose every number is drawn, also those that begin as 0 and 1."""
-    model = Detr(replace(config, **changes))
+    model = build_detr(config, **changes)
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():

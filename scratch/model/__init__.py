@@ -1,4 +1,5 @@
 """model: the network.
 
-Read: backbone (pixels → features) → transformer (features → answers) → detr; branches: anchors/, beyond/
+Read: backbone (image → feature map) → transformer (feature map → predictions of the queries) → detr (the whole);
+branches: anchors/ (learning in minutes), beyond/.
 """

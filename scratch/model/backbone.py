@@ -1,22 +1,21 @@
-"""backbone: how do pixels become features that a transformer can afford to read?
+"""backbone: how does an image become a feature map that a transformer can afford to read?
 
-    images (B,3,H,W) → features (B,C,h,w)        h = ⌈H/32⌉, w = ⌈W/32⌉   (DC5: ⌈H/16⌉, ⌈W/16⌉)
+    images (B,3,H,W) → feature map (B,C,h,w)        h = ⌈H/32⌉, w = ⌈W/32⌉   (DC5: ⌈H/16⌉, ⌈W/16⌉)
 
-A ResNet (He et al. 2015, arXiv 1512.03385) halves the picture five times and widens it as it goes.
-Its blocks learn only a correction to what they are given, so that a hundred layers of them can be
-trained:
+A ResNet (He et al. 2015, arXiv 1512.03385) halves height and width five times and adds channels. Its
+blocks have a residual (skip) connection: the input is added to the output of the convolutions, which
+therefore learn only a correction. So a hundred layers of them can be trained.
 
-    x ─┬─ conv → norm → relu → conv → norm ─ + ─ relu →   "basic": two 3×3
-       └────────── (1×1 conv → norm) ────────┘            "bottleneck": 1×1 narrows, 3×3, 1×1 widens
+    x ─┬─ conv → norm → relu → conv → norm ─ + ─ relu →   basic block: two 3×3
+       └────────── (1×1 conv → norm) ────────┘            bottleneck block: 1×1 fewer channels, 3×3, 1×1 more
 
-What ResNet-50 makes of one image of 600×640, and what that costs (one multiply-add = 2 FLOPs):
+ResNet-50 on one image of 600×640, cost in GFLOPs (multiply-add = 2 FLOPs):
 
-    stem       (64,150,160)      1.8 GFLOPs         9,408 weights
-    layer1    (256,150,160)     10.2 GFLOPs       212,992 weights
-    layer2      (512,75,80)     15.7 GFLOPs     1,212,416 weights
-    layer3     (1024,38,40)     22.7 GFLOPs     7,077,888 weights
-    layer4     (2048,19,20)     12.6 GFLOPs    14,942,208 weights
-    together                    63.0 GFLOPs    23,454,912 weights
+    stem       (64,150,160)      1.8         9,408 weights
+    layer1    (256,150,160)     10.2       212,992 weights
+    layer2      (512,75,80)     15.7     1,212,416 weights
+    layer3     (1024,38,40)     22.7     7,077,888 weights
+    layer4     (2048,19,20)     12.6    14,942,208 weights        together 63.0, 23,454,912 weights
 
 Names, and the place of each stride, are those of torchvision's ResNets, without their classifier.
 Equal to the same network in torch.nn; proven, with the figures, in tests/model/test_backbone.py.
@@ -43,8 +42,8 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     """The normalisation after each convolution.
 
     "frozen_batch": statistics and scales are constants, as published: a detector's batch of 2 images is too small to
-    estimate them, and those of ImageNet are good. "batch": learnt, for a backbone that starts from nothing.
-    "group": independent of the batch's size (Wu & He 2018): 32 groups, or fewer so that each has two channels.
+    estimate them, and those of ImageNet are good. "batch": learnt, for a backbone that is trained from scratch.
+    "group": independent of the batch size (ops/beyond/group_norm): 32 groups, or fewer so that each has two channels.
     """
     if kind == "frozen_batch":
         return FrozenBatchNorm2d(channels)
@@ -61,7 +60,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int) -> 
 
 
 class ResidualBlock(nn.Module):
-    """What both blocks share: the shortcut around the convolutions."""
+    """What both blocks share: the residual connection (shortcut) around the convolutions."""
 
     def make_shortcut(self, in_channels: int, out_channels: int, stride: int, norm: str) -> None:
         """Set `downsample`: None where x can be added as it is, else a 1×1 convolution that reshapes it."""
@@ -72,20 +71,15 @@ class ResidualBlock(nn.Module):
 
     @torch.no_grad()
     def begin_as_shortcut(self) -> None:
-        """Let the branch give nothing at first: the scale of its last norm is 0.
+        """Let the convolutions give 0 at first: the scale of their last norm is 0.
 
-        A sum of k branches of variance 1 has variance 1 + k, and on the way back the gradient of an early weight is the
-        sum over as many ways: in a deep stage both grow. From 0, a branch grows only as far as the loss asks for it.
-        The scale itself has a gradient from the first step on; what lies before it has one from the second.
+        A sum of k blocks of variance 1 has variance 1 + k, and an early gradient is a sum over as many paths. From 0 a
+        block grows only as far as the loss needs it. The scale has a gradient at once, the weights from the next step.
         """
-        last = self.bn3 if hasattr(self, "bn3") else self.bn2
-        last.weight.zero_()
+        (self.bn3 if hasattr(self, "bn3") else self.bn2).weight.zero_()
 
     def shortcut(self, x: Tensor) -> Tensor:
-        if self.downsample is None:
-            return x
-        conv, norm = self.downsample
-        return norm(conv(x))
+        return x if self.downsample is None else self.downsample[1](self.downsample[0](x))
 
 
 class BasicBlock(ResidualBlock):
@@ -95,35 +89,29 @@ class BasicBlock(ResidualBlock):
 
     def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, norm: str):
         super().__init__()
-        self.conv1 = conv3x3(in_channels, planes, stride, dilation)
-        self.bn1 = make_norm(norm, planes)
-        self.conv2 = conv3x3(planes, planes, 1, dilation)
-        self.bn2 = make_norm(norm, planes)
+        self.conv1, self.bn1 = conv3x3(in_channels, planes, stride, dilation), make_norm(norm, planes)
+        self.conv2, self.bn2 = conv3x3(planes, planes, 1, dilation), make_norm(norm, planes)
         self.make_shortcut(in_channels, planes, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = relu_(self.bn1(self.conv1(x)))  # (B,P,h/s,w/s)
-        y = self.bn2(self.conv2(y))
+        y = self.bn2(self.conv2(relu_(self.bn1(self.conv1(x)))))  # (B,P,h/s,w/s)
         return relu_(y + self.shortcut(x))
 
 
 class Bottleneck(ResidualBlock):
-    """x (B,I,h,w) → (B,4P,h/s,w/s): the dear 3×3 works on a quarter of the channels (ResNet-50 and deeper).
+    """x (B,I,h,w) → (B,4P,h/s,w/s): the costly 3×3 works on a quarter of the channels (ResNet-50 and deeper).
 
-    The stride is on the 3×3, not on the first 1×1 as in the paper: a strided 1×1 would leave three quarters of its
-    input unread (this variant is called v1.5; the published weights are made for it).
+    Departure from the ResNet paper: the stride is on the 3×3. On the first 1×1 it would leave three quarters of the
+    input unread. So do torchvision's ResNets, for which the published weights are made (called v1.5).
     """
 
     expansion = 4
 
     def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, norm: str):
         super().__init__()
-        self.conv1 = Conv2d(in_channels, planes, 1, bias=False)
-        self.bn1 = make_norm(norm, planes)
-        self.conv2 = conv3x3(planes, planes, stride, dilation)
-        self.bn2 = make_norm(norm, planes)
-        self.conv3 = Conv2d(planes, 4 * planes, 1, bias=False)
-        self.bn3 = make_norm(norm, 4 * planes)
+        self.conv1, self.bn1 = Conv2d(in_channels, planes, 1, bias=False), make_norm(norm, planes)
+        self.conv2, self.bn2 = conv3x3(planes, planes, stride, dilation), make_norm(norm, planes)
+        self.conv3, self.bn3 = Conv2d(planes, 4 * planes, 1, bias=False), make_norm(norm, 4 * planes)
         self.make_shortcut(in_channels, 4 * planes, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,28 +121,23 @@ class Bottleneck(ResidualBlock):
         return relu_(y + self.shortcut(x))
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
-
-
 class ResNet(nn.Module):
-    """images (B,3,H,W) → features (B,num_channels,h,w).
+    """images (B,3,H,W) → feature map (B,num_channels,h,w).
 
     name       one of `scratch.config.RESNETS`
     norm       "frozen_batch", "batch" or "group": see `make_norm`
-    dilation   DC5: the last stage keeps its input's size and spreads its 3×3 kernels over the same field instead,
-               which gives four times as many cells and finds smaller objects (section 4 of the DETR paper)
+    dilation   DC5: the last stage keeps its input's size, and dilates its 3×3 kernels for the same receptive field:
+               four times as many cells, for smaller objects (section 4 of the DETR paper)
     zero_init_residual   each block begins as its shortcut (Goyal et al. 2017, arXiv 1706.02677; torchvision's name)
-
     Raises ValueError for a name that is not in the table, and for a scale of 0 that is frozen.
     """
 
-    def __init__(self, name: str, norm: str = "frozen_batch", dilation: bool = False,
-                 zero_init_residual: bool = False):
+    def __init__(self, name: str, norm: str = "frozen_batch", dilation: bool = False, zero_init_residual: bool = False):
         super().__init__()
         if name not in RESNETS:
             raise ValueError(f"no backbone is called {name!r}; known are {', '.join(RESNETS)}")
-        block_name, depths, width = RESNETS[name]
-        block = BLOCKS[block_name]
+        kind, depths, width = RESNETS[name]
+        block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
         self.conv1 = Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = make_norm(norm, width)
         self.maxpool = MaxPool2d(3, stride=2, padding=1)
@@ -170,8 +153,7 @@ class ResNet(nn.Module):
             stages.append(nn.ModuleList(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.num_channels = in_channels
-        # The last stage whose cells are finer than the features': half their stride.
-        self.finer = 1 if dilation else 2
+        self.finer = 1 if dilation else 2  # the last stage of half the stride of the feature map
         self.finer_channels = width * 2**self.finer * block.expansion
 
         for module in self.modules():
@@ -179,18 +161,17 @@ class ResNet(nn.Module):
                 kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, ResidualBlock) and zero_init_residual:
                 if norm == "frozen_batch":
-                    raise ValueError('zero_init_residual is on with norm "frozen_batch", whose scales never move: take '
-                                     'norm="batch" or "group", or leave it off')
+                    raise ValueError('zero_init_residual is on with norm "frozen_batch", whose scales are constant: '
+                                     'take norm="batch" or "group", or leave it off')
                 module.begin_as_shortcut()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.stages(images)[-1]
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """The features of all four stages; number `finer`, of `finer_channels`, has half the stride of the last."""
+        """The feature maps of all four stages; number `finer`, of `finer_channels`, has half the stride of the last."""
         x = images.contiguous(memory_format=torch.channels_last)  # a pixel's channels side by side
-        x = relu_(self.bn1(self.conv1(x)))  # (B,64,H/2,W/2)
-        x = self.maxpool(x)  # (B,64,H/4,W/4)
+        x = self.maxpool(relu_(self.bn1(self.conv1(x))))  # (B,64,H/2,W/2) → (B,64,H/4,W/4)
         stages = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:

@@ -1,4 +1,4 @@
-"""objective: which answer is meant for which object, and how wrong is it?
+"""objective: which prediction is trained on which object, and how wrong is it?
 
-Read: matcher (pair) → criterion (blame).
+Read: matcher (bipartite matching) → criterion (the losses); branch: variant (focal, groups, noised boxes, cells).
 """

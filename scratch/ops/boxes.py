@@ -11,17 +11,12 @@
     A box is xyxy (x0, y0, x1, y1), or cxcywh (centre, size; what the model predicts, in [0,1] of
     the image), or xywh (corner, size; what COCO files hold): (..., 4)
 
-Two rules beyond the formula. Precision: half-precision input is raised to float32, here and in
-every result. At pixel 640 bf16 counts in steps of 4, and the area of a 256×256 box overflows fp16.
-Emptiness: a box with x1 ≤ x0 or y1 ≤ y0 has area 0, inside-out boxes included, and 0/0 counts as 0
-with gradient 0; so points and lines have finite values and gradients where the plain formula gives
-NaN. (Refusing such boxes is the data's business, which can say from which image they come.)
-
-Rezatofighi et al. 2019 (arXiv 1902.09630), algorithm 1. torch.nn has no counterpart; proven against
-the definition and a plain composition of torch in tests/ops/test_boxes.py.
-Read: giou_of_two (the definition, on eight numbers)
-      → paired_generalized_box_iou (many pairs at once)
-      → generalized_box_iou (every a with every b, by broadcasting)
+IoU is intersection over union; GIoU the generalized IoU (Rezatofighi et al. 2019, arXiv 1902.09630),
+which has a gradient for disjoint boxes too. Half precision is raised to float32: at pixel 640 bf16
+counts in steps of 4, and the area of a 256×256 box overflows fp16. A box with x1 ≤ x0 or y1 ≤ y0 has
+area 0, and 0/0 counts as 0 with gradient 0, where the plain formula gives NaN. Not in torch.nn; proven
+against the definition and a composition of torch in tests/ops/test_boxes.py.
+Read: giou_of_two (the definition) → paired_generalized_box_iou (pairs) → generalized_box_iou (all pairs)
 """
 
 from __future__ import annotations
@@ -54,8 +49,7 @@ def box_xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
 
 def box_area(boxes_xyxy: Tensor) -> Tensor:
     """(..., 4) → (...), 0 for empty and inside-out boxes."""
-    low, high = at_least_float32(boxes_xyxy).split(2, dim=-1)
-    return _area(low, high)
+    return _area(*at_least_float32(boxes_xyxy).split(2, dim=-1))
 
 
 def giou_of_two(a: Sequence[float], b: Sequence[float]) -> float:
@@ -78,8 +72,7 @@ def paired_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 def paired_generalized_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """GIoU of each box of `a` with its partner in `b`: (...,4), (...,4) → (...); leading dimensions broadcast.
 
-    What changed: one tensor operation for each line of the definition, x and y side by side. Equal, because each
-    max and min becomes elementwise and each `if` becomes `_ratio`.
+    What changed: a tensor operation for each line of the definition, elementwise; each `if` becomes `_ratio`.
     """
     a, b = at_least_float32(a_xyxy), at_least_float32(b_xyxy)
     shared, union = _shared_and_union(a, b)                             # (...) each
@@ -95,15 +88,12 @@ def box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def generalized_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """GIoU of every box of `a` with every box of `b`: (...,N,4), (...,M,4) → (...,N,M).
-
-    What changed: a new axis in each makes the pairs; broadcasting does the rest.
-    """
+    """GIoU of every box of `a` with every box of `b`: (...,N,4), (...,M,4) → (...,N,M), by a new axis in each."""
     return paired_generalized_box_iou(a_xyxy[..., :, None, :], b_xyxy[..., None, :, :])
 
 
 def _area(low: Tensor, high: Tensor) -> Tensor:
-    """Corners (...,2), (...,2) → (...). Clamped before the product: two negative sides would make a positive area."""
+    """Corners (...,2) each → (...). Clamped before the product: two negative sides would make a positive area."""
     width, height = (high - low).clamp(min=0).unbind(-1)
     return width * height
 
@@ -117,9 +107,9 @@ def _shared_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole, and 0 with gradient 0 where whole is 0.
 
-    The divisor is replaced *before* the division: `where(whole > 0, part / whole, 0)` has the right value, but its
-    backward pass multiplies the unused branch's infinite slope by 0, which is NaN. Areas below the smallest normal
-    number count as 0, for their reciprocal may be infinite.
+    The divisor is replaced *before* the division: `where(whole > 0, part / whole, 0)` has the right value, but in
+    backpropagation the unused side's infinite slope times 0 is NaN. Areas below the smallest normal number count as 0:
+    their reciprocal may be infinite.
     """
     solid = whole > torch.finfo(whole.dtype).tiny
     return torch.where(solid, part / torch.where(solid, whole, 1), 0)

@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from reference.model import DecoderLayer, EncoderLayer
 from reference.model import Transformer as ReferenceTransformer
 from scratch.config import ModelConfig
-from scratch.model.anchors.queries import Queries
 from scratch.model.transformer import Transformer
 
 B, D, N, F, Q, h, w = 2, 12, 3, 17, 7, 3, 5
@@ -35,7 +34,7 @@ def inputs() -> dict[str, Tensor]:
     pad_mask[1, -1:], pad_mask[1, :, -2:] = True, True
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64)
-    return {"src": draw(B, D, h, w), "pad_mask": pad_mask, "queries": Queries(draw(Q, D)),
+    return {"src": draw(B, D, h, w), "pad_mask": pad_mask, "query_embed": draw(Q, D),
             "pos_embed": draw(B, D, h, w)}
 
 
@@ -43,9 +42,9 @@ def assert_equal_in_value_and_gradient(ours: nn.Module, theirs: nn.Module) -> No
     """Both transformers, with shared weights, on the same inputs: answers, and gradients of inputs and parameters."""
     theirs.load_state_dict(ours.state_dict())
     x = inputs()
-    leaves = [leaf.requires_grad_() for leaf in (x["src"], x["queries"].place, x["pos_embed"])]
+    leaves = [leaf.requires_grad_() for leaf in (x["src"], x["query_embed"], x["pos_embed"])]
     ours_hs = ours(**x)[0]
-    theirs_hs = theirs(x["src"], x["pad_mask"], x["queries"].place, x["pos_embed"])
+    theirs_hs = theirs(x["src"], x["pad_mask"], x["query_embed"], x["pos_embed"])
     torch.testing.assert_close(ours_hs, theirs_hs, rtol=1e-10, atol=1e-10)
     cotangent = torch.randn_like(ours_hs)
     a = torch.autograd.grad(ours_hs, leaves + list(ours.parameters()), cotangent)
@@ -123,7 +122,7 @@ def test_tokens_under_the_padding_mask_have_no_influence():
 def test_a_picture_of_the_unpadded_part_alone_gives_the_same_answers():
     model, x = transformer().eval(), inputs()
     alone = {"src": x["src"][1:, :, :-1, :-2], "pos_embed": x["pos_embed"][1:, :, :-1, :-2],
-             "pad_mask": torch.zeros(1, h - 1, w - 2, dtype=torch.bool), "queries": x["queries"]}
+             "pad_mask": torch.zeros(1, h - 1, w - 2, dtype=torch.bool), "query_embed": x["query_embed"]}
     torch.testing.assert_close(model(**alone)[0][:, 0], model(**x)[0][:, 1], rtol=1e-12, atol=1e-12)
 
 
@@ -141,14 +140,14 @@ def test_cells_have_no_order_but_their_positions():
     order = torch.randperm(h * w)
     shuffled = {name: x[name].flatten(-2)[..., order].unflatten(-1, (h, w))
                 for name in ("src", "pos_embed", "pad_mask")}
-    hs, _ = model(**shuffled, queries=x["queries"])
+    hs, _ = model(**shuffled, query_embed=x["query_embed"])
     torch.testing.assert_close(hs, model(**x)[0], rtol=1e-12, atol=1e-12)
 
 
 def test_queries_have_no_order():
     model, x = transformer().eval(), inputs()
     order = torch.randperm(Q)
-    shuffled = model(**{**x, "queries": Queries(x["queries"].place[order])})[0]
+    shuffled = model(**{**x, "query_embed": x["query_embed"][order]})[0]
     torch.testing.assert_close(shuffled, model(**x)[0][:, :, order], rtol=1e-12, atol=1e-12)
 
 

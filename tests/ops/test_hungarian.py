@@ -13,10 +13,19 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment as scipy_assignment
 
 from benchmarks.hungarian import detr_cost
-from scratch.ops.hungarian import assign_brute_force, assign_by_potentials, assign_fast, linear_sum_assignment
+from scratch.ops.fast.hungarian import assign_fast
+from scratch.ops.fast.switch import plain_mode
+from scratch.ops.hungarian import assign_brute_force, assign_by_potentials, linear_sum_assignment
 
 SOLVERS = [assign_brute_force, assign_by_potentials, assign_fast]
 EXAMPLE = [[1, 2, 8], [3, 9, 9]]  # the picture in the note
+
+
+@pytest.fixture(params=[False, True], ids=["fast", "plain"])
+def mode(request):
+    """The solver of ops/fast, and that of the note itself."""
+    with plain_mode(request.param):
+        yield
 
 
 def price(cost, columns) -> float:
@@ -52,7 +61,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_optimum_is_scipys_on_400_matrices_of_one_row_to_both_orientations(kind: str) -> None:
+def test_the_optimum_is_scipys_on_400_matrices_of_one_row_to_both_orientations(mode, kind: str) -> None:
     rng = np.random.default_rng(17)
     for _ in range(400):  # 7 kinds: 2,800 matrices
         cost = KINDS[kind](rng, *rng.integers(1, 14, size=2))
@@ -69,13 +78,13 @@ def test_the_optimum_is_scipys_on_400_matrices_of_one_row_to_both_orientations(k
 
 
 @pytest.mark.parametrize("shape", [(100, 20), (20, 100), (64, 64), (100, 1), (1, 100)])
-def test_the_optimum_is_scipys_at_the_size_of_a_detectors_cost(shape: tuple[int, int]) -> None:
+def test_the_optimum_is_scipys_at_the_size_of_a_detectors_cost(mode, shape: tuple[int, int]) -> None:
     for cost in torch.randn(5, *shape, dtype=torch.float64):
         ours = cost[linear_sum_assignment(cost)].sum()
         torch.testing.assert_close(ours, cost[scipy_assignment(cost)].sum(), rtol=1e-13, atol=0)
 
 
-def test_where_the_optimum_is_unique_the_pairs_are_scipys_in_scipys_order() -> None:
+def test_where_the_optimum_is_unique_the_pairs_are_scipys_in_scipys_order(mode) -> None:
     cost = torch.rand(23, 7, dtype=torch.float64)
     rows, columns = scipy_assignment(cost)
     assert linear_sum_assignment(cost) == (rows.tolist(), columns.tolist())
@@ -86,33 +95,33 @@ def test_lists_tuples_arrays_and_tensors_are_taken(as_input) -> None:
     assert linear_sum_assignment(as_input(EXAMPLE)) == ([0, 1], [1, 0])
 
 
-def test_integers_beyond_float64_are_compared_exactly() -> None:
+def test_integers_beyond_float64_are_compared_exactly(mode) -> None:
     big = 2**60
     assert linear_sum_assignment([[big + 1, big], [big, big + 1]]) == ([0, 1], [1, 0])
 
 
-def test_the_given_matrix_is_left_as_it_was() -> None:
+def test_the_given_matrix_is_left_as_it_was(mode) -> None:
     cost = [[1.0, 2.0, 8.0], [3.0, 9.0, 9.0]]
     linear_sum_assignment(cost)
     assert cost == [[1.0, 2.0, 8.0], [3.0, 9.0, 9.0]]
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0)])
-def test_an_empty_matrix_has_the_empty_assignment(shape: tuple[int, int]) -> None:
+def test_an_empty_matrix_has_the_empty_assignment(mode, shape: tuple[int, int]) -> None:
     assert linear_sum_assignment(torch.zeros(shape)) == ([], [])
 
 
-def test_a_forbidden_pair_is_avoided_at_any_price() -> None:
+def test_a_forbidden_pair_is_avoided_at_any_price(mode) -> None:
     assert linear_sum_assignment([[0.0, 5.0], [inf, 1e300]]) == ([0, 1], [0, 1])
 
 
-def test_numbers_whose_sum_overflows_are_not_taken_for_infinite() -> None:
+def test_numbers_whose_sum_overflows_are_not_taken_for_infinite(mode) -> None:
     assert linear_sum_assignment([[1e308, 1.5e308], [1.5e308, 1.4e308]]) == ([0, 1], [0, 1])
 
 
 @pytest.mark.parametrize("bad", [nan, -inf])
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
-def test_nan_and_minus_infinity_are_refused_by_row_and_column(bad: float, shape: tuple[int, int]) -> None:
+def test_nan_and_minus_infinity_are_refused_by_row_and_column(mode, bad: float, shape: tuple[int, int]) -> None:
     cost = torch.rand(shape)
     cost[1, 2] = bad
     cost[0, 0] = inf  # itself allowed, and no hiding place for the other
@@ -120,13 +129,13 @@ def test_nan_and_minus_infinity_are_refused_by_row_and_column(bad: float, shape:
         linear_sum_assignment(cost)
 
 
-def test_rows_that_compete_for_too_few_columns_are_named() -> None:
+def test_rows_that_compete_for_too_few_columns_are_named(mode) -> None:
     cost = [[1, 2, 3, 4], [inf, inf, 1, inf], [1, 2, 3, 4], [inf, inf, 2, inf]]
     with pytest.raises(ValueError, match=re.escape("rows [1, 3] share 1 columns [2]")):
         linear_sum_assignment(cost)
 
 
-def test_columns_that_compete_for_too_few_rows_are_named_in_a_tall_matrix() -> None:
+def test_columns_that_compete_for_too_few_rows_are_named_in_a_tall_matrix(mode) -> None:
     with pytest.raises(ValueError, match=re.escape("columns [1] share 0 rows []")):
         linear_sum_assignment([[1, inf], [2, inf], [3, inf]])
 

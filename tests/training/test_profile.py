@@ -94,7 +94,7 @@ def test_a_profiled_run_is_the_run_that_it_would_have_been(profiled: Run, tmp_pa
 
 def test_nothing_is_left_behind(profiled: Run) -> None:
     assert not any({"forward", "stages"} & set(vars(module)) for module in profiled.unwrapped.modules())
-    assert "matching" not in vars(profiled.criterion) and type(profiled.criterion).__name__ == "SetCriterion"
+    assert "matching" not in vars(profiled.criterion) and type(profiled.criterion).__name__ == "VariantCriterion"
     assert not {"backward", "step"} & set(vars(profiled.precision))
 
 

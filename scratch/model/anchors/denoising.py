@@ -1,27 +1,27 @@
-"""denoising: what can a decoder learn while the matching still makes no sense?
+"""denoising: what can a decoder learn while the bipartite matching is still unstable?
 
     true box + noise, true label or a wrong one ──► decoder ──► the true box, the true label
 
     image i, M_i objects, R copies:       noised queries (B,P)       P = R · max M_i
         copy 1   o₁ o₂ o₃ ▒               ▒ fills up the rows of images with fewer objects
-        copy 2   o₁ o₂ o₃ ▒               each copy is a room of its own (queries.py)
+        copy 2   o₁ o₂ o₃ ▒               copies cannot see each other (queries.py)
 
-Early in training the Hungarian matching is nearly random: the query that was told "cat, up left" in
-one step is told "nothing" in the next. Yet a decoder layer's real work, moving a box that is almost
-right to where it belongs, needs no matching to be learnt. So it is given true boxes, shifted and
-stretched, and asked for the originals: whose answer is whose is known, no matching comes in
-(DN-DETR, Li et al. 2022, arXiv 2203.01305, section 4).
+Early in training the Hungarian matching is nearly random: a query that is matched to a cat in one
+step is "no object" in the next. But the decoder's main task, to move an almost correct box to where
+it belongs, can be learnt without matching. So it gets the true boxes, shifted and scaled, and has to
+predict the originals. The target of each noised query is known, so no matching is needed (DN-DETR,
+Li et al. 2022, arXiv 2203.01305, section 4).
 
     (cx, cy) + λ·u·(w, h)/2     (w, h)·(1 + λ·u)     u ~ U(−1, 1), λ = 0.4: the centre stays inside
-    label: with chance 0.2 any class at random, so that it cannot just be copied
+    label: with probability 0.2 any class at random, so that it cannot just be copied
 
-The noised queries know the answers. If a matched query could hear one in self-attention, it would
-learn to listen instead of to look, and know nothing at inference, when nobody whispers; and if the
-copies of one object heard each other, they could average the noise away. Hence the rooms.
+Label leakage: noised queries contain the targets. If a matched query could attend to one, it would
+learn to copy the target instead of finding it in the image, and at inference there are none to copy.
+If the copies of one object could attend to each other, they could average the noise away. So the
+attention mask separates them. The content of a noised query is the embedding of its label; that of a
+matched anchor query is the embedding of "unknown", row K.
 
-An anchor query's content is the embedding of a label; a matched query's is that of "unknown", row
-K. Proven in tests/model/anchors/test_denoising.py.
-Read: noised_boxes → noised_objects
+Proven in tests/model/anchors/test_denoising.py. Read: noised_boxes → noised_objects
 """
 
 from __future__ import annotations
@@ -32,12 +32,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
+# In DN-DETR noised queries attend to the matched ones; its mask blocks the other direction, which leaks labels, and the
+# copies among each other. Here they cannot: one block-diagonal mask serves groups and noised copies alike. Held by
+# test_noised_queries_cannot_see_the_matched_ones_as_they_can_in_dn_detr (tests/model/anchors/test_denoising.py).
+
 BOX_NOISE, LABEL_NOISE = 0.4, 0.2
 
 
 @dataclass(frozen=True)
 class NoisedObjects:
-    """The true objects of B images, R times over and disturbed; P = R · max M_i of an image.
+    """R noised copies of the true objects of B images; P = R · max M_i of an image.
 
     labels    (B,P) int64, some of them wrong; K where the row is only filled up
     boxes     (B,P,4) cxcywh
@@ -51,8 +56,8 @@ class NoisedObjects:
     copies: int
 
     @property
-    def room(self) -> int:
-        """The places of one copy: max M_i."""
+    def copy_size(self) -> int:
+        """The queries of one copy: max M_i."""
         return self.labels.shape[1] // self.copies
 
 

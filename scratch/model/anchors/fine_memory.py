@@ -1,4 +1,4 @@
-"""fine_memory: what the encoder understood is coarse; where exactly do the edges run?
+"""fine_memory: the encoder's feature map is coarse; where exactly are the edges of an object?
 
     memory (B,h·w,D) ── enlarged ──► (B,D,H',W') ┐
                                                  + ──► norm ──► fine memory (B,H'·W',D)
@@ -7,15 +7,16 @@
        memory            an earlier stage        fine memory
        ┌───┬───┐         ┌─┬─┬─┬─┐               ┌─┬─┬─┬─┐
        │cat│sky│    +    ├─┼╱┼─┼─┤       =       ├─┼╱┼─┼─┤   what is here, and
-       ├───┼───┤         ├╱┼─┼─┼─┤               ├╱┼─┼─┼─┤   where its outline runs
+       ├───┼───┤         ├╱┼─┼─┼─┤               ├╱┼─┼─┼─┤   where its outline is
        └───┴───┘         └─┴─┴─┴─┘               └─┴─┴─┴─┘
 
-An object of 30 pixels covers two cells of 16: their tokens say what it is, and its edges to the
-nearest cell at best. The stage before saw the edges on a grid twice as fine, and does not know what
-they belong to. The sum of the two knows both (the top-down path of feature pyramids, Lin et al.
-2017, arXiv 1612.03144, section 3). The encoder's attention, whose cost grows with the square of the
-cells, stays on the coarse grid; only the decoder reads the fine one, at a cost that grows with the
-cells. And the class loss reaches the early stages by a shorter path.
+An object of 30 pixels covers two cells of 16 pixels. Their tokens say what it is, but its edges only
+to the nearest cell. The feature map of the stage before is twice as fine and shows the edges, but not
+what they belong to. The sum of the two has both (the top-down path of feature pyramid networks, Lin
+et al. 2017, arXiv 1612.03144, section 3). The encoder's self-attention, whose cost grows with the
+square of the number of cells, stays on the coarse map; only the decoder's cross-attention reads the
+fine one, at a cost that grows in proportion to the cells. The class loss also reaches the early
+stages of the backbone by a shorter path.
 
 Proven in tests/model/anchors/test_fine_memory.py.
 Read: enlarged → FineMemory

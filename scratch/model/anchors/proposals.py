@@ -6,20 +6,20 @@
 
     box of cell s = σ(σ⁻¹(x_s, y_s, 0.2, 0.2) + MLP(memory_s))           (x, y): the cell's centre
 
-An anchor that is a weight must serve every picture, so it starts somewhere else than the object,
-and the decoder's layers are spent on the way. But each token of the encoder stands at a known
-place, and can be asked itself: what is here, and how large? The Q cells that are surest become the
-queries, and the decoder only has to settle who answers for what, and to place the edges (Deformable
-DETR, Zhu et al. 2020, arXiv 2010.04159, section 4.2, two-stage; Efficient DETR, Yao et al. 2021,
-arXiv 2104.01318).
+An anchor box that is a learnt weight is the same for every image, so it starts away from the object,
+and the decoder's layers are spent on the way there. But each token of the encoder stands at a known
+place and can predict itself: which class is here, and how large is the object? The Q cells with the
+highest class score become the queries. The decoder only has to choose among cells that propose the
+same object, and to correct the edges (two-stage Deformable DETR, Zhu et al. 2020, arXiv 2010.04159,
+section 4.2; Efficient DETR, Yao et al. 2021, arXiv 2104.01318).
 
-The second gift is larger than the first. The question "what is here?" is put to every cell, with an
-answer that needs no matching: the cells inside an object's box answer for it
-(scratch/objective/criterion.py). So the backbone is told in every step, from the first on, what
-stands where, by a path without attention in it.
+The second effect is larger than the first. The cells' class and box losses need no matching: each
+cell inside a true box is trained on that object (one-to-many assignment, see below). So from the
+first step on the backbone gets a dense training signal of what stands where, by a path without
+attention in it.
 
-The anchors and contents are handed on as constants: the cells learn from their own loss. Proven in
-tests/model/anchors/test_proposals.py. Read: ProposalHead → Proposals.best → Proposals.missing
+Anchors and contents are handed on without gradient (detached): the cells learn from their own loss.
+Proven in tests/model/anchors/test_proposals.py. Read: ProposalHead → Proposals.best, missing
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scratch.model.mlp import MLP
+from scratch.model.transformer import MLP
 from scratch.ops.activations import inverse_sigmoid, sigmoid
 from scratch.ops.beyond.focal_loss import prior_bias
 from scratch.ops.init import constant_
@@ -37,28 +37,34 @@ from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
 from scratch.ops.fast.precision import without_autocast
 
+# ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
+# Which cell is trained on which object. Two-stage Deformable DETR matches cells and objects one to one (Hungarian).
+# Here the rule is that of FCOS (Tian et al. 2019, arXiv 1904.01355, section 3.1): every cell inside a true box is
+# assigned to it, inside several to the smallest; and the cell nearest to its centre, so that each has one. Held by
+# test_several_cells_are_assigned_to_one_object_where_matching_would_assign_one (tests/objective/test_variant.py).
+
 SILENT = -20.0  # the logit of a query without a cell: p = 2e-9
-SIDE = 0.2  # what a cell takes an object's sides to be before it has learnt better, as a share of the image
+SIDE = 0.2  # the sides of the boxes that cells start from, as a share of the image
 
 
 class Proposals(NamedTuple):
-    """What the S cells of B images answer, and where they stand."""
+    """What the S cells of B images predict, and where they stand."""
 
     logits: Tensor  # (B,S,K)
     boxes: Tensor  # (B,S,4) cxcywh
-    tokens: Tensor  # (B,S,D), what they answer from
+    tokens: Tensor  # (B,S,D), what they predict from
     centres: Tensor  # (B,S,2) x, y
     pad_mask: Tensor  # (B,S)
 
     def best(self, count: int) -> tuple[Tensor, Tensor]:
-        """The anchors (B,count,4) and contents (B,count,D) of the surest cells, as constants.
+        """The anchors (B,count,4) and contents (B,count,D) of the cells with the highest scores, detached.
 
-        The number of queries does not depend on the image. Where one has fewer cells, its surest cell stands in, and
-        `missing` says so: nobody hears such a query, and it answers nothing.
+        The number of queries does not depend on the image. Where an image has fewer cells, its best cell is repeated;
+        `missing` marks these queries: none attends to them, and their predictions are suppressed.
         """
         score = self.logits.detach().amax(-1).masked_fill(self.pad_mask, -torch.inf)  # (B,S)
-        # `count` more cells that nobody is sure of: so there are always enough, and no branch on the image's size, of
-        # which an exporter's trace would see one side.
+        # `count` more cells with the lowest score: so there are always enough, without an `if` on the image's size, of
+        # which an exporter's trace would see one side only.
         more = torch.full_like(score[:, :1], -torch.inf).expand(-1, count)  # (B,count)
         cell = torch.cat((score, more), dim=1).topk(count, dim=1).indices  # (B,count)
         cell = torch.where(self.missing(count), cell[:, :1], cell)  # (B,count)
@@ -73,18 +79,18 @@ class Proposals(NamedTuple):
 
 
 class ProposalHead(nn.Module):
-    """Every cell of the memory answers with classes and a box."""
+    """Every cell of the memory predicts classes and a box."""
 
     def __init__(self, d_model: int, num_classes: int) -> None:
         super().__init__()
         self.project, self.norm = Linear(d_model, d_model), LayerNorm(d_model)
         self.class_embed, self.bbox_embed = Linear(d_model, num_classes), MLP(d_model, d_model, 4, 3)
         constant_(self.class_embed.bias, prior_bias())
-        constant_(self.bbox_embed.layers[-1].weight, 0.0)  # the first answer is the cell itself
+        constant_(self.bbox_embed.layers[-1].weight, 0.0)  # the first prediction is the cell itself
         constant_(self.bbox_embed.layers[-1].bias, 0.0)
 
     def forward(self, memory: Tensor, centres: Tensor, pad_mask: Tensor) -> Proposals:
-        """memory (B,S,D), centres (B,S,2), pad_mask (B,S) → the cells' answers; float32 under autocast."""
+        """memory (B,S,D), centres (B,S,2), pad_mask (B,S) → the cells' predictions; float32 under autocast."""
         with without_autocast(memory):
             tokens = self.norm(self.project(memory.to(self.project.weight.dtype)))  # (B,S,D)
             exact = torch.promote_types(tokens.dtype, torch.float32)

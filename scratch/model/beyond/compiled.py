@@ -1,19 +1,19 @@
 """compiled: what if PyTorch wrote the kernels that these notes spell out step by step?
 
-    eager      subtract │ square │ mean │ multiply-add     each step a kernel: memory → GPU → memory
-    compiled   └──────────────────────────────────────┘    one kernel: memory → GPU → memory
+    eager      subtract │ square │ mean │ multiply-add     a kernel launch each: memory → GPU → memory
+    compiled   └──────────────────────────────────────┘    one fused kernel: memory → GPU → memory
 
-torch.compile follows the Python once, with stand-ins for tensors, and writes kernels for what it
-saw: elementwise steps and sums flow into each other, matrix products stay as they are. The notes
-are the better for it the more steps they spell out.
+torch.compile traces the Python code once, with stand-ins for tensors, and generates kernels for what
+it saw. Elementwise operations and reductions are fused; matrix products stay as they are. The more
+steps a note spells out, the more it gains.
 
-It follows a block at a time, not the whole detector: blocks of one shape are one piece of code with
-other weights (35 of the 36 in ResNet-152's third stage), and what is compiled for one serves them
-all. The whole would be compiled layer by layer. Nothing is renamed, and a checkpoint does not know
-of it. Every size of image is compiled for itself: a run wants pictures of one size (`--square`).
+A block at a time is compiled, not the whole detector. Blocks of one shape have the same code and
+differ in their weights (35 of the 36 in ResNet-152's third stage), so what is compiled for one serves
+them all; the whole detector would be compiled layer by layer. No parameter is renamed, so checkpoints
+are the same. Every image size is compiled separately: use images of one size (`--square`).
 
-Followed and not, a block computes the same; proven in tests/model/beyond/test_compiled.py. The kernels
-that are then written round otherwise, and draw other numbers for dropout.
+A traced block computes the same as an eager one; proven in tests/model/beyond/test_compiled.py. The
+kernels that are generated then round differently, and draw other random numbers for dropout.
 `python -m benchmarks.training_step --compile` times both.
 """
 
@@ -27,17 +27,17 @@ from scratch.model.backbone import ResidualBlock
 from scratch.model.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
 BLOCKS = (ResidualBlock, TransformerEncoderLayer, TransformerDecoderLayer, AnchorDecoderLayer)
-# As many variants of one block may be compiled: its shapes (four stages, their first blocks, other sizes of image),
-# in training and in evaluation. Beyond it a block would silently run as it is; PyTorch's own limit is 8.
+# The most variants of one block that are compiled: its shapes (four stages, their first blocks, other image sizes), in
+# training and in evaluation. Beyond it a block would silently run in eager mode; PyTorch's own limit is 8.
 VARIANTS = 64
 
 
 def compile_blocks(model: nn.Module, fullgraph: bool = False, backend: str = "inductor") -> nn.Module:
-    """Have the blocks of a detector compiled, each when it is first called; returns the model.
+    """Let the blocks of a detector be compiled, each when it is first called; returns the model.
 
-    fullgraph   raise an error where a block cannot be followed to its end, instead of compiling it in pieces
-    backend     of torch.compile: "inductor" writes kernels (it needs a C++ compiler, on a GPU Triton); "aot_eager" only
-                follows
+    fullgraph   raise an error where a block cannot be traced to its end (graph break), instead of compiling it in pieces
+    backend     of torch.compile: "inductor" generates kernels (it needs a C++ compiler, on a GPU Triton); "aot_eager"
+                only traces
     """
     limits = torch._dynamo.config
     limits.cache_size_limit = max(limits.cache_size_limit, VARIANTS)  # newer versions also call it recompile_limit

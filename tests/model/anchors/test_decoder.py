@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from scratch.model.anchors.decoder import spread_anchors
-from scratch.model.detr import Detr
+from scratch.model.detr import build_detr
 from scratch.ops.activations import inverse_sigmoid
+from scratch.ops.beyond.place_encoding import sine_of
 from tests.model.anchors.test_queries import SMALL, detector, pictures
 
 
@@ -26,7 +25,7 @@ def test_a_further_query_moves_no_other_anchor():
 
 def test_before_any_learning_every_layer_answers_with_the_anchors():
     torch.manual_seed(0)
-    model = Detr(replace(SMALL, queries="anchor")).double()
+    model = build_detr(SMALL, queries="anchor").double()
     outputs = model(*pictures())
     for layer in (outputs, *outputs["aux_outputs"]):
         torch.testing.assert_close(layer["pred_boxes"], spread_anchors(5).double().expand(2, 5, 4),
@@ -115,3 +114,40 @@ def test_with_the_attention_come_the_anchors_at_which_the_queries_begin():
     model = detector(queries="anchor", groups=2).eval()
     anchors = model(*pictures(), need_weights=True)["attention"]["anchors"]
     torch.testing.assert_close(anchors, model.refpoint_embed.weight[:5].sigmoid().expand(2, 5, 4))
+
+
+# -- departures from DAB-DETR ------------------------------------------------------------------------------------------
+
+
+def cross_attended(model) -> tuple[list, list]:
+    """What each layer's cross-attention is given as content and as place; and the anchors of each layer."""
+    seen = []
+    for layer in model.transformer.decoder.layers:
+        layer.cross_attn.register_forward_pre_hook(lambda _, x: seen.append(x[:2]))
+    _, anchors = trace(model)
+    return seen, anchors
+
+
+def test_the_sines_are_scaled_by_one_plus_an_mlp_in_every_layer():
+    # DAB-DETR: by 1 in the first layer, by an MLP in the later ones.
+    model = detector(queries="anchor")
+    decoder = model.transformer.decoder
+    seen, anchors = cross_attended(model)
+    for (content, place), boxes in zip(seen, anchors):
+        ratio = decoder.ref_anchor_head(content).sigmoid() / boxes[..., 2:]  # (B,T,2)
+        sines = sine_of(boxes, 12)[..., :24] * ratio.repeat_interleave(12, -1)
+        assert decoder.query_scale(content).abs().min() > 0
+        torch.testing.assert_close(place, sines * (1 + decoder.query_scale(content)), rtol=1e-10, atol=1e-10)
+
+
+def test_the_first_cross_attention_gets_the_content_without_the_query_position():
+    # DAB-DETR adds the query's position to it. Here another position reaches it by the self-attention alone.
+    model = detector(queries="anchor")
+    before, _ = cross_attended(model)
+    for layer in model.transformer.decoder.layers:
+        layer.self_attn.forward = lambda q, k, v, **_: (torch.zeros_like(v), None)
+    idle, _ = cross_attended(model)
+    with torch.no_grad():
+        model.transformer.decoder.ref_point_head.layers[-1].bias.add_(1.0)  # p, the query's position
+    moved, _ = cross_attended(model)
+    assert not torch.equal(before[0][0], idle[0][0]) and torch.equal(idle[0][0], moved[0][0])

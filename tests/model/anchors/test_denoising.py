@@ -7,8 +7,8 @@ import torch
 
 from scratch.config import LossConfig
 from scratch.model.anchors.denoising import BOX_NOISE, LABEL_NOISE, NoisedObjects, noised_boxes, noised_objects
-from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
+from scratch.objective.variant import VariantCriterion
 from scratch.ops.boxes import box_cxcywh_to_xyxy
 from tests.model.anchors.test_queries import detector, pictures
 
@@ -100,7 +100,7 @@ def test_matched_queries_hear_nothing_of_the_truth(kind):
 
 @KINDS
 def test_without_the_mask_the_labels_would_leak(kind):
-    # The test above can fail: with all queries in one room, the truth changes what the matched ones answer.
+    # The test above can fail: with all queries in one part, the truth changes what the matched ones answer.
     model = detector(**kind, denoising=3)
     model.transformer.decoder.layers[0].self_attn.forward = without_mask(model.transformer.decoder.layers[0].self_attn)
     truth = targets(3, 2)
@@ -117,7 +117,7 @@ def without_mask(attention):
 
 def given(monkeypatch: pytest.MonkeyPatch, noised: NoisedObjects) -> None:
     """Let the detector get these noised objects, whatever it draws."""
-    monkeypatch.setattr("scratch.model.detr.noised_objects", lambda *_: noised)
+    monkeypatch.setattr("scratch.model.anchors.detr.noised_objects", lambda *_: noised)
 
 
 @KINDS
@@ -152,7 +152,7 @@ def test_without_targets_and_in_evaluation_there_is_no_denoising():
 @KINDS
 def test_a_batch_without_any_object_computes_as_many_losses_and_gradients_as_any_other(kind):
     # Data parallelism adds them up name by name: another process may have objects.
-    criterion = SetCriterion(K, HungarianMatcher(focal=True), LossConfig())
+    criterion = VariantCriterion(K, HungarianMatcher(focal=True), LossConfig())
     seen = []
     for sizes in ((0, 0), (1, 2)):
         model = detector(**{**kind, "classification": "focal"}, denoising=3)
@@ -173,3 +173,18 @@ def test_a_label_that_the_model_does_not_know_is_left_to_the_matcher_to_refuse()
 def test_denoising_learned_queries_is_refused():
     with pytest.raises(ValueError, match='at a noised box: take queries="anchor" or "proposal"'):
         detector(queries="learned", denoising=3)
+
+
+@KINDS
+def test_noised_queries_cannot_see_the_matched_ones_as_they_can_in_dn_detr(kind):
+    model = detector(**kind, denoising=2)
+    names = {"anchor": "refpoint_embed", "proposal": "group_embed"}
+    matched = getattr(model, names[kind["queries"]]).weight
+    truth = targets(3, 2)
+    before = answers(model, truth)
+    with torch.no_grad():
+        matched.add_(0.5)
+    after = answers(model, truth)
+    assert not torch.allclose(after["pred_boxes"], before["pred_boxes"])
+    for name in ("pred_logits", "pred_boxes"):
+        assert torch.equal(after["denoising"][name], before["denoising"][name])

@@ -1,15 +1,13 @@
-"""Groups and noised boxes share every weight, but what one room knows never reaches another."""
+"""Groups and noised boxes share every weight, but the self-attention of one part never reaches another."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 import torch
 
 from scratch.config import ModelConfig
-from scratch.model.detr import Detr
-from scratch.model.anchors.queries import separate_rooms
+from scratch.model.anchors.queries import attention_mask
+from scratch.model.detr import Detr, build_detr
 
 SMALL = ModelConfig(backbone="resnet_tiny", norm="group", hidden_dim=24, nheads=3, dim_feedforward=17, enc_layers=1,
                     dec_layers=2, num_queries=5, dropout=0.0, num_classes=3)
@@ -19,7 +17,7 @@ KINDS = pytest.mark.parametrize("kind", [dict(queries="learned"), dict(queries="
 
 def detector(**fields) -> Detr:
     torch.manual_seed(3)
-    model = Detr(replace(SMALL, **fields)).double()
+    model = build_detr(SMALL, **fields).double()
     for p in model.parameters():  # nothing stays at a zero that would hide a leak
         p.data += 0.05 * torch.randn_like(p)
     return model
@@ -31,13 +29,13 @@ def pictures(B: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
             torch.zeros(B, 64, 96, dtype=torch.bool))
 
 
-def test_rooms_of_two_and_one_are_separated():
-    assert separate_rooms([2, 1], torch.device("cpu")).tolist() == [
+def test_parts_of_two_and_one_are_separated():
+    assert attention_mask([2, 1], torch.device("cpu")).tolist() == [
         [False, False, True], [False, False, True], [True, True, False]]
 
 
-def test_a_single_room_needs_no_mask():
-    assert separate_rooms([7], torch.device("cpu")) is None
+def test_a_single_part_needs_no_mask():
+    assert attention_mask([7], torch.device("cpu")) is None
 
 
 def embedding(model: Detr) -> torch.nn.Parameter:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from scipy.optimize import linear_sum_assignment
 
-from scratch.config import LossConfig
-from scratch.objective.criterion import EMPTY, SetCriterion, answering_cells
+from scratch.config import PRESETS, LossConfig
+from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
+from scratch.objective.variant import EMPTY, VariantCriterion, assigned_cells, criterion_for
 from scratch.ops.boxes import box_cxcywh_to_xyxy
 from tests.objective.test_matcher import K, random_boxes, random_targets, seeds
 from tests.ops.test_boxes import torch_giou
@@ -18,8 +21,8 @@ from tests.ops.test_boxes import torch_giou
 EXACT = dict(rtol=1e-10, atol=1e-10)
 
 
-def criterion(focal: bool = True) -> SetCriterion:
-    return SetCriterion(K, HungarianMatcher(focal=focal), LossConfig())
+def criterion(focal: bool = True) -> VariantCriterion:
+    return VariantCriterion(K, HungarianMatcher(focal=focal), LossConfig())
 
 
 def answers(B: int, Q: int, L: int = 1, columns: int = K) -> dict:
@@ -61,7 +64,7 @@ def test_focal_losses_are_those_of_a_plain_implementation(seed):
 @pytest.mark.parametrize("power", [0.5, 1.0])
 def test_a_quality_makes_the_score_to_learn_the_iou_of_the_box(power):
     outputs, targets = answers(3, 5), random_targets([2, 0, 4])
-    by_quality = SetCriterion(K, HungarianMatcher(focal=True), LossConfig(quality=power))
+    by_quality = VariantCriterion(K, HungarianMatcher(focal=True), LossConfig(quality=power))
     losses = by_quality(outputs, targets)
     wanted = torch.zeros(3, 5, K, dtype=torch.float64)
     for i, target in enumerate(targets):
@@ -79,7 +82,7 @@ def test_a_quality_makes_the_score_to_learn_the_iou_of_the_box(power):
 
 def test_no_gradient_goes_from_the_score_into_the_box():
     outputs, targets = answers(3, 5), random_targets([2, 0, 4])
-    SetCriterion(K, HungarianMatcher(focal=True), LossConfig(quality=1.0))(outputs, targets)["loss_ce"].backward()
+    VariantCriterion(K, HungarianMatcher(focal=True), LossConfig(quality=1.0))(outputs, targets)["loss_ce"].backward()
     assert outputs["pred_logits"].grad.abs().sum() > 0 and outputs["pred_boxes"].grad is None
 
 
@@ -141,7 +144,7 @@ def denoising(sizes: list[int], copies: int) -> dict:
     return {**answers(len(sizes), copies * M), "filler": filler, "copies": copies}
 
 
-def test_a_noised_box_answers_for_the_object_that_it_was():
+def test_a_noised_box_is_trained_on_the_object_that_it_was():
     torch.manual_seed(0)
     sizes, R = [2, 0, 3], 2
     noised, targets = denoising(sizes, R), random_targets(sizes)
@@ -167,12 +170,12 @@ def test_the_copies_of_a_noised_box_share_the_weight_of_its_giou_loss():
     torch.testing.assert_close(losses["dn_loss_giou"], sum(gaps) / (5 * R), **EXACT)
 
 
-def test_what_fills_up_a_row_is_blamed_for_nothing():
+def test_what_fills_up_a_row_has_no_gradient():
     noised, targets = denoising([2, 1], 2), random_targets([2, 1])
     losses = criterion()({**answers(2, 4), "denoising": noised}, targets)
     sum(value for name, value in losses.items() if name.startswith("dn_")).backward()
-    blame = noised["pred_logits"].grad.abs().sum(-1) + noised["pred_boxes"].grad.abs().sum(-1)
-    assert torch.equal(blame == 0, noised["filler"])
+    slope = noised["pred_logits"].grad.abs().sum(-1) + noised["pred_boxes"].grad.abs().sum(-1)
+    assert torch.equal(slope == 0, noised["filler"])
 
 
 def test_the_total_counts_noised_boxes_and_cells_as_it_counts_the_others():
@@ -189,7 +192,7 @@ def cells(B: int, S: int) -> dict:
     return {**answers(B, S), "centres": torch.rand(B, S, 2, dtype=torch.float64), "pad_mask": pad_mask}
 
 
-def plain_answering(centres, pad_mask, targets) -> dict[int, int]:
+def plain_assignment(centres, pad_mask, targets) -> dict[int, int]:
     """Cell by cell: the smallest object that the cell lies in, or to whose centre it is the nearest."""
     pairs, first = {}, 0
     for i, target in enumerate(targets):
@@ -208,11 +211,11 @@ def plain_answering(centres, pad_mask, targets) -> dict[int, int]:
 
 
 @given(seeds)
-def test_cells_answer_for_the_smallest_object_that_they_lie_in(seed):
+def test_cells_are_assigned_to_the_smallest_object_that_they_lie_in(seed):
     torch.manual_seed(seed)
     offered, targets = cells(3, 12), random_targets([3, 0, 2])
-    cell, target = answering_cells(offered["centres"], offered["pad_mask"], targets)
-    expected = plain_answering(offered["centres"], offered["pad_mask"], targets)
+    cell, target = assigned_cells(offered["centres"], offered["pad_mask"], targets)
+    expected = plain_assignment(offered["centres"], offered["pad_mask"], targets)
     assert dict(zip(cell.tolist(), target.tolist())) == expected
 
 
@@ -220,7 +223,7 @@ def test_the_cells_of_an_object_have_its_weight_together_and_an_empty_one_a_quar
     torch.manual_seed(3)
     offered, targets = cells(2, 9), random_targets([2, 1])
     losses = criterion()({**answers(2, 4), "proposals": offered}, targets)
-    pairs = plain_answering(offered["centres"], offered["pad_mask"], targets)
+    pairs = plain_assignment(offered["centres"], offered["pad_mask"], targets)
     labels, boxes = torch.cat([t["labels"] for t in targets]), torch.cat([t["boxes"] for t in targets])
     ce = l1 = 0.0
     for s in (~offered["pad_mask"]).flatten().nonzero().flatten().tolist():
@@ -239,7 +242,7 @@ def test_the_cells_of_an_object_share_the_weight_of_its_giou_loss():
     torch.manual_seed(3)
     offered, targets = cells(2, 9), random_targets([2, 1])
     losses = criterion()({**answers(2, 4), "proposals": offered}, targets)
-    pairs = plain_answering(offered["centres"], offered["pad_mask"], targets)
+    pairs = plain_assignment(offered["centres"], offered["pad_mask"], targets)
     boxes, found = torch.cat([t["boxes"] for t in targets]), offered["pred_boxes"].flatten(0, 1)
     among = list(pairs.values())
     assert max(map(among.count, among)) > 1
@@ -253,3 +256,37 @@ def test_pictures_without_objects_still_have_finite_losses():
     criterion().total(losses).backward()
     assert all(value.isfinite() for value in losses.values())
     assert outputs["proposals"]["pred_logits"].grad.abs().sum() > 0
+
+
+def test_several_cells_are_assigned_to_one_object_where_matching_would_assign_one():
+    # A departure from two-stage Deformable DETR: four of the nine cells lie in the one box.
+    steps = (torch.arange(3, dtype=torch.float64) + 0.5) / 3
+    centres = torch.cartesian_prod(steps, steps)[None]
+    targets = [{"labels": torch.tensor([1]), "boxes": torch.tensor([[0.3, 0.3, 0.6, 0.6]], dtype=torch.float64)}]
+    cell, target = assigned_cells(centres, torch.zeros(1, 9, dtype=torch.bool), targets)
+    assert cell.tolist() == [0, 1, 3, 4] and target.tolist() == [0] * 4
+    outputs = {"pred_logits": torch.zeros(1, 9, K, dtype=torch.float64), "pred_boxes": random_boxes(9)[None]}
+    assert [len(query) for query, _ in HungarianMatcher(focal=True)(outputs, targets)] == [1]
+
+
+# -- the choice ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_the_published_presets_have_the_published_criterion_and_the_others_the_variants(preset):
+    criterion = criterion_for(PRESETS[preset].model, HungarianMatcher(), LossConfig())
+    assert type(criterion) is (VariantCriterion if preset in ("tiny", "detr_141m_fast") else SetCriterion)
+
+
+@pytest.mark.parametrize("changes", [{"groups": 2}, {"queries": "anchor"}, {"classification": "focal"}])
+def test_one_field_beyond_the_published_model_asks_for_the_variants_criterion(changes):
+    model = dataclasses.replace(PRESETS["detr_r50"].model, **changes)
+    assert type(criterion_for(model, HungarianMatcher(), LossConfig())) is VariantCriterion
+
+
+def test_of_published_outputs_both_criteria_make_the_same_losses_and_total():
+    torch.manual_seed(0)
+    outputs, targets = answers(3, 5, L=2, columns=K + 1), random_targets([2, 0, 4])
+    ours, published = criterion(False), SetCriterion(K, HungarianMatcher(), LossConfig())
+    losses, expected = ours(outputs, targets), published(outputs, targets)
+    assert list(losses) == list(expected) and all(torch.equal(losses[name], expected[name]) for name in losses)
+    assert torch.equal(ours.total(losses), published.total(expected))

@@ -1,0 +1,188 @@
+"""variant: what is trained beside the published loss, so that a detector learns in minutes?
+
+    loss_ce         focal loss / num_boxes instead of the cross-entropy      matcher.focal    ops/beyond/focal_loss
+                    target: IoU of the box, to a power, not 1                loss.quality     quality_focal_loss
+    every loss      the mean over G groups of queries                        group_outputs    model/anchors/queries
+    dn_loss_…       noised true boxes: their targets are known               denoising        model/anchors/denoising
+    cell_loss_…     cells of the encoder, assigned by `assigned_cells`       proposals        model/anchors/proposals
+
+One-to-many assignment: groups, noised boxes and cells give each object more than one positive prediction in a step,
+where the published matching gives it one. All of them go through the same few lines as the published losses, as further
+layers: a group has a matching of its own; a noised box and a cell need none, for where they stand says which object
+is theirs.
+Proven in tests/objective/test_variant.py. Read: criterion_for → VariantCriterion → assigned_cells
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from scratch.config import LossConfig, ModelConfig
+from scratch.objective.criterion import (
+    Matching, Normalisers, SetCriterion, Targets, matched_places, named_by_layer, stacked_layers)
+from scratch.objective.matcher import HungarianMatcher
+from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
+from scratch.ops.beyond.quality_focal_loss import quality_focal_loss
+from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou, paired_generalized_box_iou
+from scratch.ops.cross_entropy import cross_entropy, l1_loss
+
+# The weight of a cell without an object. The cells of one object have weight 1 together, and most cells have no object:
+# at 1 each they would outweigh the objects, at 0 nothing would keep them from predicting one. The value is set by
+# hand; there is no comparison with others.
+EMPTY = 0.25
+
+
+def criterion_for(model: ModelConfig, matcher: HungarianMatcher, loss: LossConfig) -> SetCriterion:
+    """The criterion that a model needs: the published one, or where its output dict may have more, the variant's."""
+    published = (model.queries, model.classification, model.groups) == ("learned", "softmax", 1)
+    return (SetCriterion if published else VariantCriterion)(model.num_classes, matcher, loss)
+
+
+class VariantCriterion(SetCriterion):
+    """As `SetCriterion`; further losses have a prefix: dn_ for noised boxes, cell_ for the encoder's cells.
+
+    With groups of queries every loss is the mean over the groups. With `matcher.focal`, loss_ce is the focal loss
+    divided by the number of boxes. Noised boxes and cells are not checked by the matcher: theirs may be not finite,
+    and the training run says so.
+    """
+
+    def __call__(self, outputs: dict[str, Any], targets: Targets, normalisers: Optional[Normalisers] = None,
+                 matching: Optional[Matching] = None) -> dict[str, Tensor]:
+        logits, boxes = stacked_layers(joined_groups(outputs))                                  # (G·L,B,Q,·)
+        G = 1 + len(outputs.get("group_outputs", ()))
+        if normalisers is None:
+            normalisers = self.normalisers([targets], logits.shape[2], across_ranks=False)
+        if matching is None:
+            matching = self.matching(outputs, targets)
+        by_layer = self._by_layer(logits, boxes, *matched_places(matching, logits, targets), targets, normalisers)
+        # A group is a detector of its own, and counts as one of G.
+        losses = named_by_layer({name: values.view(G, -1).mean(0) for name, values in by_layer.items()})
+        if "denoising" in outputs:
+            losses |= prefixed("dn", self._of_denoising(outputs["denoising"], targets, normalisers))
+        if "proposals" in outputs:
+            losses |= prefixed("cell", self._of_cells(outputs["proposals"], targets, normalisers))
+        return losses
+
+    def matching(self, outputs: dict[str, Any], targets: Targets) -> Matching:
+        """The pairs of each decoder layer, group by group: (G·L) lists over the images, as the matcher returns them."""
+        return super().matching(joined_groups(outputs), targets)
+
+    def _of_denoising(self, outputs: dict[str, Any], targets: Targets, normalisers: Normalisers) -> dict[str, Tensor]:
+        """The losses of the noised queries, without matching: query (copy r, object t) is to predict object t."""
+        logits, boxes = stacked_layers(outputs)                                                 # (L,B,P,·)
+        R = outputs["copies"]
+        M = logits.shape[2] // R
+        objects = [torch.arange(len(target["labels"])) for target in targets]
+        pairs = [(torch.cat([t + r * M for r in range(R)]), t.repeat(R)) for t in objects]
+        places = matched_places([pairs] * len(logits), logits, targets)
+        weight = (~outputs["filler"]).to(logits.dtype) / R  # the R copies of an object have weight 1 together
+        matched = Normalisers(normalisers.num_boxes, normalisers.num_boxes)  # none of them has the no-object class
+        return self._by_layer(logits, boxes, *places, targets, matched, weight)
+
+    def _of_cells(self, outputs: dict[str, Any], targets: Targets, normalisers: Normalisers) -> dict[str, Tensor]:
+        """The losses of the encoder's cells: those inside an object have it as target, with weight 1 together."""
+        logits, boxes = stacked_layers(outputs)                                                 # (1,B,S,·)
+        cell, target = assigned_cells(outputs["centres"], outputs["pad_mask"], targets)         # (P) each
+        among = logits.new_zeros(sum(len(t["labels"]) for t in targets))                        # (T) cells of each
+        among = among.index_add(0, target, torch.ones_like(target, dtype=among.dtype))
+        weight = torch.full(logits.shape[1:3], EMPTY, dtype=logits.dtype, device=logits.device)  # (B,S)
+        weight.view(-1)[cell] = 1 / among[target]
+        weight = weight.masked_fill(outputs["pad_mask"], 0.0)
+        return self._by_layer(logits, boxes, cell, target, targets, normalisers, weight)
+
+    def _by_layer(self, logits: Tensor, boxes: Tensor, query: Tensor, target: Tensor, targets: Targets,
+                  normalisers: Normalisers, weight: Optional[Tensor] = None) -> dict[str, Tensor]:
+        """As the published losses by layer, with a weight (B,Q) for each query, and the focal loss if wanted."""
+        focal = self.matcher.focal
+        if weight is None and not focal:
+            return super()._by_layer(logits, boxes, query, target, targets, normalisers)
+        (L, B, Q, _), K, P = logits.shape, self.num_classes, len(query) // len(logits)
+        labels = torch.cat([t["labels"] for t in targets])[target]                              # (L·P)
+        true_boxes = torch.cat([t["boxes"] for t in targets]).to(boxes.dtype)[target]           # (L·P,4)
+        matched_boxes = boxes.flatten(0, 2)[query]                                              # (L·P,4)
+        classes = torch.full((L * B * Q,), K, device=logits.device)                             # K: "no object"
+        classes[query] = labels
+        classes = classes.view(L, B, Q)
+
+        l1 = l1_loss(matched_boxes, true_boxes, reduction="none").sum(-1)                       # (L·P)
+        corners, true_corners = box_cxcywh_to_xyxy(matched_boxes), box_cxcywh_to_xyxy(true_boxes)  # (L·P,4)
+        giou_loss = 1 - paired_generalized_box_iou(corners, true_corners)                       # (L·P)
+        quality = None
+        if focal and self.loss.quality:
+            iou = paired_box_iou(corners, true_corners).detach()                                # (L·P)
+            quality = torch.ones_like(logits[..., 0])                                           # (L,B,Q)
+            quality.view(-1)[query] = iou ** self.loss.quality
+        class_loss = self._class_loss(logits, classes, quality)                                 # (L,B,Q)
+        if weight is not None:
+            class_loss = class_loss * weight
+            of_pair = weight.expand(L, B, Q).reshape(-1)[query]                                 # (L·P)
+            l1, giou_loss = l1 * of_pair, giou_loss * of_pair
+        best = logits.detach().argmax(-1)                                                       # (L,B,Q)
+        found = logits.detach().amax(-1) > 0 if focal else best != K                            # (L,B,Q)
+        right = (best.flatten()[query] == labels).view(L, P).sum(-1)                            # (L)
+        objects = torch.tensor([len(t["labels"]) for t in targets]).to(logits.device, non_blocking=True)  # (B)
+        return {
+            "loss_ce": class_loss.sum((1, 2)) / (normalisers.num_boxes if focal else normalisers.class_weight),
+            "loss_bbox": l1.view(L, P).sum(-1) / normalisers.num_boxes,
+            "loss_giou": giou_loss.view(L, P).sum(-1) / normalisers.num_boxes,
+            "cardinality_error": (found.sum(-1) - objects).abs().to(logits.dtype).mean(-1),
+            "class_error": 100 - 100 * right.to(logits.dtype) / max(P, 1),
+        }
+
+    def _class_loss(self, logits: Tensor, classes: Tensor, quality: Optional[Tensor]) -> Tensor:
+        """The classification loss of each query: logits (L,B,Q,·), classes (L,B,Q), K for "no object" → (L,B,Q).
+
+        quality (L,B,Q) is the target score of a positive; None: 1.
+        """
+        if not self.matcher.focal:
+            class_weight = logits.new_ones(self.num_classes + 1)
+            class_weight[-1] = self.loss.eos_coef
+            return cross_entropy(logits, classes, class_weight, reduction="none")
+        K = self.num_classes
+        yes = (classes[..., None] == torch.arange(K, device=classes.device)).to(logits.dtype)   # (L,B,Q,K)
+        if quality is None:
+            return sigmoid_focal_loss(logits, yes, self.loss.focal_alpha, self.loss.focal_gamma).sum(-1)
+        scores = yes * quality[..., None]                                                       # (L,B,Q,K)
+        return quality_focal_loss(logits, scores, self.loss.focal_alpha, self.loss.focal_gamma).sum(-1)
+
+
+def joined_groups(outputs: dict[str, Any]) -> dict[str, Any]:
+    """One output dict with the layers of all groups of queries, those of the group that inference keeps first."""
+    groups = [outputs, *outputs.get("group_outputs", ())]
+    *aux, last = [layer for group in groups for layer in (*group.get("aux_outputs", ()), group)]
+    return {**last, "aux_outputs": aux}
+
+
+def prefixed(prefix: str, by_layer: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The losses of each layer under the official names with a prefix; errors are left out."""
+    return {f"{prefix}_{name}": value for name, value in named_by_layer(by_layer).items() if name.startswith("loss")}
+
+
+def assigned_cells(centres: Tensor, pad_mask: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Which cells are trained on which objects: places among the B·S cells and among all T targets, (P) each.
+
+    centres (B,S,2) x, y of the cells, pad_mask (B,S). A cell inside a box is assigned to it, inside several to the
+    smallest (FCOS, Tian et al. 2019). The cell nearest to an object's centre is assigned to it, inside or not, if no
+    smaller object has that cell.
+    """
+    B, S, _ = centres.shape
+    image = torch.tensor([i for i, target in enumerate(targets) for _ in target["labels"]], dtype=torch.int64)
+    image = image.to(centres.device, non_blocking=True)                                         # (T)
+    true_boxes = torch.cat([target["boxes"] for target in targets]).to(centres.dtype)           # (T,4)
+    low, high = box_cxcywh_to_xyxy(true_boxes)[:, None].split(2, dim=-1)                        # (T,1,2) each
+    x = centres[image]                                                                          # (T,S,2)
+    distance = (x - true_boxes[:, None, :2]).square().sum(-1).masked_fill(pad_mask[image], torch.inf)  # (T,S)
+    nearest = distance.argmin(1, keepdim=True)                                                  # (T,1)
+    candidate = ((low < x) & (x < high)).all(-1).scatter(1, nearest, True) & ~pad_mask[image]   # (T,S)
+    order = true_boxes[:, 2:].prod(-1).argsort(stable=True)                                     # (T), smallest first
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)                                 # (T)
+    T = len(order)
+    rank = torch.where(candidate, rank[:, None], T)                                             # (T,S)
+    lowest = torch.full((B, S), T, device=centres.device)
+    lowest = lowest.scatter_reduce(0, image[:, None].expand_as(rank), rank, "amin").flatten()   # (B·S), a rank or T
+    cell = (lowest < T).nonzero().squeeze(1)                                                    # (P)
+    return cell, order[lowest[cell]]
