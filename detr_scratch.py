@@ -20,7 +20,7 @@
     python detr_scratch.py info [--preset NAME]      parameters by part, and the primitives that one step is made of
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
 
-Every command has --help. On several GPUs: torchrun --nproc-per-node 8 detr_scratch.py train …
+Every command has --help, and --plain (on the spine alone). On several GPUs: torchrun --nproc-per-node 8 detr_scratch.py train …
 Read: train (the story) → judge; the flags, and the other commands, are in commands/
 """
 
@@ -52,7 +52,8 @@ from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.health import QueryHealth, diagnose
 from scratch.evaluation.summary import format_summary, three_decimals
 from scratch.model.beyond.compiled import compile_blocks, compiler_missing
-from scratch.model.detr import build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import freeze_backbone
 from scratch.printable import command, printable
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed

@@ -38,7 +38,8 @@ from reference import ReferenceCriterion, ReferenceMuon, anchors, build_referenc
 from reference import model as plain
 from scratch.config import PRESETS, Config
 from scratch.model.beyond.compiled import compile_blocks
-from scratch.model.detr import build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import freeze_backbone
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
 from scratch.training.muon import Muon, muon_groups

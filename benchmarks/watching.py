@@ -27,7 +27,7 @@ import torch
 from commands.opening import make_criterion
 from scratch.config import PRESETS
 from scratch.data.batch import Batch
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.program import ends_in_a_line
 from scratch.training.distributed import Distributed
 from scratch.training.guards import EVERY, DeadLayers, Guards

@@ -43,7 +43,7 @@ from scratch.evaluation.error_analysis import analyse_errors, find_errors
 from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold, confusion_matrix, errors_by_class, errors_by_image
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.only_one import only_one
 from scratch.printable import printable
 from scratch.ranges import BATCH, refuse_senseless

@@ -23,6 +23,7 @@ from threading import Lock
 from typing import Any, Iterator, Optional, Sequence, TextIO
 
 from scratch.only_one import claim
+from scratch.ops.fast.switch import plain
 
 COMMAND_LINE = Path(__file__).resolve().parent.parent / "detr_scratch.py"
 PATIENCE = 10  # seconds; the workers that load a killed run's images notice in 5 that they are alone
@@ -62,7 +63,7 @@ class Children:
 
     def __init__(self, threads: Optional[int]) -> None:
         # In UTF-8 for any terminal: what they print goes into a file, which is read as that.
-        self.environment = dict(os.environ, PYTHONIOENCODING="utf-8",
+        self.environment = dict(os.environ, PYTHONIOENCODING="utf-8", DETR_PLAIN="1" if plain() else "0",
                                 **{"OMP_NUM_THREADS": str(threads)} if threads else {})
         self._running: list[subprocess.Popen] = []
         self._lock, self.stopping = Lock(), False

@@ -27,6 +27,7 @@ from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
 from scratch.config import DataConfig
 from scratch.detector import read_config
+from scratch.ops.fast.switch import plain, plain_mode
 from scratch.program import ends_in_a_line
 from scratch.training.distributed import lost_rank
 
@@ -83,6 +84,8 @@ def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) ->
     return parse(arguments_type, arguments_type(config=config, out=tyro.MISSING), command, argv)
 
 
+PLAIN = "--plain"  # a flag of every command: run on the notes of the spine alone (scratch/ops/fast/switch.py)
+
 # A name → what makes its arguments of the words after it, and what is done with them.
 Commands = dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], None]]]
 
@@ -119,4 +122,5 @@ def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]
             raise ValueError(f"there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train")
         name = argv.pop(0) if argv and argv[0] in commands else "train"
         parse_arguments, run = commands[name]
-        run(parse_arguments(argv))
+        with plain_mode(plain() or PLAIN in argv):
+            run(parse_arguments([word for word in argv if word != PLAIN]))

@@ -23,7 +23,7 @@ from scratch.config import PRESETS, RESNETS, Config
 from scratch.weights.convert import to_official
 from scratch.data.classes import Classes, divided
 from scratch.data.coco_names import COCO_NAMES
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.printable import printable
 from scratch.training.checkpoint import LAST, PREVIOUS, save_checkpoint
 from scratch.weights.reading import Weights, adapt, as_published, as_told, find_weights, read_weights

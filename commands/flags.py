@@ -14,6 +14,7 @@ from typing import Any, Optional, Sequence
 import tyro
 
 from scratch.config import PRESETS, Config
+from scratch.ops.fast.switch import plain
 
 
 def parse(arguments_type: Any, default: Any, command: str, argv: Sequence[str]) -> Any:
@@ -37,7 +38,8 @@ def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
 
 
 def preset_config(name: Optional[str], device: str = "cpu") -> Config:
-    name = name or ("detr_141m_fast" if device.startswith("cuda") else "tiny")
+    default = ("detr_141m", "tiny_vanilla") if plain() else ("detr_141m_fast", "tiny")  # on a GPU, on a CPU
+    name = name or default[not device.startswith("cuda")]
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; wanted one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -10,7 +10,8 @@ import torch
 from commands.opening import make_criterion, parameter_count
 from scratch.analysis.primitives import by_category, record_primitives
 from scratch.config import Config
-from scratch.model.detr import build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import freeze_backbone
 
 
 @dataclass(frozen=True)

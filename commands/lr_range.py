@@ -28,7 +28,8 @@ from scratch.config import Config
 from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.model.detr import build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import freeze_backbone
 from scratch.only_one import only_one
 from scratch.printable import printable
 from scratch.ranges import Range, refuse_senseless

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from scratch.config import ModelConfig
-from scratch.model.detr import make_detr
+from scratch.model.build import make_detr
 from scratch.training.checkpoint import load_checkpoint
 from scratch.training.content import naming, check_content, check_weights
 

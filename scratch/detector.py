@@ -40,7 +40,8 @@ from scratch.data.images import read_image
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
 from scratch.evaluation.coco_eval import postprocess
-from scratch.model.detr import Detr, build_detr
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr
 from scratch.printable import command
 from scratch.training.checkpoint import best_checkpoint
 from scratch.weights.reading import NAMED, adapt, as_published, as_told, find_weights, read_weights

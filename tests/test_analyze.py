@@ -22,7 +22,7 @@ from scratch.config import PRESETS, Config
 from scratch.data.coco import CocoDetection
 from scratch.data.shapes import shapes_dataset
 from scratch.data.transforms import Augmentation
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.only_one import NAME as LOCK
 from scratch.only_one import only_one
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint

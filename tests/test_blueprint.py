@@ -9,7 +9,8 @@ import pytest
 
 from scratch.blueprint import blueprint, read_state
 from scratch.config import PRESETS, Config, ModelConfig
-from scratch.model.detr import Detr, build_detr
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr
 from scratch.training.checkpoint import save_checkpoint
 from tests.test_weights import ABC, ANCHORS, PROPOSALS, SMALL
 

@@ -9,8 +9,8 @@ import torch
 
 from scratch.config import MOST_PARAMETERS, PRESETS, LossConfig, ModelConfig, memory_here, parameters_of
 from scratch.config import refuse_what_does_not_fit
-from scratch.model import detr
-from scratch.model.detr import build_detr
+from scratch.model import build
+from scratch.model.build import build_detr
 
 SMALL = ModelConfig(backbone="resnet_tiny", norm="batch", hidden_dim=24, nheads=3, dim_feedforward=17, enc_layers=2,
                     dec_layers=3, num_queries=7, num_classes=5)
@@ -63,8 +63,8 @@ def test_a_network_that_the_machine_cannot_hold_is_refused_before_it_is_built(mo
     refuse_what_does_not_fit(PRESETS["detr_r50"].model, None)
     with pytest.raises(ValueError, match=r"41,524,768 parameters, 0.15 GiB, and there are 0.093 GiB of memory"):
         refuse_what_does_not_fit(PRESETS["detr_r50"].model, 10**8)
-    monkeypatch.setattr(detr, "memory_here", lambda: 10**6)
-    monkeypatch.setattr(detr, "Detr", None)
+    monkeypatch.setattr(build, "memory_here", lambda: 10**6)
+    monkeypatch.setattr(build, "variant", None)
     with pytest.raises(ValueError, match="take a smaller one"):
         build_detr("tiny")
 

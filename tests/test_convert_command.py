@@ -19,7 +19,8 @@ from scratch import whole_file
 from scratch.config import PRESETS, Config, ModelConfig
 from scratch.weights.convert import from_official, to_official
 from scratch.detector import load as load_detector
-from scratch.model.detr import Detr, build_detr
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr
 from scratch.training.checkpoint import save_checkpoint
 from tests.golden import NAMES
 from tests.test_golden import PRESET

@@ -22,7 +22,7 @@ from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import Detections, Detector, as_picture, load
 from scratch.evaluation.operating_point import FALLBACK
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.training.checkpoint import save_checkpoint
 
 CLASSES = Classes((7, 3, 19), ("cat", "dog", "owl"))

@@ -19,7 +19,7 @@ from scratch.weights.convert import to_official
 from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import load
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.weights.reading import NAMED
 from tests import golden
 from tests.local_server import Server, serving

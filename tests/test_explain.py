@@ -25,7 +25,8 @@ from scratch.analysis.attention_record import Explanation
 from scratch.config import PRESETS, ModelConfig
 from scratch.data.batch import Batch, collate
 from scratch.evaluation.coco_eval import postprocess
-from scratch.model.detr import Detr, build_detr
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr
 from scratch.only_one import NAME as LOCK
 from scratch.only_one import only_one
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint

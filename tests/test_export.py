@@ -20,7 +20,7 @@ from commands.traceable import traceable
 from scratch.config import PRESETS, ModelConfig
 from scratch.data.classes import Classes
 from scratch.detector import Detector
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from tests.test_detector import checkpoint, small
 
 SMALL = ModelConfig(backbone="resnet_tiny", norm="batch", hidden_dim=24, nheads=3, dim_feedforward=20, enc_layers=1,

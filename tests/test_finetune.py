@@ -22,7 +22,8 @@ from scratch.weights import download
 from scratch.config import PRESETS, Config, DataConfig, ModelConfig, TrainConfig
 from scratch.weights.convert import from_official, to_official
 from scratch.data.classes import Classes
-from scratch.model.detr import Detr, build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr, freeze_backbone
 from scratch.training import loop
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from scratch.training.distributed import Distributed

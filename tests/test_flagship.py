@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from scratch.config import PRESETS
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
 from scratch.training.distributed import Distributed

@@ -12,7 +12,8 @@ from torch import Tensor
 from scratch.config import LossConfig
 from scratch.weights.convert import from_official, load_official, to_official
 from scratch.evaluation.coco_eval import postprocess
-from scratch.model.detr import build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import freeze_backbone
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
 from tests import golden

@@ -17,7 +17,8 @@ from torch import Tensor
 from commands.opening import make_criterion
 from scratch.analysis.primitives import composites, record_primitives
 from scratch.config import PRESETS, ModelConfig
-from scratch.model.detr import Detr, build_detr
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr
 from scratch.ops.fast.switch import plain, plain_mode
 from scratch.training.optimizer import AdamW, parameter_groups
 from tests import golden
@@ -156,8 +157,8 @@ def test_an_environment_variable_turns_plain_mode_on(value, on):
 
 
 def test_the_published_detector_loads_no_branch_of_the_model_and_the_objective():
-    code = ("import sys, torch; from scratch.model.detr import build_detr; from scratch.objective.criterion import "
-            "SetCriterion; build_detr('tiny_vanilla'); print([name for name in sys.modules if name.startswith(("
+    code = ("import sys, torch; from scratch.config import PRESETS; from scratch.model.detr import Detr; from "
+            "scratch.objective.criterion import SetCriterion; Detr(PRESETS['tiny_vanilla'].model); print([name for name in sys.modules if name.startswith(("
             "'scratch.model.anchors', 'scratch.model.beyond', 'scratch.objective.variant'))])")
     said = subprocess.run([sys.executable, "-c", code], env={**os.environ, "DETR_PLAIN": "1"}, text=True,
                           capture_output=True, check=True).stdout

@@ -18,7 +18,8 @@ from torch import Tensor
 from commands.opening import make_criterion
 from scratch.analysis.primitives import PRIMITIVES, by_category, category, composites, record_primitives
 from scratch.config import PRESETS
-from scratch.model.detr import build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import freeze_backbone
 from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
 

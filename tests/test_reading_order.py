@@ -77,10 +77,18 @@ def lines_of(name: str) -> int:
     return len(file_of(name).read_text(encoding="utf-8").splitlines())
 
 
+def without_annotations(source: str) -> str:
+    """The source without what is imported for annotations alone (`if TYPE_CHECKING`): it never runs."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name)
+                                                    and node.test.id == "TYPE_CHECKING")]
+    return ast.unparse(tree)
+
+
 def foreign(source: str, name: str, order: Order, files: set[str]) -> tuple[list[str], list[str]]:
     """What a spine note imports of the project: (later spine notes or strangers, doors of branches)."""
     before, late, doors = set(order.spine[:order.spine.index(name)]), [], []
-    for found in sorted(imported(source, "scratch." + name.replace("/", "."))):
+    for found in sorted(imported(without_annotations(source), "scratch." + name.replace("/", "."))):
         if not within(found, OURS):
             continue
         parts = found.split(".")[1:] if within(found, ("scratch",)) else None

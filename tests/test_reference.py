@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reference import ReferenceCriterion, ReferenceMuon, build_reference
 from scratch.config import PRESETS, LossConfig, ModelConfig
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
 from scratch.objective.variant import criterion_for

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from scratch.config import Config, ModelConfig
 from scratch.weights.convert import to_official
-from scratch.model.detr import Detr, build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr, freeze_backbone
 from scratch.training.checkpoint import FORMAT, VERSION, load_checkpoint, save_checkpoint
 from scratch.weights.reading import NAMED, Weights, adapt, cache_folder, find_weights, grouped, read_weights
 from tests.local_server import serving

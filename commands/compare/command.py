@@ -39,7 +39,7 @@ from scratch.analysis.comparison import LABELS, agreement_in_words, table, write
 from scratch.analysis.records import believed, read_record
 from scratch.analysis.run_summary import changed_fields
 from scratch.config import PRESETS, Config
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.only_one import only_one
 from scratch.printable import printable
 from scratch.ranges import Range, refuse_senseless

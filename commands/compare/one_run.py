@@ -40,7 +40,8 @@ from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.health import QueryHealth
 from scratch.evaluation.summary import three_decimals
-from scratch.model.detr import build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import freeze_backbone
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.log import RunLog

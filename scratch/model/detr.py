@@ -24,13 +24,12 @@ tests/test_reference.py; same as the official DETR: tests/test_golden.py.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import fields, replace
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
-from scratch.config import PRESETS, Config, ModelConfig, memory_here, refuse_what_does_not_fit
+from scratch.config import ModelConfig
 from scratch.model.backbone import ResNet
 from scratch.model.transformer import MLP, Transformer
 from scratch.ops.activations import sigmoid
@@ -106,36 +105,6 @@ def beyond_published(config: ModelConfig) -> str:
     """The fields of a configuration that the published model has not: "queries = proposal, groups = 3"; or ""."""
     published = dict(queries="learned", classification="softmax", fine_memory=False, denoising=0, groups=1)
     return ", ".join(f"{k} = {v}" for k, v in vars(config).items() if v != published.get(k, v))
-
-
-def make_detr(config: ModelConfig) -> Detr:
-    """The network of a configuration, published or not, whatever the memory."""
-    if config.hidden_dim % config.nheads or config.hidden_dim % 4:
-        raise ValueError(f"hidden_dim is {config.hidden_dim} with {config.nheads} heads; wanted a multiple of nheads, "
-                         "and of 4 for the sines and cosines of two axes")
-    if not beyond_published(config):
-        return Detr(config)
-    from scratch.model.anchors.detr import variant  # the door; here, for the variant is a subclass
-    return variant(config)
-
-
-def build_detr(preset: Union[str, Config, ModelConfig], **overrides: Any) -> Detr:
-    """A `Detr` with random weights, all trainable: build_detr("detr_r50", num_classes=3).
-
-    preset      a name of `scratch.config.PRESETS`, or a config; overrides: fields of ModelConfig that differ
-    Raises ValueError (unknown name or field; weights too large for the memory) and TypeError (another kind of preset).
-    """
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise ValueError(f"no preset is called {preset!r}; known are {', '.join(PRESETS)}")
-    preset = PRESETS[preset] if isinstance(preset, str) else preset
-    config = preset.model if isinstance(preset, Config) else preset
-    if not isinstance(config, ModelConfig):
-        raise TypeError(f"got {type(preset).__name__}; wanted the name of a preset, a Config or a ModelConfig")
-    known = [field.name for field in fields(ModelConfig)]
-    if unknown := sorted(set(overrides) - set(known)):
-        raise ValueError(f"a model has no {', '.join(unknown)}; known are {', '.join(known)}")
-    refuse_what_does_not_fit(config := replace(config, **overrides), memory_here())
-    return make_detr(config)
 
 
 def freeze_backbone(model: Detr, train_backbone: str) -> None:

@@ -8,8 +8,8 @@
 
 Mixed precision, data parallelism, gradient accumulation and the running average of the weights are
 objects that do nothing when they are off, so that there is one loop for all combinations. `Run`
-(run.py) holds all that changes while a detector learns; `Interrupt` (interrupt.py) stops it cleanly;
-`Watch` (watch.py) records every step. Proven in tests/training/test_loop.py.
+(run.py) holds all that changes while a detector learns; `Watch` (watch.py) records every step, and
+stops the run cleanly when a signal asks for it. Proven in tests/training/test_loop.py.
 
 Read: train_step (one optimizer step) → fit (the whole run)
 """
@@ -17,17 +17,16 @@ Read: train_step (one optimizer step) → fit (the whole run)
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import partial
-from typing import Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import torch
 
-from scratch.training.interrupt import Interrupt
-from scratch.training.log import RunLog
-from scratch.training.memory import step_that_fits
 from scratch.training.optimizer import clip_grad_norm_
-from scratch.training.run import Run
 from scratch.training.watch import Watch
+
+if TYPE_CHECKING:  # they arrive as arguments
+    from scratch.training.log import RunLog
+    from scratch.training.run import Run
 
 
 def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
@@ -76,20 +75,18 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
     """
     run.batches_per_epoch = len(sampler)
     run.evaluation_due = run.evaluation_due or run.finished() and not run.last_metrics  # resumed with a smaller budget
-    watch = Watch(run, log, profiled)
-    with Interrupt(partial(run.rescued, save=False)) as interrupt, watch.ending():
-        while not (run.complete() or interrupt.agreed):
+    with Watch(run, log, profiled) as watch:
+        while not (run.complete() or watch.stopped()):
             if run.evaluation_due:
                 metrics = evaluate(run)
                 log.evaluation({**watch.place(), **metrics})
                 run.remember(metrics)
-                interrupt.agree(run.distributed)
+                watch.agree()
                 continue
             sampler.set_position(run.epoch, run.batch)
             watch.wait()
-            for batches in interrupt.groups(loader, run.config.train.accumulate, run.distributed):
-                with watch.step(batches):
-                    record = step_that_fits(train_step, run, batches, watch.out_of_memory)
+            for batches in watch.groups(loader):
+                record = watch.take(train_step, batches)
                 run.advance(len(batches))
                 watch.record(record, batches)
                 if run.finished():
@@ -101,5 +98,5 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
             try:
                 run.save()
             finally:
-                interrupt.raise_failure()
+                watch.raise_failure()
     return run.complete()

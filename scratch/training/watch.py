@@ -2,6 +2,7 @@
 
     step ─┬─ not finite          the module or the weight where it began           (guards.py)
           ├─ out of memory       the batch passes in parts                         (memory.py)
+          ├─ a signal            the run stops before its next step, saved         (interrupt.py)
           ├─ a record            losses, rates, seconds, memory ─▶ log.jsonl       (log.py)
           ├─ a guard's warning   a loss spike, dead layers, waiting for data       (guards.py)
           └─ the profiler        where the time of the first steps goes            (profile.py)
@@ -12,21 +13,56 @@ One `Watch` belongs to one call of `fit`. It changes nothing of what the run lea
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
-from typing import Any, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any, Callable, Iterable, Iterator
 
 from scratch.training.guards import Guards, first_non_finite, spoilt
+from scratch.training.interrupt import Interrupt
 from scratch.training.log import RunLog
+from scratch.training.memory import step_that_fits
 from scratch.training.peak_memory import peak_memory_gib
 from scratch.training.profile import Profile
 from scratch.training.run import Run
 
 
 class Watch:
+    """A context around the steps of a run."""
+
     def __init__(self, run: Run, log: RunLog, profiled: bool) -> None:
         self.run, self.log = run, log
+        self.interrupt, self._contexts = Interrupt(partial(run.rescued, save=False)), ExitStack()
         self.guards, self.profile = Guards(run), Profile(run, profiled and run.distributed.is_main)
         self.waiting = self.started = time.perf_counter()
+
+    def __enter__(self) -> "Watch":
+        self._contexts.enter_context(self.interrupt)
+        self._contexts.enter_context(self._ending())
+        return self
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._contexts.__exit__(*error)
+
+    def stopped(self) -> bool:
+        """Have all ranks agreed to stop before the next step?"""
+        return self.interrupt.agreed
+
+    def agree(self) -> None:
+        """Ask all ranks whether one of them was asked to stop."""
+        self.interrupt.agree(self.run.distributed)
+
+    def groups(self, loader: Iterable[Any]) -> Iterator[list[Any]]:
+        """The batches of one optimizer step after the other, until the epoch ends or the ranks agree to stop."""
+        return self.interrupt.groups(loader, self.run.config.train.accumulate, self.run.distributed)
+
+    def raise_failure(self) -> None:
+        """Raise the error, if any, with which the loader failed."""
+        self.interrupt.raise_failure()
+
+    def take(self, step: Callable[[Run, list[Any]], dict[str, float]], batches: list[Any]) -> dict[str, float]:
+        """One optimizer step, in as many parts as the memory needs."""
+        with self._step(batches):
+            return step_that_fits(step, self.run, batches, self.out_of_memory)
 
     def wait(self) -> None:
         """From here on the run waits for images."""
@@ -39,7 +75,7 @@ class Watch:
         self.log.warning(self.place(), "out of memory", text)
 
     @contextmanager
-    def step(self, batches: list[Any]) -> Iterator[None]:
+    def _step(self, batches: list[Any]) -> Iterator[None]:
         """Around one optimizer step: time it, and complete the message of an error that something is not finite."""
         self.started = time.perf_counter()
         try:
@@ -66,7 +102,7 @@ class Watch:
             self.log.say(report)
 
     @contextmanager
-    def ending(self) -> Iterator[None]:
+    def _ending(self) -> Iterator[None]:
         """Around the whole run: if an error ends it, a line gives the step from which it can continue."""
         try:
             yield

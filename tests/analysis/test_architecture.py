@@ -12,7 +12,7 @@ from PIL import Image
 
 from scratch.analysis import architecture
 from scratch.config import PRESETS
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from tests.conftest import REPOSITORY
 
 

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scratch.analysis.flops import REST, flops_by_part, part_of, parts_table, size_by_part
 from scratch.config import PRESETS
-from scratch.model.detr import Detr, build_detr
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.fast.switch import plain_mode
 from scratch.ops.linear import Linear

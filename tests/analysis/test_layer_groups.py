@@ -8,7 +8,8 @@ from torch import nn
 
 from scratch.analysis.layer_groups import Unit, layer_units, page_of
 from scratch.config import PRESETS
-from scratch.model.detr import Detr, build_detr
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr
 
 SMALL = dict(hidden_dim=16, nheads=2, dim_feedforward=24, num_queries=7, num_classes=3)
 

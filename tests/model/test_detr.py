@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reference import build_reference
 from scratch.config import PRESETS, Config, ModelConfig
-from scratch.model.detr import Detr, build_detr, freeze_backbone, shrink_mask
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr, freeze_backbone, shrink_mask
 
 SMALL = ModelConfig(backbone="resnet_tiny", norm="group", hidden_dim=24, nheads=3, dim_feedforward=31, enc_layers=2,
                     dec_layers=3, num_queries=7, dropout=0.0, num_classes=5)

@@ -14,7 +14,7 @@ from torch import Tensor
 from scratch.blueprint import check_state
 from scratch.config import Config
 from scratch.data.classes import Classes
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.training.checkpoint import load_checkpoint
 from scratch.training.content import check_content, described
 from scratch.training.loop import train_step

@@ -22,7 +22,8 @@ from PIL import Image
 from commands.opening import make_criterion
 from scratch.config import PRESETS, Config
 from scratch.data.batch import Batch
-from scratch.model.detr import build_detr, freeze_backbone
+from scratch.model.build import build_detr
+from scratch.model.detr import freeze_backbone
 from scratch.training.checkpoint import load_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.log import RunLog

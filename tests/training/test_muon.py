@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scratch.config import TrainConfig
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.training.muon import ROUNDS, Muon, maps_in, muon_groups, orthogonalised, orthogonalised_definition
 from scratch.training.optimizer import AdamW
 

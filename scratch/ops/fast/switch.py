@@ -4,8 +4,8 @@
                                                   └─ plain  None: the note computes it itself, and autograd derives it
 
 Plain mode is for reading, for stepping through in a debugger, and for a doubt: is a result the fast code's? Both modes
-give the same numbers but for rounding (tests/test_plain.py). The switch is one for the whole process: the environment
-variable DETR_PLAIN=1, or `plain_mode` around a call.
+give the same numbers but for rounding (tests/test_plain.py). The switch is one for the whole process: --plain on any
+command line, the environment variable DETR_PLAIN=1, or `plain_mode` around a call.
 """
 
 from __future__ import annotations

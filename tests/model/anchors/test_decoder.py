@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scratch.model.anchors.decoder import spread_anchors
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.ops.activations import inverse_sigmoid
 from scratch.ops.beyond.place_encoding import sine_of
 from tests.model.anchors.test_queries import SMALL, detector, pictures

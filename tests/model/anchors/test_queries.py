@@ -7,7 +7,8 @@ import torch
 
 from scratch.config import ModelConfig
 from scratch.model.anchors.queries import attention_mask
-from scratch.model.detr import Detr, build_detr
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr
 
 SMALL = ModelConfig(backbone="resnet_tiny", norm="group", hidden_dim=24, nheads=3, dim_feedforward=17, enc_layers=1,
                     dec_layers=2, num_queries=5, dropout=0.0, num_classes=3)

@@ -18,7 +18,7 @@ from scratch.config import PRESETS
 from scratch.model.anchors.decoder import AnchorDecoderLayer
 from scratch.model.backbone import BasicBlock, Bottleneck
 from scratch.model.beyond.compiled import BLOCKS, VARIANTS, compile_blocks
-from scratch.model.detr import build_detr
+from scratch.model.build import build_detr
 from scratch.model.anchors.queries import Queries
 from scratch.model.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
