@@ -52,7 +52,7 @@ def test_an_exact_name_is_found_and_nothing_is_told(name, tmp_path):
     ("caf%25C3%25A9.jpg", "café.jpg", "decoded from their URL form"),
     ("cats &amp; dogs.jpg", "cats & dogs.jpg", "decoded from their HTML form"),
     ("Ｆｏｔｏ１.jpg", "Foto1.jpg", "in another Unicode form"),
-    ("\ufeff0001.jpg", "0001.jpg", "without signs that nobody sees"),
+    ("\ufeff0001.jpg", "0001.jpg", "without invisible signs"),
     ("a+b.jpg", "a b.jpg", "with a space for +"),
     ("8d1f0c2a-cat.jpg", "cat.jpg", "without Label Studio's prefix"),
     ("139.jpg", "000000000139.jpg", "with other zeros in front of numbers"),
