@@ -20,7 +20,8 @@
     python detr_scratch.py info [--preset NAME]      parameters by part, and the primitives that one step is made of
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
 
-Every command has --help, and --plain (on the spine alone). On several GPUs: torchrun --nproc-per-node 8 detr_scratch.py train …
+Every command has --help; --plain runs it on the notes of the spine alone. On several GPUs: torchrun --nproc-per-node 8
+detr_scratch.py train …
 Read: train (the story) → judge; the flags, and the other commands, are in commands/
 """
 
