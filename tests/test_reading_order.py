@@ -15,6 +15,7 @@ from tests.test_imports import OURS, imported, within
 PAGE = REPOSITORY / "docs" / "reading_order.md"
 SCRATCH = REPOSITORY / "scratch"
 MOST_FILES, MOST_LINES, MOST_LINES_BEFORE_ATTENTION = 22, 3000, 900
+MOST_LINES_OF_AN_OPENING = 25
 SETTINGS = "config"  # a table that every file may look its settings up in
 _ENTRY = re.compile(r"^(?P<mark>\d+\.|\*) \[`(?P<name>[\w/.]+)`\]\(\.\./scratch/(?P<path>[\w/.]+)\): (?P<word>\S.*)$")
 
@@ -205,6 +206,12 @@ def test_a_packages_own_reading_order_agrees_with_the_list(package: str) -> None
     for part in (ORDER.spine, ORDER.branches):
         named = [f"{package}/{word}" for word in words if f"{package}/{word}" in part]
         assert named == sorted(named, key=part.index)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in written_files() if not Path(name).suffix))
+def test_an_opening_has_at_most_25_lines(name: str) -> None:
+    opening = ast.get_docstring(ast.parse(file_of(name).read_text(encoding="utf-8")), clean=False)
+    assert opening and len(opening.rstrip().splitlines()) <= MOST_LINES_OF_AN_OPENING
 
 
 # What the tests above would find.

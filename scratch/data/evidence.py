@@ -20,14 +20,8 @@ which is wrong in every form. **Likely** (a message) needs less of either.
     turned, noted 4           2 and 5 % leave by a twentieth of the image        99 %
     outside       5           50 % leave by a tenth of the image                 -
 
-"Noted" are the images with an EXIF orientation that turns them, and with the size of the pixels as stored: there a
-swapped size is expected.
-
-Why these bounds: rounding by a tool moves a box out by a pixel, annotation by hand by a few; a tenth of the image is
-neither. Read as centres, a correct set fails at every box near its left or upper border, and boxes that leave by
-accident leave there as often as to the right. Read as corners, it fails at every box that is
-narrower than its distance to the left border. Read turned, it fails where a box reaches into the longer side's end.
-Tested on generated and on real sets in tests/data/test_evidence.py.
+"Noted" are the images with an EXIF orientation that turns them, and with the size of the pixels as stored. Tested on
+generated and on real sets in tests/data/test_evidence.py.
 Read: judge → _normalised, _corners, _centres, _turned, _outside; same_boxes → best_ap
 """
 
@@ -37,6 +31,11 @@ from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
+
+# Why these bounds: rounding by a tool moves a box out by a pixel, annotation by hand by a few; a tenth of the image is
+# neither. Read as centres, a correct set fails at every box near its left or upper border, and boxes that leave by
+# accident leave there as often as to the right. Read as corners, it fails at every box that is narrower than its
+# distance to the left border. Read turned, it fails where a box reaches into the longer side's end.
 
 
 @dataclass(frozen=True)

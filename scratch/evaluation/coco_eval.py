@@ -6,6 +6,7 @@
       box[q]   = (cx − w/2, cy − h/2, cx + w/2, cy + h/2) · (W, H, W, H)    pixels of the original
     pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2) → scores (Q,), boxes (Q,4)
 
+    IoU = intersection over union
     true positive = detection with IoU ≥ t with an object of its class that no better one matched
     precision = true positives / detections, recall = true positives / objects: a curve over scores
     AP_t = mean precision at the recalls 0, 0.01 … 1; AP = mean over t = 0.50 … 0.95, and classes

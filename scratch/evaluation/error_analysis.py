@@ -9,8 +9,9 @@
           ┗━┫   ┃ one too many       └┄┄┄┘ ┗━━━┛               └┄┄┄┘
             ┗━━━┛                    ┌┄┐ a cat, ┏━┓ a detection, with its IoU with the cat
 
-Counts mislead: a thousand false detections with a score of 0.01 cost nothing, ten with 0.9 do. So
-each kind is fixed alone, with the help of the ground truth, and its cost is the gain of AP50:
+AP is average precision. Counts mislead: a thousand false detections with a score of 0.01 cost
+nothing, ten with 0.9 do. So each kind is fixed alone, with the help of the ground truth, and its
+cost is the gain of AP50:
 
     Cls, Loc          the class (the box) becomes the object's; of several the one with the highest score, others go
     Both, Dupe, Bkg   they go (with Both it is not clear which of the two to fix)

@@ -10,10 +10,11 @@
     precision  1     1/2    2/3   1/2        └─┬────┘  │ 0.8 comes too late for the first cat,
     recall     1/2   1/2    1     1            └───────┘     which 0.9 has claimed: a duplicate
 
-The match of a detection depends only on those with a higher score: a threshold on the score does
-not change the matches above it. An object without a match is missed. pycocotools matches and averages, so that every
-figure that rests on this file is COCO's own (Lin et al. 2014, arXiv 1405.0312); held against
-CocoEvaluator's in tests/evaluation/test_matching.py.
+IoU is the intersection over union. The match of a detection depends only on those with a higher
+score: a threshold on the score does not change the matches above it. An object without a match is
+missed. pycocotools matches and averages, so that every figure that rests on this file is COCO's own
+(Lin et al. 2014, arXiv 1405.0312); held against CocoEvaluator's in
+tests/evaluation/test_matching.py.
 Read: coco_evaluation (pycocotools, at a few IoUs) → Matches (its answer) → average_precision
 """
 

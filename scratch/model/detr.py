@@ -6,10 +6,11 @@
                             logits (L,B,Q,K+1) ◄── class_embed ──────────────────────────┤
                             boxes  (L,B,Q,4)   ◄── sigmoid ◄── bbox_embed ───────────────┘
 
-Set prediction: each of the Q object queries predicts one class and one box. The last class, K, is the
-no-object class. A box is (cx, cy, w, h) in [0,1] of the image without its padding. In training,
-bipartite matching (scratch/objective) gives each true object to one query. A second query for it is
-wrong, so there are no duplicates to remove (Carion et al. 2020, arXiv 2005.12872, section 3).
+"sine" is the positional encoding. Set prediction: each of the Q object queries predicts one class
+and one box. The last class, K, is the no-object class. A box is (cx, cy, w, h) in [0,1] of the
+image without its padding. In training, bipartite matching (scratch/objective) gives each true
+object to one query. A second query for it is wrong, so there are no duplicates to remove (Carion et
+al. 2020, arXiv 2005.12872, section 3).
 
 Parameters of detr_r50 (41,524,768), and GFLOPs for an image of 600×640 (multiply-add = 2 FLOPs):
 
@@ -17,8 +18,8 @@ Parameters of detr_r50 (41,524,768), and GFLOPs for an image of 600×640 (multip
     encoder    7,890,432   6.9    decoder   9,473,024  2.6    class_embed   23,644  0.03
                                                               bbox_embed   132,612  0.16
 
-Parameter names are the official ones (`backbone.` for `backbone.0.body.`). Same as torch.nn: proven in
-tests/test_reference.py; same as the official DETR: tests/test_golden.py.
+Parameter names are the official ones (`backbone.` for `backbone.0.body.`). Same as torch.nn: proven
+in tests/test_reference.py; same as the official DETR: tests/test_golden.py.
 """
 
 from __future__ import annotations

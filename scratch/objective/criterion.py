@@ -7,8 +7,9 @@
 
     pred_logits (L,B,Q,K+1), pred_boxes (L,B,Q,4), targets → a dict of scalars
 
-A matched query's target is its object's class; any other's is K, the no-object class, with weight
-w = 0.1, since most queries have it. Only matched queries have box losses: L1 and generalized IoU.
+loss_ce is the cross-entropy. A matched query's target is its object's class; any other's is K, the
+no-object class, with weight w = 0.1, since most queries have it. Only matched queries have box
+losses: L1 and generalized IoU.
 
 Auxiliary losses (section 3.2): the predictions of all L decoder layers have these losses, each after
 a bipartite matching of its own. The layers are computed as one batch of L·B images, so that the CPU
@@ -17,7 +18,8 @@ All images of an optimizer step, on whatever GPU, are divided by the same two nu
 and gradients of micro-batches add up to those of the large batch. The two follow from the targets
 alone: min(M, Q) queries of an image are matched whatever the network predicts.
 
-Same losses as the official SetCriterion: tests/objective/test_criterion.py. An example: docs/trace.md.
+Same losses as the official SetCriterion: tests/objective/test_criterion.py. An example:
+docs/trace.md.
 """
 
 from __future__ import annotations

@@ -5,14 +5,15 @@
     pred_logits (B,Q,K+1), pred_boxes (B,Q,4), M_i boxes of image i
         → per image min(M_i, Q) pairs (query, target)
 
-DETR predicts a set: Q boxes in no order. Before a loss can be computed, each true object needs one
-query whose target it is. Bipartite matching finds it: of all one-to-one assignments of objects to
-queries, the one with the smallest sum of costs (section 3.1, equation 1; appendix A.2), by the
-Hungarian algorithm of ops/hungarian. A query without an object has the no-object class as its target.
-One query for one object is also why DETR needs no non-maximum suppression: a second box for the same
-object is simply wrong.
-The cost uses the probability and not its logarithm, which keeps it on the scale of the box terms
-(section 3.1). With focal classification ops/beyond/focal_loss gives the class cost instead of −p.
+Set prediction: Q object queries predict Q boxes in no order. Before a loss can be computed, each
+true object needs one query whose target it is. Bipartite matching finds it: of all one-to-one
+assignments of objects to queries, the one with the smallest sum of costs (section 3.1, equation 1;
+appendix A.2), by the Hungarian algorithm of ops/hungarian. A query without an object has the
+no-object class as its target. One query for one object is also why DETR needs no non-maximum
+suppression: a second box for the same object is simply wrong. The cost uses the probability and not
+its logarithm, which keeps it on the scale of the box terms (section 3.1). GIoU is the generalized
+IoU of ops/boxes. With focal classification ops/beyond/focal_loss gives the class cost instead of
+−p.
 
 Same pairs as the official DETR's HungarianMatcher; proven in tests/objective/test_matcher.py.
 """

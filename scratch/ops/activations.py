@@ -8,7 +8,7 @@
                 ╱                    ╱               relu       0      0      3
           ─────┘              ──────╯                sigmoid    0.047  0.5    0.953
 
-Without a nonlinear function between them two linear layers are one: W₂(W₁x) = (W₂W₁)x.
+Without an *activation function* between them two linear layers are one: W₂(W₁x) = (W₂W₁)x.
 
 *Logits* are the scores before this step: any real numbers. sigmoid turns each logit into a
 probability of its own; softmax turns a row of logits into probabilities that sum to 1. log Σ e^z is

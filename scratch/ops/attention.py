@@ -4,9 +4,9 @@
 
     q (B,N,Q,d)  k v (B,N,S,d)   →   P (B,N,Q,S), each row sums to 1;  output (B,N,Q,d)      D = N·d
 
-A *query* says what a token looks for, a *key* what a token offers, a *value* what it passes on.
-A score is the dot product of a query and a key; softmax turns a row of scores into weights; the
-output is the mean of the values by these weights. Two queries, two keys, and values of one number:
+A *query* says what a token looks for, a *key* what a token offers, a *value* what it passes on: all
+of the same tokens in *self-attention*, keys and values of others in *cross-attention*. Softmax turns
+a row of scores q·k into weights; the output is the mean of the values by them. With two queries:
 
     q kᵀ/√d   0     ln 3      P   1/4  3/4     v   4      output   1/4·4 + 3/4·8 = 7
               ln 3  0             3/4  1/4         8               3/4·4 + 1/4·8 = 5
@@ -18,9 +18,8 @@ Several heads (*multi-head attention*): head n has linear maps (projections) of 
 
 For each query, one head has one row of weights, narrow or spread out; N heads have N rows, at the
 cost of one wide head: 2·Q·S·D multiply-adds for q kᵀ and P v, and D² a token in each linear map.
-Why √d: q·k sums d products, so its variance is d where those of q and k are 1. At d = 64 and 100
-keys the largest weight is then 0.78 on average, and Σ P(1−P), the scale of the softmax's gradient,
-0.31. Divided by √d: 0.08 and 0.97.
+Why √d: q·k sums d products: its variance is d where those of q and k are 1. At d = 64 and 100 keys
+the largest weight is then 0.78 on average, Σ P(1−P) of softmax's gradient 0.31; by √d 0.08 and 0.97.
 Same as torch.nn.MultiheadAttention(batch_first=True), but for a query that may look nowhere; proven
 in tests/ops/test_attention.py. Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
 Read: attention_naive → attention_batched → scaled_dot_product_attention → MultiheadAttention

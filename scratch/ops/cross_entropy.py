@@ -10,9 +10,10 @@
            0 │____‾‾──── p            ∂ℓ/∂z = w[t] · (softmax(z) − onehot(t)): the predicted
              0    ½    1              probabilities minus the one-hot target
 
-This is the *negative log-likelihood* of the target. In terms of the logits it is their log-sum-exp
-minus the logit of the target: log Σ_k e^{z_k} − z_t. softmax and logarithm must be one step: the
-probability of a logit 1e4 below the largest rounds to 0; log 0 is −∞, where log_softmax is −1e4.
+*Cross-entropy* is the negative log-likelihood of the target. In terms of the logits it is their
+log-sum-exp minus the logit of the target: log Σ_k e^{z_k} − z_t. softmax and logarithm must be one
+step: the probability of a logit 1e4 below the largest rounds to 0; log 0 is −∞, where log_softmax
+is −1e4.
 
 Same as torch.nn.functional.cross_entropy and l1_loss, but for the classes, which stand last here
 and second there, and without ignore_index; proven in tests/ops/test_cross_entropy.py.

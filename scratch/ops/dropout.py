@@ -8,11 +8,11 @@
         m    1    0     1    1
         y   1.0   0   −0.6  1.6         E[y] = (1 − p) · x/(1 − p) = x
 
-Dropout is a *regularisation*: it makes the training task harder, so that the network generalises
-better. This form is called inverted dropout: the numbers that stay are divided by 1 − p during
-training, so that the expected value is x and evaluation needs no correction. Each training step
-uses another random subnetwork; evaluation is roughly their average (Srivastava et al. 2014,
-section 1).
+Dropout is a *regularisation*: it makes the training task harder, against overfitting (good on the
+training data, worse on all other). This form is called inverted dropout: the numbers that stay are
+divided by 1 − p during training, so that the expected value is x and evaluation needs no
+correction. Each training step uses another random subnetwork; evaluation is roughly their average
+(Srivastava et al. 2014, section 1).
 
 The mask is kept for the backward, as bool: one byte for each number, where torch's CPU version
 keeps one of x's own type (four bytes in float32). x is not needed: ∂x = m · ∂y / (1 − p).

@@ -1,4 +1,4 @@
-"""distributed: how do several processes train one model?
+"""distributed: how do several processes train one model? Data-parallel training.
 
     torchrun --nproc-per-node 2 detr_scratch.py …
 

@@ -6,10 +6,11 @@
 
     loss of a step = Σ over its batches and ranks / number of boxes of the whole step
 
-Mixed precision, data parallelism, gradient accumulation and the running average of the weights are
-objects that do nothing when they are off, so that there is one loop for all combinations. `Run`
-(run.py) holds all that changes while a detector learns; `Watch` (watch.py) records every step, and
-stops the run cleanly when a signal asks for it. Proven in tests/training/test_loop.py.
+backward is backpropagation, clip is gradient clipping. Mixed precision, data parallelism, gradient
+accumulation and the running average of the weights are objects that do nothing when they are off,
+so that there is one loop for all combinations. `Run` (run.py) holds all that changes while a
+detector learns; `Watch` (watch.py) records every step, and stops the run cleanly when a signal asks
+for it. Proven in tests/training/test_loop.py.
 
 Read: train_step (one optimizer step) → fit (the whole run)
 """

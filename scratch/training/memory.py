@@ -7,10 +7,10 @@
             one optimizer step                one optimizer step
 
 Activations grow with the number of images in one forward pass; gradients, weights and moments do
-not. Gradients add up over the parts, and every loss is divided by the boxes of the whole step
-(loop.py), so that the step is the same one: the same images, the same effective batch, the same
-order of the data. Only a trained batch norm, which sees a part at a time, and dropout can tell. A
-run remembers its parts, also in its checkpoint, and does not try again.
+not. Gradients add up over the parts (gradient accumulation), and every loss is divided by the boxes
+of the whole step (loop.py), so that the step is the same one: the same images, the same effective
+batch, the same order of the data. Only a trained batch norm, which sees a part at a time, and
+dropout can tell. A run remembers its parts, also in its checkpoint, and does not try again.
 
 torch.OutOfMemoryError is a GPU's; proven by throwing it in tests/training/test_memory.py.
 """

@@ -1,6 +1,6 @@
 """muon: how far should a weight matrix move in each direction, when a few directions have most of the gradient?
 
-    b ← μ·b + g          u = g + μ·b                 momentum (Nesterov's), b, g, u (m,n)
+    b ← μ·b + g          u = g + μ·b                 momentum (Nesterov's), b, g, u (m,n); η learning rate
     O = U Vᵀ             where u = U Σ Vᵀ            the orthogonalised update: all singular values are 1
     W ← W − η·λ·W − η·√max(1, m/n)·O
 

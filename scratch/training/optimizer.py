@@ -1,6 +1,6 @@
 """optimizer: how large a step should each weight take, when the gradients of the weights differ widely in scale?
 
-    m ← β₁·m + (1−β₁)·g           mean of the recent gradients            (first moment)
+    m ← β₁·m + (1−β₁)·g           mean of the recent gradients  (first moment, momentum)
     v ← β₂·v + (1−β₂)·g²          mean of their recent squares            (second moment)
     m̂ = m / (1−β₁ᵗ)    v̂ = v / (1−β₂ᵗ)        at step t = 1, 2, …       (bias correction)
     θ ← θ − η·λ·θ − η·m̂ / (√v̂ + ε)            η learning rate, λ weight decay

@@ -1,4 +1,4 @@
-"""precision: in which number format does the model compute?
+"""precision: in which number format does the model compute? Mixed precision.
 
                exponent  mantissa   largest    smallest normal
     float32        8        23       3e38         1e-38          weights, optimizer, losses, boxes: always

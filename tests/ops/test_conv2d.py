@@ -209,8 +209,8 @@ def test_the_layer_computes_what_torchs_layer_computes_with_its_weights(options:
     ((4, 5, 5), (2, 4, 3, 3), None, {}, r"wanted \(B,C,H,W\)"),
     ((1, 4, 5, 5), (2, 4, 3), None, {}, r"wanted \(B,C,H,W\)"),
     ((1, 0, 5, 5), (2, 4, 3, 3), None, dict(groups=0), "in 0 groups"),
-    ((1, 4, 5, 5), (2, 4, 7, 3), None, {}, "room for one window"),
-    ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(dilation=3), "room for one window"),
+    ((1, 4, 5, 5), (2, 4, 7, 3), None, {}, "one large enough for a window"),
+    ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(dilation=3), "one large enough for a window"),
     ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(stride=0), "at least 1"),
     ((1, 4, 5, 5), (2, 4, 3, 3), None, dict(padding=-1), "padding at least 0"),
 ])

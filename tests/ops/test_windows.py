@@ -22,7 +22,7 @@ def test_as_many_windows_fit_as_torch_counts(H, W, k, s, p, q, d, e) -> None:
     try:
         expected = F.conv2d(torch.ones(1, 1, H, W), torch.ones(1, 1, k, k), None, s, (p, q), (d, e)).shape[2:]
     except RuntimeError:
-        with pytest.raises(ValueError, match="room for one window"):
+        with pytest.raises(ValueError, match="one large enough for a window"):
             output_size((H, W), (k, k), (s, s), (p, q), (d, e))
         return
     assert output_size((H, W), (k, k), (s, s), (p, q), (d, e)) == tuple(expected)
@@ -143,7 +143,7 @@ def test_the_layer_takes_torchs_arguments(arguments: tuple) -> None:
 
 
 @pytest.mark.parametrize("x, arguments, words", [
-    (torch.zeros(1, 1, 5, 5), (2, 1, 2), "at most half"), (torch.zeros(1, 1, 3, 3), (4,), "room for one window"),
+    (torch.zeros(1, 1, 5, 5), (2, 1, 2), "at most half"), (torch.zeros(1, 1, 3, 3), (4,), "one large enough for a window"),
     (torch.zeros(1, 5, 5), (2,), r"images \(B,C,H,W\)"),
     (torch.zeros(1, 1, 5, 5, dtype=torch.uint8), (2,), "floating-point"),
     (torch.zeros(1, 1, 5, 5), (2, 0), "at least 1"),

@@ -1,4 +1,4 @@
 """anchors, a branch: the DETR that learns in minutes.
 
-Read: decoder → queries → denoising → proposals → fine_memory → transformer → detr.
+Read: decoder → transformer → queries → denoising → proposals → fine_memory → detr.
 """

@@ -15,11 +15,11 @@ Li et al. 2022, arXiv 2203.01305, section 4).
     (cx, cy) + λ·u·(w, h)/2     (w, h)·(1 + λ·u)     u ~ U(−1, 1), λ = 0.4: the centre stays inside
     label: with probability 0.2 any class at random, so that it cannot just be copied
 
-Label leakage: noised queries contain the targets. If a matched query could attend to one, it would
-learn to copy the target instead of finding it in the image, and at inference there are none to copy.
-If the copies of one object could attend to each other, they could average the noise away. So the
-attention mask separates them. The content of a noised query is the embedding of its label; that of a
-matched anchor query is the embedding of "unknown", row K.
+Label leakage: noised queries contain the targets. If a matched query could attend to one in
+self-attention, it would learn to copy the target instead of finding it in the image, and at
+inference there are none to copy. If the copies of one object could attend to each other, they could
+average the noise away. So the attention mask separates them. The content of a noised query is the
+embedding of its label; that of a matched anchor query is the embedding of "unknown", row K.
 
 Proven in tests/model/anchors/test_denoising.py. Read: noised_boxes → noised_objects
 """

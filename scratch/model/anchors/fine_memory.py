@@ -10,7 +10,7 @@
        ├───┼───┤         ├╱┼─┼─┼─┤               ├╱┼─┼─┼─┤   where its outline is
        └───┴───┘         └─┴─┴─┴─┘               └─┴─┴─┴─┘
 
-An object of 30 pixels covers two cells of 16 pixels. Their tokens say what it is, but its edges only
+An object of 30 pixels covers two cells at stride 16. Their tokens say what it is, but its edges only
 to the nearest cell. The feature map of the stage before is twice as fine and shows the edges, but not
 what they belong to. The sum of the two has both (the top-down path of feature pyramid networks, Lin
 et al. 2017, arXiv 1612.03144, section 3). The encoder's self-attention, whose cost grows with the

@@ -6,12 +6,13 @@
 
     box of cell s = σ(σ⁻¹(x_s, y_s, 0.2, 0.2) + MLP(memory_s))           (x, y): the cell's centre
 
-An anchor box that is a learnt weight is the same for every image, so it starts away from the object,
-and the decoder's layers are spent on the way there. But each token of the encoder stands at a known
-place and can predict itself: which class is here, and how large is the object? The Q cells with the
-highest class score become the queries. The decoder only has to choose among cells that propose the
-same object, and to correct the edges (two-stage Deformable DETR, Zhu et al. 2020, arXiv 2010.04159,
-section 4.2; Efficient DETR, Yao et al. 2021, arXiv 2104.01318).
+An anchor box that is a learnt weight is the same for every image, so it starts away from the
+object, and the decoder's layers are spent on the way there. But each token of the encoder stands at
+a known place and can predict itself: which class is here, and how large is the object? These are
+region proposals. The Q cells with the highest class score become the object queries. The decoder
+only has to choose among cells that propose the same object, and to correct the edges (two-stage
+Deformable DETR, Zhu et al. 2020, arXiv 2010.04159, section 4.2; Efficient DETR, Yao et al. 2021,
+arXiv 2104.01318).
 
 The second effect is larger than the first. The cells' class and box losses need no matching: each
 cell inside a true box is trained on that object (one-to-many assignment, see below). So from the

@@ -1,4 +1,4 @@
-"""queries: what goes into the decoder, and which queries may see each other?
+"""queries: which object queries go into the decoder, and which queries may see each other?
 
     group 1  q q q q │             In training the decoder may get more queries than at inference:
     group 2          │ q q q q     G groups of Q queries (`groups`) and noised boxes (`denoising`).

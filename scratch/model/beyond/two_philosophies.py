@@ -4,7 +4,7 @@
     1  features              (256,200,267) … (256,13,17)        (2048,25,34), encoded: (850,256)
     2  first guesses         213,663 fixed boxes (anchors)      100 learnt object queries
     3  for each guess        object? and 4 corrections          –
-    4  proposals             1000 a level, NMS 0.7 → 1000       –
+    4  region proposals      1000 a level, NMS 0.7 → 1000       –
     5  its features          RoIAlign → (1000,256,7,7)          each query reads all 850 cells …
     6  prediction            K+1 classes, 4·K corrections       … and says K+1 classes, 4 numbers
     7  remove duplicates     score > 0.05, NMS 0.5, best 100    –
@@ -13,7 +13,7 @@
 
 The left column asks every place "is an object here?". All places near an object are trained to say
 yes (`label_anchors`: one-to-many assignment), so step 7 must remove by hand the duplicates that
-step 8 teaches. The right column predicts the set: one query for one object, the others "no object".
+step 8 teaches: non-maximum suppression (NMS). The right column is set prediction: no duplicates.
 
                AP    small  medium  large   epochs  GFLOPs        Carion et al. 2020, table 1
     F. R-CNN+  42.0  26.6   45.4    53.4    109     180           (Faster R-CNN-FPN+, 42 M)

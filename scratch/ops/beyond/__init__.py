@@ -1,6 +1,6 @@
 """beyond, a branch: operations that the published DETR does without.
 
-Read: gelu · average_pooling · group_norm (a backbone in small batches) · focal_loss → quality_focal_loss →
+Read: average_pooling · gelu · group_norm (a backbone in small batches) · focal_loss → quality_focal_loss →
 conditional_attention (learning in minutes: model/anchors) · nms → roi_align (what DETR replaced:
 model/beyond/two_philosophies).
 """

@@ -2,8 +2,9 @@
 
     score = (cq·ck + pq·pk) / √(2d)          c: content, p: place; one head, d numbers each
 
-DETR adds content and place before the product. That gives four terms, and the last two compare the
-content of one side with the position of the other:
+In DETR's cross-attention between object queries and cells, content and place are added before the
+product. That gives four terms, and the last two compare the content of one side with the position
+of the other:
 
     (cq + pq)·(ck + pk) = cq·ck + pq·pk + cq·pk + pq·ck
 

@@ -1,4 +1,4 @@
-"""roi_align: a box has any size, a linear layer needs 7×7 numbers; how are they read from the map?
+"""roi_align: a box has any size, a linear layer needs 7×7 numbers; how are they read from a feature map?
 
     y[c,i,j] = mean of x[c] at the n×n points of part (i,j) of the box, read between the cells
 

@@ -82,7 +82,7 @@ def test_the_layer_takes_torchs_arguments(arguments: tuple) -> None:
 
 
 @pytest.mark.parametrize("x, arguments, words", [
-    (torch.zeros(1, 1, 5, 5), (2, 1, 2), "at most half"), (torch.zeros(1, 1, 3, 3), (4,), "room for one window"),
+    (torch.zeros(1, 1, 5, 5), (2, 1, 2), "at most half"), (torch.zeros(1, 1, 3, 3), (4,), "one large enough for a window"),
     (torch.zeros(1, 5, 5), (2,), r"images \(B,C,H,W\)"),
     (torch.zeros(1, 1, 5, 5, dtype=torch.uint8), (2,), "floating-point"),
     (torch.zeros(1, 1, 5, 5), (2, 0), "at least 1"),
