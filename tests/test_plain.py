@@ -14,6 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from commands.children import Children
+from commands.command_line import run_command
+from commands.flags import preset_config
 from commands.opening import make_criterion
 from scratch.analysis.primitives import composites, record_primitives
 from scratch.config import PRESETS, ModelConfig
@@ -170,3 +173,25 @@ def test_plain_mode_ends_with_its_block():
     with plain_mode(not before):
         assert plain() is not before
     assert plain() is before
+
+
+def test_a_flag_of_every_command_turns_plain_mode_on_while_it_runs():
+    seen = []
+    commands = {"train": (lambda argv: argv, lambda argv: seen.append((plain(), argv)))}
+    with plain_mode(False):
+        run_command(commands, ["--plain", "--epochs", "3"], None)
+        run_command(commands, ["train", "--epochs", "3"], None)
+        assert seen == [(True, ["--epochs", "3"]), (False, ["--epochs", "3"])] and not plain()
+
+
+@modes
+def test_without_a_preset_plain_mode_takes_one_of_the_published_model(on):
+    with plain_mode(on):
+        assert [preset_config(None, device).preset for device in ("cpu", "cuda")] == (
+            ["tiny_vanilla", "detr_141m"] if on else ["tiny", "detr_141m_fast"])
+
+
+@modes
+def test_trainings_in_processes_of_their_own_are_in_the_same_mode(on):
+    with plain_mode(on):
+        assert Children(None).environment["DETR_PLAIN"] == str(int(on))
