@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_without_a_terminal_a_line_is_printed_now_and_then(
 def test_the_bar_fits_eighty_columns_and_a_resumed_run_owes_its_speed_to_its_own_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(log_module.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     log = RunLog(tmp_path, step=1000)
     log.step({**RECORD, "step": 1001}, 0.9)
     assert log.bar.initial == log.bar.n == 0.9
