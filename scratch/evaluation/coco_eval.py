@@ -6,15 +6,15 @@
       box[q]   = (cx − w/2, cy − h/2, cx + w/2, cy + h/2) · (W, H, W, H)    pixels of the original
     pred_logits (B,Q,K+1), pred_boxes (B,Q,4) in [0,1], orig_sizes (B,2) → scores (Q,), boxes (Q,4)
 
-    IoU = intersection over union
-    true positive = detection with IoU ≥ t with an object of its class that no better one matched
-    precision = true positives / detections, recall = true positives / objects: a curve over scores
-    AP_t = mean precision at the recalls 0, 0.01 … 1; AP = mean over t = 0.50 … 0.95, and classes
+    IoU = intersection over union; detections by falling score; t = 0.50, 0.55 … 0.95
+    true positive (TP) = IoU ≥ t with an object of its class that no earlier one has taken
+    precision = TP / detections so far, recall = TP / objects
+    AP_t = mean over r = 0, 0.01 … 1 of the largest precision at a recall ≥ r;  AP = mean over t, classes
 
-AP50, AP75: one t alone. Small, medium, large: boxes of area < 32², < 96², ≥ 96² pixels. AR_n: the
-recall of the n best detections of each class and image. AP, too, counts the best 100 of a class in
-an image; `max_dets` changes that. Crowd boxes count neither as hit nor as miss. pycocotools counts,
-so that the figures are comparable with published ones (Lin et al. 2014, arXiv 1405.0312).
+AP50, AP75: t = 0.5, 0.75 only. Small, medium, large: annotated area < 32², < 96², ≥ 96² pixels. AR_n:
+mean recall with the n best detections of each class and image (AP: 100, see `max_dets`). Crowd boxes
+(a group as one box) are ignored. pycocotools computes all figures, so that they can be compared with
+published ones (Lin et al. 2014, arXiv 1405.0312).
 
 Same as the official PostProcess, and as pycocotools run on files; proven in
 tests/evaluation/test_postprocess.py and tests/evaluation/test_coco_eval.py.
@@ -36,7 +36,7 @@ from torch import Tensor
 from scratch.evaluation.sigmoid_scores import best_of_all_classes
 from scratch.ops.boxes import box_cxcywh_to_xyxy
 
-# The twelve figures in the order of COCOeval.stats. AR_100 keeps its name where another number of detections counts.
+# The twelve figures in the order of COCOeval.stats. AR_100 is AR_max_dets if max_dets is not 100.
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
            "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 DETECTIONS = 100  # of a class in an image, as COCO counts them

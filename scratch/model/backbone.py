@@ -73,8 +73,8 @@ class ResidualBlock(nn.Module):
     def begin_as_shortcut(self) -> None:
         """Let the convolutions give 0 at first: the scale of their last norm is 0.
 
-        A sum of k blocks of variance 1 has variance 1 + k, and an early gradient is a sum over as many paths. From 0 a
-        block grows only as far as the loss needs it. The scale has a gradient at once, the weights from the next step.
+        Else the input plus k blocks, each of variance 1, has variance 1 + k. From 0 a block grows only as far as the
+        loss needs. At first only the norm's scale has a gradient; from the next step on the convolutions have one, too.
         """
         (self.bn3 if hasattr(self, "bn3") else self.bn2).weight.zero_()
 
@@ -101,8 +101,8 @@ class BasicBlock(ResidualBlock):
 class Bottleneck(ResidualBlock):
     """x (B,I,h,w) → (B,4P,h/s,w/s): the costly 3×3 works on a quarter of the channels (ResNet-50 and deeper).
 
-    Departure from the ResNet paper: the stride is on the 3×3. On the first 1×1 it would leave three quarters of the
-    input unread. So do torchvision's ResNets, for which the published weights are made (called v1.5).
+    Departure from the ResNet paper: the stride is on the 3×3, as in torchvision's ResNets ("v1.5"), whose weights the
+    published DETR starts from. On the first 1×1, three quarters of the input would never be read.
     """
 
     expansion = 4
@@ -146,14 +146,14 @@ class ResNet(nn.Module):
         for i, depth in enumerate(depths):
             planes, stride, dilate = width * 2**i, 1 if i == 0 else 2, 1
             if i == 3 and dilation:
-                stride, dilate = 1, 2  # from the second block on; the first sits before the missing stride
+                stride, dilate = 1, 2  # blocks 2, 3 …; block 1 still reads features that are not dilated
             blocks = [block(in_channels, planes, stride, 1, norm)]
             in_channels = planes * block.expansion
             blocks += [block(in_channels, planes, 1, dilate, norm) for _ in range(depth - 1)]
             stages.append(nn.ModuleList(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.num_channels = in_channels
-        self.finer = 1 if dilation else 2  # the last stage of half the stride of the feature map
+        self.finer = 1 if dilation else 2  # index of the last stage with half the final stride
         self.finer_channels = width * 2**self.finer * block.expansion
 
         for module in self.modules():

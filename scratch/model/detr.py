@@ -109,9 +109,9 @@ def beyond_published(config: ModelConfig) -> str:
 
 
 def freeze_backbone(model: Detr, train_backbone: str) -> None:
-    """Let "all" weights of the backbone learn, "none", or, as published, "stages_2_to_4": stem and first stage keep
-    ImageNet's edges and colours, and the largest feature maps need no gradient. Batch norm's statistics follow in any
-    case. Another word raises ValueError."""
+    """Choose which weights of the backbone learn: "all", "none" or, as published, "stages_2_to_4": the stem and stage 1
+    keep their ImageNet weights, and the largest feature maps need no gradient. Running statistics (norm = "batch")
+    still change. Another word raises ValueError."""
     if train_backbone not in ("all", "stages_2_to_4", "none"):
         raise ValueError(f'train_backbone is {train_backbone!r}; it must be "all", "stages_2_to_4" or "none"')
     for name, parameter in model.backbone.named_parameters():

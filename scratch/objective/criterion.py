@@ -3,7 +3,7 @@
     loss_ce    = Σ_q w[c_q] · −log p_q[c_q] / Σ_q w[c_q]    c_q: the target class of query q
     loss_bbox  = Σ_pairs ‖box_q − box_t‖₁ / num_boxes
     loss_giou  = Σ_pairs (1 − GIoU(box_q, box_t)) / num_boxes
-    total      = Σ_layers 1·loss_ce + 5·loss_bbox + 2·loss_giou
+    total      = Σ_layers (1·loss_ce + 5·loss_bbox + 2·loss_giou)
 
     pred_logits (L,B,Q,K+1), pred_boxes (L,B,Q,4), targets → a dict of scalars
 
@@ -14,9 +14,9 @@ losses: L1 and generalized IoU.
 Auxiliary losses (section 3.2): the predictions of all L decoder layers have these losses, each after
 a bipartite matching of its own. The layers are computed as one batch of L·B images, so that the CPU
 waits for the GPU once, not L times.
-All images of an optimizer step, on whatever GPU, are divided by the same two numbers, so the losses
-and gradients of micro-batches add up to those of the large batch. The two follow from the targets
-alone: min(M, Q) queries of an image are matched whatever the network predicts.
+All losses of an optimizer step, on every GPU (*rank*), are divided by the same two numbers, so that
+the losses and gradients of its parts (micro-batches) add up to those of one large batch. The two need
+only the targets: min(M, Q) queries of an image are always matched.
 
 Same losses as the official SetCriterion: tests/objective/test_criterion.py. An example:
 docs/trace.md.

@@ -10,10 +10,10 @@ true object needs one query whose target it is. Bipartite matching finds it: of 
 assignments of objects to queries, the one with the smallest sum of costs (section 3.1, equation 1;
 appendix A.2), by the Hungarian algorithm of ops/hungarian. A query without an object has the
 no-object class as its target. One query for one object is also why DETR needs no non-maximum
-suppression: a second box for the same object is simply wrong. The cost uses the probability and not
-its logarithm, which keeps it on the scale of the box terms (section 3.1). GIoU is the generalized
-IoU of ops/boxes. With focal classification ops/beyond/focal_loss gives the class cost instead of
-−p.
+suppression: a second box for the same object is simply wrong. The cost uses the probability, not
+its logarithm, to be on the scale of the box terms (section 3.1). ‖·‖₁ is the sum of the four
+absolute differences (L1), GIoU the generalized IoU of ops/boxes. `focal` belongs to a branch, not
+to the published DETR. The code stores cost[t,q].
 
 Same pairs as the official DETR's HungarianMatcher; proven in tests/objective/test_matcher.py.
 """
@@ -60,7 +60,7 @@ class HungarianMatcher:
     @torch.no_grad()
     def __call__(self, outputs: dict[str, Tensor], targets: list[dict[str, Any]]) -> list[tuple[Tensor, Tensor]]:
         logits, boxes = at_least_float32(outputs["pred_logits"]), at_least_float32(outputs["pred_boxes"])
-        B, Q, K = *logits.shape[:2], logits.shape[2] - (not self.focal)  # the softmax has a no-object class as well
+        B, Q, K = *logits.shape[:2], logits.shape[2] - (0 if self.focal else 1)  # softmax: K + 1 logits
         if len(targets) != B:
             raise ValueError(f"got {len(targets)} targets for {B} images; wanted one dict for each image")
 
@@ -80,14 +80,14 @@ class HungarianMatcher:
         giou = paired_generalized_box_iou(box_cxcywh_to_xyxy(pred_boxes), box_cxcywh_to_xyxy(true_boxes))  # (T,Q)
         cost = self.cost_class * class_cost + self.cost_bbox * l1 - self.cost_giou * giou
 
-        # −log p ≤ (largest − smallest logit) + log(K+1), so where B·Q times the gap is finite, loss_ce is. (For a
-        # sigmoid −log p ≤ |logit| + log 2: the gap between the logit and 0.)
+        # Will the cross-entropy be finite? −log p ≤ (largest − smallest logit) + log(K+1), summed over B·Q queries.
+        # (For a sigmoid −log p ≤ |logit| + log 2.)
         low, high = logits.amin(-1), logits.amax(-1)                                            # (B,Q)
         gap = (high.clamp(min=0) - low.clamp(max=0)) * (B * Q * K) if self.focal else (high - low) * (B * Q)
         # To wait for the GPU costs more than the matching, so costs and checks come to the CPU in one copy.
-        sound = torch.stack([known.all(), *(x.isfinite().all() for x in (gap, boxes, cost))]).all()
-        *table, all_sound = torch.cat((cost, sound.to(cost.dtype).expand(1, Q))).tolist()       # T+1 rows of Q
-        if not all(all_sound):
+        valid = torch.stack([known.all(), *(x.isfinite().all() for x in (gap, boxes, cost))]).all()
+        *table, all_valid = torch.cat((cost, valid.to(cost.dtype).expand(1, Q))).tolist()       # T+1 rows of Q
+        if not all(all_valid):
             _refuse_labels(known.split(sizes), targets, K)
             _refuse_non_finite(logits, boxes, cost.split(sizes), gap, targets)
         pairs, start = [], 0
@@ -103,7 +103,7 @@ def _refuse_labels(known: Sequence[Tensor], targets: list[dict[str, Any]], K: in
     """Raise ValueError if a label is not one of 0..K-1."""
     if wrong := [target for target, each in zip(targets, known) if not each.all()]:
         labels = sorted({label for target in wrong for label in target["labels"].tolist() if not 0 <= label < K})
-        raise ValueError(f"got labels {labels} in image_id {_ids(wrong)}; wanted 0..{K - 1}, for the model has {K} "
+        raise ValueError(f"got labels {labels} in image_id {_ids(wrong)}; wanted 0..{K - 1}, because the model has {K} "
                          "classes: number the categories from 0, or build the model with num_classes to match")
 
 

@@ -2,24 +2,24 @@
 
     Attention(q, k, v) = P v,   P = softmax(q kᵀ/√d + mask)           scaled dot-product attention
 
-    q (B,N,Q,d)  k v (B,N,S,d)   →   P (B,N,Q,S), each row sums to 1;  output (B,N,Q,d)      D = N·d
+    B images, N heads: q (B,N,Q,d)  k v (B,N,S,d) → P (B,N,Q,S), rows sum to 1; output (B,N,Q,d)
 
-A *query* says what a token looks for, a *key* what a token offers, a *value* what it passes on: all
-of the same tokens in *self-attention*, keys and values of others in *cross-attention*. Softmax turns
-a row of scores q·k into weights; the output is the mean of the values by them. With two queries:
+A *query* says what a token looks for, a *key* what it offers, a *value* what it passes on. In
+*self-attention* all come from the same tokens, in *cross-attention* keys and values from others.
+Softmax turns a row of scores q·k into weights for the mean of the values. With two queries:
 
     q kᵀ/√d   0     ln 3      P   1/4  3/4     v   4      output   1/4·4 + 3/4·8 = 7
               ln 3  0             3/4  1/4         8               3/4·4 + 1/4·8 = 5
 
-Several heads (*multi-head attention*): head n has linear maps (projections) of its own,
+Several heads (*multi-head attention*, D = N·d): head n has linear maps (projections) of its own,
 
     q_n = x_q W_qnᵀ + b_qn    k_n = x_k W_knᵀ + b_kn    v_n = x_v W_vnᵀ + b_vn    (D → d each)
     y = [O_1 … O_N] W_oᵀ + b_o      O_n = Attention(q_n, k_n, v_n)      x_q, y (B,Q,D)  x_k, x_v (B,S,D)
 
 For each query, one head has one row of weights, narrow or spread out; N heads have N rows, at the
 cost of one wide head: 2·Q·S·D multiply-adds for q kᵀ and P v, and D² a token in each linear map.
-Why √d: q·k sums d products: its variance is d where those of q and k are 1. At d = 64 and 100 keys
-the largest weight is then 0.78 on average, Σ P(1−P) of softmax's gradient 0.31; by √d 0.08 and 0.97.
+Why √d: q·k is a sum of d products, with variance d if q and k have variance 1. At d = 64, softmax of
+100 such scores is nearly one-hot (mean largest weight 0.78, Σ P(1−P) 0.31); by √d not: 0.08, 0.97.
 Same as torch.nn.MultiheadAttention(batch_first=True), but for a query that may look nowhere; proven
 in tests/ops/test_attention.py. Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
 Read: attention_naive → attention_batched → scaled_dot_product_attention → MultiheadAttention
@@ -95,7 +95,7 @@ def additive_mask(
 
     `key_padding_mask` (B,S) bool, True = padding: no query looks there. `attn_mask` (Q,S) or (B·N,Q,S): a float is
     added; of a bool, True = not allowed, as in nn.MultiheadAttention (nn.functional.scaled_dot_product_attention means
-    the opposite). −∞ says "not allowed": e^−∞ is exactly 0, where a large negative number would leak a little. A query
+    the opposite). −∞ says "not allowed": e^−∞ is exactly 0, whatever the other scores and the dtype. A query
     that may look nowhere gets weights and output 0, where torch gives NaN. A wrong shape raises ValueError, a wrong
     dtype TypeError.
     """

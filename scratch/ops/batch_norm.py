@@ -10,8 +10,8 @@
     eval:    μ, σ² are the running ones, so that an image's result does not depend on its neighbours
     frozen:  eval for ever; all four are buffers and nothing learns
 
-        train:  x ─┬─ μ, σ² ─┐      eval, frozen:  x ── · scale ── + shift ── y   one multiply-add
-                   └── x̂ ────┴─ y                  scale = weight/√(σ² + ε)  shift = bias − μ·scale
+    eval and frozen need one multiply-add a pixel:  y = x · scale + shift
+    with scale = weight/√(σ² + ε),  shift = bias − μ·scale
 
 DETR freezes the batch norms of its pretrained backbone (Carion et al. 2020, section 4): the batch
 of one GPU has few images, and statistics of few images are poor.
@@ -99,7 +99,6 @@ class BatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            # A convolution before it needs no bias: subtracting the mean would remove it again.
             self.num_batches_tracked += 1  # in place, as the statistics
         return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training,
                           self.momentum, self.eps)

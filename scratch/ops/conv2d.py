@@ -11,8 +11,8 @@
       │[0 a b]c │ → y[0,0] = w₁₁·a +   G  groups: output channels of group g see only the
       │[0 d e]f │            w₁₂·b + …    C/G input channels of group g
       └─────────┘
-A filter (kernel) w[o] gives one channel of the output, a *feature map*. It is the same at every
-place, because an edge looks the same everywhere: a 3×3 layer of 64 → 64 channels has 36,864
+A filter (kernel) w[o] gives one channel of the output *feature map*. It is the same at every place,
+because an edge looks the same everywhere: a 3×3 layer of 64 → 64 channels has 36,864
 weights; a linear layer between two such images of 56×56 would need 40 billion.
 
 The *receptive field* of an output pixel is the part of the image that it depends on: k×k for one
@@ -63,7 +63,7 @@ def conv2d_im2col(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride:
                   padding: int | Pair = 0, dilation: int | Pair = 1, groups: int = 1) -> Tensor:
     """im2col ("image to columns"): what a window sees becomes one column of a matrix; a filter is one row of another.
 
-    Then the convolution is one matrix multiplication (GEMM) for each image and group: (O, k·k'·C) by (k·k'·C, H'·W').
+    Then the convolution is one matrix multiplication (GEMM) for each image and group: (O/G, k·k'·c) by (k·k'·c, H'·W').
     Equal because every y is the dot product of a filter with what its window sees. A GEMM reuses each number from the
     cache; the price is that each pixel is copied k·k' times. Autograd derives the gradients: that of a view adds up
     where windows overlap. In the picture above with s = 1, p = 1 the column of window (0,0) is 0 0 0 0 a b 0 d e.
@@ -73,7 +73,7 @@ def conv2d_im2col(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride:
     (B, C, H, W), (O, c, _, _) = x.shape, weight.shape
     padded = x.new_zeros(B, C, H + 2 * pH, W + 2 * pW)
     padded[:, :, pH:pH + H, pW:pW + W] = x  # (B,C,H+2p,W+2p')
-    # unfold is a view: along an axis, every s-th interval of the d·(k−1)+1 pixels that a window covers.
+    # unfold: all windows along one axis, s pixels apart, each of d·(k−1)+1 pixels; a view, no copy.
     seen = padded.unfold(2, dH * (kH - 1) + 1, sH).unfold(3, dW * (kW - 1) + 1, sW)  # (B,C,H',W', covered, covered')
     seen = seen[..., ::dH, ::dW]  # (B,C,H',W',k,k')
     columns = seen.permute(0, 1, 4, 5, 2, 3).reshape(B, G, c * kH * kW, size[0] * size[1])  # the copy
@@ -89,8 +89,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | 
     stride, padding and dilation are an int or a pair (rows, columns). Under autocast the product is computed in its
     precision. Raises ValueError for shapes that do not fit together, TypeError for operands of different dtype.
 
-    The door to ops/fast chooses among faster plans, which need no k·k' copies of the image. Their result is channels
-    last in memory and must not be changed in place (`y.add_(…)`) while its gradient is wanted: write `y = y + …`.
+    `fast_convolution` (ops/fast) chooses among faster plans, which need no k·k' copies of the image. Their result is
+    channels last in memory and must not be changed in place (`y.add_(…)`) while its gradient is wanted: use `y = y + …`.
     """
     y = fast_convolution(x, weight, bias, _windows(x, weight, bias, stride, padding, dilation, groups))
     return conv2d_im2col(x, weight, bias, stride, padding, dilation, groups) if y is None else y  # plain mode

@@ -15,8 +15,8 @@ log-sum-exp minus the logit of the target: log Σ_k e^{z_k} − z_t. softmax and
 step: the probability of a logit 1e4 below the largest rounds to 0; log 0 is −∞, where log_softmax
 is −1e4.
 
-Same as torch.nn.functional.cross_entropy and l1_loss, but for the classes, which stand last here
-and second there, and without ignore_index; proven in tests/ops/test_cross_entropy.py.
+Same as torch.nn.functional.cross_entropy and l1_loss, but classes are the last axis (torch: the
+second), and there is no ignore_index; proven in tests/ops/test_cross_entropy.py.
 Read: cross_entropy_naive (the formula) → cross_entropy → l1_loss
 """
 
@@ -37,8 +37,8 @@ def cross_entropy_naive(logits: Tensor, target: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
     """Return the weighted negative log-likelihood of integer targets (...) under logits (..., K).
 
-    reduction: "mean" divides by the summed class weights of the targets, so that a batch of a class of weight 0.1 alone
-    counts as much as any other; "sum"; or "none", which returns (...). Without targets the sum is 0 and the mean NaN.
+    reduction: "mean" divides by the summed class weights of the targets, so even if all targets have weight 0.1 the
+    loss keeps its size; "sum"; or "none", which returns (...). Without targets the sum is 0 and the mean NaN.
     Under autocast the result is float32. A target outside 0 … K−1 or a mismatch of shapes raises ValueError.
     """
     K = logits.shape[-1]

@@ -1,7 +1,7 @@
 """dropout: how to keep a network from relying on any single number?
 
     m_i ~ Bernoulli(1 − p)              y_i = m_i · x_i / (1 − p)          while training
-                                        y   = x                            afterwards
+                                        y   = x                            in eval()
     any shape → the same shape          p is the share to drop, m the mask
 
         x   0.5  1.2  −0.3  0.8         p = ½

@@ -8,12 +8,12 @@
     cat        1         2         8         left with 9: 10 in all. The optimum:
     dog        3         9         9         cat → query 1, dog → query 0, 2 + 3 = 5.
 
-This is minimum-cost bipartite matching, solved by the Hungarian algorithm (Kuhn 1955), here as shortest
-augmenting paths (Tomizawa 1971). Why not all n! assignments have to be tried: linear-programming
-duality. Give each row a dual variable (potential, price) u_i and each column v_j, with
-u_i + v_j ≤ cost[i][j] everywhere and v_j ≤ 0. Any assignment then costs at least Σu + Σv. So one whose
-pairs all have *reduced cost* cost[i][j] − u_i − v_j = 0, and whose unused columns have v_j = 0, is
-optimal: the dual variables prove it. The algorithm keeps them valid and assigns one row at a time.
+This is minimum-cost bipartite matching, solved by the Hungarian algorithm (Kuhn 1955), here as
+shortest augmenting paths (Tomizawa 1971). It does not try every assignment. Give each row a number
+u_i and each column a number v_j ≤ 0 (*dual variables, potentials*), with u_i + v_j ≤ cost[i][j]
+everywhere. Summed over its pairs, every assignment costs at least Σu + Σv. One whose pairs all have
+*reduced cost* cost[i][j] − u_i − v_j = 0, and whose unused columns have v_j = 0, costs exactly
+that, so none is cheaper. The algorithm keeps u and v valid and assigns one row at a time.
 
 Same optimum as scipy.optimize.linear_sum_assignment; proven in tests/ops/test_hungarian.py.
 Read: assign_brute_force (the definition) → assign_by_potentials (the algorithm, O(n²m))
@@ -45,8 +45,8 @@ def assign_by_potentials(cost: Matrix) -> list[int]:
 
     What changed: rows arrive one by one. The new row may take a column that another row has; that row takes another
     column, and so on, until one takes a free column. Such a chain is an augmenting path. The cheapest is found as
-    Dijkstra's algorithm finds a shortest path, for reduced costs are lengths ≥ 0. Why equal: the dual variables move so
-    that the whole path ends with reduced cost 0 and none becomes negative, so the proof above holds.
+    Dijkstra's algorithm finds a shortest path, since reduced costs are lengths ≥ 0. Why equal: the dual variables
+    move so that the whole path ends with reduced cost 0 and none becomes negative, so the proof above holds.
 
     In the picture: the cat takes query 0. Then the dog's cheapest is query 0 too (3 against 9). The cat's second choice
     costs only 1 more, the dog's 6 more, so the path dog → 0, cat → 1 is the cheapest.
@@ -64,7 +64,7 @@ def assign_by_potentials(cost: Matrix) -> list[int]:
         while True:
             for j in range(m):                          # does `row` offer a shorter path to column j?
                 if not scanned[j]:
-                    step = cost[row][j] - u[row] - v[j]  # ≥ 0; for the new row, whose u is still 0, up to a constant
+                    step = cost[row][j] - u[row] - v[j]  # ≥ 0, except for the new row: there u is still 0
                     if step < distance[j]:              # both are measured with the present dual variables
                         distance[j], previous[j] = step, at
             # Dijkstra: no later path to the nearest column can be shorter, for steps are never negative.

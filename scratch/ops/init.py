@@ -13,7 +13,7 @@ their size through many layers if Var w = 1/fan_in, gradients if Var w = 1/fan_o
           30 layers of width 256, relu:   E[x²] of the last layer over that of the input
           Kaiming, relu    ████████████  about 1
           Xavier           ▏             about 2⁻³⁰ = 1e-9: half is lost at each layer
-          Kaiming, a = √5                about 6⁻³⁰ = 5e-24
+          gain² = ⅓ (torch's default)    about 6⁻³⁰ = 5e-24
 
 Same draws as torch.nn.init under one seed; proven in tests/ops/test_init.py. Sources: Glorot &
 Bengio 2010, section 4.2 (Xavier); He et al. 2015, arXiv 1502.01852, section 2.2 (Kaiming).
@@ -92,4 +92,5 @@ def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlin
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"got mode {mode!r}, wanted 'fan_in' (keeps the size of values) or 'fan_out' (of gradients)")
-    return calculate_gain(nonlinearity, a) / math.sqrt(calculate_fan(tensor)[mode == "fan_out"])
+    fan_in, fan_out = calculate_fan(tensor)
+    return calculate_gain(nonlinearity, a) / math.sqrt(fan_out if mode == "fan_out" else fan_in)

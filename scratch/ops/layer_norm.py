@@ -38,7 +38,7 @@ def layer_norm_naive(x: Tensor, normalized_shape: int | Sequence[int], weight: T
     tokens = []
     for token in x.reshape(-1, *shape):
         mean = token.sum() / token.numel()  # ()
-        variance = ((token - mean) ** 2).sum() / token.numel()  # divided by n, not n − 1: nothing is estimated
+        variance = ((token - mean) ** 2).sum() / token.numel()  # by n, not n − 1: this token's own variance
         tokens.append((token - mean) / torch.sqrt(variance + eps) * weight + bias)
     return torch.stack(tokens).reshape(x.shape)  # (..., D)
 

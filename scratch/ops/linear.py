@@ -1,12 +1,12 @@
-"""linear: how does every output depend on every input?
+"""linear: how does every output of a linear layer depend on every input?
 
     y[o] = b[o] + Σ_i  W[o,i] · x[i]          y = x Wᵀ + b
 
     x (..., I) → y (..., O)        W (O, I)   b (O)        I inputs, O outputs
 
-            x₀ ─┬──╲╱── y₀         row o of W holds the weights of output o;
-            x₁ ─┼──╱╲── y₁         all positions of the leading axes share them
-            x₂ ─┘
+        y₀     w₀₀ w₀₁ w₀₂     x₀       row o of W holds the weights of output o;
+        y₁  =  w₁₀ w₁₁ w₁₂  ·  x₁       all positions of the leading axes share them
+                               x₂
 
 The work is one *matrix multiplication (GEMM)*: R·O·I multiply-adds for R rows, the product of the
 leading axes. *Backpropagation* applies the chain rule from the loss L back to the inputs and costs
@@ -14,11 +14,11 @@ twice that. With ∂y for ∂L/∂y, how the loss changes with each output:
 
     ∂x = ∂y W         (R,O)(O,I)        how the loss changes with each input, for the layer before
     ∂W = ∂yᵀ x        (O,R)(R,I)        how it changes with each weight, summed over all rows
-    ∂b = Σ_rows ∂y                      the optimizer (training/optimizer) subtracts a part of these
+    ∂b = Σ_rows ∂y                      the optimizer (training/optimizer) computes its step from these
 
 PyTorch's autograd derives them from the forward and keeps x and W for it, nothing more.
 
-*Embedding* is a linear layer of a *one-hot* vector (all 0 but for a single 1): it selects a row.
+*Embedding*: a *one-hot* vector (all 0, one 1) times a table selects a row: x·table, table = Wᵀ.
 
 Same as torch.nn.functional.linear and embedding, and their layers; tests/ops/test_linear.py.
 Read: linear_naive → linear_matmul → linear → Linear → embedding_naive → embedding → Embedding
@@ -55,7 +55,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     weight is (out_features, in_features), bias (out_features) or None. The leading axes are flattened to rows, so that
     there is a single matrix multiplication, and `addmm` starts its sums at b instead of at 0: the same additions
-    without the second pass. Autocast lowers its precision as that of any matrix multiplication.
+    without the second pass. Mixed precision (`torch.autocast`, training/precision) applies to it as to any product.
     """
     *leading, in_features = x.shape
     rows = x.reshape(math.prod(leading), in_features)  # (R, I); not −1, which is ambiguous for an empty tensor

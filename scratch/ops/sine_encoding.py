@@ -3,7 +3,7 @@
     y = (rows of the image down to this cell) / (rows of the image) · 2π      x likewise, in its row
     e[2i] = sin(y / T^{2i/F})    e[2i+1] = cos(y / T^{2i/F})        T = 10000, i = 0 … F/2 − 1
 
-    pad_mask (B,h,w), True = padding → (B,2F,h,w): F numbers for y, then F for x
+    pad_mask (B,h,w), True = padding: outside the image → (B,2F,h,w): F numbers for y, then F for x
 
         pad_mask      · · · ▒         y/2π   ½ ½ ½ 0         x/2π   ⅓ ⅔ 1 1
         (2 rows,      · · · ▒                1 1 1 0                ⅓ ⅔ 1 1
@@ -15,10 +15,10 @@ else. So each gets a *positional encoding*, here sinusoids of its coordinates at
 Pair i = 0 turns once across the image, every other pair less. The last ones are nearly constant: at
 DETR's F = 128, 35 of the 64 pairs move by less than 0.1 rad from one edge to the other.
 
-The pair (sin, cos) at one place is that of another place, rotated; equal offsets are equal
-rotations. A rotation is a linear map, so a layer can learn one, "a quarter of the image further to
-the left". An offset is a fraction of the image, not a number of cells: positions are normalised.
-They count the image's own cells: padding changes no encoding, and itself gets finite numbers.
+A shift of the place rotates each pair (sin, cos), by the same angle everywhere. A rotation is a
+linear map, so a layer can learn one, such as "a quarter of the image to the left". Shifts are
+fractions of the image, not numbers of cells, because y and x are normalised. Only cells of the image
+are counted, so padding does not change their encoding.
 
 Same as the official DETR's PositionEmbeddingSine(F, normalize=True), which torch.nn lacks; proven
 in tests/ops/test_sine_encoding.py. Sources: Vaswani et al. 2017, section 3.5; DETR, appendix A.4.
@@ -64,10 +64,10 @@ def sine_encoding(
         y = y / (y[:, -1:, :] + 1e-6) * scale  # 1e-6: a column of padding alone counts 0 rows, and 0/0 is NaN
         x = x / (x[:, :, -1:] + 1e-6) * scale
     pair = torch.arange(num_pos_feats // 2, dtype=working, device=pad_mask.device)
-    period = temperature ** (2 * pair / num_pos_feats)  # (F/2): 1 … nearly T
-    return torch.cat((_sinusoids(y, period), _sinusoids(x, period)), dim=1).to(dtype)  # (B, 2F, h, w)
+    divisor = temperature ** (2 * pair / num_pos_feats)  # (F/2): 1 … nearly T; the period is 2π times it
+    return torch.cat((_sinusoids(y, divisor), _sinusoids(x, divisor)), dim=1).to(dtype)  # (B, 2F, h, w)
 
 
-def _sinusoids(position: Tensor, period: Tensor) -> Tensor:
-    angle = position[:, None] / period[:, None, None]  # (B, F/2, h, w)
+def _sinusoids(position: Tensor, divisor: Tensor) -> Tensor:
+    angle = position[:, None] / divisor[:, None, None]  # (B, F/2, h, w)
     return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1, 2)  # (B, F, h, w): sin, cos, sin, cos …

@@ -53,13 +53,13 @@ def output_size(image: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation
                          "wanted the first three at least 1 and the padding at least 0")
     spare = [n + 2 * p - d * (k - 1) - 1 for n, k, p, d in zip(image, kernel, padding, dilation)]
     if min(spare) < 0:
-        raise ValueError(f"got a {image[0]}×{image[1]} image with padding {padding}, wanted one large enough for a window "
-                         f"of kernel {kernel} with dilation {dilation}: enlarge the image or the padding")
+        raise ValueError(f"got a {image[0]}×{image[1]} image with padding {padding}, wanted one large enough for a "
+                         f"window of kernel {kernel} with dilation {dilation}: enlarge the image or the padding")
     return spare[0] // stride[0] + 1, spare[1] // stride[1] + 1
 
 
 class Windows(NamedTuple):
-    """Which pixels an output pixel sees: each pair is (rows, columns); `size` is (H',W')."""
+    """Which pixels an output pixel sees. Each pair is (rows, columns); `size` is (H',W'); groups: see conv2d."""
 
     kernel: Pair
     stride: Pair

@@ -4,13 +4,14 @@
                                                                                                   │
     evaluation ◀── after each epoch, and at the end ◀── checkpoint ◀── every few steps ◀──────────┘
 
-    loss of a step = Σ over its batches and ranks / number of boxes of the whole step
+    box loss of a step = Σ over its batches and GPUs / number of boxes in all of them
 
-backward is backpropagation, clip is gradient clipping. Mixed precision, data parallelism, gradient
-accumulation and the running average of the weights are objects that do nothing when they are off,
-so that there is one loop for all combinations. `Run` (run.py) holds all that changes while a
-detector learns; `Watch` (watch.py) records every step, and stops the run cleanly when a signal asks
-for it. Proven in tests/training/test_loop.py.
+backward is backpropagation, clip is gradient clipping. On a first reading skip mixed precision,
+data parallelism (each GPU is a *rank*), gradient accumulation and the running average of the
+weights: when off, these objects do nothing, so there is one loop for all combinations. `Run`
+(run.py) holds the model, the optimizer and the counters. `Watch` (watch.py) logs, and stops the run
+cleanly when a signal asks for it: its `groups` yields the batches of one step, `take` calls
+train_step, the rest is bookkeeping. Proven in tests/training/test_loop.py.
 
 Read: train_step (one optimizer step) → fit (the whole run)
 """
@@ -75,7 +76,7 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
     profiled   profile some of the first steps, and report where their time went (profile.py)
     """
     run.batches_per_epoch = len(sampler)
-    run.evaluation_due = run.evaluation_due or run.finished() and not run.last_metrics  # resumed with a smaller budget
+    run.evaluation_due = run.evaluation_due or (run.finished() and not run.last_metrics)  # a finished run
     with Watch(run, log, profiled) as watch:
         while not (run.complete() or watch.stopped()):
             if run.evaluation_due:

@@ -3,8 +3,8 @@
     η(step, progress) = η_peak · warmup(step) · decay(progress)
 
     warmup(step)    = min(1, (step + 1) / W)           step: optimizer steps done; W = warmup_steps
-    decay(progress) = 0.1 if progress ≥ lr_drop_at, else 1      step, as published: 2/3 at full rate
-                    = ½·(1 + cos(π·progress))                   cosine: Loshchilov & Hutter 2017
+    decay(progress) = 0.1 if progress ≥ lr_drop_at = 2/3, else 1   schedule="step": published DETR
+                    = ½·(1 + cos(π·progress))                      schedule="cosine": Loshchilov 2017
 
      1 ┤  ╭────────────────╮                 1 ┤  ╭──╮
        │ ╱                 │                   │ ╱    ╲
