@@ -1,5 +1,6 @@
 # make demo            train and evaluate the detector with its defaults      (ARGS="--preset tiny --epochs 3" to change them)
-# make test            every test
+# make test            every test but the slow ones
+# make test-slow       the slow tests: runs that are killed and resumed, several processes, the largest model, ablations
 # make test-machines   every test, as other processors, thread counts, hashes and orders would run it (ARGS="order --seed 7": one)
 # make test-chaos      kills, full disks, hostile files and flags: what survives (Linux; 25 minutes at most) → docs/chaos.md
 # make charts          draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
@@ -16,13 +17,16 @@ READY   := $(VENV)/.ready
 WORKERS ?= 2
 THREADS ?= 1
 
-.PHONY: demo test test-machines test-chaos charts clean
+.PHONY: demo test test-slow test-machines test-chaos charts clean
 
 demo: $(READY)
 	$(VENV)/bin/python detr_scratch.py $(ARGS)
 
 test: $(READY)
-	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) -m slow $(ARGS)
 
 test-machines: $(READY)
 	$(VENV)/bin/python -m tests.machines --workers $(WORKERS) $(ARGS)

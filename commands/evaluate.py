@@ -61,6 +61,8 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
                          "name a COCO-format folder with --data (python detr_scratch.py download coco fetches COCO)")
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     model, config, classes, _ = load_detector(arguments.checkpoint, distributed.device)
+    if data.classes is not None:
+        classes.only(data.classes)  # refuses one that the detector does not know, before any image is looked at
     generate_shapes(data, distributed)
     refuse_other_classes(arguments.checkpoint, classes, data)
     report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,

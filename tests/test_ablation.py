@@ -26,6 +26,8 @@ from scratch.config import PRESETS, Config
 from scratch.data.shapes import shapes_dataset
 from scratch.training.loop import train_step
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--flags", "--short-side 64 --max-size 96 --batch-size 4 --workers 0 --hidden-dim 32 --dim-feedforward 48",
          "--device", "cpu", "--variants", "weight-decay", "vanilla", "--seeds", "7", "--steps", "2",
          "--budget", "steps", "--data", "shapes-set", "--out", "out"]

@@ -39,6 +39,7 @@ def test_one_step_leaves_both_sides_with_the_same_weights(preset):
     assert 0 < moved and apart < 1e-6 * moved
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_run_are_printed_and_written(tmp_path):
     command = [sys.executable, "-m", "benchmarks.training_step", "--presets", "tiny_vanilla", "--repeats", "1",
                "--batch-size", "2", "--size", "64", "64", "--json", tmp_path / "figures.json"]

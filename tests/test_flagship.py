@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from scratch.config import PRESETS
@@ -15,6 +16,8 @@ from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.training.run import Run
 from tests.training.test_loop import random_batch
+
+pytestmark = pytest.mark.slow
 
 
 def make_run(directory: Path, seed: int) -> Run:

@@ -17,6 +17,8 @@ import torch
 from scratch.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 # Small enough for seconds; dropout, augmentation, workers, accumulation, the running average, batch norm, noised boxes,
 # groups and Muon are all on.
 FLAGS = ["--preset", "tiny", "--device", "cpu", "--shapes-train", "22", "--shapes-val", "3", "--short-side", "64",

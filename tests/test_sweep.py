@@ -623,6 +623,7 @@ def test_a_trial_of_which_the_end_was_not_told_is_told_without_another_run(folde
 # -- the real thing ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_real_run_is_killed_resumed_as_the_same_trial_and_pruned_with_everything_saved(
     folder: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -130,6 +130,7 @@ def test_the_first_module_that_gives_nan_for_finite_input_is_named(run: Run) -> 
     assert "transformer.encoder.layers.0.linear2 (Linear)" in first_non_finite(run, [random_batch(2)])
 
 
+@pytest.mark.slow
 def test_it_is_found_inside_a_compiled_block_too(run: Run) -> None:
     compile_blocks(run.unwrapped, backend="eager")
     run.unwrapped.eval()(random_batch(2).normalised(), random_batch(2).pad_mask)  # what was compiled knows of no hook

@@ -303,6 +303,7 @@ def train_on(data: Path, folder: Path, launcher: list[str], batch_size: int, *fl
 
 # Muon's first steps make every direction of a gradient count the same, also those that are mere rounding: with it the
 # losses are compared to the second step, whose weights have taken one.
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "steps"), [(["--preset", "tiny_vanilla"], 4),
                                               (["--preset", "tiny", "--groups", "2", "--lr-matrices", "1e-4"], 2)])
 def test_two_processes_have_the_losses_of_one_with_the_joint_batch(tmp_path: Path, flags: list, steps: int) -> None:
