@@ -30,7 +30,7 @@ MOST_PARAMETERS = 10**9  # seven times those of the largest preset: 4 GB of weig
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network's shape (section 3.2 and table 10 of the paper)."""
+    """The network's shape (section 3.2 and figure 10 of the paper)."""
 
     backbone: Backbone = "resnet50"
     """which ResNet turns pixels into features"""

@@ -581,7 +581,9 @@ def table(results: dict[tuple, dict], reasons: dict[tuple, str]) -> str:
         return (f"| {name} | {len(rows)} | {killed} | {same} | {len(rows) - killed - same} | "
                 f"{killed / len(rows):.1%} | {share} |")
 
-    lines += [line(module.removeprefix("scratch/"), by_module[module]) for module in modules() if module in by_module]
+    there = modules()
+    order = [module for module in there if module in by_module] + sorted(set(by_module) - set(there))  # moved since
+    lines += [line(module.removeprefix("scratch/"), by_module[module]) for module in order]
     return "\n".join(lines + [line("all", [row for rows in by_module.values() for row in rows])])
 
 

@@ -149,6 +149,12 @@ def test_the_table_counts_killed_equivalent_and_left_over() -> None:
     assert lines[2:] == ["| ops/beyond/nms.py | 4 | 2 | 1 | 1 | 50.0% | 66.7% |", "| all | 4 | 2 | 1 | 1 | 50.0% | 66.7% |"]
 
 
+def test_the_rows_of_the_table_sum_to_its_last_one() -> None:
+    rows = [[int(cell) for cell in line.split("|")[2:6]] for line in
+            table(read_results(mutation.RESULTS), equivalents()).splitlines()[2:]]
+    assert [sum(column) for column in zip(*rows[:-1])] == rows[-1]
+
+
 def test_the_table_of_the_docs_is_that_of_the_stored_results() -> None:
     assert table(read_results(mutation.RESULTS), equivalents()) in (REPOSITORY / "docs" / "mutation.md").read_text()
 

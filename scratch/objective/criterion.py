@@ -18,8 +18,10 @@ All losses of an optimizer step, on every GPU (*rank*), are divided by the same 
 the losses and gradients of its parts (micro-batches) add up to those of one large batch. The two need
 only the targets: min(M, Q) queries of an image are always matched.
 
-Same losses as the official SetCriterion: tests/objective/test_criterion.py. An example:
-docs/trace.md.
+Same losses as the official SetCriterion, for one process and one batch
+(tests/objective/test_criterion.py; an example: docs/trace.md). Departures: over several GPUs or
+micro-batches the official code averages each one's own mean of loss_ce, and divides by at least 1
+box on each; here all share two divisors.
 """
 
 from __future__ import annotations

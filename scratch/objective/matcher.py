@@ -122,4 +122,4 @@ def _refuse_non_finite(logits: Tensor, boxes: Tensor, costs: Sequence[Tensor], g
 
 def _ids(targets: list[dict[str, Any]]) -> list:
     """The images of `targets`, each once: the criterion passes every image once for each decoder layer."""
-    return sorted({target.get("image_id") for target in targets})
+    return sorted({target.get("image_id") for target in targets}, key=str)  # some may have none

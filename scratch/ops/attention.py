@@ -58,10 +58,10 @@ def attention_batched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = Non
 
     q (…,Q,d), k (…,S,d), v (…,S,d) → output (…,Q,d) and the weights that were used (…,Q,S). `bias` is added to the
     scores: 0 where a query may look, −∞ where it may not. A share `dropout_p` of the weights is dropped. Autograd
-    derives it, and keeps several tensors of B·N·Q·S numbers for that; ops/fast/attention.py keeps one or none. In
-    float16 a score must be below 65504 before it is divided by √d; ops/fast has no such limit.
+    derives it, and keeps several tensors of B·N·Q·S numbers for that; ops/fast/attention.py keeps one or none. q is
+    divided by √d before the product, because a score may exceed float16's 65504.
     """
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (…, Q, S)
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (…, Q, S)
     P = softmax(scores if bias is None else scores + bias, dim=-1)  # (…, Q, S), rows sum to 1
     P = dropout(P, dropout_p, training=True)  # (…, Q, S); with dropout_p = 0 it is P itself
     output = P @ v  # (…, Q, d)
@@ -85,7 +85,8 @@ def scaled_dot_product_attention(
     dropout_p = check_probability(dropout_p) if training else 0.0
     found = fast_attention(q, k, v, bias, dropout_p, need_weights)  # None in plain mode
     output, weights = attention_batched(q, k, v, bias, dropout_p) if found is None else found
-    return output.view(B, N, Q, -1), weights.view(B, N, Q, S) if need_weights else None  # views: B·N apart again
+    # Views: B and N apart again. (v.shape[-1], not −1: of an empty batch no size can be inferred.)
+    return output.view(B, N, Q, v.shape[-1]), weights.view(B, N, Q, S) if need_weights else None
 
 
 def additive_mask(
@@ -115,7 +116,7 @@ def additive_mask(
             raise TypeError(f"got an attn_mask of {attn_mask.dtype}, wanted torch.bool (True = not allowed) "
                             "or a float to add")
         extra = _forbid(attn_mask, dtype) if attn_mask.dtype is torch.bool else attn_mask.to(dtype)
-        extra = extra.view(-1, Q, S)  # (1 or B·N, Q, S)
+        extra = extra if extra.dim() == 3 else extra[None]  # (1 or B·N, Q, S)
         bias = extra if bias is None else bias + extra  # forbidden by either is forbidden: −∞ + x = −∞
     return bias
 
@@ -144,10 +145,10 @@ class MultiheadAttention(nn.Module):
         constant_(self.out_proj.bias, 0.0)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
+        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None, *,
         attn_mask: Tensor | None = None, need_weights: bool = False, average_attn_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """query (B,Q,D), key and value (B,S,D) → output (B,Q,D), and on request the weights.
+        """query (B,Q,D), key and value (B,S,D) → output (B,Q,D), and on request (torch: unless refused) the weights.
 
         The weights are (B,N,Q,S), or (B,Q,S) where `average_attn_weights` asks for the mean over the heads.
         """

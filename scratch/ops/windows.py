@@ -13,7 +13,7 @@
                     └─2─┘             window 2 sees 3, 4, 5: the padding at the end is never reached
 
 The pixels that one output depends on are its *receptive field*: k×k here. It grows with every layer
-of windows on top (a second one of k = 3 and s = 1 sees 7 of these pixels a side).
+of windows on top (a second one of k = 3 and s = 1 sees 7 pixels a side, padding included).
 
 Convolution and pooling share this arithmetic. *Max pooling* is the simplest use: the largest pixel
 of each window, without weights. Backwards, the whole gradient of a window goes to that pixel.

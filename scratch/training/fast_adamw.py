@@ -1,6 +1,6 @@
 """fast_adamw: how does AdamW step hundreds of tensors without hundreds of kernel launches?
 
-    adamw_definition (optimizer.py)      16 calls for each tensor
+    adamw_definition (optimizer.py)      16 calls for each tensor, without the copies
     adamw_foreach                        7 calls for all tensors
     bunches                              on a CPU, 7 calls for each list of numbers that fits into the cache
 

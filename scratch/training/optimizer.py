@@ -13,7 +13,7 @@
         +1000  −1000  +1000  −1000        −52.6    1000     0.05·η       alternating sign: a small step
 
 Adam: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1. AdamW: Loshchilov & Hutter 2019 (1711.05101),
-algorithm 2. DETR (section 4): η = 1e-4, backbone 1e-5, λ = 1e-4, gradients clipped at 0.1. Same as
+algorithm 2. DETR (section 4): η = 1e-4, backbone 1e-5, λ = 1e-4; gradients clipped at 0.1 (A.4). Same as
 torch.optim.AdamW and torch.nn.utils.clip_grad_norm_; proven in tests/training/test_optimizer.py.
 Read: adamw_definition (the formula) → AdamW (owns m and v) → clip_grad_norm_ (gradient clipping)
       → parameter_groups (two learning rates). At speed: fast_adamw.py.

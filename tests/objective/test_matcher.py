@@ -138,6 +138,14 @@ def test_an_output_that_is_not_finite_is_named_with_its_image_even_without_objec
         HungarianMatcher()(outputs, random_targets(sizes))
 
 
+def test_an_image_without_an_id_does_not_hide_what_is_not_finite() -> None:
+    outputs, targets = random_outputs(2, 7), random_targets([3, 2])
+    outputs["pred_boxes"][:] = nan
+    del targets[0]["image_id"]
+    with pytest.raises(FloatingPointError, match="in pred_boxes, image_id .*None"):
+        HungarianMatcher()(outputs, targets)
+
+
 def test_the_first_of_several_bad_tensors_is_named_with_all_its_images() -> None:
     outputs = random_outputs(3, 7)
     outputs["pred_logits"][[0, 2], 4, 1] = nan

@@ -8,8 +8,8 @@
 The door of ops/activations.py, with the same values. Autograd would keep every intermediate tensor;
 here one is kept, and it is one that the next layer keeps anyway (y), or the layer before (x).
 
-One difference in the gradient of relu: an infinite g at a dead unit gives NaN, where torch and the
-plain version give 0 (see `_Relu`).
+Two differences in the gradient of relu: an infinite g at a dead unit gives NaN, where torch and the
+plain version give 0; at a NaN it is 0, where they pass g on (see `_Relu`).
 Proven in tests/ops/test_activations.py (values and gradients, both modes) and
 tests/ops/fast/test_activations.py (what is kept, what is written over).
 """

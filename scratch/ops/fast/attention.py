@@ -7,7 +7,7 @@
     q (B·N,Q,d)  k (B·N,S,d)  v (B·N,S,d)  bias (1 or B·N, 1 or Q, S) or None
     → output (B·N,Q,d), and the weights P (B·N,Q,S) or None
 
-attention_batched makes the scores, the scaled scores, the masked scores and P: four such tensors.
+attention_batched makes the scores, the masked scores and P: three such tensors.
 Here P is computed in the memory of the scores, and the backward is written by hand from P alone.
 Where the weights are very many, and not asked for, they are made tile by tile and never lie in
 memory together (fast/tiled_attention.py).

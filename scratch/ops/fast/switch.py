@@ -4,7 +4,8 @@
                                                   └─ plain  None: the note computes it itself, and autograd derives it
 
 Plain mode is for reading, for stepping through in a debugger, and for a doubt: is a result the fast code's? Both modes
-give the same numbers but for rounding (tests/test_plain.py). The switch is one for the whole process: --plain on any
+give the same numbers, except for rounding (tests/test_plain.py), for which weights dropout drops where attention is
+computed in tiles (above 2²⁴ weights), and for NaN in the gradient of relu. Only plain mode has second derivatives. The switch is one for the whole process: --plain on any
 command line, the environment variable DETR_PLAIN=1, or `plain_mode` around a call.
 """
 

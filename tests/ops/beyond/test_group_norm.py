@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scratch.ops.beyond.group_norm import GroupNorm, group_norm, group_norm_naive
+from scratch.ops.fast.switch import plain_mode
 from scratch.ops.layer_norm import layer_norm
 from tests.checks import assert_as_precise_as_torch, assert_same
 
@@ -127,3 +128,12 @@ def test_groups_that_do_not_divide_the_channels_are_refused_by_function_and_laye
         group_norm(torch.zeros(2, 6, 3, 3), groups, torch.ones(6), torch.zeros(6))
     with pytest.raises(ValueError, match=f"6 channels in {groups} groups"):
         GroupNorm(groups, 6)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 3), (3, 6), (0, 6, 2, 2)])
+def test_in_plain_mode_autograd_derives_it(shape: tuple) -> None:
+    inputs = random_inputs(*shape)
+    with plain_mode():
+        assert_same(grouped(group_norm, 2), grouped(F.group_norm, 2), *inputs)
+        y = group_norm(inputs[0].requires_grad_(), 2, *inputs[1:])
+    assert "GroupNorm" not in type(y.grad_fn).__name__

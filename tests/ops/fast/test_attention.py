@@ -47,7 +47,7 @@ def test_of_the_scores_size_only_the_weights_are_kept_and_under_dropout_a_mask_o
         assert sum(t.numel() * t.element_size() for t in large) == B * N * Q * S * bytes_per_score
 
 
-def test_the_scores_are_written_to_one_tensor_where_the_plain_version_takes_four():
+def test_the_scores_are_written_to_one_tensor_where_the_plain_version_takes_three():
     class Count(TorchDispatchMode):
         """Keeps every new tensor that is as large as the scores."""
 
@@ -58,7 +58,7 @@ def test_the_scores_are_written_to_one_tensor_where_the_plain_version_takes_four
             return result
 
     bias = torch.zeros(1, Q, S)
-    for function, tensors in ((scaled_dot_product_attention, 1), (attention_batched, 4)):
+    for function, tensors in ((scaled_dot_product_attention, 1), (attention_batched, 3)):
         large: dict[int, Tensor] = {}
         with Count():
             function(*heads(), bias if function is attention_batched else bias[0])
