@@ -13,7 +13,7 @@ weights: when off, these objects do nothing, so there is one loop for all combin
 cleanly when a signal asks for it: its `groups` yields the batches of one step, `take` calls
 train_step, the rest is bookkeeping. Proven in tests/training/test_loop.py.
 
-Read: train_step (one optimizer step) → fit (the whole run)
+Read: train_step_definition (the idea) → train_step (one optimizer step) → fit (the whole run)
 """
 
 from __future__ import annotations
@@ -31,9 +31,23 @@ if TYPE_CHECKING:  # they arrive as arguments
     from scratch.training.run import Run
 
 
+def train_step_definition(model: Any, criterion: Any, optimizer: torch.optim.Optimizer, batch: Any,
+                          max_norm: float) -> torch.Tensor:
+    """The definition: one step over one batch on one device, in one precision. Returns the loss."""
+    outputs = model(batch.normalised(), batch.pad_mask)  # forward: a set of predictions for each image
+    losses = criterion(outputs, batch.targets)           # bipartite matching, then the losses of each decoder layer
+    loss = criterion.total(losses)                       # their weighted sum
+    loss.backward()                                      # backpropagation: ∂loss/∂weight for every weight
+    clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()                                     # AdamW, with the learning rates that the schedule has set
+    optimizer.zero_grad()
+    return loss.detach()
+
+
 def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     """One optimizer step over `batches` (one Batch, or `accumulate` of them); returns what the log records.
 
+    What changed: mixed precision, several devices, several batches for one step, the running average, the checks.
     Every loss is divided by the number of boxes (and of class weights) of the whole step, over all its batches and all
     ranks, which is known from the targets before the first forward pass. So the losses of the batches add up to the
     loss of one large batch, and their gradients to its gradient: gradient accumulation needs no division of its own.

@@ -27,7 +27,7 @@ from scratch.model.detr import freeze_backbone
 from scratch.training.checkpoint import load_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.log import RunLog
-from scratch.training.loop import fit, train_step
+from scratch.training.loop import fit, train_step, train_step_definition
 from scratch.training.run import Run
 from tests.conftest import REPOSITORY
 
@@ -64,6 +64,20 @@ def random_batch(size: int, seed: int = 0) -> Batch:
 
 def part_of(batch: Batch, start: int, stop: int) -> Batch:
     return Batch(batch.images[start:stop], batch.pad_mask[start:stop], batch.targets[start:stop])
+
+
+def test_a_step_is_the_definitions_step(tmp_path: Path) -> None:
+    run, plainly = (make_run(small_config(), tmp_path / name) for name in ("run", "plainly"))
+    for step in range(3):
+        record = train_step(run, [random_batch(3, step)])
+        run.advance(1)
+        plainly.schedule.set(step, plainly.progress())
+        loss = train_step_definition(plainly.model, plainly.criterion, plainly.optimizer, random_batch(3, step),
+                                     plainly.config.train.clip_max_norm)
+        plainly.step += 1
+        assert loss.item() == pytest.approx(record["loss"], rel=1e-5)
+    for ours, theirs in zip(run.model.parameters(), plainly.model.parameters()):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_accumulating_small_batches_equals_the_large_batch(tmp_path: Path) -> None:
