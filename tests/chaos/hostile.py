@@ -286,7 +286,7 @@ def command_lines(ground: Ground) -> Iterator[Trial]:
             command = ["train", *ONE_STEP, "--data", data, "--run-dir", "run", "--limit-train", "4", "--limit-val", "2"]
             chosen = flags
         else:
-            name = rng.choice(sorted(starts))
+            name = rng.choice([name for name in sorted(starts) if name != "charts" or k % 50 == 0])
             command, chosen = list(starts[name]), more[name]
         for flag in rng.sample(chosen, min(len(chosen), rng.choice([1, 1, 2]))):
             value = rng.choice(HOSTILE_WORDS)
@@ -294,7 +294,8 @@ def command_lines(ground: Ground) -> Iterator[Trial]:
         # An endless run may be what was asked for: the bounds of the run itself come last.
         if command[0] == "train":
             command += ["--max-steps", "1", "--epochs", "1"]
-        yield settled(f"{' '.join(command[-8:])[:120]}", run(command, room, 60))
+        limit = 300 if command[0] == "charts" else 60  # some 40 pictures
+        yield settled(f"{' '.join(command[-8:])[:120]}", run(command, room, limit))
 
 
 def downloads(ground: Ground) -> Iterator[Trial]:

@@ -50,7 +50,7 @@ def training(ground: Ground) -> Iterator[Trial]:
     if whole.code != 0:
         yield settled("the run that is not killed", whole)
         return
-    kills, chain = ground.count(48), 0
+    kills, chain = ground.count(60), 0
     while kills > 0:
         rng, folder = ground.rng("training", chain), _folder(ground, f"killed-{chain}")
         workers, here = chain % 2, min(kills, 8)
@@ -74,7 +74,7 @@ def other_commands(ground: Ground) -> Iterator[Trial]:
         room = ground.room(f"kill-{name}")
         usual = run(commands(ground, room)[name], ground.folder, 300)
         yield settled(f"{name}, not killed", usual, *broken_files(room), codes=(0,))
-        for k in range(ground.count(5 if usual.seconds < 20 else 2)):
+        for k in range(ground.count(3 if usual.seconds < 20 else 2)):
             room = ground.room(f"kill-{name}")
             moment = ground.rng("kill", name, k).uniform(0.05, 1) * usual.seconds
             # Trainings in processes of their own may end what they are at: the next command waits for them.
