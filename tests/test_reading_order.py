@@ -214,6 +214,11 @@ def test_an_opening_has_at_most_25_lines(name: str) -> None:
     assert opening and len(opening.rstrip().splitlines()) <= MOST_LINES_OF_AN_OPENING
 
 
+@pytest.mark.parametrize("name", ["model/detr", "objective/criterion"])
+def test_the_published_model_and_criterion_are_short(name: str) -> None:
+    assert lines_of(name) <= 150
+
+
 # What the tests above would find.
 A_PAGE = """# Reading order
 words

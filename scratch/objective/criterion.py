@@ -8,20 +8,16 @@
     pred_logits (L,B,Q,K+1), pred_boxes (L,B,Q,4), targets → a dict of scalars
 
 loss_ce is the cross-entropy. A matched query's target is its object's class; any other's is K, the
-no-object class, with weight w = 0.1, since most queries have it. Only matched queries have box
-losses: L1 and generalized IoU.
+no-object class, with weight w = 0.1 (`eos_coef`). Box losses of matched queries: L1, generalized IoU.
 
-Auxiliary losses (section 3.2): the predictions of all L decoder layers have these losses, each after
-a bipartite matching of its own. The layers are computed as one batch of L·B images, so that the CPU
-waits for the GPU once, not L times.
-All losses of an optimizer step, on every GPU (*rank*), are divided by the same two numbers, so that
-the losses and gradients of its parts (micro-batches) add up to those of one large batch. The two need
-only the targets: min(M, Q) queries of an image are always matched.
+Auxiliary losses (section 3.2): all L decoder layers have these losses, each after a bipartite matching
+of its own. They are one batch of L·B images, so that the CPU waits for the GPU once, not L times.
+All losses of an optimizer step, on every GPU (*rank*), share two divisors, so that its parts (micro-
+batches) add up to one large batch. They need only the targets: min(M, Q) queries are always matched.
 
-Same losses as the official SetCriterion, for one process and one batch
-(tests/objective/test_criterion.py; an example: docs/trace.md). Departures: over several GPUs or
-micro-batches the official code averages each one's own mean of loss_ce, and divides by at least 1
-box on each; here all share two divisors.
+Same as the official SetCriterion for one process and one batch (tests/objective/test_criterion.py;
+an example: docs/trace.md). Departure: over several GPUs or micro-batches the official code averages
+each one's own mean of loss_ce, and divides by at least 1 box on each; here all share two divisors.
 """
 
 from __future__ import annotations

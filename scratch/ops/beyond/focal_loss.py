@@ -106,7 +106,7 @@ def focal_matching_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0)
 
     and the first sum is the same for every matching: the matching of the lowest cost has the lowest loss.
 
-    Source: the code of Deformable DETR (Zhu et al. 2021, arXiv 2010.04159). It adds 1e-8 inside the logarithms, which
+    Source: the code of Deformable DETR (Zhu et al. 2020, arXiv 2010.04159). It adds 1e-8 inside the logarithms, which
     is not needed here. float32 under autocast.
     """
     dtype = float32_under_autocast(logits).dtype
