@@ -42,7 +42,7 @@ class Variation:
 
 
 VARIATIONS = {
-    "plain": Variation("the suite as `make test` runs it"),
+    "plain": Variation("the suite as `make test` and `make test-slow` run it"),
     "aten-default": Variation("a processor without AVX2, in PyTorch's own kernels", {"ATEN_CPU_CAPABILITY": "default"}),
     "aten-avx2": Variation("one with AVX2, in PyTorch's own kernels", {"ATEN_CPU_CAPABILITY": "avx2"}, wants="AVX2"),
     "aten-avx512": Variation("one with AVX-512", {"ATEN_CPU_CAPABILITY": "avx512"}, wants="AVX512"),

@@ -235,9 +235,9 @@ def made_up_row(kind: str, count: int, ours: float, theirs: float, name: str = "
 
 def test_a_layer_counts_for_all_its_calls_and_the_most_expensive_comes_first():
     rows = [made_up_row("relu", 2, 0.010, 0.020), made_up_row("conv", 5, 0.008, 0.006)]
-    dear, cheap = layers.weighed(rows, 0.1)
-    assert dear["kind"] == "conv" and dear["share"] == pytest.approx(0.4)
-    assert dear["parity_saves"] == pytest.approx(0.010) and cheap["parity_saves"] == pytest.approx(-0.020)
+    costly, cheap = layers.weighed(rows, 0.1)
+    assert costly["kind"] == "conv" and costly["share"] == pytest.approx(0.4)
+    assert costly["parity_saves"] == pytest.approx(0.010) and cheap["parity_saves"] == pytest.approx(-0.020)
 
 
 def made_up_result() -> dict:

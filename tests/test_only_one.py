@@ -1,4 +1,4 @@
-"""only_one: a folder is one command's, whoever is killed."""
+"""only_one: one command at a time works in a folder, even if commands are killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program ends in one line, whatever it was given and wherever it prints; a fault of ours keeps its traceback."""
+"""A program ends in one line for any input and any output stream; a fault of ours keeps its traceback."""
 
 from __future__ import annotations
 

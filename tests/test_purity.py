@@ -28,7 +28,7 @@ SOURCES = sorted(SCRATCH.rglob("*.py"))
 
 # ── the source ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Everything that torch.nn.functional offers is composite, under whatever roof it is called again; tanh is plain
+# Everything that torch.nn.functional offers is composite, also where another module offers it again; tanh is plain
 # arithmetic. Then what only torch or Tensor offers. A trailing underscore (in place) is cut before comparing.
 FUNCTIONAL = {name for name in dir(F) if callable(getattr(F, name)) and name[0].islower()} - {"tanh"}
 COMPOSITE = FUNCTIONAL | {

@@ -21,7 +21,7 @@ PARTS = (ModelConfig, LossConfig, DataConfig, TrainConfig)
 
 
 def argument_classes() -> list[type]:
-    """The dataclasses of all commands' arguments, of whatever module."""
+    """The dataclasses of all commands' arguments, of any module."""
     modules = [importlib.import_module(module.name)
                for module in pkgutil.walk_packages(commands.__path__, "commands.")]
     found = {kind for module in modules for name, kind in vars(module).items()

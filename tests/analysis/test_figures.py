@@ -18,7 +18,7 @@ from tests.hostile import NAMES
 
 
 def of_names(names: list[str]) -> Figure:
-    """A chart with a name wherever there can be one, and an axis in powers of ten."""
+    """A chart with a name in every place that has one, and an axis in powers of ten."""
     figure, (axes, other) = plt.subplots(1, 2, figsize=(3, 2), layout="constrained")
     lines = [axes.plot([1, 2], [1, 1000])[0] for _ in names]
     axes.legend(lines, [f" {name}" for name in names])

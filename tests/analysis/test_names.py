@@ -1,4 +1,4 @@
-"""A name is shown as it is, whatever it is: on a line, in Markdown and HTML, and as a folder's."""
+"""Every name is shown as it is: on a line, in Markdown and HTML, and as the name of a folder."""
 
 from __future__ import annotations
 

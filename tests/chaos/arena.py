@@ -126,7 +126,7 @@ def _become(argv: Sequence[str], folder: Path, log: Path, program: Callable[[lis
 
 
 def session(leader: int) -> list[int]:
-    """The living processes of a session (a loader's workers stay in it, whatever their process group is)."""
+    """The living processes of a session (a loader's workers stay in it, in any process group)."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -190,7 +190,7 @@ def broken_files(folder: Path) -> list[str]:
         if path.is_file() and "partial" not in path.name and not any(part.startswith(".") for part in path.parts):
             try:
                 _read_whole(path)
-            except Exception as error:  # whatever a reader of half a file raises
+            except Exception as error:  # a reader of half a file may raise anything
                 broken.append(f"{path.relative_to(folder)}: {type(error).__name__} {error}")
     return broken
 

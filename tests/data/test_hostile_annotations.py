@@ -1,4 +1,4 @@
-"""Mutants of a small annotation file: whatever it says, it is read, or refused in words (ValueError, OSError)."""
+"""Mutants of a small annotation file: each is read, or refused in words (ValueError, OSError)."""
 
 from __future__ import annotations
 

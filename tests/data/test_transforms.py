@@ -278,10 +278,10 @@ def test_one_resampling_shows_what_resize_crop_resize_shows():
     coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     photograph = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
     bilinear = Image.Resampling.BILINEAR
-    thrice = photograph.resize((533, 400), bilinear).crop((31, 7, 31 + 401, 7 + 389)).resize((618, 600), bilinear)
+    three_steps = photograph.resize((533, 400), bilinear).crop((31, 7, 31 + 401, 7 + 389)).resize((618, 600), bilinear)
     x, y = 640 / 533, 480 / 400
     once = View((31 * x, 7 * y, 432 * x, 396 * y), (600, 618), False).of_image(photograph)
-    difference = np.abs(once.permute(1, 2, 0).numpy().astype(int) - np.asarray(thrice).astype(int))
+    difference = np.abs(once.permute(1, 2, 0).numpy().astype(int) - np.asarray(three_steps).astype(int))
     assert difference.mean() < 0.5 and difference.max() <= 4
 
 

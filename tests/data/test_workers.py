@@ -1,4 +1,4 @@
-"""workers: whatever happens to a loader's worker, who waits for its batch is told, soon, what and what to do."""
+"""workers: if anything happens to a loader's worker, the process that waits for its batch soon reports what, and what to do."""
 
 from __future__ import annotations
 

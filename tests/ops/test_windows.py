@@ -11,6 +11,7 @@ from torch import nn
 
 from scratch.ops.windows import MaxPool2d, max_pool2d, max_pool2d_naive, output_size, pair
 from tests.checks import assert_as_precise_as_torch, assert_same
+from tests.ops.poolings import NO_POOLING, poolings
 
 pytestmark = pytest.mark.usefixtures("mode")  # by its own arithmetic and through its door (conftest.py)
 
@@ -63,19 +64,6 @@ def test_a_second_layer_of_windows_sees_seven_pixels_of_the_first_ones_image() -
 
 
 # ── max pooling ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@st.composite
-def poolings(draw):
-    """An image and the arguments of one pooling whose window fits, with rows and columns drawn apart."""
-    axes = []
-    for _ in range(2):
-        kernel = draw(st.integers(1, 4))
-        stride, padding = draw(st.integers(1, 4)), draw(st.integers(0, kernel // 2))
-        axes.append((kernel, stride, padding, max(1, kernel - 2 * padding) + draw(st.integers(0, 6))))
-    kernel, stride, padding, size = zip(*axes)
-    B, C = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    return torch.randn(B, C, *size, dtype=torch.float64), (kernel, stride, padding)
 
 
 @given(poolings())
@@ -142,12 +130,7 @@ def test_the_layer_takes_torchs_arguments(arguments: tuple) -> None:
     assert not MaxPool2d(*arguments).state_dict()
 
 
-@pytest.mark.parametrize("x, arguments, words", [
-    (torch.zeros(1, 1, 5, 5), (2, 1, 2), "at most half"), (torch.zeros(1, 1, 3, 3), (4,), "one large enough for a window"),
-    (torch.zeros(1, 5, 5), (2,), r"images \(B,C,H,W\)"),
-    (torch.zeros(1, 1, 5, 5, dtype=torch.uint8), (2,), "floating-point"),
-    (torch.zeros(1, 1, 5, 5), (2, 0), "at least 1"),
-])
+@pytest.mark.parametrize("x, arguments, words", NO_POOLING)
 def test_arguments_that_do_not_fit_are_named(x, arguments, words) -> None:
     with pytest.raises(ValueError, match=words):
         max_pool2d(x, *arguments)

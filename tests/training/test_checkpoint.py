@@ -1,4 +1,4 @@
-"""checkpoint: whatever happens to the process or the disk, a good one remains; and a bad one is refused."""
+"""checkpoint: after any failure of the process or the disk a good one remains, and a bad one is refused."""
 
 from __future__ import annotations
 

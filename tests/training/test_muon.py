@@ -89,7 +89,7 @@ def test_two_steps_of_a_convolution_are_those_of_the_formula():
 
 def test_decay_holds_the_length_at_which_each_step_turns_a_matrix_by_one_angle():
     generator, eta, decay = torch.Generator().manual_seed(5), 0.05, 0.4  # 1/ηλ = 50 steps to settle
-    for start in (0.01, 3.0):  # whatever length it begins with
+    for start in (0.01, 3.0):  # from any length
         parameter = torch.nn.Parameter(start * draw(16, 24))
         optimizer = Muon([{"params": [parameter], "maps": [1], "lr": eta, "weight_decay": decay}], momentum=0.0)
         turns = []

@@ -6,24 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from scratch.ops.beyond.average_pooling import AvgPool2d, avg_pool2d, avg_pool2d_naive
 from tests.checks import assert_as_precise_as_torch, assert_same
-
-
-@st.composite
-def poolings(draw):
-    """An image and the arguments of one pooling whose window fits, with rows and columns drawn apart."""
-    axes = []
-    for _ in range(2):
-        kernel = draw(st.integers(1, 4))
-        stride, padding = draw(st.integers(1, 4)), draw(st.integers(0, kernel // 2))
-        axes.append((kernel, stride, padding, max(1, kernel - 2 * padding) + draw(st.integers(0, 6))))
-    kernel, stride, padding, size = zip(*axes)
-    B, C = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    return torch.randn(B, C, *size, dtype=torch.float64), (kernel, stride, padding)
+from tests.ops.poolings import NO_POOLING, poolings
 
 
 @given(poolings())
@@ -81,12 +68,7 @@ def test_the_layer_takes_torchs_arguments(arguments: tuple) -> None:
     assert not AvgPool2d(*arguments).state_dict()
 
 
-@pytest.mark.parametrize("x, arguments, words", [
-    (torch.zeros(1, 1, 5, 5), (2, 1, 2), "at most half"), (torch.zeros(1, 1, 3, 3), (4,), "one large enough for a window"),
-    (torch.zeros(1, 5, 5), (2,), r"images \(B,C,H,W\)"),
-    (torch.zeros(1, 1, 5, 5, dtype=torch.uint8), (2,), "floating-point"),
-    (torch.zeros(1, 1, 5, 5), (2, 0), "at least 1"),
-])
+@pytest.mark.parametrize("x, arguments, words", NO_POOLING)
 def test_arguments_that_do_not_fit_are_named(x, arguments, words) -> None:
     with pytest.raises(ValueError, match=words):
         avg_pool2d(x, *arguments)
