@@ -26,33 +26,21 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Any, Iterable, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
-import tyro
-
-from commands.children import Children, as_flags
-from commands.opening import open_split
+from benchmarks.trials import Trial, configuration, epochs_between, markdown, run_all, spread
+from commands.children import as_flags
 from scratch.analysis.ablation_chart import BUDGETS, draw, label, runs_of
-from scratch.analysis.learning_curve import read_run
 from scratch.analysis.names import code, literal
 from scratch.analysis.records import believed, read_record
 from scratch.config import PRESETS, Config
-from scratch.data.coco import find_splits
-from scratch.data.loader import ResumableBatchSampler
-from scratch.data.transforms import Augmentation
 from scratch.printable import command
 from scratch.program import ends_in_a_line
-from scratch.training.checkpoint import latest_checkpoint, load_checkpoint
 from scratch.whole_file import write_json, write_text
 
 MADE_BY = "python -m benchmarks.ablation"
-POINTS = 8  # evaluations of a run of --steps steps
 REACHED = 0.5  # the AP50 whose first evaluation is looked for
 
 
@@ -111,55 +99,7 @@ RESERVED = {"preset", "data", "device", "run_dir", "resume", "seed", "epochs", "
             *(name for change, _ in IDEAS.values() for name in change)}
 
 
-# -- the runs ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training run: what it is called, the flags that it begins with, the configuration that they make."""
-
-    variant: str
-    budget: str
-    seed: int
-    flags: tuple[str, ...]
-    config: Config
-    run_dir: Path
-
-    def __str__(self) -> str:
-        return f"{self.run_dir.parent.name}, {label(self.variant)}, seed {self.seed}"
-
-    def is_trained(self) -> bool:
-        """The budget is spent and the last weights are judged, as the run's own checkpoint says."""
-        last = latest_checkpoint(self.run_dir)
-        if last is None:
-            return False
-        state, train = load_checkpoint(last), self.config.train
-        share = state["step"] / train.max_steps if train.max_steps else state["minutes"] / train.max_minutes
-        return share >= 1 and not state["evaluation_due"]
-
-    def result(self) -> Optional[dict[str, Any]]:
-        """What is kept of the run; None if it is not finished."""
-        path = self.run_dir / "result.json"
-        return read_record(path, MADE_BY) if path.exists() else None
-
-    def refuse_another(self) -> None:
-        """Raise ValueError if the run was begun with another configuration (by other flags, or an earlier preset)."""
-        plan = self.run_dir / "plan.json"
-        if not plan.exists():
-            return
-        with believed(plan, MADE_BY):
-            begun = Config.from_dict(read_record(plan, MADE_BY)).to_dict()
-        changed = [f"{name} = {begun[part][name]}, not {value}"
-                   for part, values in self.config.to_dict().items() if part != "preset"
-                   for name, value in values.items() if begun[part][name] != value]
-        if changed:
-            raise ValueError(f"{self.run_dir} was begun with {'; '.join(changed)}. All runs of a folder must be alike: "
-                             "name another --out, or remove that run")
-
-    def begin(self) -> None:
-        """Make the run's folder, and note in it the configuration."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        write_json(self.run_dir / "plan.json", self.config.to_dict())
+# -- the runs ---------------------------------------------------------------------------------------------------------
 
 
 def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
@@ -184,109 +124,6 @@ def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
                 trials.append(Trial(variant, budget, seed, tuple(flags), configuration(flags),
                                     arguments.out / "runs" / folder / f"{variant}-seed{seed}"))
     return trials
-
-
-def configuration(flags: Sequence[str]) -> Config:
-    """The preset tiny, changed by flags of `detr_scratch.py train`; an unknown flag ends the program with a message."""
-    return tyro.cli(Config, default=_TINY, args=flags, config=(tyro.conf.OmitArgPrefixes,))
-
-
-def epochs_between(config: Config, steps: int) -> int:
-    """How many epochs make about an eighth of `steps` optimizer steps; generates the shapes if they are not there."""
-    images = len(open_split(config.data, "train", Augmentation.for_evaluation(config.data), config.train.seed))
-    batches = len(ResumableBatchSampler(images, config.train.batch_size, seed=0, train=True))
-    steps_per_epoch = -(-batches // config.train.accumulate)
-    return max(1, round(steps / POINTS / steps_per_epoch))
-
-
-def run_trial(trial: Trial, children: Children, device: str, jobs: int) -> Optional[dict[str, Any]]:
-    """Begin or go on with a run, and judge it; None if it was stopped. RuntimeError if it failed."""
-    run_dir, output = trial.run_dir, trial.run_dir / "output.txt"
-    where = ["--device", device, "--run-dir", str(run_dir)]
-    trial.begin()
-    went_well = True
-    if not trial.is_trained():
-        begun = latest_checkpoint(run_dir) is not None
-        went_well = children.run(["train", *(["--resume"] if begun else ["--preset", "tiny", *trial.flags]), *where],
-                                 output)
-        if went_well and not trial.is_trained():
-            return None
-    tested = "test" in find_splits(trial.config.data)
-    if went_well and tested:
-        went_well = children.run(["eval", str(run_dir), "--eval-split", "test", "--device", device,
-                                  "--json", str(run_dir / "test.json")], output)
-    if not went_well:
-        last = output.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise RuntimeError(f"{trial} failed: {last or 'stopped'} (all of it is in {output})")
-    test = read_record(run_dir / "test.json", "detr_scratch.py eval") if tested else None
-    result = as_result(trial, test, jobs)
-    (run_dir / "previous.pt").unlink(missing_ok=True)  # nothing will be saved any more, so last.pt is safe
-    write_json(run_dir / "result.json", result)
-    return result
-
-
-def as_result(trial: Trial, test: Optional[dict[str, Any]], jobs: int) -> dict[str, Any]:
-    """What is kept of a finished run; its command calls the data DATA and the folder of all results OUT."""
-    run = read_run(trial.run_dir)
-    flags = list(trial.flags)
-    if trial.config.data.data != "shapes":
-        flags[flags.index("--data") + 1] = "DATA"
-    run_dir = "/".join(("OUT", *trial.run_dir.parts[-3:]))
-    return {
-        "variant": trial.variant, "budget": trial.budget, "seed": trial.seed, "jobs": jobs,
-        "command": command("python", "detr_scratch.py", "train", "--preset", "tiny", *flags, "--run-dir", run_dir),
-        "steps": run["steps"], "seconds": 60 * run["train"]["minutes"][-1],
-        "AP": run["evaluation"]["AP"][-1], "AP50": run["evaluation"]["AP50"][-1],
-        "evaluation": {name: run["evaluation"][name] for name in ("step", "minutes", "AP", "AP50", "AP75")},
-        "test": {name: test[name] for name in ("AP", "AP50", "AP75")} if test else None,
-    }
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which unlike Ctrl-C may have come to this process alone."""
-
-
-def run_all(trials: list[Trial], arguments: argparse.Namespace) -> list[str]:
-    """Run what is not finished, `jobs` at a time, writing the outputs after each; returns what failed."""
-    def terminate(number: int, frame: Any) -> None:
-        raise _Terminated
-
-    for trial in trials:
-        trial.refuse_another()
-    children = Children(1 if arguments.jobs > 1 else None)
-    results = {trial: result for trial in trials if (result := trial.result()) is not None}
-    failures: list[str] = []
-
-    def note() -> None:
-        write(summary(arguments, [results[trial] for trial in trials if trial in results]), arguments.out)
-
-    note()
-    before = signal.signal(signal.SIGTERM, terminate)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        try:
-            waiting = {pool.submit(run_trial, trial, children, arguments.device, arguments.jobs): trial
-                       for trial in trials if trial not in results}
-            for future in as_completed(waiting):
-                trial = waiting[future]
-                try:
-                    result = future.result()
-                except (RuntimeError, ValueError, OSError) as error:  # the others may do better
-                    failures.append(str(error))
-                    print(f"error: {error}", flush=True)
-                    continue
-                if result is None:
-                    raise KeyboardInterrupt  # a person stopped the run itself
-                results[trial] = result
-                print(f"{len(results)} of {len(trials)}: {trial}: {result['steps']:,} steps, "
-                      f"AP50 {'–' if result['AP50'] is None else format(result['AP50'], '.3f')}", flush=True)
-                note()
-        except BaseException as error:
-            children.stop(isinstance(error, _Terminated))
-            pool.shutdown(cancel_futures=True)
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    return failures
 
 
 # -- results -------------------------------------------------------------------------------------------------------
@@ -338,16 +175,16 @@ def report(results: dict[str, Any]) -> str:
             for runs in (timed, stepped) for figure in ("AP", "AP50"))
         rows.append([label(name), timed_ap, timed_ap50, spread([run["steps"] for run in timed], seeds, ",.0f"),
                      stepped_ap, stepped_ap50, steps_to(stepped, seeds)])
-    lines += _markdown(head, rows)
+    lines += markdown(head, rows)
     if any(run["test"] for run in results["runs"]):
         lines += ["", "On the test split, with the weights that were best on val:", ""]
         head = ["variant", *(f"{figure}, {budget}" for budget in (minutes, steps) for figure in ("AP", "AP50"))]
-        lines += _markdown(head, [[label(name), *(
+        lines += markdown(head, [[label(name), *(
             spread([run["test"][figure] for run in runs_of(results, name, budget) if run["test"]], seeds)
             for budget in BUDGETS for figure in ("AP", "AP50"))] for name in variants])
     lines += ["", "Each variant is the one above and what is new. All are `detr_scratch.py train --preset tiny` with "
               "the flags down to their row:", ""]
-    lines += _markdown(["variant", "what is new", "new flags"],
+    lines += markdown(["variant", "what is new", "new flags"],
                        [[label(name), variant["sentence"], f"`{command(*variant['change'])}`"]
                         for name, variant in variants.items()])
     return "\n".join([*lines, "", "![AP50 against minutes and against steps](ablation.png)", ""])
@@ -358,20 +195,6 @@ def _notes(results: dict[str, Any]) -> list[str]:
     crowded = max((run["jobs"] for run in results["runs"] if run["budget"] == "minutes"), default=1)
     return [f"Up to {crowded} runs shared the machine, one thread each: read the minutes with care."
             ] if crowded > 1 else []
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def spread(values: Iterable[Optional[float]], seeds: int, form: str = ".3f") -> str:
-    """ "mean ± half range" of what was measured; how many, if that is not all `seeds`; "–" if it is none."""
-    there = [value for value in values if value is not None]
-    if not there:
-        return "–"
-    text = format(mean(there), form)
-    text += f" ± {(max(there) - min(there)) / 2:{form}}" if len(there) > 1 else ""
-    return text + (f" ({len(there)} of {seeds})" if len(there) < seeds else "")
 
 
 def steps_to(runs: list[dict[str, Any]], seeds: int) -> str:
@@ -414,7 +237,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                 write(content, arguments.out)
         else:
             arguments.out.mkdir(parents=True, exist_ok=True)
-            failures = run_all(plan_trials(arguments), arguments)
+            failures = run_all(plan_trials(arguments), arguments.device, arguments.jobs,
+                               lambda runs: write(summary(arguments, runs), arguments.out))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

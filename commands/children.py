@@ -26,6 +26,7 @@ from scratch.only_one import claim
 from scratch.ops.fast.switch import plain
 
 COMMAND_LINE = Path(__file__).resolve().parent.parent / "detr_scratch.py"
+DETECTOR = (COMMAND_LINE.name,)  # as a person gives the command, in the repository's folder
 PATIENCE = 10  # seconds; the workers that load a killed run's images notice in 5 that they are alone
 
 
@@ -65,20 +66,28 @@ class Children:
         # In UTF-8 for any terminal: what they print goes into a file, which is read as that.
         self.environment = dict(os.environ, PYTHONIOENCODING="utf-8", DETR_PLAIN="1" if plain() else "0",
                                 **{"OMP_NUM_THREADS": str(threads)} if threads else {})
+        # For a program that is a module of the repository, whatever folder it is begun in.
+        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(COMMAND_LINE.parent),
+                                                                       os.environ.get("PYTHONPATH"))))
         self._running: list[subprocess.Popen] = []
         self._lock, self.stopping = Lock(), False
 
-    def start(self, arguments: Sequence[str], file: TextIO) -> Optional[subprocess.Popen]:
-        """Begin `detr_scratch.py ARGUMENTS`, which prints into `file` (claimed before); None after `stop`."""
+    def start(self, arguments: Sequence[str], file: TextIO,
+              program: Sequence[str] = DETECTOR) -> Optional[subprocess.Popen]:
+        """Begin `detr_scratch.py ARGUMENTS`, which prints into `file` (claimed before); None after `stop`.
+
+        program   other words after "python": a module that runs the detector changed
+        """
+        words = [str(COMMAND_LINE)] if tuple(program) == DETECTOR else program
         with self._lock:
             if self.stopping:
                 return None
-            process = subprocess.Popen([sys.executable, str(COMMAND_LINE), *arguments], env=self.environment,
+            process = subprocess.Popen([sys.executable, *words, *arguments], env=self.environment,
                                        stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
             self._running = [*(child for child in self._running if child.poll() is None), process]
         return process
 
-    def run(self, arguments: Sequence[str], output: Path) -> bool:
+    def run(self, arguments: Sequence[str], output: Path, program: Sequence[str] = DETECTOR) -> bool:
         """Add what `detr_scratch.py` prints to `output`; True if it ended well.
 
         Raises RuntimeError if a process of an earlier command, itself killed, is still writing there.
@@ -90,7 +99,7 @@ class Children:
                     raise RuntimeError(f"{output} is still written to by a run whose command was killed: wait until it "
                                        "has ended, or end it, and give the command again")
                 time.sleep(0.2)
-            process = self.start(arguments, file)
+            process = self.start(arguments, file, program)
             return process is not None and process.wait() == 0
 
     def stop(self, terminate: bool) -> None:

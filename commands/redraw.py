@@ -7,6 +7,7 @@
     sweep.json          ─▶ the four charts of `sweep`
     lr_range.json       ─▶ lr_range.png
     ablation.json       ─▶ ablation.png
+    removal.json        ─▶ removal.png
     comparison.json     ─▶ comparison.png
     attention.json      ─▶ attention.png (data of benchmarks/attention.py)
     slots.json, *.npz   ─▶ what `explain` draws of a data set, and of a picture
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 from commands import explain
-from scratch.analysis import ablation_chart, attention_cost, comparison, learning_curve, lr_range, sweep_charts
+from scratch.analysis import (
+    ablation_chart, attention_cost, comparison, learning_curve, lr_range, removal_chart, sweep_charts,
+)
 from scratch.analysis.layer_charts import draw_set
 from scratch.analysis.layer_record import read_layers
 from scratch.analysis.records import believed, read_record
@@ -57,6 +60,7 @@ KINDS: dict[str, Callable[[Path], list[Path]]] = {
     "learning_curve.json": partial(draw_one, draw=learning_curve.draw), "layers*.json": draw_layers,
     "sweep.json": draw_sweep, "lr_range.json": partial(draw_one, draw=lr_range.draw),
     "ablation.json": partial(draw_one, draw=ablation_chart.draw),
+    "removal.json": partial(draw_one, draw=removal_chart.draw),
     "comparison.json": partial(draw_one, draw=comparison.draw),
     "attention.json": partial(draw_one, draw=attention_cost.draw), "slots.json": explain.draw, "*.npz": explain.draw,
 }

@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 
 import detr_scratch
 from benchmarks.ablation import (
-    IDEAS, VARIANTS, Children, as_flags, chosen, main, parse, plan_trials, report, spread, steps_to,
+    IDEAS, VARIANTS, as_flags, chosen, main, parse, plan_trials, report, spread, steps_to,
 )
+from commands.children import Children
 from scratch.analysis.ablation_chart import INK, band, draw, label
 from scratch.config import PRESETS, Config
 from scratch.data.shapes import shapes_dataset
@@ -144,7 +145,7 @@ def test_the_same_command_again_does_nothing_new(measured: Path, monkeypatch: py
     files = [path for path in (measured / "out").rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     times = {path: path.stat().st_mtime_ns for path in files if path.parent.name.endswith("-seed7")}
-    monkeypatch.setattr("benchmarks.ablation.Children.run", None)  # nothing may be started
+    monkeypatch.setattr("commands.children.Children.run", None)  # nothing may be started
     main(QUICK)
     assert {path: path.read_bytes() for path in (measured / "out").rglob("*") if path.is_file()} == before
     assert times and {path: path.stat().st_mtime_ns for path in times} == times
@@ -164,11 +165,11 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     monkeypatch.chdir(tmp_path / "copy")
     for path in Path("out").rglob("result.json"):
         path.unlink()
-    monkeypatch.setattr("benchmarks.ablation.Children.run", lambda _, words, __: "weight-decay-seed7" in words[1])
+    monkeypatch.setattr("commands.children.Children.run", lambda _, words, *__: "weight-decay-seed7" in words[1])
     with pytest.raises(SystemExit) as stopped:
         main(QUICK)
     assert "error: 1 runs failed" in str(stopped.value) and "steps-2, vanilla, seed 7 failed" in str(stopped.value)
-    assert "1 of 2: steps-2, + weight decay = tiny, seed 7: 2 steps" in capsys.readouterr().out
+    assert "1 of 2: steps-2, weight-decay, seed 7: 2 steps" in capsys.readouterr().out
     assert [run["variant"] for run in json.loads(Path("out/ablation.json").read_text())["runs"]] == ["weight-decay"]
     assert "| vanilla | – | – | – | – | – | – |" in Path("out/ablation.md").read_text()
 
