@@ -2,6 +2,7 @@
 
     python -m tests.chaos                           the whole round: at most 25 minutes on two cores (make test-chaos)
     python -m tests.chaos --only training --scale 0.1
+    python -m tests.chaos --only disks --out docs   one row; the others of docs/chaos.json stay as they were
 
 Each row is a function that yields trials; two run side by side. A trial has survived if the command ended in time, with
 a result or an error in words, left whole files alone, and the next command went on (a resumed training: bit for bit).
@@ -10,6 +11,7 @@ a result or an error in words, left whole files alone, and the next command went
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import platform
@@ -20,7 +22,7 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Optional
 
 from scratch.printable import printable
 from scratch.whole_file import write_json, write_text
@@ -115,6 +117,13 @@ def table(rows: list[dict[str, Any]], about: str) -> str:
     return "\n".join([*lines, f"| **all** | **{tried:,}** | **{survived:,}** |", ""])
 
 
+def written_before(folder: Optional[Path]) -> list[dict[str, Any]]:
+    """The rows that an earlier run wrote into `folder`."""
+    file = folder / "chaos.json" if folder else None
+    rows = json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else []
+    return [row for row in rows if row["row"] in ROWS]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), default=list(ROWS), help="these rows alone")
@@ -143,9 +152,13 @@ def main() -> None:
         rows = list(outcomes(results, lanes))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    rows.sort(key=lambda row: list(ROWS).index(row["row"]))
     minutes = (time.time() - begun) / 60
-    page = table(rows, f"Seed {options.seed}, {minutes:.0f} minutes, Python {platform.python_version()}.")
+    for row in rows:
+        row["seed"] = options.seed
+    kept = [row for row in written_before(options.out) if row["row"] not in options.only]
+    rows = sorted([*rows, *kept], key=lambda row: list(ROWS).index(row["row"]))
+    also = f"; {len(kept)} of the rows are of an earlier run" if kept else ""
+    page = table(rows, f"Seed {options.seed}, {minutes:.0f} minutes, Python {platform.python_version()}{also}.")
     print(f"\n{page}")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -154,7 +167,7 @@ def main() -> None:
     missing = set(options.only) - {row["row"] for row in rows}
     if missing:
         sys.exit(f"error: no outcome of {', '.join(sorted(missing))}: the process that tried them was killed")
-    sys.exit(any(row["faults"] or row["cut"] for row in rows))
+    sys.exit(any(row["faults"] or row["cut"] for row in rows if row not in kept))
 
 
 if __name__ == "__main__":
