@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Iterator
 
@@ -157,9 +158,10 @@ def workers(ground: Ground) -> Iterator[Trial]:
                     return False
                 time.sleep(rng.uniform(0, 0.3))
                 for worker in there:
-                    os.kill(worker, number)
-                struck.extend(there)
-                return True
+                    with suppress(ProcessLookupError):  # it ended in that moment by itself: an epoch was over
+                        os.kill(worker, number)
+                        struck.append(worker)
+                return bool(struck)
 
             ended = run(_train(folder, 1), folder, 240, watch)
             fault = ended.fault(codes=(0, 1))
@@ -186,9 +188,10 @@ def ranks(ground: Ground) -> Iterator[Trial]:
             while launcher.poll() is None and time.monotonic() < deadline:
                 if killed is None and (folder / "run" / "last.pt").exists():
                     victim = ground.rng("rank", restarts, k).choice(workers_of(launcher.pid) or [0])
-                    if victim:
-                        os.kill(victim, signal.SIGKILL)
-                        killed = time.monotonic()
+                    with suppress(ProcessLookupError):  # the launcher's first process of all, or one that has just ended
+                        if victim:
+                            os.kill(victim, signal.SIGKILL)
+                            killed = time.monotonic()
                 if killed and not restarts and time.monotonic() > killed + 60:
                     break
                 time.sleep(0.05)
