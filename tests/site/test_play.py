@@ -9,6 +9,7 @@ import random
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from docs.site import example
 from docs.site.play import WIDGETS, Widget, attention, boxes, encoding, hungarian, looking, softmax, window
 from docs.site.play.page import data_element, standalone_page
 from scratch.analysis.attention_record import Explanation
+from scratch.config import PRESETS
+from scratch.data.classes import Classes
+from scratch.detector import Detector
+from scratch.model.build import build_detr
 from scratch.ops.attention import attention_batched
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou, paired_generalized_box_iou
 from scratch.ops.conv2d import conv2d_naive
@@ -30,6 +35,7 @@ from scratch.ops.sine_encoding import sine_encoding
 from tests.conftest import REPOSITORY
 from tests.objective import test_trace
 from tests.site.browser import chromium, opened
+from tests.test_explain import KINDS, NAMES, SMALL
 
 BY_NAME = {widget.name: widget for widget in WIDGETS}
 each_widget = pytest.mark.parametrize("widget", WIDGETS, ids=lambda widget: widget.name)
@@ -507,3 +513,17 @@ def test_the_command_writes_what_the_page_reads(tmp_path: Path, capsys: pytest.C
     assert "1 pictures, 6 detections" in capsys.readouterr().out
     assert json.loads(out.read_text(encoding="utf-8")) == attention.content([Explanation.load(RECORD)])
     assert math.prod(json.loads(out.read_text(encoding="utf-8"))["pictures"][0]["grid"]) == 324
+
+
+def test_a_detector_is_looked_at_in_pictures_that_are_drawn_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_detr(SMALL, **KINDS["proposal"]).eval()
+    config = replace(PRESETS["tiny"], model=model.config)
+    detector = Detector(model, config, Classes((1, 2, 3), NAMES), 0.0)
+    monkeypatch.setattr(attention, "load", lambda run: detector)
+    records = attention.looked_at(Path("runs/some"), seeds=(1, 2))
+    first, second = attention.content(records)["pictures"]
+    assert first["jpeg"] != second["jpeg"] and first["grid"] == second["grid"] == [18, 18]  # 144 pixels, stride 8
+    assert {found["name"] for found in first["detections"]} <= set(NAMES)
+    np.testing.assert_allclose(maps_of(first).sum((-2, -1)), 1, atol=0.02)  # an untrained detector looks everywhere
+    again, = attention.looked_at(Path("runs/some"), seeds=(2,))
+    assert again.picture.tobytes() == records[1].picture.tobytes()
