@@ -461,6 +461,13 @@ def test_what_is_kept_is_what_explain_recorded() -> None:
     assert base64.b64decode(picture["cells"]) == record.cells[0].tobytes()
 
 
+def test_the_committed_maps_are_those_of_the_committed_record() -> None:
+    made, = attention.content([Explanation.load(RECORD)])["pictures"]
+    kept, = looking.data()["pictures"]
+    assert base64.b64decode(kept["jpeg"]).startswith(b"\xff\xd8")  # its bytes are the encoder's affair
+    assert {**kept, "jpeg": ""} == {**made, "jpeg": ""}
+
+
 def test_the_committed_maps_are_small_and_each_row_of_attention_is_a_share_of_one() -> None:
     assert looking.FILE.stat().st_size <= attention.MOST_BYTES
     for picture in looking.data()["pictures"]:

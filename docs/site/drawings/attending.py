@@ -81,7 +81,7 @@ def paint_heads(canvas: Canvas) -> None:
         canvas.text(x + 39, 60, f"q{'₀₁₂₃'[n]} = W{'₀₁₂₃'[n]} x", 12, colour=colours[n])
         canvas.line([(x + 39, 66), (x + 39, 84)], "soft", arrow=True)
         for j, p in enumerate(weights[n].tolist()):
-            height = 110 * p
+            height = 170 * p
             canvas.rect(x + j * 9.75 + 1, 190 - height, 7.75, height, colours[n], opacity=0.75, radius=1)
         canvas.line([(x, 190), (x + 78, 190)], "line")
         canvas.text(x + 39, 206, f"largest {shown(weights[n].max().item())}", 11.5)

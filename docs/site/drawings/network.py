@@ -123,7 +123,7 @@ def paint_transformer(canvas: Canvas) -> None:
     block(right, 260, ["feed-forward"], weights_of(nn.ModuleList([decoder.linear1, decoder.linear2])), "green")
     canvas.line([(left + wide / 2, 238), (left + wide / 2, 246)])
     canvas.line([(left + 134, 254), (184, 254), (184, 181), (right + 15, 181)], "violet", 1.8, arrow=True)
-    canvas.text(right + wide / 2, 356, f"hs: one result a layer", 12)
+    canvas.text(right + wide / 2, 356, "hs: one result a layer", 12)
     canvas.text(right + wide / 2, 376, f"{weights_of(decoder)}", 12.5)
     canvas.text(right + wide / 2, 392, "weights a layer", 11.5, colour="soft")
     canvas.text(left, 350, "orange: residual (skip)", 11.5, "start", "orange")

@@ -1,10 +1,12 @@
 """attention: measures where a trained detector looks, for the page to play with.
 
-    python -m docs.site.play.attention --run runs/tiny-shapes      writes attention.json again, from a trained run
-    python -m docs.site.play.attention --record FILE.npz …         the same from records that `explain` wrote
+    python -m docs.site.play.attention --record hyper_parameter_tuning_charts/explained/shapes.npz
+        writes attention.json as it is here, of the demo's detector; any records that `explain` wrote will do
+    python -m docs.site.play.attention --run runs/tiny-shapes
+        the same with three pictures, from any run, such as that of `make demo`
 
-The pictures are drawn by scratch/data/shapes from seeds of their own: no training set holds them. A map's byte is a
-cell's share of the map's largest value (its peak), as in scratch/analysis/attention_page.
+The three pictures are drawn by scratch/data/shapes from seeds of their own: no training set holds them. A map's byte is
+a cell's share of the map's largest value (its peak), as in scratch/analysis/attention_page.
 """
 
 from __future__ import annotations
