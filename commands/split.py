@@ -18,7 +18,7 @@ import tyro
 from scratch.config import DataConfig
 from scratch.data.coco import find_layout
 from scratch.data.sources import Source
-from scratch.data.split import FILE, VAL, Division
+from scratch.data.split import FILE, Division
 from scratch.printable import command, printable
 from scratch.ranges import Range, refuse_senseless
 from scratch.whole_file import write_text
@@ -36,8 +36,8 @@ class SplitArguments:
     """the share that is looked at in the end alone; None: 0, or as it was written down before"""
 
     def __post_init__(self) -> None:
-        share = Range(0, 0.9, words="a share of the pictures, 0 to 0.9")
-        refuse_senseless(self, val=share, test=share)
+        refuse_senseless(self, val=Range(0, 0.9, "low", "a share of the pictures, more than 0 and at most 0.9"),
+                         test=Range(0, 0.9, words="a share of the pictures, 0 to 0.9"))
         if (self.val or 0) + (self.test or 0) > 0.9:
             raise ValueError(f"got --val {self.val} and --test {self.test}, wanted at least 0.1 of the pictures to "
                              "learn from")
@@ -59,7 +59,7 @@ def split(arguments: SplitArguments) -> None:
     rule = json.dumps({"val": division.val, "test": division.test})
     write_text(layout.root / FILE, "{\n" + ",\n".join([*lines, f'"rule": {rule}']) + "\n}\n",
                advice="let the folder be written to, or copy the set to a place where it can be")
-    print(layout.line().partition(", no split")[0])
+    print(layout.line().partition("; it has no split")[0])
     new = sum(name not in before.written for name in names)
     kept = f" ({len(names) - new:,} as before, {new:,} new)" if before.written else ""
     print(f"{', '.join(f'{len(its):,} {part}' for part, its in parts.items())}{kept}: written to "

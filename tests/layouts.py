@@ -21,7 +21,8 @@ from PIL import Image
 
 CLASSES = ("ant", "bee, wild", "käfer")
 # Names as people give them: a space, an accent, capitals in the ending, a sign that URLs encode, dots.
-NAMES = ("a 1.jpg", "café.JPG", "IMG_0007.jpeg", "b.v2.png", "50%.jpg", "x#y.jpg", "7.jpg", "ü ö.PNG", "n1.jpg", "n2.jpg")
+NAMES = ("a 1.jpg", "café.JPG", "IMG_0007.jpeg", "b.v2.png", "50%.jpg", "x#y.jpg", "7.jpg", "ü ö.PNG", "n1.jpg",
+         "n2.jpg")
 SIZES = ((80, 40), (50, 100), (125, 50), (160, 200))
 
 

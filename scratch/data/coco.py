@@ -3,8 +3,8 @@
     ROOT/ train2017/ val2017/          or  ROOT/ train/ val/ [test/]              images
           annotations/instances_train2017.json …       instances_train.json …    "images" "annotations" "categories"
 
-`find_splits` finds them, or the same in another layout (layouts.py); annotations.py reads what the file says, classes.py
-what its categories are called. Proven in tests/data/test_coco.py, test_augmentation.py.
+`find_splits` finds them, or the same in another layout (layouts.py); annotations.py reads what the file says,
+classes.py what its categories are called. Proven in tests/data/test_coco.py, test_augmentation.py.
 Read: find_splits → CocoDetection
 """
 

@@ -33,7 +33,8 @@ def layout_hint(root: Path) -> str:
     if tables := sorted(endings & {*_TABLES}):
         return f"It holds {tables[0]} files: convert them to one of these layouts first.\n"
     if endings & {".xml"}:
-        return "Its .xml files are not Pascal VOC's, one for each picture (CVAT's own format, say): export it as COCO.\n"
+        return ("Its .xml files are not Pascal VOC's, one for each picture (CVAT's own format, say): export it as "
+                "COCO.\n")
     if endings & {".zip", ".tar", ".gz", ".rar", ".7z"}:
         return "It holds an archive: unpack it.\n"
     if endings & PICTURES:

@@ -9,31 +9,29 @@
 
     box x, y, w, h = xmin − 1, ymin − 1, xmax − xmin + 1, ymax − ymin + 1     (7, 9, 100, 200)
 
-VOC counts pixels from 1, and xmax is the last pixel of the object. Where a set has a coordinate below 1, it cannot be
-counted so: then x, y = xmin, ymin and w, h = xmax − xmin, ymax − ymin. A box whose corners are one point is a click of a
+VOC counts pixels from 1, and xmax is the last pixel of the object. A set with a coordinate below 1 cannot be counted
+so: then x, y = xmin, ymin and w, h = xmax − xmin, ymax − ymin. A box whose corners are one point is a click of a
 tool's user, and has no size. Difficult objects become crowds: they are not learnt, and what is found there does not
 count. Classes are numbered from 1 in the order of their names, over all splits. An XML file that declares a document
 type is refused: only so can it hold entities that grow without bound.
 The format: Everingham et al. 2010, IJCV 88, and the VOC2012 development kit. Proven in tests/data/test_layout_voc.py.
-Read: find_voc → Voc.read → parse
+Read: parse → Voc
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Optional
+from typing import Optional
 from xml.etree import ElementTree
 
-from scratch.data.listing import Listing, key, split_of, split_of_path
+from scratch.data.listing import Listing, key
 from scratch.data.sources import Choose, Document, Report, Source
-from scratch.data.values import number, whole, yes
+from scratch.data.values import number, yes
 
 MOST_XML = 2**26  # bytes
-_LIST = re.compile(r"(train|val|valid|validation|test|trainval|default)", re.IGNORECASE)
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -64,6 +62,7 @@ class Voc(Source):
     files: tuple[str, ...]
     every: tuple[str, ...]
     missing: tuple[str, ...] = ()  # names in the split's list that have no XML file
+    listed: bool = False  # do lists say which pictures belong to the set?
 
     @property
     def name(self) -> str:
@@ -82,7 +81,7 @@ class Voc(Source):
                 root = parse(self.listing.root / file)
             except ValueError as error:
                 if file in mine and choose([file]):  # told in one part alone
-                    report("malformed entry", file, "{}", str(error))
+                    report("malformed entry", file, str(error))
                 continue
             names |= {name for found in root.iterfind("object") if (name := _text(found, "name"))}
             from_one = from_one and not _below_one(root)
@@ -116,8 +115,8 @@ class Voc(Source):
 
     def _tell_of_unlabelled(self, labelled: set[str], report: Report, choose: Choose) -> None:
         """Say which pictures beside those of this split have no XML file in any split."""
-        if _lists(self.listing):
-            return  # which say what belongs to the set
+        if self.listed:
+            return
         folders = {os.path.dirname(picture) for picture in labelled}
         with_file = {key(os.path.basename(file)) for file in self.every}
         bare = [picture for picture in self.listing.pictures
@@ -175,87 +174,3 @@ def _pictures_of(listing: Listing, roots: dict[str, ElementTree.Element]) -> dic
         else:
             found[file] = said
     return found
-
-
-# -- where things are ----------------------------------------------------------------------------------------------
-
-
-def find_voc(listing: Listing) -> Optional[tuple[dict[str, Voc], str]]:
-    """Split, or "all" → its source, and in words where it was found; None if this is no such layout."""
-    files = [file for file in listing.files(".xml") if not file.startswith("ImageSets/")]
-    if not files or not listing.pictures or not any(map(_is_annotation, (listing.root / file for file in files[:5]))):
-        return None
-    folder = os.path.dirname(next((file for file in files if split_of_path(file) == "train"), files[0]))
-    where = f"{folder}/*.xml" if folder else "*.xml"
-    lists = _lists(listing)
-    if len(lists) > 1:
-        return None  # several sets, each in a folder of its own
-    if lists and (found := _by_lists(listing, lists[0], files)):
-        return found, f"{where}, {os.path.dirname(next(iter(lists[0].values())))}/*.txt"
-    of_split: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        of_split[split_of_path(file) or "all"].append(file)
-    if "train" in of_split:
-        of_split.pop("all", None)
-    every = tuple(file for members in of_split.values() for file in members)
-    return {split: Voc(listing, split, tuple(members), every) for split, members in of_split.items()}, where
-
-
-def _is_annotation(file: Path) -> bool:
-    try:
-        return parse(file).tag == "annotation"
-    except ValueError:
-        return True  # which of its faults, the reader says
-
-
-def _lists(listing: Listing) -> list[dict[str, str]]:
-    """For each folder ImageSets/Main: what its lists are called, in small letters → their paths.
-
-    Lists of one class (cat_train.txt) are none of a split; those of other tasks are in other folders.
-    """
-    found = []
-    for folder, names in listing.names.items():
-        if folder.lower().split("/")[-2:] == ["imagesets", "main"]:
-            lists = {os.path.splitext(name)[0].lower(): f"{folder}/{name}" for name in names
-                     if name.lower().endswith(".txt") and _LIST.fullmatch(os.path.splitext(name)[0])}
-            found += [lists] if lists else []
-    return found
-
-
-def _by_lists(listing: Listing, lists: dict[str, str], files: Iterable[str]) -> dict[str, Voc]:
-    of_stem = {key(os.path.basename(file)): file for file in files}
-    of_path = {key(file.partition("/")[2]): file for file in files}
-    members: dict[str, tuple[list[str], list[str]]] = {}
-    for stem, path in lists.items():
-        there, missing = [], []
-        for name in _names_in(listing.root / path):
-            for form in (name, re.sub(r"\s+-?[01]$", "", name)):
-                file = of_path.get(key(f"{form}.xml")) or of_stem.get(key(os.path.basename(f"{form}.xml"))) or \
-                    of_stem.get(key(os.path.basename(form)))
-                if file:
-                    there.append(file)
-                    break
-            else:
-                missing.append(name)
-        if there:  # VOC2012's test.txt names pictures whose annotations were never published
-            members[stem] = there, missing
-    named: dict[str, tuple[list[str], list[str]]] = {}
-    for stem, found in members.items():
-        if split := split_of(stem):
-            named.setdefault(split, found)
-    if "train" not in named and (whole_list := members.get("trainval") or members.get("default")):
-        val = set(named.get("val", ((), ()))[0])
-        named["train" if val else "all"] = [file for file in whole_list[0] if file not in val], whole_list[1]
-    every = tuple(dict.fromkeys(file for there, _ in named.values() for file in there))
-    return {split: Voc(listing, split, tuple(dict.fromkeys(there)), every, tuple(missing))
-            for split, (there, missing) in named.items()}
-
-
-def _names_in(file: Path) -> Iterator[str]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        if name := line.strip().strip('"').replace("\\", "/"):
-            yield name

@@ -7,11 +7,11 @@
 
     box x, y, w, h in pixels of a W×H picture = (cx − w/2)·W, (cy − h/2)·H, w·W, h·H
 
-A picture whose text file is missing or empty shows no object. Paths in data.yaml are often those of another machine, so
-the longest end of each that is there is taken; without them, the folders' names say which split is which. Class k is
-category k. Shares need the picture's size, which its header tells, upright: only of the pictures that are used.
+A picture whose text file is missing or empty shows no object. Class k is category k + 1, as in most tools' COCO files
+of the same set. Shares need the picture's size, which its header tells, upright: only of the pictures that are used.
+Which picture is of which split, and what the classes are called, find_yolo.py finds out.
 The format: docs.ultralytics.com/datasets/detect. Proven in tests/data/test_layout_yolo.py.
-Read: find_yolo → Yolo.read → _box
+Read: Yolo → _box → labels_of
 """
 
 from __future__ import annotations
@@ -20,24 +20,19 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
-
-import yaml
+from typing import Iterator, Optional, Sequence
 
 from scratch.data.file_names import find_files
 from scratch.data.images import image_size
-from scratch.data.listing import PICTURES, Listing, key, split_of, split_of_path
-from scratch.data.problems import brief
+from scratch.data.listing import Listing, key, split_of
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number, whole
 
-MOST_YAML = 2**22    # bytes
 MOST_LABELS = 2**26  # bytes of a text file
 FARTHEST = 2.0       # a share of the picture beyond this is no share: pixels, say
-_KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-_WANTED = ("a class, then x y width height or the corners of a polygon, x y x y x y …, all of them shares of the picture "
-           "from 0 to 1")
-_NAMES = (".names", "classes.txt", "_darknet.labels", "labels.txt")
+_WANTED = ("a class, then x y width height or the corners of a polygon, x y x y x y …, all of them shares of the "
+           "picture from 0 to 1")
+NAMES = (".names", "classes.txt", "_darknet.labels", "labels.txt")  # files of the classes' names
 
 
 @dataclass(frozen=True)
@@ -72,26 +67,29 @@ class Yolo(Source):
                 return 0, 0
         with ThreadPoolExecutor(8) as pool:  # waiting for a disk frees the GIL
             sizes = list(pool.map(size_of, files))
-        images, annotations = [], []
+        images, annotations, known = [], [], dict(self.classes)
         for id, (picture, (width, height)) in enumerate(zip(pictures, sizes), start=1):
             # A picture that cannot be read has no size to tell; it is refused, or left out, whatever stands here.
             images.append({"id": id, "file_name": picture, "width": width or 1, "height": height or 1})
             if not width or not (label := labels[picture]):
                 continue
-            for line, words in _lines(root / label, label, report):
-                box = _box(words, width, height, self.keypoints, f"{label}, line {line}", report)
-                if box is not None:
-                    annotations.append({"id": f"{label}, line {line}", "image_id": id, "category_id": words[0],
-                                        "bbox": box})
+            for line, words in lines_of(root / label, label, report):
+                where, k = f"{label}, line {line}", whole(words[0])
+                box = _box(words, width, height, self.keypoints, where, report)
+                if box is not None and k not in known:
+                    report("unknown category id", where, f"class {k} is none of the {len(known)} classes "
+                           f"({min(known)} to {max(known)})")
+                elif box is not None:
+                    annotations.append({"id": where, "image_id": id, "category_id": k + 1, "bbox": box})
         return {"images": images, "annotations": annotations,
-                "categories": [{"id": id, "name": name} for id, name in self.classes]}
+                "categories": [{"id": k + 1, "name": name} for k, name in self.classes]}
 
     def _tell_of_lonely(self, labels: dict[str, str], report: Report, choose: Choose) -> None:
         """Say which text files beside those of this split's pictures belong to no picture."""
         folders = {os.path.dirname(label) for label in labels.values() if label}
         used = set(labels.values())
         lonely = [path for path in self.listing.files(".txt")
-                  if os.path.dirname(path) in folders and path not in used and not _is_names(path)]
+                  if os.path.dirname(path) in folders and path not in used and not is_names(path)]
         lonely = sorted(choose([path for path in lonely if _is_of(path, self.split)]))
         if lonely:
             report("label file without a picture", lonely[0], f"{len(lonely):,} text files have no picture of their "
@@ -102,15 +100,14 @@ def _is_of(path: str, split: str) -> bool:
     return split == "all" or split_of(os.path.dirname(path)) in (split, None)
 
 
-def _lines(file: Path, label: str, report: Report) -> Iterator[tuple[int, list[str]]]:
+def lines_of(file: Path, label: str, report: Report) -> Iterator[tuple[int, list[str]]]:
     """The number of each line that is not blank, and its words."""
     try:
         if file.stat().st_size > MOST_LABELS:
             raise OSError(f"it has {file.stat().st_size:,} bytes")
         text = file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeError) as error:
-        report("malformed entry", label, "it cannot be read ({}), wanted a line for each object: " + _WANTED,
-               str(error))
+        report("malformed entry", label, f"it cannot be read ({error}), wanted a line for each object: {_WANTED}")
         return
     for line, words in enumerate(text.splitlines(), start=1):
         if words.strip():
@@ -137,54 +134,9 @@ def _box(words: Sequence[str], width: int, height: int, keypoints: bool, where: 
     return [x * width, y * height, w * width, h * height]
 
 
-# -- where things are ----------------------------------------------------------------------------------------------
-
-
-def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
-    """Split, or "all" → its source, and in words where it was found; None if this is no YOLO layout.
-
-    Raises ValueError for a data.yaml that cannot be read, beside label files.
-    """
-    text_files = [path for path in listing.files(".txt") if not _is_names(path)]
-    if not text_files or not listing.pictures:
-        return None
-    labels = labels_of(listing, listing.pictures)
-    labelled = {picture for picture, label in labels.items() if label}
-    # A picture without a text file counts where others of its folder have one.
-    folders = {os.path.dirname(picture) for picture in labelled}
-    every = [picture for picture in listing.pictures if os.path.dirname(picture) in folders]
-    file, settings = _settings(listing, bool(labelled))
-    if not file and any(path.count("/") == 1 for path in listing.files(".yaml", ".yml")):
-        return None  # a folder of sets: each has its own file
-    base = settings.get("path") if isinstance(settings.get("path"), str) else ""
-    told = {split: found for split, keys in _KEYS.items()
-            if (found := _pictures_at(settings, keys, base, listing)) is not None}
-    if not told:
-        told = _by_lists(listing)
-    if not told and labelled:
-        for picture in every:
-            told.setdefault(split_of_path(picture) or "all", []).append(picture)
-    if "train" in told:
-        told.pop("all", None)
-    if not told or not (labelled or file):
-        return None
-    classes = _classes(settings, file, listing, text_files)
-    sources = {split: Yolo(listing, split, tuple(dict.fromkeys(pictures)), classes, "kpt_shape" in settings)
-               for split, pictures in told.items() if pictures}
-    return (sources, file or _where(labels, sources)) if sources else None
-
-
-def _where(labels: dict[str, str], sources: dict[str, Yolo]) -> str:
-    """In words, where pictures and text files are: "images/train/, labels/train/*.txt"."""
-    pictures = sources.get("train", next(iter(sources.values()))).pictures
-    picture = next((picture for picture in pictures if labels.get(picture)), "")
-    folder, of_label = (os.path.dirname(path) for path in (picture, labels.get(picture, "")))
-    return f"{folder or '.'}/, {of_label or '.'}/*.txt"
-
-
 def labels_of(listing: Listing, pictures: Sequence[str]) -> dict[str, str]:
     """The text file of each picture, below the folder; "" for none."""
-    exact = {os.path.splitext(path)[0]: path for path in listing.files(".txt") if not _is_names(path)}
+    exact = {os.path.splitext(path)[0]: path for path in listing.files(".txt") if not is_names(path)}
     alike = {key(path): path for path in exact.values()}
     found = {}
     for picture in pictures:
@@ -197,99 +149,5 @@ def labels_of(listing: Listing, pictures: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _is_names(path: str) -> bool:
-    return os.path.basename(path).lower() in _NAMES
-
-
-def _settings(listing: Listing, labelled: bool) -> tuple[str, dict[str, Any]]:
-    """The YAML file at the top that names splits or classes, and what it says; "" and nothing if there is none."""
-    files = [name for name in listing.names[""] if name.lower().endswith((".yaml", ".yml"))]
-    files.sort(key=lambda name: (not name.lower().startswith(("data", "dataset")), name))
-    for name in files:
-        try:
-            file = listing.root / name
-            if file.stat().st_size > MOST_YAML:
-                continue
-            content = yaml.safe_load(file.read_bytes())
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            if labelled and len(files) == 1:
-                raise ValueError(f"{listing.root / name} cannot be read as YAML: {' '.join(str(error).split())[:200]}; "
-                                 "correct it, or remove it: then the folders' names tell the splits") from error
-            continue
-        if isinstance(content, dict) and content.keys() & {"names", *(key for keys in _KEYS.values() for key in keys)}:
-            return name, content
-    return "", {}
-
-
-def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listing: Listing) -> Optional[list[str]]:
-    """The pictures of the folders, or lists, that stand behind one of these keys; None if none of them is there."""
-    value = next((settings[key] for key in keys if settings.get(key)), None)
-    pictures, there = [], False
-    for path in value if isinstance(value, list) else [value]:
-        place = listing.below(f"{base}/{path}") if isinstance(path, str) else None
-        if place is None:
-            continue
-        if place in listing.names:
-            found = [p for p in listing.pictures if not place or p.startswith(f"{place}/")]
-            if not found and place.split("/")[-1].lower() == "labels":  # a slip that is met
-                continue
-        else:
-            found = _listed(listing, place)
-        pictures += found
-        there = there or bool(found)
-    return pictures if there else None
-
-
-def _listed(listing: Listing, file: str) -> list[str]:
-    """The pictures that a text file lists, one path a line; a path that is nowhere stays as it is written."""
-    try:
-        lines = (listing.root / file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError:
-        return []
-    paths = [line.strip() for line in lines if line.strip()]
-    return [listing.below(path) or path for path in paths if os.path.splitext(path)[1].lower() in PICTURES]
-
-
-def _by_lists(listing: Listing) -> dict[str, list[str]]:
-    """Darknet's train.txt, valid.txt …: lists of pictures beside the folder of pictures and text files."""
-    found: dict[str, list[str]] = {}
-    for path in listing.files(".txt"):
-        stem = os.path.splitext(os.path.basename(path))[0].lower()
-        if path.count("/") <= 1 and stem in ("train", "val", "valid", "test") and (paths := _listed(listing, path)):
-            found.setdefault(split_of(stem) or "all", paths)
-    return found
-
-
-# -- classes -------------------------------------------------------------------------------------------------------
-
-
-def _classes(settings: dict[str, Any], file: str, listing: Listing, text_files: Sequence[str]
-             ) -> tuple[tuple[int, str], ...]:
-    """(number, name) of each class. Raises ValueError for names that are none."""
-    names = settings.get("names")
-    if isinstance(names, dict) and names and all(whole(key) is not None for key in names):
-        return tuple(sorted((whole(key), str(name)) for key, name in names.items()))
-    if isinstance(names, list) and names:
-        return tuple(enumerate(map(str, names)))
-    if names:
-        raise ValueError(f"{listing.root / file} has the names {brief(names)}, wanted a list of the classes' names, or "
-                         "their numbers with their names")
-    for path in (path for ending in _NAMES for path in listing.files(".txt", ".names", ".labels")
-                 if path.lower().endswith(ending)):
-        try:
-            lines = (listing.root / path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        except OSError:
-            continue
-        while lines and not lines[-1].strip():
-            lines.pop()
-        if lines:
-            return tuple(enumerate(line.strip() for line in lines))
-    number_of = whole(settings.get("nc")) or 1 + max(_numbers_used(listing, text_files), default=0)
-    return tuple((k, str(k)) for k in range(min(number_of, 10_000)))
-
-
-def _numbers_used(listing: Listing, text_files: Sequence[str]) -> Iterator[int]:
-    for path in text_files:
-        for _, words in _lines(listing.root / path, path, lambda *_, **__: None):
-            if len(words) >= 5 and (k := whole(words[0])) is not None and 0 <= k < 10_000:
-                yield k
+def is_names(path: str) -> bool:
+    return os.path.basename(path).lower() in NAMES

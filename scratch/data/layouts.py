@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
+from scratch.data.find_voc import find_voc
+from scratch.data.find_yolo import find_yolo
 from scratch.data.layout_coco import ROBOFLOW, Found, classic, coco_files
-from scratch.data.layout_voc import find_voc
-from scratch.data.layout_yolo import find_yolo
 from scratch.data.listing import Listing, list_folder
 from scratch.data.sources import Annotated, CocoFile, Part, Source
-from scratch.data.split import FILE, SPLITS, Division, read_division
+from scratch.data.split import SPLITS, Division, read_division
 from scratch.printable import abridged, command, printable
 
 Pair = tuple[Path, Annotated]
@@ -59,11 +59,12 @@ class Layout:
     def line(self) -> str:
         """What was recognised, in one line."""
         said = f"layout: {self.name}" + (f" ({abridged(self.detail)})" if self.detail else "")
+        said += f" in {printable(self.root)}"
         if self.division is None:
-            return f"{said} in {printable(self.root)}: {', '.join(self.splits)}"
-        keep = "" if self.division.written else f"; {command('python', 'detr_scratch.py', 'split', self.root)} writes " \
-            "this down"
-        return f"{said} in {printable(self.root)}, no split to judge by: {self.division.words()}{keep}"
+            return f"{said}: {', '.join(self.splits)}"
+        keep = "" if self.division.written else (
+            f" ({command('python', 'detr_scratch.py', 'split', self.root)} writes that down)")
+        return f"{said}; it has no split to judge by: {self.division.words()}{keep}"
 
 
 def recognise(root: Path) -> Optional[Layout]:

@@ -22,7 +22,7 @@ Severity = Literal["refused", "coped", "note"]
 # kind → how bad; for what is refused the reason, for the rest what training does
 KINDS: dict[str, tuple[Severity, str]] = {
     "broken annotation file": ("refused", "nothing in it can be trusted"),
-    "malformed entry": ("refused", "it lacks what COCO's format demands"),
+    "malformed entry": ("refused", "it lacks what its format demands"),
     "missing split": ("refused", "training needs one to learn from, and one to be judged by"),
     "no images": ("refused", "there is nothing to learn from or to be judged by"),
     "no box to learn from": ("refused", "a detector would learn that there is never anything to find"),
@@ -77,7 +77,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "image of one shade": ("note", "hardly anything on it can be told apart"),
     "same picture twice": ("note", "used twice, as it is, under both names"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
-    "similar image in two splits": ("note", "used as it is, but the score may flatter: looks like one in another split"),
+    "similar image in two splits": ("note", "used as it is, but the score flatters if one is a copy of the other"),
 }
 
 

@@ -67,7 +67,8 @@ class Division:
         if self.written:
             return f"divided as {FILE} says"
         shares = [(1 - self.val - self.test, "train"), (self.val, "val"), (self.test, "test")]
-        return ", ".join(f"{share:.0%} {split}" for share, split in shares if share) + " by a hash of the file names"
+        told = ", ".join(f"{100 * share:.0f} % {split}" for share, split in shares if share)
+        return f"{told} by a hash of the file names"
 
 
 def read_division(root: Path) -> Division:
@@ -75,7 +76,7 @@ def read_division(root: Path) -> Division:
     file = Path(root) / FILE
     if not file.is_file():
         return Division()
-    advice = f"correct it, or remove it and run python detr_scratch.py split again"
+    advice = "correct it, or remove it and run python detr_scratch.py split again"
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -63,7 +63,8 @@ def test_difficult_objects_are_crowds(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [box(2, 2, "x", 5), box(2, 2, "", 5), box(2, 2, 5, 5, name=" "),
-                                   "<object><name>ant</name></object>", box(2, 2, 5, 5, more="<difficult>7</difficult>")])
+                                   "<object><name>ant</name></object>",
+                                   box(2, 2, 5, 5, more="<difficult>7</difficult>")])
 def test_an_object_that_is_none_is_refused_with_its_place(wrong, tmp_path):
     (problem,) = [p for p in read(small(tmp_path, box(2, 2, 5, 5), wrong)).problems if p.severity == "refused"]
     assert problem.kind == "malformed entry"

@@ -60,7 +60,8 @@ def test_a_class_that_has_no_name_is_refused_by_its_line(tmp_path):
     root = small(tmp_path, a="0 0.5 0.5 0.5 0.25\n7 0.5 0.5 0.5 0.25", v="")
     write(root / "classes.txt", "ant\nbee\n")
     (problem,) = [p for p in read(root).problems if p.severity == "refused"]
-    assert problem.kind == "unknown category id" and "labels/train/a.txt, line 2" in str(problem)
+    assert problem.kind == "unknown category id"
+    assert "labels/train/a.txt, line 2: class 7 is none of the 2 classes (0 to 1)" in str(problem)
 
 
 def test_a_missing_and_an_empty_text_file_are_pictures_without_objects(tmp_path):
@@ -138,6 +139,18 @@ def test_paths_of_another_machine_lead_to_what_is_there(train, val, path, tmp_pa
     write(root / "val.txt", "/home/ann/set/images/val/v.png\n")
     assert read(root).file_names.tolist() == ["images/train/a.png"]
     assert read(root, "val").file_names.tolist() == ["images/val/v.png"]
+
+
+def test_a_split_whose_path_in_the_yaml_is_wrong_is_found_by_its_folder(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    write(root / "data.yaml", "train: images/train\nval: images/eval\nnames: [ant]\n")
+    assert read(root, "val").file_names.tolist() == ["images/val/v.png"]
+
+
+def test_pictures_without_any_text_file_in_their_folder_are_no_split(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    draw(1)[0].save(root / "images/test", "t.png")
+    assert list(find_splits(DataConfig(data=str(root)))) == ["train", "val"]
 
 
 def test_a_list_that_names_a_picture_that_is_not_there_is_refused(tmp_path):

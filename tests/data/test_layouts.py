@@ -71,7 +71,8 @@ def test_every_layout_without_a_split_holds_the_same_boxes_and_is_divided_by_the
     pictures = draw(16, crowds=kind in KEEPS_CROWDS)
     root = WITHOUT[kind](tmp_path / "my set", {"all" if kind != "darknet" else "train": pictures})
     layout = find_layout(DataConfig(data=str(root)))
-    assert list(layout.splits) == ["train", "val"] and "80% train, 20% val by a hash of the file names" in layout.line()
+    assert list(layout.splits) == ["train", "val"]
+    assert "80 % train, 20 % val by a hash of the file names" in layout.line()
     train, val = read_back(root, "train"), read_back(root, "val")
     assert_same(train | val, truth(pictures))
     assert not train.keys() & val.keys() and len(train) + len(val) == 16 and train and val
