@@ -17,6 +17,7 @@ from typing import Any, Callable, Collection, Optional, Sequence, Union
 
 from scratch.data.annotation_file import load_instances
 from scratch.data.split import Division
+from scratch.data.values import whole
 
 Report = Callable[..., None]                             # kind, where, detail, as in annotations.py
 Choose = Callable[[Sequence[str]], Collection[str]]      # of these file names, those that are wanted
@@ -94,18 +95,19 @@ class CocoFile(Source):
         first = bool(names) and names[0] in wanted
         images = [image for image, name in zip(document["images"], named)
                   if (name in wanted if isinstance(name, str) else first)]
-        others = {_hashable(image.get("id")) for image, name in zip(document["images"], named)
+        others = {_key(image.get("id")) for image, name in zip(document["images"], named)
                   if isinstance(image, dict) and isinstance(name, str) and name not in wanted}
-        mine = {_hashable(image.get("id")) for image in images if isinstance(image, dict)}
+        mine = {_key(image.get("id")) for image in images if isinstance(image, dict)}
         annotations = [entry for entry in document["annotations"]
-                       if (image := _hashable(entry.get("image_id") if isinstance(entry, dict) else None)) in mine
+                       if (image := _key(entry.get("image_id") if isinstance(entry, dict) else None)) in mine
                        or first and image not in others]
         return {**document, "images": images, "annotations": annotations}
 
 
-def _hashable(id: Any) -> str:
+def _key(id: Any) -> str:
     """1, 1.0 and "1" are one id, as they are for annotations.py."""
-    return str(int(id)) if isinstance(id, float) and id.is_integer() else str(id).strip()
+    meant = whole(id)
+    return repr(id) if meant is None else str(meant)
 
 
 def without_dummy(document: Document, others: Sequence[Path]) -> Document:

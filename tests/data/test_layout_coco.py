@@ -119,6 +119,20 @@ def test_a_class_0_that_is_no_ones_supercategory_stays(tmp_path):
     assert classes_of(root) == ("insects", *CLASSES)
 
 
+def test_ids_that_are_one_number_written_in_two_ways_stay_together(tmp_path):
+    pictures = draw(16)
+    for p in pictures:
+        p.save(tmp_path / "images")
+    content = document(pictures)
+    for k, annotation in enumerate(content["annotations"]):
+        annotation["image_id"] = (str, float, "{}.0".format)[k % 3](annotation["image_id"])
+    write(tmp_path / "result.json", content)
+    read = [read_annotations(source, folder=folder) for folder, source in
+            find_splits(DataConfig(data=str(tmp_path))).values()]
+    assert [len(a) > 0 for a in read] == [True, True]
+    assert sum(len(a.labels) for a in read) == len(content["annotations"])
+
+
 def test_in_a_divided_set_what_is_no_entry_is_told_once(tmp_path):
     pictures = draw(12)
     for p in pictures:

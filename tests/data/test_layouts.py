@@ -177,6 +177,30 @@ def test_files_that_lead_outside_are_not_looked_at(tmp_path):
         assert all((root / name).is_file() and ".." not in name and not name.startswith("/") for name in names)
 
 
+@pytest.mark.parametrize("kind, ending", [("yolo", ".txt"), ("yolo", ".yaml"), ("voc_roboflow", ".xml"),
+                                          ("roboflow", ".json"), ("voc", ".txt")])
+def test_a_damaged_file_ends_in_a_report_or_an_error_in_words(kind, ending, tmp_path):
+    root = WITH_SPLITS[kind](tmp_path / "set", {"train": draw(4), "val": draw(3, 1)})
+    rng = np.random.default_rng(0)
+    files = sorted(path for path in root.rglob(f"*{ending}") if path.stat().st_size)
+    for _ in range(30):
+        file = files[rng.integers(len(files))]
+        sound = file.read_bytes()
+        content = bytearray(sound)
+        for _ in range(rng.integers(1, 6)):
+            place = rng.integers(len(content))
+            content[place:place + rng.integers(0, 3)] = rng.choice(
+                [b"", b"\0", b"\xff", b"<", b"9" * 400, b"-1e999", b"nan", b"\n", b"]", b"{", "é".encode(), b"../"])
+        file.write_bytes(bytes(content))
+        try:
+            for folder, source in find_splits(DataConfig(data=str(root))).values():
+                a = read_annotations(source, folder=folder)
+                assert np.isfinite(a.boxes_xywh).all() and (a.boxes_xywh[:, 2:] > 0).all()
+        except (ValueError, FileNotFoundError) as error:
+            assert str(root) in str(error)
+        file.write_bytes(sound)
+
+
 def test_the_raccoons_are_read_as_they_lie():
     root = SHARED / "data" / "raccoon"
     if not root.exists():
