@@ -3,9 +3,9 @@
     preset ─▶ model ─▶ data ─▶ fit ─▶ AP
 
     python detr_scratch.py                           train on generated shapes: detr_141m_fast on a GPU, else tiny
-    python detr_scratch.py train --data DIR          train on a COCO-format folder
+    python detr_scratch.py train --data DIR          train on a folder of COCO's, YOLO's or Pascal VOC's layout
     python detr_scratch.py finetune --data DIR       the same, from the published weights (or --weights FILE)
-    python detr_scratch.py download coco-subset|coco COCO 2017, or a small part of it: ten classes
+    python detr_scratch.py download coco-subset|coco COCO 2017, or a small part of it: ten classes (or bccd: cells)
     python detr_scratch.py compare --data D --out O  ours, torch.nn, fine-tuned: same budget, one table and chart
     python detr_scratch.py export RUN                ONNX, for where there is no PyTorch
     python detr_scratch.py convert RUN --out FILE    weights for the official code, or as safetensors
@@ -19,6 +19,8 @@
     python detr_scratch.py explain IMAGE             what it looks at: attention, boxes layer by layer
     python detr_scratch.py info [--preset NAME]      parameters by part, and the primitives that one step is made of
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night
+    python detr_scratch.py split DIR                 a set without a split: write down which pictures judge
+    python detr_scratch.py convert-data DIR --out D  the set in COCO's form
 
 Every command has --help; --plain runs it on the notes of the spine alone. On several GPUs: torchrun --nproc-per-node 8
 detr_scratch.py train …
@@ -39,7 +41,8 @@ import torch
 from commands.analyze import draw_mistakes
 from commands.command_line import OTHER_COMMANDS, run_command
 from commands.finetune import begin_with
-from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
+from commands.opening import (
+    generate_shapes, make_criterion, open_split, parameter_count, record_division, resolve_device)
 from commands.sheets import draw_sheet, shown_from
 from commands.train_arguments import TrainArguments, claimed, parse_finetune, parse_train
 from scratch.analysis.run_summary import summarise_log
@@ -88,6 +91,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     classes = train_set.classes
     eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes,
                           report.left_out)
+    if distributed.is_main:
+        record_division(run_dir, data, {"train": train_set, data.eval_split: eval_set})
     share = dict(workers=data.workers, seed=config.train.seed, device_type=distributed.device.type,
                  rank=distributed.rank, world_size=distributed.world_size)
     loader, sampler = make_loader(train_set, config.train.batch_size, train=True, **share)

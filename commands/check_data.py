@@ -12,6 +12,7 @@ import tyro
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import find_splits
+from scratch.data.listing import list_folder
 from scratch.data.problems import LISTED
 from scratch.printable import printable
 from scratch.ranges import QUERIES, refuse_senseless
@@ -22,10 +23,10 @@ EXAMPLES = 10  # of each kind
 
 @dataclass(frozen=True)
 class CheckDataArguments:
-    """List every problem of a COCO-format data set: its kind, where it is, and what training would do about it."""
+    """List every problem of a data set, in any layout: its kind, where it is, and what training would do about it."""
 
     folder: tyro.conf.Positional[Path]
-    """a COCO-format folder"""
+    """a folder of one of the layouts that --data takes: COCO, YOLO, Pascal VOC"""
     data: DataConfig
     """Explicit paths and limits, as for train; the folder above takes the place of --data."""
     num_queries: int = 100
@@ -42,9 +43,13 @@ def check_data(arguments: CheckDataArguments) -> None:
     data = replace(arguments.data, data=str(arguments.folder))
     if arguments.all is not None:  # ahead of the work
         refuse_other_than_file(arguments.all)
-        refuse_replacing(arguments.all, [path for split in find_splits(data).values() for path in split])
+        sources = [path for split in find_splits(data).values() for path in split if isinstance(path, Path)]
+        refuse_replacing(arguments.all, [*sources, *(arguments.folder / name for name in
+                                                     list_folder(arguments.folder).names)])
     report = check_dataset(data, arguments.num_queries, decode=True, need=("train", data.eval_split),
                            most=LISTED if arguments.all is None else None)
+    if report.layout:
+        print(report.layout)
     table = report.table(EXAMPLES)
     print(table)
     if arguments.all is not None:

@@ -16,6 +16,7 @@ from commands.analyze import AnalyzeArguments, analyze
 from commands.charts import ChartsArguments, charts, config_of
 from commands.check_data import CheckDataArguments, check_data
 from commands.convert import ConvertArguments, convert
+from commands.convert_data import ConvertDataArguments, convert_data
 from commands.download import DownloadArguments, download
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from commands.explain import ExplainArguments, explain
@@ -25,6 +26,7 @@ from commands.info import InfoArguments, info
 from commands.lr_range import LrRangeArguments, lr_range
 from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
+from commands.split import SplitArguments, split
 from scratch.config import DataConfig
 from scratch.detector import read_config
 from scratch.ops.fast.switch import plain, plain_mode
@@ -105,6 +107,10 @@ OTHER_COMMANDS: Commands = {
     "explain": (lambda argv: parse(ExplainArguments, ExplainArguments(), "explain", argv), explain),
     "info": (parse_info, info),
     "check-data": (parse_check_data, check_data),
+    "split": (lambda argv: parse(SplitArguments, SplitArguments(tyro.MISSING), "split", argv), split),
+    "convert-data": (lambda argv: parse(ConvertDataArguments,
+                                        ConvertDataArguments(tyro.MISSING, tyro.MISSING, DataConfig()),
+                                        "convert-data", argv), convert_data),
 }
 
 

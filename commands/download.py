@@ -2,6 +2,7 @@
 
     coco-subset   annotations ─▶ choose (scratch/data/subset) ─▶ those images alone, many at a time
     coco          annotations, train2017.zip, val2017.zip ─▶ unpacked
+    bccd          another set: blood cells (download_bccd.py)
 
     OUT/ annotations/instances_{train,val}2017.json      train2017/*.jpg      val2017/*.jpg
 
@@ -20,44 +21,46 @@ the way can change what comes. Proven in tests/test_download_coco.py.
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 from urllib.parse import quote
 
 import tyro
-from tqdm import tqdm
-
+from commands.download_bccd import OF_BCCD, SOURCE, bccd, refuse_for_bccd
+from commands.unpacking import ADVICE, MOST_IMAGES, unpack
+from scratch.config import DataConfig
 from scratch.data.check import look_at_image
 from scratch.data.classes import divided
+from scratch.data.coco import find_splits
 from scratch.data.subset import TEN_CLASSES, choose
 from scratch.weights.download import alone, fetch
 from scratch.weights.download_many import fetch_all, trouble_in_name
 from scratch.printable import command, printable
 from scratch.ranges import COUNT, PROCESSES, Range, refuse_senseless
-from scratch.whole_file import whole_file, write_json
+from scratch.whole_file import write_json
 
 SPLITS = ("train", "val")
 ARCHIVE = "annotations_trainval2017.zip"
-ADVICE = "free some space and run the command again, or name another --out"
-# Bytes that a host may send or an archive unpack to; COCO's annotations are 0.25 and 0.8 GB, its photographs 19 GB.
-MOST_ANNOTATIONS, MOST_IMAGES = 2**32, 2**36
+# Bytes that a host may send or an archive unpack to; COCO's annotations are 0.25 and 0.8 GB.
+MOST_ANNOTATIONS = 2**32
 OF_SUBSET, OF_ALL = "subset.json", "coco.json"  # the records of what a folder was begun as
 
 
 @dataclass(frozen=True)
 class DownloadArguments:
-    """Fetch COCO 2017, or a small and balanced part of it, as a folder that train --data takes."""
+    """Fetch COCO 2017, a small and balanced part of it, or BCCD, as a folder that train --data takes."""
 
-    what: tyro.conf.Positional[Literal["coco-subset", "coco"]]
-    """coco-subset: some images of some classes; coco: everything, 19 GB to fetch and twice that while unpacking"""
+    what: tyro.conf.Positional[Literal["coco-subset", "coco", "bccd"]]
+    """coco-subset: some images of some classes; coco: everything, 19 GB to fetch and twice that while unpacking; bccd:
+    364 photographs of blood cells, 8 MB"""
     out: Optional[Path] = None
-    """the folder to write; None: data/coco-subset or data/coco"""
-    host: Annotated[str, tyro.conf.arg(name="from")] = "https://s3.amazonaws.com/images.cocodataset.org"
-    """where annotations/, zips/, train2017/ and val2017/ are (COCO's own, by a name that has a certificate)"""
+    """the folder to write; None: data/coco-subset, data/coco or data/bccd"""
+    host: Annotated[Optional[str], tyro.conf.arg(name="from")] = None
+    """where annotations/, zips/, train2017/ and val2017/ are (None: COCO's own, by a name that has a certificate); of
+    bccd, where the archive of its repository is (None: GitHub's own)"""
     classes: str = ",".join(TEN_CLASSES)
     """of the subset: names with commas between them"""
     train: int = 2000
@@ -74,17 +77,17 @@ class DownloadArguments:
 def download(arguments: DownloadArguments) -> None:
     """Fetch what is missing, and say what is there then."""
     out = arguments.out or Path("data") / arguments.what
-    part = arguments.what == "coco-subset"
-    fetch_part, refuse = (subset, refuse_for_subset) if part else (everything, refuse_for_all)
+    arguments = replace(arguments, host=(arguments.host or HOSTS[arguments.what]).rstrip("/"))
+    fetch_part, refuse = PARTS[arguments.what]
     refuse(arguments, out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out / ".download.lock"):
         refuse(arguments, out)  # another process may have begun something else meanwhile
         fetch_part(arguments, out)
-        for split in SPLITS:
-            document = read_own(annotations_of(out, split))
+        for split, (folder, file) in find_splits(DataConfig(data=str(out))).items():
+            document = read_own(file)
             print(f"{split:<5} {len(document['images']):>7,} images {len(document['annotations']):>8,} boxes "
-                  f"{len(document['categories']):>4} classes   {out / f'{split}2017'}")
+                  f"{len(document['categories']):>4} classes   {folder}")
     print(f"whole. Next: {command('python', 'detr_scratch.py', 'finetune', '--data', out)}")
 
 
@@ -103,6 +106,7 @@ def wanted_of(arguments: DownloadArguments) -> dict[str, Any]:
 def refuse_for_subset(arguments: DownloadArguments, out: Path) -> None:
     """Raise ValueError for a folder of something else."""
     record = out / OF_SUBSET
+    refuse_bccd(out)
     if (out / OF_ALL).exists():
         raise ValueError(f"{out} holds all of COCO, or will: name another --out")
     if not record.exists():
@@ -120,7 +124,7 @@ def refuse_for_subset(arguments: DownloadArguments, out: Path) -> None:
 
 def subset(arguments: DownloadArguments, out: Path) -> None:
     """The images that `choose` picks, and their annotations. Raises what `fetch`, `fetch_all` and `choose` raise."""
-    counts, host = {"train": arguments.train, "val": arguments.val}, arguments.host.rstrip("/")
+    counts, host = {"train": arguments.train, "val": arguments.val}, arguments.host
     if (out / OF_SUBSET).exists() and all(annotations_of(out, split).exists() for split in SPLITS):
         documents = {split: read_own(annotations_of(out, split)) for split in SPLITS}
     else:
@@ -148,6 +152,11 @@ def trouble_with(path: Path, size: tuple[int, int]) -> Optional[str]:
     refused = [problem for problem in look_at_image(path, size, decode=False)
                if problem.severity == "refused" or problem.kind == "truncated image"]
     return f"{refused[0].kind}: {refused[0].detail}" if refused else None
+
+
+def refuse_bccd(out: Path) -> None:
+    if (out / OF_BCCD).exists():
+        raise ValueError(f"{out} holds BCCD: name another --out")
 
 
 def refuse_foreign(out: Path) -> None:
@@ -226,6 +235,7 @@ def without_outline(entry: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_for_all(arguments: DownloadArguments, out: Path) -> None:
     """Raise ValueError for a folder of something else."""
+    refuse_bccd(out)
     if (out / OF_SUBSET).exists():
         raise ValueError(f"{out} holds a subset: name another --out")
     if not (out / OF_ALL).exists():
@@ -237,7 +247,7 @@ def everything(arguments: DownloadArguments, out: Path) -> None:
 
     Raises what `fetch`, `read_instances` and `unpack` raise.
     """
-    host = arguments.host.rstrip("/")
+    host = arguments.host
     if not (out / OF_ALL).exists():
         write_json(out / OF_ALL, {"from": arguments.host}, advice=ADVICE)
     for split in SPLITS:
@@ -252,34 +262,8 @@ def everything(arguments: DownloadArguments, out: Path) -> None:
     (out / ARCHIVE).unlink(missing_ok=True)
 
 
-def unpack(archive: Path, beginning: str, folder: Path) -> None:
-    """The files of an archive whose names begin so, into one folder; those that are there whole are left alone.
-
-    Raises ValueError for an archive that is damaged, has none of them, or is made to do harm; it is removed. Raises
-    OSError where the disk refuses; the archive is kept.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with zipfile.ZipFile(archive) as files:
-            members = [file for file in files.infolist() if file.filename.startswith(beginning) and not file.is_dir()]
-            if not members:
-                raise zipfile.BadZipFile(f"it has no {beginning}…")
-            for member in members:  # the name alone is used: an archive may not choose the place
-                if trouble := trouble_in_name(_name_of(member)):
-                    raise zipfile.BadZipFile(f"it holds {member.filename[:100]!r}: {trouble}")
-            if (size := sum(member.file_size for member in members)) > MOST_IMAGES:
-                raise zipfile.BadZipFile(f"it would unpack to {size:,} bytes")
-            for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file", disable=None, leave=False):
-                target = folder / _name_of(member)
-                if target.is_file() and target.stat().st_size == member.file_size:
-                    continue
-                with whole_file(target, ADVICE) as partial, files.open(member) as source, open(partial, "wb") as copy:
-                    shutil.copyfileobj(source, copy)  # which compares the checksum at the end
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: of what is encrypted
-        archive.unlink()
-        raise ValueError(f"{archive} is damaged or another archive ({printable(error)[:300]}), and is removed: run the "
-                         "command again") from error
-
-
-def _name_of(member: zipfile.ZipInfo) -> str:
-    return member.filename.rpartition("/")[2]
+HOSTS = {"coco-subset": "https://s3.amazonaws.com/images.cocodataset.org",
+         "coco": "https://s3.amazonaws.com/images.cocodataset.org", "bccd": SOURCE}
+# What fetches a set, and what refuses a folder that holds another one.
+PARTS = {"coco-subset": (subset, refuse_for_subset), "coco": (everything, refuse_for_all),
+         "bccd": (lambda arguments, out: bccd(arguments.host, out), lambda arguments, out: refuse_for_bccd(out))}

@@ -73,7 +73,7 @@ class ExplainArguments:
     encoder_heads: bool = False
     """show the encoder's attention head by head, too"""
     data: Optional[str] = None
-    """also show where each query's boxes are over this COCO-format folder, or over "shapes", the generated images"""
+    """also show where each query's boxes are over this folder of pictures, or over "shapes", the generated images"""
     split: Literal["train", "val", "test"] = "val"
     """the split of --data"""
     limit: int = 500

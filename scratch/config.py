@@ -134,7 +134,8 @@ class DataConfig:
     """Which images, how large, how changed."""
 
     data: str = "shapes"
-    """"shapes" (generated) or a COCO-format folder: train2017/ val2017/ or train/ val/ [test/], annotations/"""
+    """"shapes" (generated) or a folder of any layout: COCO's, Roboflow's, CVAT's, Label Studio's, FiftyOne's, YOLO,
+    Pascal VOC (scratch/data/layouts)"""
     train_images: Optional[str] = None
     """explicit folder of training images; with the other three, overrides the layout found in `data`"""
     train_annotations: Optional[str] = None

@@ -13,6 +13,7 @@ from typing import Any, Iterator
 import pytest
 
 from commands import download as module
+from commands import unpacking
 from commands.download import DownloadArguments, annotations_of, download, unpack, without_outline
 from scratch.weights import download as downloading
 from scratch.config import DataConfig
@@ -351,7 +352,7 @@ def test_a_link_in_an_archive_becomes_a_file_within_the_folder(tmp_path):
 
 
 def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_IMAGES", 10**6)
+    monkeypatch.setattr(unpacking, "MOST_IMAGES", 10**6)
     archive = tmp_path / "val2017.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("val2017/1.jpg", bytes(10**6 + 1))
@@ -360,7 +361,8 @@ def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
 
 
 def test_cocos_own_host_is_asked_by_https():
-    assert DownloadArguments("coco").host == "https://s3.amazonaws.com/images.cocodataset.org"
+    assert module.HOSTS["coco"] == module.HOSTS["coco-subset"] == "https://s3.amazonaws.com/images.cocodataset.org"
+    assert all(host.startswith("https://") for host in module.HOSTS.values())
 
 
 def test_two_commands_for_one_folder_take_turns_and_the_second_finds_it_done(server, coco_dir, tmp_path, capsys):

@@ -74,7 +74,8 @@ def test_a_range_test_writes_what_it_saw_and_is_drawn_again_from_that(
     arguments: LrRangeArguments, capsys: pytest.CaptureFixture[str],
 ) -> None:
     lr_range(arguments)
-    said = capsys.readouterr().out
+    layout, _, said = capsys.readouterr().out.partition("\n")
+    assert layout.startswith("layout: COCO")
     found = json.loads(Path("out/lr_range.json").read_text())
     assert found["rates"][0] == 1e-4 and found["configured"] == 2e-3
     assert len(found["rates"]) == len(found["losses"]) <= 10

@@ -1,6 +1,6 @@
 """annotations: how is a COCO annotation file read, and what is reported about its errors?
 
-    JSON ─▶ load_instances ─▶ categories, images, annotations ─▶ each entry judged ─▶ Annotations: arrays, and Problems
+    JSON, YOLO, XML ─▶ sources.py ─▶ categories, images, annotations ─▶ each entry judged ─▶ Annotations, and Problems
 
 One reader, `read_annotations`, serves training and check-data: it turns the JSON into arrays (860,000 boxes of COCO
 would be gigabytes as dicts, once in every worker) and writes down every problem that it meets; `problems.KINDS` says
@@ -21,12 +21,12 @@ from typing import Any, Callable, Collection, Optional
 
 import numpy as np
 
-from scratch.data.annotation_file import load_instances
 from scratch.data.classes import Classes
 from scratch.data.evidence import judge
 from scratch.data.file_names import find_files
 from scratch.data.images import opened, upright_size
 from scratch.data.problems import LISTED, Notes, Problem, brief
+from scratch.data.sources import Annotated, read_source
 from scratch.data.values import number, whole, yes
 from scratch.printable import abridged, printable
 
@@ -75,11 +75,12 @@ class Annotations:
                        areas=self.areas[boxes], crowd=self.crowd[boxes])
 
 
-def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optional[int] = None,
+def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: Optional[int] = None,
                      only: Optional[str] = None, folder: Optional[Path] = None, as_is: bool = False,
                      most: Optional[int] = LISTED) -> Annotations:
     """Read and clean a COCO annotation file, and write down every problem in it; refuses nothing by itself.
 
+    path      the file, or what stands for it in another layout (sources.py)
     classes   the classes that the labels count (of the training split, or of a checkpoint); None takes the file's own
     limit     only the first N images, in the order of their ids
     only      some of the file's classes (as for `Classes.only`); boxes of its others are left out, and no problem.
@@ -89,14 +90,14 @@ def read_annotations(path: Path, classes: Optional[Classes] = None, limit: Optio
     most      this number of problems of a kind are kept one by one; None: all
     Raises FileNotFoundError, or ValueError for a file that is not the JSON of a COCO data set or lacks a class.
     """
-    path = Path(path)
-    document = load_instances(path)
+    path = Path(path) if isinstance(path, str) else path
     notes = Notes(most)
 
     def report(kind: str, what: str | Callable[[], str], detail: str, *values: Any, times: int = 1) -> None:
         notes.add(kind, lambda: f"{path.name}, {what if isinstance(what, str) else what()}", detail, *values,
                   times=times)
 
+    document = read_source(path, report, limit)
     own, odd_categories = _read_categories(document["categories"], report, classes is None)
     classes, wanted = _chosen(own, classes, only, report)
     label_of = {id: label for label, id in enumerate(classes.ids) if id in wanted.ids}

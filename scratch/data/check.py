@@ -3,7 +3,8 @@
     annotation file ─▶ read_annotations ─▶ entries, ids, boxes ──┐
     all boxes ─▶ is there any; what stands there twice ──────────┼─▶ Report: a table for people, refuse() for training
     image files ─▶ opened (or decoded) by a pool of threads ─────┤
-    files of equal size ─▶ compared by content ──────────────────┘
+    files of equal size ─▶ compared by content ──────────────────┤
+    small grey pictures of two splits ─▶ near_duplicates ────────┘
 
 `decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the
 splits that it uses; 16-bit pictures, and what looks broken, are decoded. `decode=True` (the check-data command, and
@@ -28,12 +29,15 @@ from tqdm import tqdm
 from scratch.config import DataConfig
 from scratch.data.annotations import Annotations, read_annotations
 from scratch.data.classes import Classes, UnknownClass
-from scratch.data.coco import SPLITS, find_splits, missing_split
+from scratch.data.coco import find_layout, missing_split
 from scratch.data.evidence import best_ap, same_boxes, turned
 from scratch.data.file_names import Found, find_files
 from scratch.data.images import (Reduced, TooLarge, conversions, opened, read_reduced, reason, refuse_too_large,
                                  upright_size)
+from scratch.data.near_duplicates import near_duplicates
 from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse
+from scratch.data.sources import Annotated
+from scratch.data.split import SPLITS
 from scratch.printable import abridged, printable
 
 # What --leave-out-broken leaves out. A size that differs is no broken file: its boxes say that something is wrong.
@@ -49,12 +53,14 @@ FEW_SHADES = 24
 class Report:
     """All that was found. `splits` describes each split in a line, `problems` holds one entry a problem.
 
-    `left_out` holds, by split, the ids of the images that a run does without (--leave-out-broken).
+    `left_out` holds, by split, the ids of the images that a run does without (--leave-out-broken). `layout` says in a
+    line what the folder was recognised as; "" for explicit paths and for the generated shapes.
     """
 
     splits: tuple[str, ...]
     problems: tuple[Problem, ...]
     left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    layout: str = ""
 
     def refuse(self) -> None:
         """Raise ValueError that lists what training would refuse, if there is any."""
@@ -104,9 +110,10 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
     classes   what a trained detector's labels count; None: what a new run's would, by `config.classes`
     need      the splits that have to be there; one that is not is refused
     most      this number of problems of a kind are kept one by one; None: all
-    Raises what `find_splits` raises, and UnknownClass; every other trouble becomes a Problem of the report.
+    Raises what `find_layout` raises, and UnknownClass; every other trouble becomes a Problem of the report.
     """
-    found = find_splits(config)
+    layout = find_layout(config)
+    found = layout.splits
     splits = {name: paths for name, paths in found.items() if name in only}
     lines: list[str] = []
     problems = [Problem("missing split", f"the split {name!r}", missing_split(config, name))
@@ -152,7 +159,11 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
                     by_bytes[path.stat().st_size].append((split, path))
             except OSError:  # it has gone meanwhile
                 continue
-    return Report(tuple(lines), tuple(problems + _shared(by_bytes, within=decode)), left_out)
+    problems += _shared(by_bytes, within=decode)
+    if decode and len(splits) > 1:
+        problems += _similar(by_bytes, config, most)
+    return Report(tuple(lines), tuple(problems), left_out,
+                  layout.line() if layout.name else "")
 
 
 @dataclass(frozen=True)
@@ -275,7 +286,7 @@ def _range_of_16_bits(found: list[list[Problem]], folder: Path, config: DataConf
     return [Problem("16-bit range", printable(folder), detail, len(deep))]
 
 
-def _nothing_to_find(annotations: Annotations, file: Path, learned: bool) -> list[Problem]:
+def _nothing_to_find(annotations: Annotations, file: Annotated, learned: bool) -> list[Problem]:
     """A split without any box but crowds, if it is one."""
     boxes = int((~annotations.crowd).sum())
     if boxes or any(problem.severity == "refused" for problem in annotations.problems):  # which says why
@@ -287,7 +298,7 @@ def _nothing_to_find(annotations: Annotations, file: Path, learned: bool) -> lis
     return [Problem("no box to learn from" if learned else "no box to find", file.name, why)]
 
 
-def _crowded(annotations: Annotations, file: Path, num_queries: int, most: Optional[int]) -> list[Problem]:
+def _crowded(annotations: Annotations, file: Annotated, num_queries: int, most: Optional[int]) -> list[Problem]:
     """The images with more boxes than the detector has queries."""
     totals = np.concatenate(([0], np.cumsum(~annotations.crowd)))
     boxes = totals[annotations.offsets[1:]] - totals[annotations.offsets[:-1]]      # (n,)
@@ -298,7 +309,7 @@ def _crowded(annotations: Annotations, file: Path, num_queries: int, most: Optio
     return notes.problems()
 
 
-def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: bool, most: Optional[int]
+def _same_twice(annotations: Annotations, file: Annotated, max_dets: int, judged: bool, most: Optional[int]
                 ) -> list[Problem]:
     """One file under two image ids, one box twice, more boxes than COCO counts; and what each costs where it judges."""
     a, notes = annotations, Notes(most)
@@ -350,7 +361,7 @@ def _same_twice(annotations: Annotations, file: Path, max_dets: int, judged: boo
     return notes.problems()
 
 
-def _turned_by_cameras(annotations: Annotations, file: Path, folder: Path, names: Found,
+def _turned_by_cameras(annotations: Annotations, file: Annotated, folder: Path, names: Found,
                        of_images: list[list[Problem]], as_is: bool) -> list[Problem]:
     """Are boxes drawn on pictures that were turned by a camera's note, beside sizes of the pixels as stored?
 
@@ -384,3 +395,15 @@ def _shared(by_bytes: dict[int, list[tuple[str, Path]]], within: bool) -> list[P
     return [Problem("same picture twice" if split == files[0][0] else "same image in two splits",
                     printable(files[0][1]), f"equals {printable(path)} of {split}")
             for files in by_content.values() for split, path in files[1:] if within or split != files[0][0]]
+
+
+def _similar(by_bytes: dict[int, list[tuple[str, Path]]], config: DataConfig, most: Optional[int]) -> list[Problem]:
+    """Pictures that look nearly like one of another split."""
+    of_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for split, path in (item for files in by_bytes.values() for item in files):
+        of_split[split].append(path)
+    notes = Notes(most)
+    for path, split, other, its_split, alike in near_duplicates(of_split, config):
+        notes.add("similar image in two splits", printable(path),
+                  f"of {split}, looks like {printable(other)} of {its_split} (a correlation of {alike:.2f})")
+    return notes.problems()

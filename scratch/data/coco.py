@@ -3,13 +3,16 @@
     ROOT/ train2017/ val2017/          or  ROOT/ train/ val/ [test/]              images
           annotations/instances_train2017.json …       instances_train.json …    "images" "annotations" "categories"
 
-`find_splits` finds them; annotations.py reads what the file says, classes.py what its categories are called. Proven in
-tests/data/test_coco.py, test_augmentation.py. Read: find_splits → CocoDetection
+`find_splits` finds them, or the same in another layout (layouts.py); annotations.py reads what the file says,
+classes.py what its categories are called. Proven in tests/data/test_coco.py, test_augmentation.py.
+Read: find_splits → CocoDetection
 """
 
 from __future__ import annotations
 
+import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Collection, Iterable, Optional
 
@@ -22,10 +25,14 @@ from scratch.data.annotations import read_annotations
 from scratch.data.classes import Classes
 from scratch.data.file_names import find_files
 from scratch.data.images import Broken, Reduced, read_reduced
-from scratch.data.layout_hint import flags_for, layout_hint
+from scratch.data.layout_coco import classic
+from scratch.data.layout_hint import layout_hint
+from scratch.data.layouts import Layout, not_recognised, recognise
 from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import count, refuse
 from scratch.data.shapes import shapes_dataset
+from scratch.data.sources import Annotated
+from scratch.data.split import SPLITS
 from scratch.data.transforms import Augmentation
 from scratch.ops.boxes import box_xywh_to_xyxy
 from scratch.printable import printable
@@ -33,19 +40,23 @@ from scratch.printable import printable
 # Decoding is the most expensive part of a sample. A process keeps the pictures of a split if their pixels need no more
 # than this.
 KEPT_BYTES = 256 * 2**20
-SPLITS = ("train", "val", "test")
 
 
 # -- where the files are -------------------------------------------------------------------------------------------
 
 
-def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple[Path, Path]]:
-    """Split name ("train", "val", "test") → (folder of images, annotation file), for every split that is there.
+def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple[Path, Annotated]]:
+    """Split name ("train", "val", "test") → (folder of images, annotation file or source), for every split there is.
 
     `data = "shapes"` is generated first if need be. Explicit paths come in pairs; a pair replaces that split, and
     beside explicit paths "shapes" is not added. Raises ValueError for half a pair and FileNotFoundError, with all that
     was looked for, when there is no split at all or when an explicit one or one of `need` is missing.
     """
+    return find_layout(config, need).splits
+
+
+def find_layout(config: DataConfig, need: Iterable[str] = ()) -> Layout:
+    """As `find_splits`, with the layout that was recognised; its name is "" for explicit paths and for shapes."""
     explicit: dict[str, tuple[Path, Path]] = {}
     for split, images, file in (("train", config.train_images, config.train_annotations),
                                 ("val", config.val_images, config.val_annotations)):
@@ -55,39 +66,44 @@ def find_splits(config: DataConfig, need: Iterable[str] = ()) -> dict[str, tuple
         if images is not None and file is not None:
             explicit[split] = (Path(images), Path(file))
 
-    looked_for = list(explicit.values())
-    candidates = {split: [pair] for split, pair in explicit.items()}
-    if config.data != "shapes" or not explicit:
-        root = Path(config.data)
-        if config.data == "shapes":
-            root = shapes_dataset(Path("data"), config.shapes_train, config.shapes_val)
-        for split in SPLITS:
-            layouts = [(root / name, root / "annotations" / f"instances_{name}.json")
-                       for name in (f"{split}2017", split)]
-            candidates.setdefault(split, layouts)
-            looked_for += [pair for pair in layouts if split not in explicit]
-
-    found = {split: pair for split, pairs in candidates.items() for pair in reversed(pairs)
-             if pair[0].is_dir() and pair[1].is_file()}
+    shapes = config.data == "shapes"
+    layout: Optional[Layout] = None
+    root = Path(config.data)
+    if not shapes or not explicit:
+        root = shapes_dataset(Path("data"), config.shapes_train, config.shapes_val) if shapes else root
+        layout = recognise(root)
+    in_folder = layout.splits if layout else {}
+    found = {split: pair for split, pair in explicit.items() if pair[0].is_dir() and pair[1].is_file()}
+    found |= {split: pair for split, pair in in_folder.items() if split not in explicit}
     missing = [split for split in {**explicit, **dict.fromkeys(need)} if split not in found]
     if missing or not found:
         wanted = " and ".join(f"the split {split!r}" for split in missing) or "any split"
-        hint = layout_hint(Path(config.data)) if not found and not explicit and config.data != "shapes" else ""
         raise FileNotFoundError(
-            f"data = {config.data!r} does not hold {wanted}. A split is a folder of images and an annotation file"
-            + (f".\n{hint}" if hint else
-               "; looked for\n" + "".join(
-                   f"  {path}  ({_there(path, kind)})\n" for pair in looked_for for path, kind in zip(pair, _PAIR)))
-            + "Name a COCO-format folder with --data, or give the four explicit paths.")
-    return found
+            f"data = {config.data!r} does not hold {wanted}. " + _looked_for(explicit, root, layout, shapes)
+            + "Name a folder of one of these layouts with --data, or give the four explicit paths.")
+    found = {split: found[split] for split in SPLITS if split in found}
+    if layout is None or explicit or shapes:
+        return Layout("", root, found)
+    return replace(layout, splits=found)
+
+
+def _looked_for(explicit: dict[str, tuple[Path, Path]], root: Path, layout: Optional[Layout], shapes: bool) -> str:
+    if not explicit and (layout is None or layout.name != "COCO"):
+        if layout is not None:
+            return f"It was recognised as {layout.line()}.\n"
+        return (not_recognised(root) if os.path.isdir(root) else "\n") + layout_hint(root)
+    pairs = list(explicit.values())
+    if not shapes:
+        pairs += [pair for split, pairs in classic(root).items() if split not in explicit for pair in reversed(pairs)]
+    return ("A split is a folder of images and an annotation file; looked for\n" + "".join(
+        f"  {path}  ({_there(path, kind)})\n" for pair in pairs for path, kind in zip(pair, _PAIR)))
 
 
 def missing_split(config: DataConfig, split: str) -> str:
     """Where a split was looked for, beside others that were found."""
     flags = f", or --{split}-images and --{split}-annotations" if split in ("train", "val") else ""
-    there = flags_for(Path(config.data), split) if config.data != "shapes" else None
     return (f"{config.data!r} has no {split}2017 or {split} with annotations/instances_{split}2017.json or "
-            f"instances_{split}.json{flags}" + (f"; perhaps {there}" if there else ""))
+            f"instances_{split}.json{flags}")
 
 
 _PAIR = ("a folder", "a file")  # of images, of annotations
@@ -111,7 +127,7 @@ class CocoDetection:
     """The images of one split with their boxes, transformed: dataset[(epoch, index)] → (image, target).
 
     images        the folder that the file names start from
-    annotations   the annotation file
+    annotations   the annotation file, or what stands for it in another layout (sources.py)
     transform     draws how an image is shown, and with how many others
     classes       as for `read_annotations`: pass the training split's (`.classes`) to every other split
     limit         only the first N images, in the order of their ids
@@ -124,7 +140,7 @@ class CocoDetection:
     `cleaning` counts, by kind, what the annotations made it cope with. Raises ValueError that lists what is refused.
     """
 
-    def __init__(self, images: Path, annotations: Path, transform: Augmentation, classes: Optional[Classes] = None,
+    def __init__(self, images: Path, annotations: Annotated, transform: Augmentation, classes: Optional[Classes] = None,
                  limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None, as_is: bool = False,
                  left_out: Collection[int] = (), reading: DataConfig = DataConfig()) -> None:
         self.images, self.transform, self.seed, self.reading = Path(images), transform, seed, reading

@@ -22,7 +22,7 @@ Severity = Literal["refused", "coped", "note"]
 # kind → how bad; for what is refused the reason, for the rest what training does
 KINDS: dict[str, tuple[Severity, str]] = {
     "broken annotation file": ("refused", "nothing in it can be trusted"),
-    "malformed entry": ("refused", "it lacks what COCO's format demands"),
+    "malformed entry": ("refused", "it lacks what its format demands"),
     "missing split": ("refused", "training needs one to learn from, and one to be judged by"),
     "no images": ("refused", "there is nothing to learn from or to be judged by"),
     "no box to learn from": ("refused", "a detector would learn that there is never anything to find"),
@@ -46,6 +46,9 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "duplicate annotation id": ("coped", "both boxes are kept; evaluation numbers them afresh"),
     "no box to find": ("coped", "evaluation has nothing to measure: it shows – where an AP would be"),
     "boxes perhaps in another form": ("coped", "taken as they are: look at some of them before you train"),
+    "label file without a picture": ("coped", "left out: there is no picture to show"),
+    "picture without annotations": ("coped", "left out: nothing says what is on it"),
+    "coordinates from 0": ("coped", "Pascal VOC counts pixels from 1, which this set cannot do"),
     "size taken from the picture": ("coped", "its annotation has no usable width and height"),
     "same file twice": ("coped", "used twice; what is found counts as false where only the other entry has its box"),
     "same box twice": ("coped", "both are kept; a detector that finds the object once misses the other"),
@@ -74,6 +77,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "image of one shade": ("note", "hardly anything on it can be told apart"),
     "same picture twice": ("note", "used twice, as it is, under both names"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
+    "similar image in two splits": ("note", "used as it is, but the score flatters if one is a copy of the other"),
 }
 
 

@@ -1,0 +1,84 @@
+"""split: write down which pictures of a set are to learn from and which to judge by.
+
+    DIR/split.json   {"train": [file names], "val": [file names], "rule": {"val": 0.2, "test": 0.0}}
+
+Every command with --data DIR reads it (scratch/data/split.py). Run again, it keeps what stands there and adds pictures
+that are new, so the file may be changed by hand. Proven in tests/test_split_command.py.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Optional, Sequence
+
+import tyro
+
+from scratch.config import DataConfig
+from scratch.data.coco import find_layout
+from scratch.data.sources import Source
+from scratch.data.split import FILE, Division
+from scratch.printable import command, printable
+from scratch.ranges import Range, refuse_senseless
+from scratch.whole_file import write_text
+
+
+@dataclass(frozen=True)
+class SplitArguments:
+    """Divide a data set that has no split, by a hash of its file names, and write that down in its folder."""
+
+    folder: tyro.conf.Positional[Path]
+    """a folder of any layout that --data takes"""
+    val: Annotated[Optional[float], tyro.conf.arg(metavar="SHARE")] = None
+    """the share of the pictures to judge by; None: 0.2, or as it was written down before"""
+    test: Annotated[Optional[float], tyro.conf.arg(metavar="SHARE")] = None
+    """the share that is looked at in the end alone; None: 0, or as it was written down before"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, val=Range(0, 0.9, "low", "a share of the pictures, more than 0 and at most 0.9"),
+                         test=Range(0, 0.9, words="a share of the pictures, 0 to 0.9"))
+        if (self.val or 0) + (self.test or 0) > 0.9:
+            raise ValueError(f"got --val {self.val} and --test {self.test}, wanted at least 0.1 of the pictures to "
+                             "learn from")
+
+
+def split(arguments: SplitArguments) -> None:
+    """Write DIR/split.json, and say how many pictures each split has."""
+    layout = find_layout(DataConfig(data=str(arguments.folder)))
+    if layout.undivided is None or layout.division is None:
+        raise ValueError(f"{printable(arguments.folder)} has a split already ({', '.join(layout.splits)}; it was "
+                         f"recognised as {layout.name}): there is nothing to divide")
+    before = layout.division
+    division = Division(before.val if arguments.val is None else arguments.val,
+                        before.test if arguments.test is None else arguments.test, before.written)
+    names = names_of(layout.undivided[1])
+    found = division.of(names)
+    parts = {part: [name for name in names if found[name] == part] for part in division.splits}
+    lines = [f"{json.dumps(part)}: [\n" + ",\n".join(map(_quoted, its)) + "\n]" for part, its in parts.items()]
+    rule = json.dumps({"val": division.val, "test": division.test})
+    write_text(layout.root / FILE, "{\n" + ",\n".join([*lines, f'"rule": {rule}']) + "\n}\n",
+               advice="let the folder be written to, or copy the set to a place where it can be")
+    print(layout.line().partition("; it has no split")[0])
+    new = sum(name not in before.written for name in names)
+    kept = f" ({len(names) - new:,} as before, {new:,} new)" if before.written else ""
+    print(f"{', '.join(f'{len(its):,} {part}' for part, its in parts.items())}{kept}: written to "
+          f"{printable(layout.root / FILE)}")
+    if gone := len(before.written.keys() - set(names)):
+        print(f"note: {gone:,} names that stood there are no pictures of the set any more, and are left out")
+    print(f"Next: {command('python', 'detr_scratch.py', 'check-data', arguments.folder)}")
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=printable(name) != name)
+
+
+def names_of(source: Source) -> list[str]:
+    """The file names of all pictures of a source, in its order."""
+    asked: list[Sequence[str]] = []
+
+    def none_of(names: Sequence[str]) -> Sequence[str]:
+        asked.append(names)
+        return ()
+    source.read(lambda *_, **__: None, none_of, None)
+    return list(asked[0])  # the pictures; what it asks about after them is no part of the set

@@ -1,0 +1,130 @@
+"""layout_coco: where are the COCO files of a folder, and in which folders are their pictures?
+
+    classic       train2017/ val2017/ (or train/ val/ test/)   annotations/instances_train2017.json …
+    Roboflow      train/ valid/ test/, pictures beside          train/_annotations.coco.json …
+    CVAT          images/default/ (or images/Train/ …)          annotations/instances_default.json (…_Train.json)
+    Label Studio  images/                                       result.json
+    FiftyOne      data/                                         labels.json
+
+All but the classic one are found by looking: a JSON file that names pictures, and the folder in which these pictures
+are. Its name, or its folder's, says of which split it is. Only its beginning and its end are read for that.
+Proven in tests/data/test_layout_coco.py. Read: classic → coco_files
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional, Sequence
+
+from scratch.data.file_names import find_files
+from scratch.data.listing import PICTURES, Listing, split_of
+from scratch.data.split import SPLITS
+
+MOST_FILES = 30    # JSON files that are looked at
+PIECE = 2**20      # bytes of each, at either end
+MOST_NAMES = 20    # pictures that are looked for
+MOST_FOLDERS = 300
+ROBOFLOW = "_annotations.coco.json"
+
+_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+# COCO's own files that hold no boxes, or the same ones again.
+_OTHER_FILES = re.compile(r"^(captions|person_keypoints|image_info|panoptic|stuff)_", re.IGNORECASE)
+
+
+def classic(root: Path) -> dict[str, list[tuple[Path, Path]]]:
+    """Split → where its folder of pictures and its annotation file would be: the first of them counts that is there."""
+    return {split: [(root / name, root / "annotations" / f"instances_{name}.json") for name in (split, f"{split}2017")]
+            for split in SPLITS}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The COCO files of a folder: split, or "all" → (folder of its pictures, file); and those without a picture."""
+
+    pairs: dict[str, tuple[Path, Path]]
+    more: tuple[Path, ...] = ()        # others of the same split, which are not read
+    lonely: tuple[Path, ...] = ()      # files whose pictures are nowhere
+
+
+def coco_files(listing: Listing) -> Found:
+    """Every JSON file below a folder that names pictures which are there, too."""
+    pairs: dict[str, tuple[Path, Path]] = {}
+    more, lonely = [], []
+    candidates = [path for path in listing.files(".json") if not _OTHER_FILES.match(os.path.basename(path))]
+    candidates.sort(key=lambda path: "instances" not in path.lower() and not path.endswith(ROBOFLOW))
+    for path in candidates[:MOST_FILES]:
+        names = _some_names(listing.root / path)
+        if not names:
+            continue
+        folder = _folder_of(path, names, listing)
+        file = listing.root / path
+        if folder is None:
+            lonely.append(file)
+            continue
+        split = _split(path) or split_of(os.path.basename(folder)) or "all"
+        if split in pairs:
+            more.append(file)
+        pairs.setdefault(split, (listing.root / folder, file))
+    if "train" in pairs or "val" in pairs and "all" not in pairs:
+        pairs.pop("all", None)
+    elif "all" in pairs:
+        pairs = {"all": pairs["all"], **{split: pairs[split] for split in pairs if split != "all"}}
+    return Found(pairs, tuple(more), tuple(lonely))
+
+
+def _split(path: str) -> Optional[str]:
+    folder, base = os.path.split(path)
+    return split_of(os.path.splitext(base)[0]) or split_of(os.path.basename(folder))
+
+
+def _some_names(file: Path) -> list[str]:
+    """The first file names in a JSON file that is an object; what `predict` writes is a list."""
+    try:
+        with open(file, "rb") as stream:
+            beginning = stream.read(PIECE)
+            stream.seek(max(stream.tell(), stream.seek(0, os.SEEK_END) - PIECE))
+            end = stream.read()
+    except OSError:
+        return []
+    text = beginning.decode("utf-8", errors="replace")
+    if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = beginning[:len(beginning) // 2 * 2].decode("utf-16", errors="replace")
+    if not text.lstrip("\ufeff \t\r\n").startswith("{"):
+        return []
+    names = []
+    for match in _NAME.finditer(text + "\n" + end.decode("utf-8", errors="replace")):
+        try:
+            name = json.loads(match[1])
+        except ValueError:
+            continue
+        if name and "\0" not in name and os.path.splitext(name)[1].lower().split("?")[0] in (*PICTURES, ""):
+            names.append(name)
+        if len(names) == MOST_NAMES:
+            break
+    return names
+
+
+def _folder_of(file: str, names: Sequence[str], listing: Listing) -> Optional[str]:
+    """The folder from which these names lead to pictures; if none does exactly, one in which they nearly do."""
+    inside = [name for name in names if not os.path.isabs(name) and ".." not in Path(name).parts]
+    likely = list(_likely(file, listing))
+    for folder in likely:  # what lies outside a folder is not even looked for
+        if any(os.path.isfile(os.path.join(listing.root, folder, name)) for name in inside):
+            return folder
+    same = [folder for folder in likely if _split(file) and split_of(os.path.basename(folder)) == _split(file)]
+    for folder in dict.fromkeys([*same[:3], os.path.dirname(file), "images", "data", ""]):
+        if folder in listing.names and any(find_files(listing.root / folder, list(names)).paths):
+            return folder
+    return None
+
+
+def _likely(file: str, listing: Listing) -> Iterator[str]:
+    """Folders, those of the file's own split first, then its own, then the nearest."""
+    split, own = _split(file), os.path.dirname(file)
+    folders = sorted(listing.names, key=lambda folder: (split_of(os.path.basename(folder)) != split if split else False,
+                                                        folder != own, folder.count("/"), folder))
+    return iter(folders[:MOST_FOLDERS])

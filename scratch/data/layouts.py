@@ -1,0 +1,172 @@
+"""layouts: which layout does a folder have, and where are its splits?
+
+    COCO                annotations/instances_train2017.json + train2017/ …        (as it is published)
+    Roboflow COCO       train/_annotations.coco.json + its pictures beside it …
+    COCO files          annotations/instances_Train.json + images/Train/ …          CVAT
+    one COCO file       result.json, labels.json, instances_default.json + pictures   Label Studio, FiftyOne, CVAT
+    YOLO                data.yaml, images/train/a.jpg + labels/train/a.txt …
+    Pascal VOC          JPEGImages/a.jpg + Annotations/a.xml, ImageSets/Main/train.txt …
+
+    folder ─▶ recognise ─▶ Layout: split ─▶ (folder of pictures, COCO file or Source) ─▶ annotations.py, coco.py
+
+The first layout counts that has pictures to learn from. A set that has none to judge by is divided (split.py), but for
+COCO's own layout, where a missing split is a mistake. Where nothing is recognised at the top, and there is one folder
+in which something is, that is taken. Proven in tests/data/test_layouts.py. Read: Layout → recognise
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional
+
+from scratch.data.find_voc import find_voc
+from scratch.data.find_yolo import find_yolo
+from scratch.data.layout_coco import ROBOFLOW, Found, classic, coco_files
+from scratch.data.listing import Listing, list_folder
+from scratch.data.sources import Annotated, CocoFile, Part, Source
+from scratch.data.split import SPLITS, Division, read_division
+from scratch.printable import abridged, command, printable
+
+Pair = tuple[Path, Annotated]
+
+LOOKED_FOR = (
+    ("COCO", "train2017/ or train/, and annotations/instances_train2017.json or instances_train.json"),
+    ("Roboflow COCO", "train/_annotations.coco.json, pictures beside it"),
+    ("one COCO file", "a .json file that names its pictures (annotations.json, result.json, labels.json …)"),
+    ("YOLO", "a .txt file for each picture: images/ and labels/, data.yaml"),
+    ("Pascal VOC", "an .xml file for each picture: JPEGImages/ or images/, Annotations/"))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a folder was recognised as.
+
+    splits     "train", "val", "test" → the folder that file names start from, and where the annotations are
+    detail     in words, what it was recognised by
+    division   how a set without a split was divided; None if it has one
+    undivided  what was divided: the folder, and the source
+    """
+
+    name: str
+    root: Path
+    splits: dict[str, Pair]
+    detail: str = ""
+    division: Optional[Division] = None
+    undivided: Optional[tuple[Path, Source]] = None
+
+    def line(self) -> str:
+        """What was recognised, in one line."""
+        said = f"layout: {self.name}" + (f" ({abridged(self.detail)})" if self.detail else "")
+        said += f" in {printable(self.root)}"
+        if self.division is None:
+            return f"{said}: {', '.join(self.splits)}"
+        keep = "" if self.division.written else (
+            f" ({command('python', 'detr_scratch.py', 'split', self.root)} writes that down)")
+        return f"{said}; it has no split to judge by: {self.division.words()}{keep}"
+
+
+def recognise(root: Path) -> Optional[Layout]:
+    """The layout of a folder; None if it has none that is known.
+
+    Raises ValueError for a file that describes a set (data.yaml, split.json) and cannot be understood.
+    """
+    root = Path(root)
+    published = _classic(root)
+    if published and {"train", "val"} <= published.splits.keys():
+        return published  # without a look at its 118,000 files
+    if not os.path.isdir(root):
+        return None
+    found = _recognised(list_folder(root), published)
+    if found is None:
+        below = _below_it(root)
+        found = below[0] if len(below) == 1 else None
+    return found
+
+
+def _below_it(root: Path) -> list[Layout]:
+    """The layouts of the folders in a folder that has none itself."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith((".", "__"))]
+    return [layout for path in folders[:20] if (layout := _recognised(list_folder(path), _classic(path)))]
+
+
+def _recognised(listing: Listing, published: Optional[Layout]) -> Optional[Layout]:
+    """As `recognise`, of one folder alone."""
+    root, candidates = listing.root, [published] if published else []
+    coco = coco_files(listing)
+    if coco.pairs:
+        candidates.append(_of_coco(root, coco, published))
+    if candidates and _to_learn_from(candidates[-1]):
+        return candidates[-1]
+    for name, find in (("YOLO", find_yolo), ("Pascal VOC", find_voc)):
+        if found := find(listing):
+            sources, where = found
+            candidates.append(_layout(name, root, {split: (root, source) for split, source in sources.items()}, where))
+    return next(filter(_to_learn_from, candidates), candidates[0] if candidates else None)
+
+
+def _to_learn_from(layout: Layout) -> bool:
+    return "train" in layout.splits
+
+
+def _classic(root: Path) -> Optional[Layout]:
+    splits = {split: pair for split, pairs in classic(root).items() for pair in pairs
+              if pair[0].is_dir() and pair[1].is_file()}
+    return Layout("COCO", root, splits, "annotations/instances_*.json") if splits else None
+
+
+def _of_coco(root: Path, coco: Found, published: Optional[Layout]) -> Layout:
+    pairs = {split: coco.pairs[split] for split in (*SPLITS, "all") if split in coco.pairs}
+    detail = ", ".join(_below(root, file) for _, file in pairs.values())
+    if coco.more:
+        detail += f"; not read: {', '.join(_below(root, file) for file in coco.more)}"
+    if published:  # its splits as they are; others that are found beside them only where both are there then
+        more = {split: pair for split, pair in pairs.items() if split in ("train", "val")} | published.splits
+        return replace(published, splits=_in_order(more)) if {"train", "val"} <= more.keys() else published
+    roboflow = all(file.name == ROBOFLOW for _, file in pairs.values())
+    name = "Roboflow COCO" if roboflow else "one COCO file" if len(pairs) == 1 else "COCO files"
+    beside = tuple(file for _, file in pairs.values()) if roboflow else ()
+    return _layout(name, root, {split: (folder, CocoFile(file, beside)) for split, (folder, file) in pairs.items()},
+                   detail)
+
+
+def _below(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
+def _layout(name: str, root: Path, sources: dict[str, tuple[Path, Source]], detail: str) -> Layout:
+    """With a split as the set has it, or divided."""
+    whole = sources.get("all") or (None if "val" in sources else sources.get("train"))
+    if whole is None or {"train", "val"} <= sources.keys():
+        splits = {split: (folder, _plain(source)) for split, (folder, source) in sources.items() if split != "all"}
+        return Layout(name, root, _in_order(splits), detail)
+    folder, source = whole
+    source = source if isinstance(source, CocoFile) else replace(source, split="all")
+    division = read_division(root)
+    parts: dict[str, Pair] = {split: (folder, Part(source, split, division)) for split in division.splits}
+    parts |= {split: pair for split, pair in sources.items() if split == "test"}
+    return Layout(name, root, _in_order(parts), detail, division, (folder, source))
+
+
+def _plain(source: Source) -> Annotated:
+    """A whole COCO file is a path, as in COCO's own layout."""
+    return source.path if isinstance(source, CocoFile) and not source.beside else source
+
+
+def _in_order(splits: dict[str, Pair]) -> dict[str, Pair]:
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def not_recognised(root: Path) -> str:
+    """Which layouts were looked for, and what is there instead."""
+    wide = max(len(name) for name, _ in LOOKED_FOR)
+    lines = "".join(f"  {name:<{wide}}  {words}\n" for name, words in LOOKED_FOR)
+    listing = list_folder(root)
+    lonely = coco_files(listing).lonely
+    there = f"There: {printable(listing.words())}.\n"
+    if lonely:
+        there += f"{abridged(lonely[0])} names pictures, but none of them is in this folder: put them beside it.\n"
+    if below := _below_it(root):
+        there += f"Did you mean {' or '.join(abridged(layout.root) for layout in below)}?\n"
+    return f"Looked for\n{lines}{there}"

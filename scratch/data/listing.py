@@ -1,0 +1,129 @@
+"""listing: which files does a folder hold, and the folders below it?
+
+    ROOT/data.yaml                 names[""] = ["data.yaml"]
+    ROOT/images/train/a.jpg        names["images/train"] = ["a.jpg"], names["images"] = []
+
+Walked through once, before it is known what layout it has. Hidden files are left out, and what archives of a Mac add
+(__MACOSX). A link to a folder is followed: it is the user's own, and none leads round in a circle.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Iterator, Optional
+
+MOST_ENTRIES = 5_000_000  # with more, it is no data set that this project could hold in memory
+DEEPEST = 8               # folders below ROOT
+PICTURES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2",
+                      ".avif", ".ppm", ".pgm", ".tga"))
+# A folder or a file that is called so holds one split: "valid", "instances_Train", "val2017"; not "latest", "strain".
+_SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idation|ing)?(?![a-z])")
+
+
+def split_of(name: str) -> Optional[str]:
+    """The split that a name is about: "train", "val" or "test"; None for a name about none of them."""
+    found = {match[1] for match in _SPLIT.finditer(name.lower())}
+    return found.pop() if len(found) == 1 else None
+
+
+def split_of_path(path: str) -> Optional[str]:
+    """The split that the folders of a path name, the innermost first."""
+    folders = path.split("/")[:-1]
+    return next((split for folder in reversed(folders) if (split := split_of(folder))), None)
+
+
+def key(path: str) -> str:
+    """A path without its ending, in a form that is the same for a picture and its text file."""
+    return unicodedata.normalize("NFC", os.path.splitext(path)[0]).casefold()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below `root`: folder → the names of its files, in order. Paths are below `root`, with /."""
+
+    root: Path
+    names: dict[str, list[str]]
+
+    def files(self, *endings: str) -> Iterator[str]:
+        """The paths of all files with these endings, the nearest folders first."""
+        for folder in sorted(self.names, key=lambda folder: (folder.count("/") + bool(folder), folder)):
+            for name in self.names[folder]:
+                if os.path.splitext(name)[1].lower() in endings:
+                    yield f"{folder}/{name}" if folder else name
+
+    @cached_property
+    def pictures(self) -> list[str]:
+        return list(self.files(*PICTURES))
+
+    def below(self, path: str) -> Optional[str]:
+        """The longest end of a path from somebody else's file that is a folder or a file here: never outside.
+
+        "/home/ann/set/images/train" and "../images/train" mean images/train, if that is there.
+        """
+        parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            if end in self.names or end in self._files:
+                return end
+        return "" if not parts else None
+
+    @cached_property
+    def _files(self) -> frozenset[str]:
+        return frozenset(f"{folder}/{name}" if folder else name for folder, names in self.names.items()
+                         for name in names)
+
+    def words(self) -> str:
+        """What is there, in a few words: "12 .jpg, 1 .zip, folders a, b"."""
+        endings = Counter(os.path.splitext(name)[1].lower() or "without ending" for names in self.names.values()
+                          for name in names)
+        kinds = ", ".join(f"{number:,} {ending}" for ending, number in endings.most_common(6))
+        below = sorted({folder.split("/")[0] for folder in self.names if folder})
+        folders = f"folders {', '.join(below[:8])}{' …' if len(below) > 8 else ''}" if below else ""
+        return ", ".join(filter(None, (kinds, folders))) or "nothing"
+
+
+def list_folder(root: Path) -> Listing:
+    """Everything below a folder, as far as the limits go; what may not be looked at is left out."""
+    names: dict[str, list[str]] = {"": []}
+    level, seen, entries = [""], {_identity(str(root))}, 0
+    for _ in range(DEEPEST):
+        following = []
+        for folder in level:
+            names[folder] = []
+            try:
+                scanned = os.scandir(os.path.join(root, folder))
+            except OSError:
+                continue
+            with scanned:
+                for entry in scanned:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    entries += 1
+                    try:
+                        is_folder = entry.is_dir()
+                    except OSError:
+                        continue
+                    if not is_folder:
+                        names[folder].append(entry.name)
+                    elif (identity := _identity(entry.path)) not in seen:
+                        seen.add(identity)
+                        following.append(f"{folder}/{entry.name}" if folder else entry.name)
+            names[folder].sort()
+            if entries > MOST_ENTRIES:
+                return Listing(Path(root), names)
+        level = sorted(following)
+    return Listing(Path(root), names)
+
+
+def _identity(path: str) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)

@@ -1,0 +1,76 @@
+"""near_duplicates: which pictures of one split look nearly like one of another split?
+
+    picture ─▶ 13×13 grey g ─▶ differences g[i,j+1] − g[i,j] and g[i+1,j] − g[i,j] ─▶ centred, of length 1: f (288,)
+
+    f·f' is the correlation of two pictures' edges: 1 for a copy, near 0 for another picture; f·f' ≥ 0.8 is reported
+
+Two files of one photograph, one of them saved again, smaller or brighter, have different bytes and nearly the same
+differences; so have two frames of a film. A score on such pictures measures memory. Greys themselves would not do: two
+photographs of sky over ground correlate, and their edges do not. One matrix product compares all pairs.
+
+Measured on photographs of BCCD, COCO and raccoons, and on drawn shapes: different pictures reach 0.42, copies that were
+halved, saved with quality 30 or made brighter by a fifth stay above 0.95, cut by 5 % above 0.78 (drawn shapes: 0.6).
+Turned or mirrored copies are not found. Proven in tests/data/test_near_duplicates.py.
+Read: fingerprint → near_duplicates
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Iterator, Optional, Sequence
+
+import numpy as np
+from PIL import Image
+
+from scratch.config import DataConfig
+from scratch.data.images import image_size, read_reduced
+
+CELLS = 12           # differences in a row
+ALIKE = 0.8          # the least correlation that is reported
+FEW_SHADES = 1.0     # the spread of the differences, in greys: with less, they are a decoder's noise
+ROWS = 1024          # pictures that are compared at a time
+
+
+def fingerprint(picture: Image.Image) -> Optional[np.ndarray]:
+    """288 numbers of length 1 (float32); None for a picture on which nothing can be told apart."""
+    size = (CELLS + 1, CELLS + 1)
+    grey = np.asarray(picture.convert("L").resize(size, Image.Resampling.BOX), dtype=np.float32)    # (13,13)
+    across, down = np.diff(grey, axis=1)[:-1], np.diff(grey, axis=0)[:, :-1]                        # (12,12) each
+    centred = np.stack((across - across.mean(), down - down.mean())).ravel()                        # (288,)
+    return centred / np.linalg.norm(centred) if centred.std() > FEW_SHADES else None
+
+
+def near_duplicates(splits: dict[str, Sequence[Path]], config: DataConfig = DataConfig()
+                    ) -> Iterator[tuple[Path, str, Path, str, float]]:
+    """(picture, its split, the nearest picture, its split, their correlation) for every picture of a later split that
+    has a near one in an earlier one. Files that cannot be read, or are equal byte for byte, are left out.
+    """
+    def look(path: Path) -> Optional[np.ndarray]:
+        try:
+            shorter = min(image_size(path))
+            by = max(by for by in (1, 2, 4, 8) if by == 1 or shorter >= 8 * by * CELLS)  # enough pixels for each cell
+            return fingerprint(read_reduced(path, None, by, config).pixels)
+        except Exception:  # told by the check that looks at every picture
+            return None
+
+    before: list[tuple[Path, str]] = []
+    known = np.empty((0, 2 * CELLS**2), dtype=np.float32)                                           # (m,288)
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        for split, paths in splits.items():
+            found = [(path, f) for path, f in zip(paths, pool.map(look, paths)) if f is not None]
+            mine = np.array([f for _, f in found], dtype=np.float32).reshape(-1, 2 * CELLS**2)      # (n,288)
+            for start in range(0, len(found) if len(known) else 0, ROWS):
+                alike = mine[start:start + ROWS] @ known.T                                          # (≤1024,m)
+                for row in np.flatnonzero(alike.max(axis=1) >= ALIKE):
+                    nearest = int(alike[row].argmax())
+                    path, (other, its_split) = found[start + row][0], before[nearest]
+                    if not _equal(path, other):
+                        yield path, split, other, its_split, float(alike[row, nearest])
+            before += [(path, split) for path, _ in found]
+            known = np.concatenate((known, mine))
+
+
+def _equal(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()

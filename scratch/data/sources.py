@@ -1,0 +1,139 @@
+"""sources: where do the annotations of a split come from, if not from one COCO file?
+
+    Path     a COCO file                        ─▶ load_instances ─┐
+    Source   the files of another layout        ─▶ its `read`     ─┴─▶ {"images", "annotations", "categories"}
+    Part     the pictures of a Source that one split has (split.py)         which annotations.py cleans
+
+Every layout becomes the dict that a COCO file holds, with boxes x, y, width, height in pixels, before anything is
+judged. So there is one set of checks for all of them. A Source judges only what such a dict cannot hold, as a line of
+text with too few numbers; it reports that itself. Proven in tests/data/test_layouts.py. Read: Source → Part
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Collection, Optional, Sequence, Union
+
+from scratch.data.annotation_file import load_instances
+from scratch.data.split import Division
+from scratch.data.values import whole
+
+Report = Callable[..., None]                             # kind, where, detail, as in annotations.py
+Choose = Callable[[Sequence[str]], Collection[str]]      # of these file names, those that are wanted
+Document = dict[str, Any]
+
+
+class Source:
+    """The annotations of pictures, in files of any layout."""
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        raise NotImplementedError
+
+    def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
+        """What a COCO file would hold of the pictures that are chosen, or of the first `limit` of them.
+
+        Raises ValueError where nothing can be read; lesser trouble is reported.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Part(Source):
+    """Of a source that has no split: the pictures that `division` gives to this one."""
+
+    whole: Source
+    split: str
+    division: Division
+
+    @property
+    def name(self) -> str:
+        return f"{self.whole.name}, {self.split}"
+
+    def __str__(self) -> str:
+        return f"{self.whole}, {self.split}"
+
+    def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
+        def mine(names: Sequence[str]) -> Collection[str]:
+            divided = self.division.of(names)
+            return choose([name for name in names if divided[name] == self.split])
+        return self.whole.read(report, mine, limit)
+
+
+@dataclass(frozen=True)
+class CocoFile(Source):
+    """A COCO file of which a part is wanted, or one of Roboflow's, whose first category is no class.
+
+    beside   the files of all its splits, if its category 0 has to be looked at (see `without_dummy`)
+    """
+
+    path: Path
+    beside: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
+        document = load_instances(self.path)
+        if self.beside:
+            document = without_dummy(document, [path for path in self.beside if path != self.path])
+        # An entry that is no picture is left to the reader, which says so: once, in the part with the first picture.
+        named = [(image.get("file_name") if isinstance(image, dict) else None) for image in document["images"]]
+        names = list(dict.fromkeys(name for name in named if isinstance(name, str)))
+        wanted = set(choose(names))
+        if len(wanted) == len(names):
+            return document
+        first = bool(names) and names[0] in wanted
+        images = [image for image, name in zip(document["images"], named)
+                  if (name in wanted if isinstance(name, str) else first)]
+        others = {_key(image.get("id")) for image, name in zip(document["images"], named)
+                  if isinstance(image, dict) and isinstance(name, str) and name not in wanted}
+        mine = {_key(image.get("id")) for image in images if isinstance(image, dict)}
+        annotations = [entry for entry in document["annotations"]
+                       if (image := _key(entry.get("image_id") if isinstance(entry, dict) else None)) in mine
+                       or first and image not in others]
+        return {**document, "images": images, "annotations": annotations}
+
+
+def _key(id: Any) -> str:
+    """1, 1.0 and "1" are one id, as they are for annotations.py."""
+    meant = whole(id)
+    return repr(id) if meant is None else str(meant)
+
+
+def without_dummy(document: Document, others: Sequence[Path]) -> Document:
+    """Without category 0 of Roboflow's exports, which is the name of the set: other classes have it as supercategory.
+
+    It stays where a box of this file, or of the other splits' files, uses it.
+    """
+    entries = [entry for entry in document["categories"] if isinstance(entry, dict)]
+    first = next((entry for entry in entries if entry.get("id") == 0), None)
+    if first is None or not any(entry.get("supercategory") == first.get("name") for entry in entries
+                                if entry is not first):
+        return document
+    if any(_uses(document, 0) for document in (document, *map(load_instances, others))):
+        return document
+    return {**document, "categories": [entry for entry in document["categories"] if entry is not first]}
+
+
+def _uses(document: Document, category: int) -> bool:
+    return any(isinstance(entry, dict) and entry.get("category_id") == category for entry in document["annotations"])
+
+
+Annotated = Union[Path, Source]
+
+
+def read_source(source: Annotated, report: Report, limit: Optional[int] = None) -> Document:
+    """The dict of a COCO file, or of what stands for one. Raises what `load_instances` raises."""
+    if isinstance(source, Source):
+        return source.read(report, lambda names: names, limit)
+    return load_instances(source)

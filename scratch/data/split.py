@@ -1,0 +1,96 @@
+"""split: which pictures are to learn from, and which to judge by, where a data set does not say?
+
+    name of the file ─▶ SHA-256 ─▶ u in [0,1)     u < 0.2: val     else: train
+
+    raccoon-7.jpg     0.73  train          The name alone decides. A picture that is added moves no other, every machine
+    raccoon-8.jpg     0.11  val            finds the same split, and so does a copy of the set in another layout.
+
+Only the last part of a path counts. Roboflow's augmented copies of one picture (a.rf.0123.jpg, a.rf.4567.jpg) stay
+together: a copy in val of a picture in train is no test. If a side would be empty, the picture next to it goes there.
+
+`python detr_scratch.py split DIR` writes the answer down, as DIR/split.json: {"train": [names], "val": [names]}. What
+stands there counts, and the rule is for other pictures alone. Proven in tests/data/test_split.py.
+Read: place → Division → read_division
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from scratch.printable import abridged
+
+FILE = "split.json"
+VAL = 0.2  # the share of the pictures to judge by
+SPLITS = ("train", "val", "test")
+_VERSION = re.compile(r"\.rf\.\w+(?=\.\w+$)")
+
+
+def place(name: str) -> float:
+    """Where a file's name puts it in [0,1): as good as random, and the same everywhere and at any time."""
+    base = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
+    digest = hashlib.sha256(_VERSION.sub("", base).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+@dataclass(frozen=True)
+class Division:
+    """The rule, and what was written down before it: file name → split."""
+
+    val: float = VAL
+    test: float = 0.0
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return SPLITS if self.test or "test" in self.written.values() else SPLITS[:2]
+
+    def of(self, names: Sequence[str]) -> dict[str, str]:
+        """The split of each of a set's file names."""
+        places = {name: place(name) for name in names}
+        found = {name: self.written.get(name) or self._by_rule(u) for name, u in places.items()}
+        if len(found) > 1 and not self.written:
+            for split, nearest in (("val", min), ("train", max)):
+                if split not in found.values():
+                    found[nearest(places, key=lambda name: places[name])] = split
+        return found
+
+    def _by_rule(self, u: float) -> str:
+        return "val" if u < self.val else "test" if u < self.val + self.test else "train"
+
+    def words(self) -> str:
+        if self.written:
+            return f"divided as {FILE} says"
+        shares = [(1 - self.val - self.test, "train"), (self.val, "val"), (self.test, "test")]
+        told = ", ".join(f"{100 * share:.0f} % {split}" for share, split in shares if share)
+        return f"{told} by a hash of the file names"
+
+
+def read_division(root: Path) -> Division:
+    """What DIR/split.json says, if it is there. Raises ValueError for one that cannot be understood."""
+    file = Path(root) / FILE
+    if not file.is_file():
+        return Division()
+    advice = "correct it, or remove it and run python detr_scratch.py split again"
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read as JSON ({abridged(error)}): {advice}") from error
+    parts = {split: content.get(split, []) for split in SPLITS} if isinstance(content, dict) else {}
+    if not parts.get("train") or not all(isinstance(names, list) and all(isinstance(name, str) for name in names)
+                                         for names in parts.values()):
+        raise ValueError(f'{file} is not what was wanted, {{"train": [file names], "val": [file names]}}: {advice}')
+    written: dict[str, str] = {}
+    for split, names in parts.items():
+        for name in names:
+            if written.setdefault(name, split) != split:
+                raise ValueError(f"{file} has {abridged(name)} in {written[name]} and in {split}: {advice}")
+    rule = content.get("rule") if isinstance(content.get("rule"), dict) else {}
+    val, test = (share if isinstance(share := rule.get(key, default), (int, float)) and 0 <= share < 1 else default
+                 for key, default in (("val", VAL), ("test", 0.0)))
+    return Division(val, test, written)

@@ -1,0 +1,146 @@
+"""COCO's files in other places: which of them are taken, with which pictures, and Roboflow's category that is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scratch.config import DataConfig
+from scratch.data.annotations import read_annotations
+from scratch.data.coco import find_layout, find_splits
+from scratch.data.layout_coco import coco_files
+from scratch.data.listing import list_folder, split_of
+from tests.layouts import CLASSES, document, draw, roboflow, write
+
+
+def put(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(json.dumps({"images": [{"id": 1, "file_name": "é 1.jpg"}]}).encode()
+                         if name.endswith(".json") else b"")
+    return root
+
+
+@pytest.mark.parametrize("train, val", [
+    (("train/_annotations.coco.json", "train/é 1.jpg"), ("valid/_annotations.coco.json", "valid/é 1.jpg")),
+    (("annotations/instances_Train.json", "images/Train/é 1.jpg"),
+     ("annotations/instances_Validation.json", "images/Validation/é 1.jpg")),
+    (("annotations/instances_train.json", "images/train/é 1.jpg"),
+     ("annotations/instances_val.json", "images/val/é 1.jpg")),
+    (("train.json", "images/é 1.jpg"), ("val.json", "images/é 1.jpg")),
+    (("a b/labels_train.json", "a b/pictures/é 1.jpg"), ("a b/labels_val.json", "a b/pictures/é 1.jpg")),
+])
+def test_a_file_is_found_with_the_folder_of_its_pictures(train, val, tmp_path):
+    root = put(tmp_path / "my set", *train, *val)
+    assert coco_files(list_folder(root)).pairs == {
+        split: ((root / picture).parent, root / file) for split, (file, picture) in (("train", train), ("val", val))}
+
+
+def test_of_cocos_own_files_those_with_boxes_are_taken(tmp_path):
+    root = put(tmp_path, "annotations/captions_train.json", "annotations/instances_train.json",
+               "annotations/image_info_test.json", "annotations/person_keypoints_train.json", "pics/é 1.jpg")
+    assert {split: file.name for split, (_, file) in coco_files(list_folder(root)).pairs.items()} == {
+        "train": "instances_train.json"}
+
+
+def test_of_two_files_without_a_split_one_is_read_and_the_other_named(tmp_path):
+    pictures = draw(8)
+    for p in pictures:
+        p.save(tmp_path / "images")
+    write(tmp_path / "annotations.json", document(pictures))
+    write(tmp_path / "annotations_old.json", document(pictures[:4]))
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert "annotations.json; not read: annotations_old.json" in layout.line()
+
+
+def test_a_file_whose_pictures_come_last_is_found_too(tmp_path):
+    pictures = draw(3)
+    for p in pictures:
+        p.save(tmp_path / "images")
+    content = document(pictures)
+    long = [{**content["annotations"][0], "note": "x" * 1000}] * 1500  # more than is read of the beginning
+    write(tmp_path / "set.json", json.dumps({"annotations": long, "categories": content["categories"],
+                                             "images": content["images"]}))
+    assert find_layout(DataConfig(data=str(tmp_path))).name == "one COCO file"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'{"file_name": "\\u0000"}', b'{"file_name": 7}', b"[" * 9999,
+                                     b'{"file_name": "../outside.jpg"}', b'[{"file_name": "a.jpg"}]',
+                                     b'{"file_name": "' + b"a" * 9999 + b'"}'])
+def test_nothing_in_a_json_file_stops_the_search(content, tmp_path):
+    put(tmp_path / "set", "images/a.jpg")
+    put(tmp_path, "outside.jpg")
+    (tmp_path / "set" / "x.json").write_bytes(content)
+    assert not coco_files(list_folder(tmp_path / "set")).pairs
+
+
+@pytest.mark.parametrize("name, split", [
+    ("train", "train"), ("Training", "train"), ("instances_Train", "train"), ("val2017", "val"), ("valid", "val"),
+    ("Validation", "val"), ("test-dev", "test"), ("testing", "test"), ("trainval", None), ("latest", None),
+    ("strain", None), ("evaluation", None), ("train_val", None), ("images", None)])
+def test_a_name_says_of_which_split_it_is(name, split):
+    assert split_of(name) == split
+
+
+# -- Roboflow's category 0 -----------------------------------------------------------------------------------------
+
+
+def classes_of(root: Path) -> tuple[str, ...]:
+    folder, source = find_splits(DataConfig(data=str(root)))["train"]
+    return read_annotations(source, folder=folder).classes.names
+
+
+def changed(root: Path, split: str, change) -> Path:
+    file = root / split / "_annotations.coco.json"
+    content = json.loads(file.read_text())
+    change(content)
+    write(file, content)
+    return root
+
+
+def test_roboflows_category_0_is_no_class(tmp_path):
+    assert classes_of(roboflow(tmp_path, {"train": draw(4), "val": draw(3, 1)})) == CLASSES
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_it_is_one_where_a_box_of_any_split_uses_it(split, tmp_path):
+    root = roboflow(tmp_path, {"train": draw(4), "val": draw(3, 1)})
+    changed(root, split, lambda content: content["annotations"][0].update(category_id=0))
+    assert classes_of(root) == ("insects", *CLASSES)
+
+
+def test_a_class_0_that_is_no_ones_supercategory_stays(tmp_path):
+    root = roboflow(tmp_path, {"train": draw(4), "val": draw(3, 1)})
+    for split in ("train", "valid"):
+        changed(root, split, lambda content: [c.update(supercategory="none") for c in content["categories"]])
+    assert classes_of(root) == ("insects", *CLASSES)
+
+
+def test_ids_that_are_one_number_written_in_two_ways_stay_together(tmp_path):
+    pictures = draw(16)
+    for p in pictures:
+        p.save(tmp_path / "images")
+    content = document(pictures)
+    for k, annotation in enumerate(content["annotations"]):
+        annotation["image_id"] = (str, float, "{}.0".format)[k % 3](annotation["image_id"])
+    write(tmp_path / "result.json", content)
+    read = [read_annotations(source, folder=folder) for folder, source in
+            find_splits(DataConfig(data=str(tmp_path))).values()]
+    assert [len(a) > 0 for a in read] == [True, True]
+    assert sum(len(a.labels) for a in read) == len(content["annotations"])
+
+
+def test_in_a_divided_set_what_is_no_entry_is_told_once(tmp_path):
+    pictures = draw(12)
+    for p in pictures:
+        p.save(tmp_path / "images")
+    content = document(pictures)
+    content["images"].insert(3, "nonsense")
+    content["annotations"].insert(2, {"id": 99, "image_id": 12345, "category_id": 1, "bbox": [1, 1, 2, 2]})
+    write(tmp_path / "result.json", content)
+    problems = [problem for folder, source in find_splits(DataConfig(data=str(tmp_path))).values()
+                for problem in read_annotations(source, folder=folder).problems if problem.severity == "refused"]
+    assert sorted(problem.kind for problem in problems) == ["malformed entry", "unknown image id"]

@@ -1,0 +1,193 @@
+"""YOLO's text files: what each line means, where the files are, and what is said of those that mean nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scratch.config import DataConfig
+from scratch.data import layout_yolo
+from scratch.data.annotations import read_annotations
+from scratch.data.check import check_dataset
+from scratch.data.coco import find_layout, find_splits
+from tests.layouts import CLASSES, draw, write, yolo, yolo_label_studio, yolo_roboflow
+
+
+def small(root: Path, **texts: str) -> Path:
+    """One picture of 80×40 for each text; train and val are the same folder's halves by their first letter."""
+    for name, text in texts.items():
+        split = "val" if name.startswith("v") else "train"
+        draw(1)[0].save(root / "images" / split, f"{name}.png")
+        write(root / "labels" / split / f"{name}.txt", text)
+    return root
+
+
+def read(root: Path, split: str = "train", limit=None):
+    folder, source = find_splits(DataConfig(data=str(root)))[split]
+    return read_annotations(source, folder=folder, limit=limit)
+
+
+@pytest.mark.parametrize("line, box", [
+    ("0 0.5 0.5 0.5 0.25", [20, 15, 40, 10]),
+    ("0.0 5e-1 .5 0.50 0.25", [20, 15, 40, 10]),
+    ("0\t0.5\t0.5\t0.5\t0.25  ", [20, 15, 40, 10]),
+    ("0 0.25 0.5 0.5 0.25 0.75 0.5", [20, 10, 40, 10]),                    # a triangle
+    ("0 0.25 0.5 0.5 0.25 0.75 0.5 0.5 0.75", [20, 10, 40, 20]),           # four corners, as of oriented boxes
+])
+def test_a_line_is_a_box_or_a_polygon(line, box, tmp_path):
+    a = read(small(tmp_path, a=line, v=line))
+    np.testing.assert_allclose(a.boxes_xywh, [box], atol=1e-9)
+    assert a.sizes.tolist() == [[80, 40]] and not a.problems
+
+
+@pytest.mark.parametrize("line", ["0 0.5 0.5 0.5", "0 0.5 0.5 0.5 0.25 0.9", "0 0.5 0.5 0.5 x", "cat 0.5 0.5 0.5 0.25",
+                                  "0 nan 0.5 0.5 0.5", "0,0.5,0.5,0.5,0.25", "0 0.5 0.5 0.5 0.25 0.75"])
+def test_a_line_that_is_neither_is_refused_with_its_place(line, tmp_path):
+    problems = read(small(tmp_path, a=f"0 0.5 0.5 0.5 0.25\n\n{line}", v=line)).problems
+    assert [problem.kind for problem in problems] == ["malformed entry"]
+    assert "YOLO train, labels/train/a.txt, line 3" in str(problems[0]) and "wanted a class, then" in str(problems[0])
+
+
+def test_pixels_are_told_from_shares(tmp_path):
+    (problem,) = [p for p in read(small(tmp_path, a="0 40 20 40 10", v="")).problems if p.severity == "refused"]
+    assert "are these pixels?" in str(problem)
+
+
+def test_a_class_that_has_no_name_is_refused_by_its_line(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25\n7 0.5 0.5 0.5 0.25", v="")
+    write(root / "classes.txt", "ant\nbee\n")
+    (problem,) = [p for p in read(root).problems if p.severity == "refused"]
+    assert problem.kind == "unknown category id"
+    assert "labels/train/a.txt, line 2: class 7 is none of the 2 classes (0 to 1)" in str(problem)
+
+
+def test_a_missing_and_an_empty_text_file_are_pictures_without_objects(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", b="", v="0 0.5 0.5 0.5 0.25")
+    draw(1)[0].save(root / "images/train", "c.png")
+    a = read(root)
+    assert a.file_names.tolist() == [f"images/train/{name}.png" for name in "abc"]
+    assert np.diff(a.offsets).tolist() == [1, 0, 0]
+
+
+def test_a_text_file_without_a_picture_is_counted_in_its_split_alone(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    write(root / "labels/train/gone.txt", "0 0.5 0.5 0.5 0.25")
+    (problem,) = [p for p in read(root).problems if p.kind == "label file without a picture"]
+    assert "labels/train/gone.txt" in problem.where
+    assert not [p for p in read(root, "val").problems if p.kind == "label file without a picture"]
+
+
+def test_shares_are_of_the_upright_picture(tmp_path):
+    root = small(tmp_path, v="0 0.5 0.5 0.5 0.25")
+    (root / "images/train").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter
+    Image.fromarray(draw(1)[0].pixels).save(root / "images/train/a.jpg", exif=exif)
+    write(root / "labels/train/a.txt", "0 0.5 0.5 0.5 0.25")
+    a = read(root)
+    assert a.sizes.tolist() == [[40, 80]] and a.boxes_xywh.tolist() == [[10, 30, 20, 20]]
+
+
+def test_keypoints_after_the_box_are_no_polygon(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25 0.1 0.1 2 0.9 0.9 2", v="0 0.5 0.5 0.5 0.25 0.1 0.1 2 0.9 0.9 2")
+    write(root / "data.yaml", "train: images/train\nval: images/val\nnames: [person]\nkpt_shape: [2, 3]\n")
+    assert read(root).boxes_xywh.tolist() == [[20, 15, 40, 10]]
+
+
+def test_only_the_pictures_that_are_used_are_opened(tmp_path, monkeypatch):
+    root = yolo(tmp_path, {"train": draw(9), "val": draw(4, 1)})
+    opened = []
+    monkeypatch.setattr(layout_yolo, "image_size", lambda path: opened.append(path.name) or (80, 40))
+    assert len(read(root, limit=2)) == 2 and len(opened) == 2
+
+
+def test_a_picture_that_cannot_be_read_is_refused_as_such_or_left_out(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", b="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    (root / "images/train/b.png").write_bytes(b"nothing")
+    report = check_dataset(DataConfig(data=str(root)), 100, decode=False)
+    assert [p.kind for p in report.problems if p.severity == "refused"] == ["unreadable image"]
+    report = check_dataset(DataConfig(data=str(root), leave_out_broken=True), 100, decode=False)
+    report.refuse()
+    assert report.left_out["train"] == (2,)
+
+
+# -- data.yaml -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("yaml, names", [
+    ("names: [ant, bee]", ("ant", "bee")), ("names:\n  0: ant\n  1: bee\n  5: cat", ("ant", "bee", "cat")),
+    ("names: {'0': ant, '1': 7}", ("ant", "7")), ("nc: 3", ("0", "1", "2")), ("", ("0", "1")),
+])
+def test_the_classes_are_those_of_the_yaml_file(yaml, names, tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25\n1 0.5 0.5 0.5 0.25", v="")
+    write(root / "data.yaml", f"train: images/train\nval: images/val\n{yaml}\n")
+    assert read(root).classes.names == names
+
+
+@pytest.mark.parametrize("train, val", [
+    ("images/train", "images/val"), ("./images/train/", "./images/val/"), ("../images/train", "../images/val"),
+    ("/content/insects/images/train", "/content/insects/images/val"), ("C:\\set\\images\\train", "images\\val"),
+    ("[images/train, images/nowhere]", "[images/val]"), ("train.txt", "val.txt")])
+@pytest.mark.parametrize("path", ["", "path: .", "path: ../datasets/insects", "path: /home/ann/insects"])
+def test_paths_of_another_machine_lead_to_what_is_there(train, val, path, tmp_path):
+    root = small(tmp_path / "set", a="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    write(root / "data.yaml", f"{path}\ntrain: {train}\nvalid: {val}\nnames: [ant]\n")
+    write(root / "train.txt", "./images/train/a.png\n")
+    write(root / "val.txt", "/home/ann/set/images/val/v.png\n")
+    assert read(root).file_names.tolist() == ["images/train/a.png"]
+    assert read(root, "val").file_names.tolist() == ["images/val/v.png"]
+
+
+def test_a_split_whose_path_in_the_yaml_is_wrong_is_found_by_its_folder(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    write(root / "data.yaml", "train: images/train\nval: images/eval\nnames: [ant]\n")
+    assert read(root, "val").file_names.tolist() == ["images/val/v.png"]
+
+
+def test_pictures_without_any_text_file_in_their_folder_are_no_split(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    draw(1)[0].save(root / "images/test", "t.png")
+    assert list(find_splits(DataConfig(data=str(root)))) == ["train", "val"]
+
+
+def test_a_list_that_names_a_picture_that_is_not_there_is_refused(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    write(root / "data.yaml", "train: train.txt\nval: images/val\nnames: [ant]\n")
+    write(root / "train.txt", "images/train/a.png\nimages/train/gone.png\n")
+    report = check_dataset(DataConfig(data=str(root)), 100, decode=False)
+    assert [p.kind for p in report.problems if p.severity == "refused"] == ["missing image"]
+
+
+def test_a_yaml_file_that_is_none_is_refused_and_one_that_builds_objects_too(tmp_path):
+    root = yolo_roboflow(tmp_path, {"train": draw(4), "val": draw(3, 1)})
+    for content in ("names: [a, b\ntrain: x", "names: !!python/object/apply:os.system ['true']", "[" * 5000):
+        write(root / "data.yaml", content)
+        with pytest.raises(ValueError, match="data.yaml cannot be read as YAML"):
+            find_layout(DataConfig(data=str(root)))
+
+
+def test_names_that_are_none_are_refused(tmp_path):
+    root = yolo_roboflow(tmp_path, {"train": draw(4), "val": draw(3, 1)})
+    write(root / "data.yaml", "train: train/images\nval: valid/images\nnames: 7\n")
+    with pytest.raises(ValueError, match="has the names 7, wanted a list"):
+        find_layout(DataConfig(data=str(root)))
+
+
+def test_names_in_another_unicode_form_and_other_capitals_belong_together(tmp_path):
+    root = small(tmp_path, v="0 0.5 0.5 0.5 0.25")
+    draw(1)[0].save(root / "images/train", "Cafe\u0301.PNG")
+    write(root / "labels/train/café.txt", "0 0.5 0.5 0.5 0.25")
+    assert np.diff(read(root).offsets).tolist() == [1]
+
+
+def test_text_files_beside_their_pictures_are_found(tmp_path):
+    root = yolo_label_studio(tmp_path, {"all": draw(6)})
+    for file in (root / "labels").iterdir():
+        file.rename(root / "images" / file.name)
+    layout = find_layout(DataConfig(data=str(root)))
+    assert layout.name == "YOLO" and "images/, images/*.txt" in layout.line()
+    assert sum(len(read(root, split).labels) for split in ("train", "val")) == sum(len(p.objects) for p in draw(6))
+    assert read(root).classes.names == CLASSES

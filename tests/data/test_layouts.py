@@ -1,0 +1,223 @@
+"""One drawn set in every layout, as each tool writes it: the same pictures, boxes and classes come out of all."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scratch.config import DataConfig
+from scratch.data.annotations import read_annotations
+from scratch.data.check import check_dataset
+from scratch.data.coco import CocoDetection, find_layout, find_splits
+from scratch.data.file_names import find_files
+from scratch.data.split import place
+from scratch.data.transforms import Augmentation
+from tests.conftest import SHARED
+from tests.layouts import CLASSES, KEEPS_CROWDS, WITH_SPLITS, WITHOUT, document, draw, truth, write
+
+SPLITS = ("train", "val", "test")
+MARKS = {"cvat": "COCO files", "coco": "COCO", "roboflow": "Roboflow COCO"}
+
+
+def three_splits(crowds: bool):
+    return {split: draw(10 - 2 * k, seed=k, crowds=crowds) for k, split in enumerate(SPLITS)}
+
+
+def read_back(root: Path, split: str):
+    """The pictures of a split by the names that they were drawn with, and their objects; as cleaned for training."""
+    folder, source = find_splits(DataConfig(data=str(root)))[split]
+    a = read_annotations(source, folder=folder)
+    assert not [p for p in a.problems if p.severity == "refused"], a.problems
+    files = find_files(folder, a.file_names.tolist()).paths
+    assert all((folder / file).is_file() and file for file in files)
+    found = {}
+    for i, file in enumerate(files):
+        rows = range(a.offsets[i], a.offsets[i + 1])
+        name = file.rpartition("/")[2]
+        name = name[9:] if name[8:9] == "-" and name.startswith("1f2e") else name  # Label Studio's prefix
+        with Image.open(folder / file) as image:
+            assert image.size == tuple(a.sizes[i])
+        found[name] = sorted((a.classes.names[a.labels[r]], tuple(a.boxes_xywh[r].tolist()), bool(a.crowd[r]))
+                             for r in rows)
+    return found
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert [(c, crowd) for c, _, crowd in found[name]] == [(c, crowd) for c, _, crowd in wanted[name]], name
+        np.testing.assert_allclose([box for _, box, _ in found[name]], [box for _, box, _ in wanted[name]], rtol=0,
+                                   atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", WITH_SPLITS)
+def test_every_layout_with_splits_holds_the_same_boxes_and_classes(kind, tmp_path):
+    splits = three_splits(crowds=kind in KEEPS_CROWDS)
+    root = WITH_SPLITS[kind](tmp_path / "my set", splits)
+    layout = find_layout(DataConfig(data=str(root)))
+    assert list(layout.splits) == list(SPLITS) and layout.division is None
+    assert layout.name == MARKS.get(kind, "YOLO" if kind.startswith("yolo") else "Pascal VOC")
+    assert layout.line().startswith(f"layout: {layout.name} (") and layout.line().endswith(": train, val, test")
+    for split, pictures in splits.items():
+        assert_same(read_back(root, split), truth(pictures))
+
+
+@pytest.mark.parametrize("kind", WITHOUT)
+def test_every_layout_without_a_split_holds_the_same_boxes_and_is_divided_by_the_names(kind, tmp_path):
+    pictures = draw(16, crowds=kind in KEEPS_CROWDS)
+    root = WITHOUT[kind](tmp_path / "my set", {"all" if kind != "darknet" else "train": pictures})
+    layout = find_layout(DataConfig(data=str(root)))
+    assert list(layout.splits) == ["train", "val"]
+    assert "80 % train, 20 % val by a hash of the file names" in layout.line()
+    train, val = read_back(root, "train"), read_back(root, "val")
+    assert_same(train | val, truth(pictures))
+    assert not train.keys() & val.keys() and len(train) + len(val) == 16 and train and val
+    if kind != "label_studio":  # whose names have a prefix
+        assert all((place(name) < 0.2) == (name in val) for name in truth(pictures))
+
+
+@pytest.mark.parametrize("kind", [*WITH_SPLITS, *(kind for kind in WITHOUT if kind != "cvat")])
+def test_the_check_of_a_sound_set_refuses_nothing_and_loses_nothing(kind, tmp_path):
+    if kind in WITH_SPLITS:
+        root = WITH_SPLITS[kind](tmp_path / "set", three_splits(False))
+    else:
+        root = WITHOUT[kind](tmp_path / "set", {"train" if kind == "darknet" else "all": draw(12)})
+    report = check_dataset(DataConfig(data=str(root)), 100, decode=True, need=("train", "val"))
+    report.refuse()
+    usual = {"image without boxes", "file name that nearly matches", "size taken from the picture"}
+    assert {problem.kind for problem in report.problems} <= usual
+    assert report.layout == find_layout(DataConfig(data=str(root))).line()
+
+
+def test_a_sample_of_a_layout_is_that_of_the_coco_original(tmp_path):
+    splits = three_splits(False)
+    show = Augmentation("none", 40, 80)
+    samples = []
+    for kind in ("coco", "yolo", "voc", "roboflow"):
+        folder, source = find_splits(DataConfig(data=str(WITH_SPLITS[kind](tmp_path / kind, splits))))["val"]
+        dataset = CocoDetection(folder, source, show)
+        dataset = pickle.loads(pickle.dumps(dataset))  # as a worker gets it
+        name = [Path(n).name for n in dataset.annotations.file_names].index("s1 a 1.jpg")
+        samples.append(dataset[(0, name)])
+    for pixels, target in samples[1:]:
+        assert (pixels == samples[0][0]).all() and sorted(target["labels"].tolist()) == [0, 1, 2]
+        np.testing.assert_allclose(target["boxes"].numpy(), samples[0][1]["boxes"].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["yolo_label_studio", "voc_flat", "fiftyone"])
+def test_a_picture_that_is_added_moves_no_other(kind, tmp_path):
+    pictures = draw(30)
+    few = WITHOUT[kind](tmp_path / "few", {"all": pictures[:20]})
+    more = WITHOUT[kind](tmp_path / "more", {"all": pictures})
+    for split in ("train", "val"):
+        assert read_back(few, split).keys() <= read_back(more, split).keys()
+
+
+def test_a_training_split_alone_is_divided_and_test_stays_test(tmp_path):
+    splits = {"train": draw(20), "test": draw(4, seed=1)}
+    for kind in ("roboflow", "yolo", "voc_roboflow"):
+        root = WITH_SPLITS[kind](tmp_path / kind, splits)
+        layout = find_layout(DataConfig(data=str(root)))
+        assert list(layout.splits) == ["train", "val", "test"] and "no split to judge by" in layout.line()
+        assert_same(read_back(root, "test"), truth(splits["test"]))
+        assert_same(read_back(root, "train") | read_back(root, "val"), truth(splits["train"]))
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco", "roboflow"])
+def test_a_folder_around_the_set_is_gone_into_and_of_two_sets_neither_is_taken(kind, tmp_path):
+    splits = three_splits(False)
+    WITH_SPLITS[kind](tmp_path / "all" / "one", splits)
+    for split, pictures in splits.items():
+        assert_same(read_back(tmp_path / "all", split), truth(pictures))
+    if kind in ("voc", "yolo"):
+        WITH_SPLITS[kind](tmp_path / "all" / "two", splits)
+        with pytest.raises(FileNotFoundError, match="Did you mean .*one or .*two"):
+            find_splits(DataConfig(data=str(tmp_path / "all")))
+
+
+def test_what_cannot_be_read_is_told_with_all_that_was_looked_for_and_what_is_there(tmp_path):
+    root = tmp_path / "set"
+    draw(2)[0].save(root / "pics")
+    write(root / "notes.csv", "a,b")
+    with pytest.raises(FileNotFoundError) as error:
+        find_splits(DataConfig(data=str(root)))
+    for words in ("COCO ", "Roboflow COCO", "one COCO file", "YOLO", "Pascal VOC", "1 .jpg, 1 .csv", "folders pics",
+                  "does not hold any split"):
+        assert words in str(error.value) or words == "1 .jpg, 1 .csv" and "1 .csv, 1 .jpg" in str(error.value)
+
+
+def test_annotations_without_their_pictures_are_named(tmp_path):
+    write(tmp_path / "set" / "labels.json", document(draw(3)))
+    with pytest.raises(FileNotFoundError, match="labels.json names pictures, but none of them is in this folder"):
+        find_splits(DataConfig(data=str(tmp_path / "set")))
+
+
+def test_a_layout_without_the_split_that_is_needed_says_what_it_is(tmp_path):
+    root = WITH_SPLITS["yolo"](tmp_path / "set", {"train": draw(4), "val": draw(4, 1)})
+    with pytest.raises(FileNotFoundError, match="'test'. It was recognised as layout: YOLO"):
+        find_splits(DataConfig(data=str(root)), need=("test",))
+
+
+def test_files_that_lead_outside_are_not_looked_at(tmp_path):
+    outside = draw(3)
+    for p in outside:
+        p.save(tmp_path / "outside" / "images")
+        write(tmp_path / f"outside/labels/{p.name.rpartition('.')[0]}.txt", "0 0.5 0.5 0.1 0.1")
+    root = WITHOUT["yolo_label_studio"](tmp_path / "set", {"all": draw(5)})
+    write(root / "data.yaml", f"path: {tmp_path}/outside\ntrain: {tmp_path}/outside/images\nval: ../outside/images\n"
+                              "names: [a, b, c]\n")
+    layout = find_layout(DataConfig(data=str(root)))
+    for folder, source in layout.splits.values():
+        assert folder == root
+        names = read_annotations(source, folder=folder).file_names.tolist()
+        assert all((root / name).is_file() and ".." not in name and not name.startswith("/") for name in names)
+
+
+@pytest.mark.parametrize("kind, ending", [("yolo", ".txt"), ("yolo", ".yaml"), ("voc_roboflow", ".xml"),
+                                          ("roboflow", ".json"), ("voc", ".txt")])
+def test_a_damaged_file_ends_in_a_report_or_an_error_in_words(kind, ending, tmp_path):
+    root = WITH_SPLITS[kind](tmp_path / "set", {"train": draw(4), "val": draw(3, 1)})
+    rng = np.random.default_rng(0)
+    files = sorted(path for path in root.rglob(f"*{ending}") if path.stat().st_size)
+    for _ in range(30):
+        file = files[rng.integers(len(files))]
+        sound = file.read_bytes()
+        content = bytearray(sound)
+        for _ in range(rng.integers(1, 6)):
+            place = rng.integers(len(content))
+            content[place:place + rng.integers(0, 3)] = rng.choice(
+                [b"", b"\0", b"\xff", b"<", b"9" * 400, b"-1e999", b"nan", b"\n", b"]", b"{", "é".encode(), b"../"])
+        file.write_bytes(bytes(content))
+        try:
+            for folder, source in find_splits(DataConfig(data=str(root))).values():
+                a = read_annotations(source, folder=folder)
+                assert np.isfinite(a.boxes_xywh).all() and (a.boxes_xywh[:, 2:] > 0).all()
+        except (ValueError, FileNotFoundError) as error:
+            assert str(root) in str(error)
+        file.write_bytes(sound)
+
+
+def test_the_raccoons_are_read_as_they_lie():
+    root = SHARED / "data" / "raccoon"
+    if not root.exists():
+        pytest.skip("the data set raccoon, of many megabytes, is not beside this checkout (set DETR_SHARED)")
+    layout = find_layout(DataConfig(data=str(root)))
+    assert layout.name == "Pascal VOC" and "no split to judge by" in layout.line()
+    parts = {split: read_annotations(source, folder=folder) for split, (folder, source) in layout.splits.items()}
+    assert sum(map(len, parts.values())) == 200 and sum(len(a.labels) for a in parts.values()) == 217
+    assert all(a.classes.names == ("raccoon",) and not a.problems for a in parts.values())
+    a = next(a for a in parts.values() if "images/raccoon-1.jpg" in a.file_names.tolist())
+    row = a.file_names.tolist().index("images/raccoon-1.jpg")
+    assert a.sizes[row].tolist() == [650, 417]
+    assert a.boxes_xywh[a.offsets[row]].tolist() == [80, 87, 442, 321]  # 81 88 522 408, counted from 1
+    check_dataset(DataConfig(data=str(root)), 100, decode=False, need=("train", "val")).refuse()
+
+
+def test_the_classes_are_the_same_in_every_layout(tmp_path):
+    for kind, build in WITH_SPLITS.items():
+        folder, source = find_splits(DataConfig(data=str(build(tmp_path / kind, three_splits(False)))))["train"]
+        assert read_annotations(source, folder=folder).classes.names == CLASSES, kind

@@ -1,0 +1,90 @@
+"""Copies of a picture in another split: saved again, smaller, brighter; and none where pictures only resemble."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from scratch.config import DataConfig
+from scratch.data.check import check_dataset
+from scratch.data.coco import find_splits
+from scratch.data.near_duplicates import fingerprint, near_duplicates
+from scratch.data.shapes import draw_scene
+from tests.conftest import SHARED
+
+
+def scene(seed: int) -> Image.Image:
+    return Image.fromarray(draw_scene(np.random.default_rng(seed))[0])
+
+
+def saved(picture: Image.Image, path: Path, **how) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **how)
+    return path
+
+
+@pytest.mark.parametrize("change", [
+    lambda picture: picture.resize((picture.width * 2 // 3, picture.height * 2 // 3)),
+    lambda picture: ImageEnhance.Brightness(picture).enhance(1.15),
+    lambda picture: picture.convert("L"),
+    lambda picture: picture,
+    lambda picture: picture.crop((4, 4, picture.width - 4, picture.height - 4)),
+])
+def test_a_changed_copy_is_found_and_other_pictures_are_not(change, tmp_path):
+    train = [saved(scene(seed), tmp_path / f"train/{seed}.png") for seed in range(8)]
+    copy = saved(change(scene(5)), tmp_path / "val/copy.jpg", quality=60)
+    others = [saved(scene(seed), tmp_path / f"val/{seed}.png") for seed in range(20, 26)]
+    found = list(near_duplicates({"train": train, "val": [*others, copy]}))
+    assert [(path, split, other, its) for path, split, other, its, _ in found] == [(copy, "val", train[5], "train")]
+
+
+def test_files_that_are_equal_byte_for_byte_and_those_of_one_split_are_left_out(tmp_path):
+    one = saved(scene(1), tmp_path / "train/1.png")
+    again = saved(scene(1), tmp_path / "train/2.jpg")
+    same = saved(scene(1), tmp_path / "val/1.png")
+    assert list(near_duplicates({"train": [one, again]})) == []
+    assert list(near_duplicates({"train": [one], "val": [same]})) == []
+
+
+def test_a_picture_of_one_shade_looks_like_none(tmp_path):
+    assert fingerprint(Image.new("RGB", (40, 30), "grey")) is None
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    flat = saved(Image.new("RGB", (40, 30), "grey"), tmp_path / "flat.png")
+    assert list(near_duplicates({"train": [flat, broken], "val": [flat, broken]})) == []
+
+
+def test_the_correlation_is_that_of_the_differences(tmp_path):
+    rng = np.random.default_rng(0)
+    greys = [rng.integers(0, 256, (13, 13)).astype(np.uint8) for _ in range(2)]
+    greys[1] = (0.7 * greys[0] + 0.3 * greys[1]).astype(np.uint8)
+    a, b = (saved(Image.fromarray(g), tmp_path / name) for g, name in zip(greys, ("a.png", "b.png")))
+    fields = [np.concatenate([d - d.mean() for d in (np.diff(g.astype(float), axis=1)[:12].ravel(),
+                                                     np.diff(g.astype(float), axis=0)[:, :12].ravel())]) for g in greys]
+    wanted = np.corrcoef(*fields)[0, 1]
+    ((_, _, _, _, alike),) = near_duplicates({"train": [a], "val": [b]})
+    assert abs(alike - wanted) < 1e-5 and 0.8 < wanted < 0.99
+
+
+def test_check_data_reports_them_with_their_number(coco_set):
+    for seed in range(4):
+        coco_set.image("train", seed, scene(seed))
+    for id, seed in ((10, 1), (11, 2), (12, 50)):
+        coco_set.image("val", id, scene(seed).resize((150, 150)), "jpg")
+    config = DataConfig(data=str(coco_set.write()))
+    (of_kind,) = [[p for p in check_dataset(config, 100, decode=True).problems if p.kind.startswith("similar")]]
+    assert len(of_kind) == 2 and all(f"val/00{id}.jpg" in p.where for p, id in zip(of_kind, (10, 11)))
+    assert "looks like" in of_kind[0].detail and "train/0001.png of train" in of_kind[0].detail
+    assert not [p for p in check_dataset(config, 100, decode=False).problems if p.kind.startswith("similar")]
+
+
+def test_of_photographs_those_that_differ_do_not_look_alike():
+    root = SHARED / "data" / "coco_tiny"
+    if not root.exists():
+        pytest.skip("the data set coco_tiny, of many megabytes, is not beside this checkout (set DETR_SHARED)")
+    splits = {split: sorted(folder.glob("*.jpg")) for split, (folder, _) in
+              find_splits(DataConfig(data=str(root))).items()}
+    assert list(near_duplicates(splits)) == []

@@ -1,0 +1,75 @@
+"""A split by the names of the files: the same everywhere, unmoved by what is added, and as it was written down."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scratch.data.split import Division, place, read_division
+
+NAMES = [f"IMG_{k:04d}.jpg" for k in range(2000)]
+
+
+def test_the_place_of_a_name_is_known():
+    # the first 8 bytes of SHA-256 of the name, as a share of 2^64
+    assert place("raccoon-1.jpg") == 0x5592834818517e0d / 2**64
+    assert place("images/raccoon-1.jpg") == place("a\\b\\raccoon-1.jpg") == place("raccoon-1.jpg")
+    assert place("cafe\u0301.jpg") == place("café.jpg") != place("cafe.jpg")
+
+
+def test_about_a_fifth_of_many_names_is_val():
+    found = Division().of(NAMES)
+    assert 0.17 < list(found.values()).count("val") / len(NAMES) < 0.23 and set(found.values()) == {"train", "val"}
+    assert all((found[name] == "val") == (place(name) < 0.2) for name in NAMES)
+
+
+def test_a_name_that_is_added_moves_no_other_and_the_order_does_not_matter():
+    few, many = Division().of(NAMES[:300]), Division().of(NAMES[::-1])
+    assert all(many[name] == split for name, split in few.items())
+
+
+def test_augmented_copies_of_one_picture_stay_together():
+    copies = [f"frame_7_jpg.rf.{k:032x}.jpg" for k in range(40)]
+    assert len({place(name) for name in copies}) == 1 and place("frame_8_jpg.rf.0a.jpg") != place(copies[0])
+
+
+def test_a_third_part_for_the_end_is_cut_out_of_training_alone():
+    two, three = Division().of(NAMES), Division(test=0.1).of(NAMES)
+    assert Division(test=0.1).splits == ("train", "val", "test")
+    assert all(three[name] == two[name] or two[name] == "train" and three[name] == "test" for name in NAMES)
+    assert 0.08 < list(three.values()).count("test") / len(NAMES) < 0.12
+
+
+@pytest.mark.parametrize("side", ["train", "val"])
+def test_neither_side_is_empty(side):
+    names = [name for name in NAMES if (place(name) < 0.2) == (side == "val")][:3]
+    found = Division().of(names)
+    assert sorted(found.values()).count(side) == 2 and set(found.values()) == {"train", "val"}
+    assert Division().of(names[:1]) == {names[0]: side}
+
+
+def write(root, content) -> None:
+    (root / "split.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_what_is_written_down_counts_and_the_rule_is_for_the_rest(tmp_path):
+    assert read_division(tmp_path) == Division()
+    val = next(name for name in NAMES if place(name) < 0.2)
+    train = next(name for name in NAMES if place(name) > 0.5)
+    write(tmp_path, {"train": [val], "val": [train], "rule": {"val": 0.5, "test": 0}})
+    division = read_division(tmp_path)
+    found = division.of(NAMES)
+    assert found[val] == "train" and found[train] == "val"
+    assert all((found[name] == "val") == (place(name) < 0.5) for name in NAMES if name not in (val, train))
+    assert division.words() == "divided as split.json says"
+
+
+@pytest.mark.parametrize("content, words", [
+    ("{", "cannot be read as JSON"), ("[]", "is not what was wanted"), ({"val": ["a"]}, "is not what was wanted"),
+    ({"train": "a"}, "is not what was wanted"), ({"train": [1]}, "is not what was wanted"),
+    ({"train": ["a.jpg"], "val": ["a.jpg"]}, "has a.jpg in train and in val")])
+def test_a_file_that_cannot_be_understood_is_refused(content, words, tmp_path):
+    write(tmp_path, content)
+    with pytest.raises(ValueError, match=words):
+        read_division(tmp_path)

@@ -1,0 +1,298 @@
+"""layouts: one small drawn set, written in the form of each tool that people annotate with.
+
+    draw(seed) ─▶ pictures with boxes, classes, names ─▶ coco · roboflow · cvat · label_studio · fiftyone
+                                                         yolo (both orders of folders) · darknet · voc · voc_flat
+
+The sizes and boxes are whole numbers whose shares have six decimals at most, so that every layout says them exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("ant", "bee, wild", "käfer")
+# Names as people give them: a space, an accent, capitals in the ending, a sign that URLs encode, dots.
+NAMES = ("a 1.jpg", "café.JPG", "IMG_0007.jpeg", "b.v2.png", "50%.jpg", "x#y.jpg", "7.jpg", "ü ö.PNG", "n1.jpg",
+         "n2.jpg")
+SIZES = ((80, 40), (50, 100), (125, 50), (160, 200))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One picture: its name, its pixels (H,W,3), and its objects: (class, x, y, w, h in pixels, crowd)."""
+
+    name: str
+    pixels: np.ndarray
+    objects: tuple[tuple[int, int, int, int, int, bool], ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def save(self, folder: Path, name: Optional[str] = None) -> None:
+        path = folder / (name or self.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(self.pixels).save(path)
+
+
+def draw(count: int = 10, seed: int = 0, crowds: bool = False) -> list[Drawn]:
+    """Pictures of noise; each third shows no object. Another seed: other names, too."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for k in range(count):
+        width, height = SIZES[k % len(SIZES)]
+        objects = []
+        for n in range(0 if k % 3 == 2 else 1 + k % 2):
+            x, y = int(rng.integers(0, width // 2)), int(rng.integers(0, height // 2))
+            w, h = int(rng.integers(2, width // 2)), int(rng.integers(2, height // 2))
+            objects.append((int(rng.integers(len(CLASSES))) if k else n, x, y, w, h, crowds and n == 1))
+        if k == 0:  # all classes are in every set, by which some layouts know them
+            objects = [(c, 2 + 10 * c, 3, 6, 9, False) for c in range(len(CLASSES))]
+        name = NAMES[k] if k < len(NAMES) else f"p{k}.jpg"
+        name = f"s{seed} {name}" if seed else name
+        found.append(Drawn(name, rng.integers(0, 256, (height, width, 3), dtype=np.uint8), tuple(objects)))
+    return found
+
+
+Split = dict[str, Sequence[Drawn]]
+Truth = dict[str, list[tuple[str, tuple[float, ...], bool]]]
+
+
+def truth(pictures: Sequence[Drawn]) -> Truth:
+    """Name of the picture → its objects: (name of the class, box x y w h, crowd), in order."""
+    return {p.name: sorted((CLASSES[c], (float(x), float(y), float(w), float(h)), crowd)
+                           for c, x, y, w, h, crowd in p.objects) for p in pictures}
+
+
+def document(pictures: Sequence[Drawn], first_image: int = 1, first_class: int = 1, gap: int = 1,
+             name: Callable[[str], str] = str, id: Callable[[int], Any] = int, **of_annotation: Any) -> dict[str, Any]:
+    """COCO's dict, with ids as a tool numbers them."""
+    images, annotations = [], []
+    for k, p in enumerate(pictures):
+        images.append({"id": id(first_image + gap * k), "file_name": name(p.name), "width": p.size[0],
+                       "height": p.size[1]})
+        for c, x, y, w, h, crowd in p.objects:
+            annotations.append({"id": len(annotations) + first_image, "image_id": id(first_image + gap * k),
+                                "category_id": id(first_class + gap * c), "bbox": [x, y, w, h], "area": w * h,
+                                "iscrowd": int(crowd), **of_annotation})
+    categories = [{"id": id(first_class + gap * c), "name": CLASSES[c], "supercategory": ""}
+                  for c in range(len(CLASSES))]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+# -- COCO's form ---------------------------------------------------------------------------------------------------
+
+
+def coco(root: Path, splits: Split) -> Path:
+    """As it is published."""
+    for split, pictures in splits.items():
+        write(root / f"annotations/instances_{split}.json", document(pictures))
+        for p in pictures:
+            p.save(root / split)
+    return root
+
+
+def roboflow(root: Path, splits: Split) -> Path:
+    """Its category 0 is the set's name; ids from 0; its split is called valid; READMEs beside."""
+    for split, pictures in splits.items():
+        folder = root / {"val": "valid"}.get(split, split)
+        content = document(pictures, first_image=0, segmentation=[])
+        for category in content["categories"]:
+            category["supercategory"] = "insects"
+        content["categories"].insert(0, {"id": 0, "name": "insects", "supercategory": "none"})
+        write(folder / "_annotations.coco.json", {"info": {"year": "2024", "version": "1"}, "licenses": [], **content})
+        for p in pictures:
+            p.save(folder)
+    write(root / "README.dataset.txt", "insects")
+    write(root / "README.roboflow.txt", "insects - v1")
+    return root
+
+
+def cvat(root: Path, splits: Split) -> Path:
+    """COCO 1.0: images/SUBSET/, instances_SUBSET.json; a task without subsets calls its own "default"."""
+    for split, pictures in splits.items():
+        subset = {"train": "Train", "val": "Validation", "test": "Test", "all": "default"}[split]
+        content = document(pictures, segmentation=[], attributes={"occluded": False})
+        write(root / f"annotations/instances_{subset}.json",
+              {"licenses": [{"name": "", "id": 0, "url": ""}], "info": {"contributor": ""}, **content})
+        for p in pictures:
+            p.save(root / "images" / subset)
+    return root
+
+
+def label_studio(root: Path, splits: Split) -> Path:
+    """result.json + images/; ids from 0; names with a prefix of eight signs, URL-encoded in the file, a backslash."""
+    (pictures,) = splits.values()
+    names = {p.name: f"{k + 0x1f2e3d4c:08x}-{p.name}" for k, p in enumerate(pictures)}
+    content = document(pictures, first_image=0, first_class=0, segmentation=[], ignore=0,
+                       name=lambda name: "images\\" + quote(names[name]))
+    write(root / "result.json", {**content, "info": {"year": 2024, "contributor": "Label Studio"}})
+    for p in pictures:
+        p.save(root / "images", names[p.name])
+    return root
+
+
+def fiftyone(root: Path, splits: Split) -> Path:
+    """data/ + labels.json; here with ids as text, and gaps between them."""
+    (pictures,) = splits.values()
+    content = document(pictures, first_image=3, first_class=4, gap=7, id=str)
+    write(root / "labels.json", {"info": {"year": ""}, "licenses": [], "categories": content["categories"],
+                                 "images": content["images"], "annotations": content["annotations"]})
+    for p in pictures:
+        p.save(root / "data")
+    return root
+
+
+# -- YOLO's --------------------------------------------------------------------------------------------------------
+
+
+def yolo_text(p: Drawn, polygons: bool = False) -> str:
+    """A line for each object: class and box, or the corners of a polygon with the same box."""
+    (W, H), lines = p.size, []
+    for c, x, y, w, h, _ in p.objects:
+        values = ((x + w / 2) / W, (y + h / 2) / H, w / W, h / H)
+        if polygons:  # a rhombus that touches the box's sides
+            values = ((x + w / 2) / W, y / H, (x + w) / W, (y + h / 2) / H, (x + w / 2) / W, (y + h) / H, x / W,
+                      (y + h / 2) / H)
+        lines.append(" ".join([str(c), *(f"{value:.6f}" for value in values)]))
+    return "\n".join(lines)
+
+
+def _yolo_files(root: Path, pictures: Sequence[Drawn], images: str, labels: str, polygons: bool = False,
+                empty: bool = False) -> None:
+    for p in pictures:
+        p.save(root / images)
+        if p.objects or empty:
+            write(root / labels / f"{p.name.rpartition('.')[0]}.txt", yolo_text(p, polygons))
+
+
+def yolo(root: Path, splits: Split, polygons: bool = False) -> Path:
+    """Ultralytics' order, images/train + labels/train; a path of the machine where it was written; names as a dict."""
+    for split, pictures in splits.items():
+        _yolo_files(root, pictures, f"images/{split}", f"labels/{split}", polygons)
+    write(root / "dataset.yaml", "path: /home/ann/datasets/insects\n"
+          + "".join(f"{split}: images/{split}\n" for split in splits)
+          + "names:\n" + "".join(f"  {k}: {json.dumps(name, ensure_ascii=False)}\n" for k, name in enumerate(CLASSES)))
+    return root
+
+
+def yolo_roboflow(root: Path, splits: Split) -> Path:
+    """Roboflow's order, train/images + train/labels; paths that begin with ../; names as a list; empty text files."""
+    for split, pictures in splits.items():
+        folder = {"val": "valid"}.get(split, split)
+        _yolo_files(root, pictures, f"{folder}/images", f"{folder}/labels", empty=True)
+    names = ", ".join(f"'{name}'" for name in CLASSES)
+    write(root / "data.yaml", "".join(f"{split}: ../{ {'val': 'valid'}.get(split, split)}/images\n" for split in splits)
+          + f"\nnc: {len(CLASSES)}\nnames: [{names}]\n\nroboflow:\n  workspace: a\n  version: 1\n")
+    return root
+
+
+def yolo_lists(root: Path, splits: Split) -> Path:
+    """CVAT's Ultralytics export: lists of paths."""
+    for split, pictures in splits.items():
+        _yolo_files(root, pictures, f"images/{split}", f"labels/{split}")
+        write(root / f"{split}.txt", "".join(f"data/images/{split}/{p.name}\n" for p in pictures))
+    write(root / "data.yaml", "path: .\n" + "".join(f"{split}: {split}.txt\n" for split in splits)
+          + "names:\n" + "".join(f"  {k}: {name}\n" for k, name in enumerate(CLASSES)))
+    return root
+
+
+def yolo_folders(root: Path, splits: Split) -> Path:
+    """No YAML: folders alone, and classes.txt; in a sub-folder below each."""
+    for split, pictures in splits.items():
+        _yolo_files(root, pictures, f"images/{split}/cam 1", f"labels/{split}/cam 1")
+    write(root / "classes.txt", "\n".join(CLASSES) + "\n")
+    return root
+
+
+def yolo_label_studio(root: Path, splits: Split) -> Path:
+    """Label Studio: images/ + labels/ + classes.txt + notes.json, no split."""
+    (pictures,) = splits.values()
+    _yolo_files(root, pictures, "images", "labels", empty=True)
+    write(root / "classes.txt", "\n".join(CLASSES))
+    write(root / "notes.json", {"categories": [{"id": k, "name": n} for k, n in enumerate(CLASSES)], "info": {}})
+    return root
+
+
+def darknet(root: Path, splits: Split) -> Path:
+    """CVAT's YOLO 1.1: pictures and text files in one folder, obj.names, obj.data, train.txt."""
+    (pictures,) = splits.values()
+    _yolo_files(root, pictures, "obj_train_data", "obj_train_data", empty=True)
+    write(root / "obj.names", "\n".join(CLASSES) + "\n")
+    write(root / "obj.data", "classes = 3\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    write(root / "train.txt", "".join(f"data/obj_train_data/{p.name}\n" for p in pictures))
+    return root
+
+
+# -- Pascal VOC's --------------------------------------------------------------------------------------------------
+
+
+def voc_text(p: Drawn, name: Optional[str] = None, size: bool = True) -> str:
+    objects = "".join(
+        f"<object><name>{escape(CLASSES[c])}</name><pose>Unspecified</pose><truncated>0</truncated>"
+        f"<difficult>{int(crowd)}</difficult><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax>"
+        f"<ymax>{y + h}</ymax></bndbox></object>\n" for c, x, y, w, h, crowd in p.objects)
+    width, height = p.size if size else (0, 0)
+    return (f"<annotation>\n<folder>images</folder><filename>{escape(name or p.name)}</filename>\n<source><database>"
+            f"Unknown</database></source><size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+            f"<segmented>0</segmented>\n{objects}</annotation>\n")
+
+
+def _voc_files(root: Path, pictures: Sequence[Drawn], images: str, annotations: str, **how: Any) -> None:
+    for p in pictures:
+        p.save(root / images)
+        write(root / annotations / f"{p.name.rpartition('.')[0]}.xml", voc_text(p, **how))
+
+
+def voc(root: Path, splits: Split) -> Path:
+    """As it is published: one folder for all pictures, lists for the splits (and lists of a class, which are none)."""
+    for split, pictures in splits.items():
+        _voc_files(root, pictures, "JPEGImages", "Annotations")
+        write(root / f"ImageSets/Main/{split}.txt", "".join(f"{p.name.rpartition('.')[0]}\n" for p in pictures))
+        write(root / f"ImageSets/Main/ant_{split}.txt", "".join(f"{p.name.rpartition('.')[0]} -1\n" for p in pictures))
+    both = [p for split in ("train", "val") for p in splits.get(split, ())]
+    write(root / "ImageSets/Main/trainval.txt", "".join(f"{p.name.rpartition('.')[0]}\n" for p in both))
+    return root
+
+
+def voc_flat(root: Path, splits: Split) -> Path:
+    """images/ + annotations/*.xml, no split; sizes that the tool did not fill in."""
+    (pictures,) = splits.values()
+    _voc_files(root, pictures, "images", "annotations", size=False)
+    return root
+
+
+def voc_roboflow(root: Path, splits: Split) -> Path:
+    """train/ valid/ test/, the XML files beside the pictures."""
+    for split, pictures in splits.items():
+        folder = {"val": "valid"}.get(split, split)
+        _voc_files(root, pictures, folder, folder)
+    return root
+
+
+WITH_SPLITS: dict[str, Callable[[Path, Split], Path]] = {
+    "coco": coco, "roboflow": roboflow, "cvat": cvat, "yolo": yolo, "yolo_roboflow": yolo_roboflow,
+    "yolo_lists": yolo_lists, "yolo_folders": yolo_folders,
+    "yolo_polygons": lambda root, splits: yolo(root, splits, polygons=True), "voc": voc, "voc_roboflow": voc_roboflow}
+WITHOUT: dict[str, Callable[[Path, Split], Path]] = {
+    "cvat": cvat, "label_studio": label_studio, "fiftyone": fiftyone, "yolo_label_studio": yolo_label_studio,
+    "darknet": darknet, "voc_flat": voc_flat}
+KEEPS_CROWDS = ("coco", "roboflow", "cvat", "voc", "voc_roboflow", "label_studio", "fiftyone", "voc_flat")
+
+
+def copied(root: Path, to: Path) -> Path:
+    return Path(shutil.copytree(root, to))

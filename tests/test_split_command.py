@@ -1,0 +1,61 @@
+"""split DIR: what is written down is what every command reads, and it stays when pictures are added."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import detr_scratch
+from scratch.config import DataConfig
+from scratch.data.annotations import read_annotations
+from scratch.data.coco import find_layout
+from tests.layouts import draw, fiftyone, voc_flat, yolo, yolo_label_studio
+
+
+def names(root) -> dict[str, list[str]]:
+    layout = find_layout(DataConfig(data=str(root)))
+    return {split: read_annotations(source, folder=folder).file_names.tolist()
+            for split, (folder, source) in layout.splits.items()}
+
+
+@pytest.mark.parametrize("build", [fiftyone, yolo_label_studio, voc_flat])
+def test_the_file_holds_the_split_that_was_there_without_it(build, tmp_path, capsys):
+    root = build(tmp_path / "my set", {"all": draw(16)})
+    before = names(root)
+    detr_scratch.main(["split", str(root)])
+    written = json.loads((root / "split.json").read_text(encoding="utf-8"))
+    assert {split: sorted(written[split]) for split in ("train", "val")} == {s: sorted(n) for s, n in before.items()}
+    assert names(root) == before
+    assert "divided as split.json says" in find_layout(DataConfig(data=str(root))).line()
+    assert f"{len(before['train'])} train, {len(before['val'])} val: written to" in capsys.readouterr().out
+
+
+def test_what_stands_there_stays_and_new_pictures_are_added(tmp_path, capsys):
+    root = yolo_label_studio(tmp_path / "set", {"all": draw(10)})
+    detr_scratch.main(["split", str(root), "--val", "0.5", "--test", "0.2"])
+    written = json.loads((root / "split.json").read_text(encoding="utf-8"))
+    written["train"].append(written["val"].pop())  # by hand
+    (root / "split.json").write_text(json.dumps(written))
+    yolo_label_studio(root, {"all": draw(20)})
+    detr_scratch.main(["split", str(root)])
+    again = json.loads((root / "split.json").read_text(encoding="utf-8"))
+    assert all(set(written[split]) <= set(again[split]) for split in ("train", "val", "test"))
+    assert again["rule"] == {"val": 0.5, "test": 0.2} and sum(len(again[s]) for s in ("train", "val", "test")) == 20
+    assert "(10 as before, 10 new)" in capsys.readouterr().out and list(names(root)) == ["train", "val", "test"]
+
+
+def test_a_set_with_a_split_is_not_divided(tmp_path):
+    root = yolo(tmp_path, {"train": draw(4), "val": draw(3, 1)})
+    with pytest.raises(SystemExit, match="has a split already .train, val; it was recognised as YOLO"):
+        detr_scratch.main(["split", str(root)])
+    assert not (root / "split.json").exists()
+
+
+@pytest.mark.parametrize("flags", [["--val", "0"], ["--val", "1"], ["--val", "0.6", "--test", "0.6"]])
+def test_shares_that_leave_nothing_are_refused(flags, tmp_path, capsys):
+    root = fiftyone(tmp_path, {"all": draw(6)})
+    with pytest.raises(SystemExit):
+        detr_scratch.main(["split", str(root), *flags])
+    said = capsys.readouterr()
+    assert "wanted" in said.out + said.err and not (root / "split.json").exists()
