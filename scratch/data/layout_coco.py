@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
 from scratch.data.file_names import find_files
-from scratch.data.listing import PICTURES, Listing, split_of
+from scratch.data.listing import PICTURES, Listing, alike, split_of, split_of_path
 from scratch.data.split import SPLITS
 
 MOST_FILES = 30    # JSON files that are looked at
@@ -51,9 +51,10 @@ class Found:
 
 
 def coco_files(listing: Listing) -> Found:
-    """Every JSON file below a folder that names pictures which are there, too."""
+    """Every JSON file below a folder that names pictures which are there, too; none where it holds several sets."""
     pairs: dict[str, tuple[Path, Path]] = {}
-    more, lonely = [], []
+    more, lonely, several = [], [], False
+    set_of: dict[str, str] = {}  # split → the folder of the set that it was found in
     candidates = [path for path in listing.files(".json") if not _OTHER_FILES.match(os.path.basename(path))]
     candidates.sort(key=lambda path: "instances" not in path.lower() and not path.endswith(ROBOFLOW))
     for path in candidates[:MOST_FILES]:
@@ -66,14 +67,31 @@ def coco_files(listing: Listing) -> Found:
             lonely.append(file)
             continue
         split = _split(path) or split_of(os.path.basename(folder)) or "all"
+        of = _set_of(path, folder)
         if split in pairs:
             more.append(file)
+            several |= not (_holds(of, set_of[split]) or _holds(set_of[split], of))
         pairs.setdefault(split, (listing.root / folder, file))
+        set_of.setdefault(split, of)
+    if several:
+        return Found({}, lonely=tuple(lonely))
     if "train" in pairs or "val" in pairs and "all" not in pairs:
         pairs.pop("all", None)
     elif "all" in pairs:
         pairs = {"all": pairs["all"], **{split: pairs[split] for split in pairs if split != "all"}}
     return Found(pairs, tuple(more), tuple(lonely))
+
+
+def _set_of(file: str, folder: str) -> str:
+    """The innermost folder that holds a file and its pictures, and is not that of one split."""
+    parts = os.path.commonprefix([file.split("/")[:-1], folder.split("/")])
+    while parts and split_of(parts[-1]):
+        parts = parts[:-1]
+    return "/".join(parts)
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return not outer or f"{inner}/".startswith(f"{outer}/")
 
 
 def _split(path: str) -> Optional[str]:
@@ -115,7 +133,7 @@ def _folder_of(file: str, names: Sequence[str], listing: Listing) -> Optional[st
     for folder in likely:  # what lies outside a folder is not even looked for
         if any(os.path.isfile(os.path.join(listing.root, folder, name)) for name in inside):
             return folder
-    same = [folder for folder in likely if _split(file) and split_of(os.path.basename(folder)) == _split(file)]
+    same = [folder for folder in likely if _split(file) and split_of_path(f"{folder}/") == _split(file)]
     for folder in dict.fromkeys([*same[:3], os.path.dirname(file), "images", "data", ""]):
         if folder in listing.names and any(find_files(listing.root / folder, list(names)).paths):
             return folder
@@ -125,6 +143,6 @@ def _folder_of(file: str, names: Sequence[str], listing: Listing) -> Optional[st
 def _likely(file: str, listing: Listing) -> Iterator[str]:
     """Folders, those of the file's own split first, then its own, then the nearest."""
     split, own = _split(file), os.path.dirname(file)
-    folders = sorted(listing.names, key=lambda folder: (split_of(os.path.basename(folder)) != split if split else False,
-                                                        folder != own, folder.count("/"), folder))
+    folders = sorted(listing.names, key=lambda folder: (split_of_path(f"{folder}/") != split if split else False,
+                                                        folder != own, -alike(folder, own), folder.count("/"), folder))
     return iter(folders[:MOST_FOLDERS])

@@ -4,7 +4,8 @@
     ROOT/images/train/a.jpg        names["images/train"] = ["a.jpg"], names["images"] = []
 
 Walked through once, before it is known what layout it has. Hidden files are left out, and what archives of a Mac add
-(__MACOSX). A link to a folder is followed: it is the user's own, and none leads round in a circle.
+(__MACOSX), and what is no file, as a pipe, which would never end. A link to a folder is followed: it is the user's
+own, and none leads round in a circle.
 """
 
 from __future__ import annotations
@@ -38,9 +39,34 @@ def split_of_path(path: str) -> Optional[str]:
     return next((split for folder in reversed(folders) if (split := split_of(folder))), None)
 
 
+def alike(one: str, other: str) -> int:
+    """How many folders two folders' paths have in common, at their beginnings and at their ends.
+
+    "train/labels" is nearer to "train/images" than to "val/images", "labels/cam1" nearer to "images/cam1".
+    """
+    ours, theirs = one.split("/"), other.split("/")
+    return sum(len(os.path.commonprefix(pair)) for pair in ((ours, theirs), (ours[::-1], theirs[::-1]))) if one else 0
+
+
 def key(path: str) -> str:
     """A path without its ending, in a form that is the same for a picture and its text file."""
     return unicodedata.normalize("NFC", os.path.splitext(path)[0]).casefold()
+
+
+def text_of(content: bytes) -> str:
+    """UTF-8, with its mark or without, or UTF-16 with its mark, as PowerShell writes. Raises UnicodeError for others."""
+    return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+
+
+def text_lines(file: Path) -> list[str]:
+    """The lines of a list of names; none of a file that cannot be read, and "�" for what is no text."""
+    try:
+        content = file.read_bytes()
+        return text_of(content).splitlines()
+    except UnicodeError:
+        return content.decode("utf-8-sig", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 @dataclass(frozen=True)
@@ -107,6 +133,8 @@ def list_folder(root: Path) -> Listing:
                     entries += 1
                     try:
                         is_folder = entry.is_dir()
+                        if not (is_folder or entry.is_file()) and os.path.exists(entry.path):
+                            continue
                     except OSError:
                         continue
                     if not is_folder:

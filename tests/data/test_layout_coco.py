@@ -39,6 +39,26 @@ def test_a_file_is_found_with_the_folder_of_its_pictures(train, val, tmp_path):
         split: ((root / picture).parent, root / file) for split, (file, picture) in (("train", train), ("val", val))}
 
 
+@pytest.mark.parametrize("below", ["data", "images", "images/default"])
+def test_pictures_of_the_same_names_are_those_nearest_to_their_file(below, tmp_path):
+    root = put(tmp_path, *(f"{split}/{path}" for split in ("train", "val") for path in ("labels.json", f"{below}/é 1.jpg")))
+    assert coco_files(list_folder(root)).pairs == {
+        split: (root / split / below, root / split / "labels.json") for split in ("train", "val")}
+    (root / "val").rename(root / "other")
+    (root / "train").rename(root / "another")
+    assert coco_files(list_folder(root / "other")).pairs == {"all": (root / "other" / below, root / "other/labels.json")}
+
+
+def test_of_several_sets_none_is_taken_but_one_around_the_others_is(tmp_path):
+    names = ("annotations/instances_default.json", "images/default/é 1.jpg")
+    root = put(tmp_path, *(f"{task}/{name}" for task in ("task 1", "task 2") for name in names))
+    with pytest.raises(FileNotFoundError, match="Did you mean .*task 1.* or .*task 2"):
+        find_layout(DataConfig(data=str(root)))
+    put(root, *names)
+    found = coco_files(list_folder(root))
+    assert found.pairs == {"all": (root / "images/default", root / names[0])} and len(found.more) == 2
+
+
 def test_of_cocos_own_files_those_with_boxes_are_taken(tmp_path):
     root = put(tmp_path, "annotations/captions_train.json", "annotations/instances_train.json",
                "annotations/image_info_test.json", "annotations/person_keypoints_train.json", "pics/é 1.jpg")
