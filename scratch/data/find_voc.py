@@ -1,6 +1,7 @@
 """find_voc: which XML files of a folder in Pascal VOC's layout are of which split?
 
     ImageSets/Main/train.txt val.txt test.txt    lists of names, as VOC has them (and CVAT: default.txt, "a name")
+    ImageSets/train.txt, or train.txt            the same elsewhere (and PaddleDetection: images/a.jpg annotations/a.xml)
     train/ valid/ test/                          folders, as Roboflow has them
     none of them                                 a set without a split
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Iterable, Iterator, Optional
 
 from scratch.data.layout_voc import Voc, parse
-from scratch.data.listing import Listing, key, split_of, split_of_path
+from scratch.data.listing import Listing, key, split_of, split_of_path, text_lines
 
 _LIST = re.compile(r"(train|val|valid|validation|test|trainval|default)", re.IGNORECASE)
 
@@ -26,7 +27,7 @@ _LIST = re.compile(r"(train|val|valid|validation|test|trainval|default)", re.IGN
 def find_voc(listing: Listing) -> Optional[tuple[dict[str, Voc], str]]:
     """Split, or "all" → its source, and in words where it was found; None if this is no such layout."""
     files = [file for file in listing.files(".xml") if not file.startswith("ImageSets/")]
-    if not files or not listing.pictures or not any(map(_is_annotation, (listing.root / file for file in files[:5]))):
+    if not files or not listing.pictures or not any(map(is_annotation, (listing.root / file for file in files[:5]))):
         return None
     folder = os.path.dirname(next((file for file in files if split_of_path(file) == "train"), files[0]))
     where = f"{folder}/*.xml" if folder else "*.xml"
@@ -34,7 +35,7 @@ def find_voc(listing: Listing) -> Optional[tuple[dict[str, Voc], str]]:
     if len(lists) > 1:
         return None  # several sets, each in a folder of its own
     if lists and (found := _by_lists(listing, lists[0], files)):
-        return found, f"{where}, {os.path.dirname(next(iter(lists[0].values())))}/*.txt"
+        return found, f"{where}, {next(iter(lists[0].values())).rpartition('/')[0] or '.'}/*.txt"
     of_split: dict[str, list[str]] = defaultdict(list)
     for file in files:
         of_split[split_of_path(file) or "all"].append(file)
@@ -44,7 +45,8 @@ def find_voc(listing: Listing) -> Optional[tuple[dict[str, Voc], str]]:
     return {split: Voc(listing, split, tuple(members), every) for split, members in of_split.items()}, where
 
 
-def _is_annotation(file: Path) -> bool:
+def is_annotation(file: Path) -> bool:
+    """Is this an XML file of Pascal VOC's, or one that should be?"""
     try:
         return parse(file).tag == "annotation"
     except ValueError:
@@ -54,30 +56,34 @@ def _is_annotation(file: Path) -> bool:
 def _lists(listing: Listing) -> list[dict[str, str]]:
     """For each folder ImageSets/Main: what its lists are called, in small letters → their paths.
 
-    Lists of one class (cat_train.txt) are none of a split; those of other tasks are in other folders.
+    Where there is none, of ImageSets, or of the top. Lists of one class (cat_train.txt) are none of a split; those of
+    other tasks are in other folders.
     """
-    found = []
-    for folder, names in listing.names.items():
-        if folder.lower().split("/")[-2:] == ["imagesets", "main"]:
-            lists = {os.path.splitext(name)[0].lower(): f"{folder}/{name}" for name in names
-                     if name.lower().endswith(".txt") and _LIST.fullmatch(os.path.splitext(name)[0])}
-            found += [lists] if lists else []
-    return found
+    for end in (["imagesets", "main"], ["imagesets"], [""]):
+        found = []
+        for folder, names in listing.names.items():
+            if folder.lower().split("/")[-len(end):] == end:
+                lists = {os.path.splitext(name)[0].lower(): f"{folder}/{name}".lstrip("/") for name in names
+                         if name.lower().endswith(".txt") and _LIST.fullmatch(os.path.splitext(name)[0])}
+                found += [lists] if lists else []
+        if found:
+            return found
+    return []
 
 
 def _by_lists(listing: Listing, lists: dict[str, str], files: Iterable[str]) -> dict[str, Voc]:
-    of_stem = {key(os.path.basename(file)): file for file in files}
-    of_path = {key(file.partition("/")[2]): file for file in files}
+    of_end: dict[str, set[str]] = defaultdict(set)  # each end of a path → the files whose paths end so
+    for file in files:
+        parts = key(file).split("/")
+        for start in range(len(parts)):
+            of_end["/".join(parts[start:])].add(file)
     members: dict[str, tuple[list[str], list[str]]] = {}
     for stem, path in lists.items():
         there, missing = [], []
         for name in _names_in(listing.root / path):
-            for form in (name, re.sub(r"\s+-?[01]$", "", name)):
-                file = of_path.get(key(f"{form}.xml")) or of_stem.get(key(os.path.basename(f"{form}.xml"))) or \
-                    of_stem.get(key(os.path.basename(form)))
-                if file:
-                    there.append(file)
-                    break
+            found = next((files for form in _forms(name) if (files := of_end.get(form))), set())
+            if len(found) == 1:
+                there += found
             else:
                 missing.append(name)
         if there:  # VOC2012's test.txt names pictures whose annotations were never published
@@ -94,11 +100,16 @@ def _by_lists(listing: Listing, lists: dict[str, str], files: Iterable[str]) -> 
             for split, (there, missing) in named.items()}
 
 
+def _forms(name: str) -> Iterator[str]:
+    """What a line of a list may mean: ends of an XML file's path, the longest first, without its ending."""
+    last = name.split()[-1]
+    for path in (f"{name}.xml", re.sub(r"\s+-?[01]$", ".xml", name), *([last] if last.endswith(".xml") else []), name):
+        parts = key(path).split("/")
+        for start in range(len(parts)):
+            yield "/".join(parts[start:])
+
+
 def _names_in(file: Path) -> Iterator[str]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        if name := line.strip().strip('"').replace("\\", "/"):
+    for line in text_lines(file):
+        if name := line.strip().strip('"').strip().replace("\\", "/"):
             yield name

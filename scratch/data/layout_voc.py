@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Optional
 from xml.etree import ElementTree
 
-from scratch.data.listing import Listing, key
+from scratch.data.listing import Listing, alike, key
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number, yes
 
@@ -61,7 +61,7 @@ class Voc(Source):
     split: str
     files: tuple[str, ...]
     every: tuple[str, ...]
-    missing: tuple[str, ...] = ()  # names in the split's list that have no XML file
+    missing: tuple[str, ...] = ()  # names in the split's list that have no XML file, or several
     listed: bool = False  # do lists say which pictures belong to the set?
 
     @property
@@ -73,7 +73,7 @@ class Voc(Source):
 
     def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
         for name in self.missing:
-            report("malformed entry", f"ImageSets, {self.split}", "{} stands in the list, and has no XML file", name)
+            report("malformed entry", f"list of {self.split}", "{} stands in it, and has no XML file of its own", name)
         roots: dict[str, ElementTree.Element] = {}
         mine, names, from_one = set(self.files), set(), True
         for file in self.every:
@@ -82,6 +82,10 @@ class Voc(Source):
             except ValueError as error:
                 if file in mine and choose([file]):  # told in one part alone
                     report("malformed entry", file, str(error))
+                continue
+            if root.tag != "annotation":  # what geographic tools keep beside a picture, say
+                if file in mine and choose([file]):
+                    report("other XML file", file, "its root is <{}>, not <annotation>", root.tag)
                 continue
             names |= {name for found in root.iterfind("object") if (name := _text(found, "name"))}
             from_one = from_one and not _below_one(root)
@@ -164,10 +168,10 @@ def _pictures_of(listing: Listing, roots: dict[str, ElementTree.Element]) -> dic
         said = _text(root, "filename") or os.path.splitext(os.path.basename(file))[0]
         for name in (os.path.basename(file), said.replace("\\", "/").rpartition("/")[2]):
             near = of_stem.get(key(name), [])
-            if len(near) > 1:  # the one in the same sub-folder, or whose ending stands in the file
-                folders = os.path.dirname(file).split("/")[1:] or [os.path.dirname(file)]
-                near = ([p for p in near if os.path.dirname(p).split("/")[-len(folders):] == folders]
-                        or [p for p in near if os.path.basename(p) == os.path.basename(said)] or near)
+            if len(near) > 1:  # those in the nearest folder; of them the one whose ending stands in the file
+                how = [alike(os.path.dirname(file), os.path.dirname(picture)) for picture in near]
+                near = [picture for picture, much in zip(near, how) if much == max(how)]
+                near = [picture for picture in near if os.path.basename(picture) == os.path.basename(said)] or near
             if len(near) == 1:
                 found[file] = near[0]
                 break

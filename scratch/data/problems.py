@@ -48,6 +48,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "boxes perhaps in another form": ("coped", "taken as they are: look at some of them before you train"),
     "label file without a picture": ("coped", "left out: there is no picture to show"),
     "picture without annotations": ("coped", "left out: nothing says what is on it"),
+    "other XML file": ("coped", "left out: it is no annotation of a picture"),
     "coordinates from 0": ("coped", "Pascal VOC counts pixels from 1, which this set cannot do"),
     "size taken from the picture": ("coped", "its annotation has no usable width and height"),
     "same file twice": ("coped", "used twice; what is found counts as false where only the other entry has its box"),

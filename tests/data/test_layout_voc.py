@@ -136,6 +136,52 @@ def test_a_name_in_a_list_without_a_file_is_refused_and_a_list_of_such_names_is_
     assert len(read(root, "val")) == 1 and not [p for p in read(root, "val").problems if p.severity == "refused"]
 
 
+@pytest.mark.parametrize("nested", ["", "VOCdevkit/VOC2012/"])
+def test_pictures_and_files_of_the_same_names_belong_together_by_their_folders(nested, tmp_path):
+    pictures = {folder: draw(1, seed)[0] for seed, folder in enumerate(("cam1", "cam2"))}
+    for folder, p in pictures.items():
+        p.save(tmp_path / nested / "JPEGImages" / folder, "7.png")
+        write(tmp_path / nested / "Annotations" / folder / "7.xml", voc_text(p, "7.png"))
+    write(tmp_path / nested / "ImageSets/Main/train.txt", "cam1/7\n")
+    write(tmp_path / nested / "ImageSets/Main/val.txt", "cam2/7\n")
+    for split, folder in (("train", "cam1"), ("val", "cam2")):
+        a = read(tmp_path, split)
+        assert a.file_names.tolist() == [f"{nested}JPEGImages/{folder}/7.png"]
+        assert a.boxes_xywh.tolist() == [list(map(float, o[1:5])) for o in pictures[folder].objects]
+    write(tmp_path / nested / "ImageSets/Main/val.txt", "cam2/7\n7\n")  # which one?
+    assert [p.kind for p in read(tmp_path, "val").problems if p.severity == "refused"] == ["malformed entry"]
+
+
+def test_splits_with_both_inside_may_use_the_same_names(tmp_path):
+    for seed, split in enumerate(("train", "valid")):
+        p = draw(1, seed)[0]
+        p.save(tmp_path / split / "images", "7.png")
+        write(tmp_path / split / "annotations" / "7.xml", voc_text(p, "7.png"))
+    assert read(tmp_path).file_names.tolist() == ["train/images/7.png"]
+    assert read(tmp_path, "val").file_names.tolist() == ["valid/images/7.png"]
+
+
+@pytest.mark.parametrize("folder, line", [
+    ("ImageSets/", "{}\n"), ("", "{}\r\n"), ("", "./images/{}.png ./annotations/{}.xml\n"), ("", "images/{}.png\n"),
+    ("", '"{}"\n" "\n')])
+def test_lists_of_splits_may_be_elsewhere_and_hold_paths(folder, line, tmp_path):
+    for k in range(5):
+        p = draw(1)[0]
+        p.save(tmp_path / "images", f"a {k}.png")
+        write(tmp_path / "annotations" / f"a {k}.xml", voc_text(p, f"a {k}.png"))
+    for split, numbers in (("train", range(3)), ("val", range(3, 5))):
+        write(tmp_path / f"{folder}{split}.txt", "".join(line.replace("{}", f"a {k}") for k in numbers))
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert layout.division is None and (len(read(tmp_path)), len(read(tmp_path, "val"))) == (3, 2)
+
+
+def test_xml_files_of_another_kind_beside_are_left_out_and_told(tmp_path):
+    root = small(tmp_path, box(2, 2, 5, 5))
+    write(root / "train/train.png.aux.xml", "<PAMDataset/>")
+    a = read(root)
+    assert len(a) == 1 and [p.kind for p in a.problems] == ["other XML file"]
+
+
 # -- XML made to do harm -------------------------------------------------------------------------------------------
 
 LAUGHS = ('<?xml version="1.0"?><!DOCTYPE a [<!ENTITY l0 "ha">'
