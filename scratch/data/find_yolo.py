@@ -8,7 +8,9 @@
 Paths in data.yaml are often those of the machine where it was written, or begin with ../, as Roboflow's do. So the
 longest end of each is taken that is there, and none leads out of the folder. Names come from the YAML file, or from
 classes.txt or obj.names; without any, classes are called by their numbers. YAML is read by PyYAML's safe loader, which
-builds no objects. Proven in tests/data/test_layout_yolo.py. Read after layout_yolo.py: find_yolo
+builds no objects; here each value stays the text that it is (a class "no" is not False), and a part that is written
+once and repeated by its name is refused, since a few lines can so mean more than any memory holds.
+Proven in tests/data/test_layout_yolo.py. Read after layout_yolo.py: find_yolo
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from typing import Any, Iterator, Optional, Sequence
 import yaml
 
 from scratch.data.layout_yolo import NAMES, Yolo, is_names, labels_of, lines_of
-from scratch.data.listing import PICTURES, Listing, split_of, split_of_path
+from scratch.data.listing import PICTURES, Listing, split_of, split_of_path, text_lines
 from scratch.data.problems import brief
 from scratch.data.values import whole
 
 MOST_YAML = 2**22  # bytes
+MOST_FILES = 20    # YAML files that are looked at
+MOST_CLASSES = 10_000  # without names
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -41,8 +45,9 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     folders = {os.path.dirname(picture) for picture in labelled}
     every = [picture for picture in listing.pictures if os.path.dirname(picture) in folders]
     file, settings = _settings(listing, bool(labelled))
-    if not file and any(path.count("/") == 1 for path in listing.files(".yaml", ".yml")):
-        return None  # a folder of sets: each has its own file
+    own = os.path.dirname(file)
+    if own and any(picture.startswith(f"{own}/") for picture in listing.pictures):
+        return None  # the set, or one of several, is in a folder below
     base = settings.get("path") if isinstance(settings.get("path"), str) else ""
     told = {split: found for split, keys in _KEYS.items()
             if (found := _pictures_at(settings, keys, base, listing)) is not None}
@@ -70,23 +75,38 @@ def _where(labels: dict[str, str], sources: dict[str, Yolo]) -> str:
 
 
 def _settings(listing: Listing, labelled: bool) -> tuple[str, dict[str, Any]]:
-    """The YAML file at the top that names splits or classes, and what it says; "" and nothing if there is none."""
-    files = [name for name in listing.names[""] if name.lower().endswith((".yaml", ".yml"))]
-    files.sort(key=lambda name: (not name.lower().startswith(("data", "dataset")), name))
-    for name in files:
+    """The YAML file that names splits or classes, and what it says; "" and nothing if there is none.
+
+    Of several, the nearest to the top counts, and data.yaml before others.
+    """
+    files = list(listing.files(".yaml", ".yml"))
+    files.sort(key=lambda path: (path.count("/"), not os.path.basename(path).lower().startswith("data"), path))
+    at_top = sum("/" not in path for path in files)
+    for path in files[:MOST_FILES]:
         try:
-            file = listing.root / name
+            file = listing.root / path
             if file.stat().st_size > MOST_YAML:
                 continue
-            content = yaml.safe_load(file.read_bytes())
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            if labelled and len(files) == 1:
-                raise ValueError(f"{listing.root / name} cannot be read as YAML: {' '.join(str(error).split())[:200]}; "
+            content = yaml.load(file.read_bytes(), _Texts)
+        except Exception as error:  # where a value does not fit the tag before it, PyYAML raises anything
+            if labelled and at_top == 1 and "/" not in path:
+                raise ValueError(f"{file} cannot be read as YAML: {' '.join(str(error).split())[:200]}; "
                                  "correct it, or remove it: then the folders' names tell the splits") from error
             continue
-        if isinstance(content, dict) and content.keys() & {"names", *(key for keys in _KEYS.values() for key in keys)}:
-            return name, content
+        if isinstance(content, dict) and content.keys() & {"names", "train"}:
+            return path, content
     return "", {}
+
+
+class _Texts(yaml.SafeLoader):
+    """Every value as the text that stands there; no part of the file means another one."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it repeats a part by a name (*…), which is not read: write the part out")
+        return super().compose_node(parent, index)
 
 
 def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listing: Listing) -> Optional[list[str]]:
@@ -108,11 +128,7 @@ def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listi
 
 def _listed(listing: Listing, file: str) -> list[str]:
     """The pictures that a text file lists, one path a line; a path that is nowhere stays as it is written."""
-    try:
-        lines = (listing.root / file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError:
-        return []
-    paths = [line.strip() for line in lines if line.strip()]
+    paths = [line.strip() for line in text_lines(listing.root / file) if line.strip()]
     return [listing.below(path) or path for path in paths if os.path.splitext(path)[1].lower() in PICTURES]
 
 
@@ -133,29 +149,26 @@ def _classes(settings: dict[str, Any], file: str, listing: Listing, text_files: 
              ) -> tuple[tuple[int, str], ...]:
     """(number, name) of each class. Raises ValueError for names that are none."""
     names = settings.get("names")
-    if isinstance(names, dict) and names and all(whole(key) is not None for key in names):
-        return tuple(sorted((whole(key), str(name)) for key, name in names.items()))
-    if isinstance(names, list) and names:
-        return tuple(enumerate(map(str, names)))
+    numbered = dict(enumerate(names)) if isinstance(names, list) else names
+    if isinstance(numbered, dict) and numbered and all(whole(key) is not None and isinstance(name, str)
+                                                       for key, name in numbered.items()):
+        return tuple(sorted((whole(key), name) for key, name in numbered.items()))
     if names:
         raise ValueError(f"{listing.root / file} has the names {brief(names)}, wanted a list of the classes' names, or "
                          "their numbers with their names")
     for path in (path for ending in NAMES for path in listing.files(".txt", ".names", ".labels")
                  if path.lower().endswith(ending)):
-        try:
-            lines = (listing.root / path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        except OSError:
-            continue
+        lines = text_lines(listing.root / path)
         while lines and not lines[-1].strip():
             lines.pop()
         if lines:
             return tuple(enumerate(line.strip() for line in lines))
     number_of = whole(settings.get("nc")) or 1 + max(_numbers_used(listing, text_files), default=0)
-    return tuple((k, str(k)) for k in range(min(number_of, 10_000)))
+    return tuple((k, str(k)) for k in range(min(max(1, number_of), MOST_CLASSES)))
 
 
 def _numbers_used(listing: Listing, text_files: Sequence[str]) -> Iterator[int]:
     for path in text_files:
         for _, words in lines_of(listing.root / path, path, lambda *_, **__: None):
-            if len(words) >= 5 and (k := whole(words[0])) is not None and 0 <= k < 10_000:
+            if len(words) >= 5 and (k := whole(words[0])) is not None and 0 <= k < MOST_CLASSES:
                 yield k

@@ -24,7 +24,7 @@ from typing import Iterator, Optional, Sequence
 
 from scratch.data.file_names import find_files
 from scratch.data.images import image_size
-from scratch.data.listing import Listing, key, split_of
+from scratch.data.listing import Listing, key, split_of, text_of
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number, whole
 
@@ -105,7 +105,7 @@ def lines_of(file: Path, label: str, report: Report) -> Iterator[tuple[int, list
     try:
         if file.stat().st_size > MOST_LABELS:
             raise OSError(f"it has {file.stat().st_size:,} bytes")
-        text = file.read_bytes().decode("utf-8-sig")
+        text = text_of(file.read_bytes())
     except (OSError, UnicodeError) as error:
         report("malformed entry", label, f"it cannot be read ({error}), wanted a line for each object: {_WANTED}")
         return

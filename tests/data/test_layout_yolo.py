@@ -172,7 +172,7 @@ def test_a_yaml_file_that_is_none_is_refused_and_one_that_builds_objects_too(tmp
 def test_names_that_are_none_are_refused(tmp_path):
     root = yolo_roboflow(tmp_path, {"train": draw(4), "val": draw(3, 1)})
     write(root / "data.yaml", "train: train/images\nval: valid/images\nnames: 7\n")
-    with pytest.raises(ValueError, match="has the names 7, wanted a list"):
+    with pytest.raises(ValueError, match="has the names '7', wanted a list"):
         find_layout(DataConfig(data=str(root)))
 
 
@@ -191,3 +191,55 @@ def test_text_files_beside_their_pictures_are_found(tmp_path):
     assert layout.name == "YOLO" and "images/, images/*.txt" in layout.line()
     assert sum(len(read(root, split).labels) for split in ("train", "val")) == sum(len(p.objects) for p in draw(6))
     assert read(root).classes.names == CLASSES
+
+
+@pytest.mark.parametrize("names", ["[no, on, 007]", "{0: no, 1: on, 2: 007}"])
+def test_names_are_taken_as_they_are_written(names, tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="")
+    write(root / "data.yaml", f"train: images/train\nval: images/val\nnames: {names}\n")
+    assert read(root).classes.names == ("no", "on", "007")
+
+
+@pytest.mark.parametrize("content", [
+    "a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]", "a: &a {x: 1}\nb: {<<: [*a, *a]}\nnames: [ant]",
+    "a: !!timestamp x", "a: !!bool x", "a: !!int ''", "a: !!float ''", "? [a]\n: b"])
+def test_yaml_that_does_harm_or_fits_no_tag_is_refused(content, tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="")
+    write(root / "data.yaml", f"{content}\ntrain: images/train\nval: images/val\n")
+    with pytest.raises(ValueError, match="data.yaml cannot be read as YAML"):
+        find_layout(DataConfig(data=str(root)))
+
+
+@pytest.mark.parametrize("names", ["[[ant], bee]", "{0: [ant]}", "{ant: 0}", "classes.txt"])
+def test_a_name_that_is_no_text_is_refused(names, tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="")
+    write(root / "data.yaml", f"train: images/train\nval: images/val\nnames: {names}\n")
+    with pytest.raises(ValueError, match="wanted a list of the classes' names"):
+        find_layout(DataConfig(data=str(root)))
+
+
+def test_a_number_of_classes_that_is_none_leaves_one(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="")
+    write(root / "data.yaml", "train: images/train\nval: images/val\nnc: -5\n")
+    assert read(root).classes.names == ("0",)
+
+
+def test_a_yaml_file_in_a_folder_beside_counts_if_it_is_about_the_set(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="")
+    write(root / "runs/args.yaml", "val: true\nlr: 0.1\n")
+    assert find_layout(DataConfig(data=str(root))).name == "YOLO"
+    write(root / "configs/data.yaml", "path: ..\ntrain: images/train\nval: images/val\nnames: [ant]\n")
+    assert "configs/data.yaml" in find_layout(DataConfig(data=str(root))).line()
+    assert read(root).classes.names == ("ant",)
+
+
+def test_what_windows_writes_is_read(tmp_path):
+    root = small(tmp_path, v="")
+    draw(1)[0].save(root / "images/train", "a.png")
+    for name, text in (("labels/train/a.txt", "0 0.5 0.5 0.5 0.25\r\n"), ("classes.txt", "käfer\r\n")):
+        for encoding in ("utf-8-sig", "utf-16"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(text.encode(encoding))
+            assert len(read(root).labels) == 1 or name == "classes.txt"
+    a = read(root)
+    assert len(a.labels) == 1 and a.classes.names == ("käfer",) and not a.problems
