@@ -116,7 +116,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
     found = layout.splits
     splits = {name: paths for name, paths in found.items() if name in only}
     lines: list[str] = []
-    problems = [Problem("missing split", f"the split {name!r}", missing_split(config, name))
+    problems = [Problem("missing split", f"the split {name!r}", missing_split(config, layout, name))
                 for name in need if name not in found]
     left_out: dict[str, tuple[int, ...]] = {}
     learns = classes is None  # else a trained detector is judged

@@ -26,7 +26,6 @@ from scratch.data.classes import Classes
 from scratch.data.file_names import find_files
 from scratch.data.images import Broken, Reduced, read_reduced
 from scratch.data.layout_coco import classic
-from scratch.data.layout_hint import layout_hint
 from scratch.data.layouts import Layout, not_recognised, recognise
 from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import count, refuse
@@ -91,7 +90,7 @@ def _looked_for(explicit: dict[str, tuple[Path, Path]], root: Path, layout: Opti
     if not explicit and (layout is None or layout.name != "COCO"):
         if layout is not None:
             return f"It was recognised as {layout.line()}.\n"
-        return (not_recognised(root) if os.path.isdir(root) else "\n") + layout_hint(root)
+        return not_recognised(root)
     pairs = list(explicit.values())
     if not shapes:
         pairs += [pair for split, pairs in classic(root).items() if split not in explicit for pair in reversed(pairs)]
@@ -99,9 +98,12 @@ def _looked_for(explicit: dict[str, tuple[Path, Path]], root: Path, layout: Opti
         f"  {path}  ({_there(path, kind)})\n" for pair in pairs for path, kind in zip(pair, _PAIR)))
 
 
-def missing_split(config: DataConfig, split: str) -> str:
+def missing_split(config: DataConfig, layout: Layout, split: str) -> str:
     """Where a split was looked for, beside others that were found."""
     flags = f", or --{split}-images and --{split}-annotations" if split in ("train", "val") else ""
+    if layout.name not in ("", "COCO"):
+        return (f"{config.data!r} was recognised as {layout.name}, with {' and '.join(layout.splits)} alone; wanted a folder, "
+                f"or a list, that is called {split}{flags}")
     return (f"{config.data!r} has no {split}2017 or {split} with annotations/instances_{split}2017.json or "
             f"instances_{split}.json{flags}")
 

@@ -1,8 +1,9 @@
 """layout_hint: a folder in which no layout was recognised: what is it, and what can be done?
 
-    a name with another case, a file, an archive, records of TensorFlow, tables, pictures alone …
+    a name with another case, a file, an archive, records of TensorFlow, tables, pictures alone, JSON of another tool …
 
-What is looked for is in layouts.py. Nothing is read here but names. Proven in tests/data/test_layout_hint.py.
+What is looked for is in layouts.py. Nothing is read here but names, and one JSON file and a few of XML, if there are.
+Proven in tests/data/test_layout_hint.py.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from scratch.data.listing import PICTURES, list_folder
+from scratch.data.annotation_file import load_instances
+from scratch.data.find_voc import is_annotation
+from scratch.data.listing import key, list_folder
 from scratch.printable import abridged
 
+MOST_JSON = 2**24  # bytes of one that is looked at
 _TABLES = (".tfrecord", ".record", ".parquet", ".arrow", ".csv")
 
 
@@ -29,17 +33,38 @@ def layout_hint(root: Path) -> str:
                 ".yaml": "name the folder that it is in", ".yml": "name the folder that it is in",
                 }.get(root.suffix.lower(), "wanted a folder")
         return f"{abridged(root)} is a file: {what}.\n"
-    endings = {os.path.splitext(path)[1].lower() for names in list_folder(root).names.values() for path in names}
+    listing = list_folder(root)
+    endings = {os.path.splitext(path)[1].lower() for names in listing.names.values() for path in names}
     if tables := sorted(endings & {*_TABLES}):
         return f"It holds {tables[0]} files: convert them to one of these layouts first.\n"
-    if endings & {".xml"}:
+    if files := list(listing.files(".xml")):
+        if any(is_annotation(root / file) for file in files[:5]):
+            return "" if listing.pictures else "Its .xml files are Pascal VOC's, and there are no pictures.\n"
         return ("Its .xml files are not Pascal VOC's, one for each picture (CVAT's own format, say): export it as "
                 "COCO.\n")
     if endings & {".zip", ".tar", ".gz", ".rar", ".7z"}:
         return "It holds an archive: unpack it.\n"
-    if endings & PICTURES:
+    if files := list(listing.files(".json")):
+        return _of_json(root / files[0], len(files))
+    if listing.pictures:
+        stems = {key(os.path.basename(path)): path for path in listing.pictures}
+        for text in listing.files(".txt"):
+            if picture := stems.get(key(os.path.basename(text))):
+                return (f"{abridged(text)} is called like {abridged(picture)}, but it is not where YOLO has it: beside "
+                        "the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
         return "It holds pictures, and no annotations.\n"
     return "" if endings else f"{abridged(root)} is empty.\n"
+
+
+def _of_json(file: Path, number_of: int) -> str:
+    """Why a JSON file is none of COCO's."""
+    try:
+        if file.stat().st_size > MOST_JSON:
+            return ""
+        load_instances(file)
+    except (OSError, ValueError) as error:
+        return f"{abridged(error, 640)}.\n".replace("..\n", ".\n")
+    return f"{abridged(file)} names no picture of a usable name.\n" if number_of == 1 else ""
 
 
 def _children(folder: Path) -> list[Path]:

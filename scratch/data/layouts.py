@@ -11,7 +11,7 @@
 
 The first layout counts that has pictures to learn from. A set that has none to judge by is divided (split.py), but for
 COCO's own layout, where a missing split is a mistake. Where nothing is recognised at the top, and there is one folder
-in which something is, that is taken. Proven in tests/data/test_layouts.py. Read: Layout → recognise
+below in which something is, that is taken. Proven in tests/data/test_layouts.py. Read: Layout → recognise
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Optional
 from scratch.data.find_voc import find_voc
 from scratch.data.find_yolo import find_yolo
 from scratch.data.layout_coco import ROBOFLOW, Found, classic, coco_files
+from scratch.data.layout_hint import layout_hint
 from scratch.data.listing import Listing, list_folder
 from scratch.data.sources import Annotated, CocoFile, Part, Source
 from scratch.data.split import SPLITS, Division, read_division
@@ -85,10 +86,14 @@ def recognise(root: Path) -> Optional[Layout]:
     return found
 
 
-def _below_it(root: Path) -> list[Layout]:
-    """The layouts of the folders in a folder that has none itself."""
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith((".", "__"))]
-    return [layout for path in folders[:20] if (layout := _recognised(list_folder(path), _classic(path)))]
+def _below_it(root: Path, deep: int = 3) -> list[Layout]:
+    """The layouts of the folders in a folder that has none itself, and of those in them."""
+    found: list[Layout] = []
+    listing = list_folder(root)
+    for path in [root / name for name in sorted(listing.names) if name and "/" not in name][:20]:
+        layout = _recognised(list_folder(path), _classic(path))
+        found += [layout] if layout else _below_it(path, deep - 1) if deep > 1 else []
+    return found
 
 
 def _recognised(listing: Listing, published: Optional[Layout]) -> Optional[Layout]:
@@ -159,14 +164,18 @@ def _in_order(splits: dict[str, Pair]) -> dict[str, Pair]:
 
 
 def not_recognised(root: Path) -> str:
-    """Which layouts were looked for, and what is there instead."""
+    """Which layouts were looked for, and what is there instead; ends with a line break."""
     wide = max(len(name) for name, _ in LOOKED_FOR)
     lines = "".join(f"  {name:<{wide}}  {words}\n" for name, words in LOOKED_FOR)
+    if not os.path.isdir(root):
+        return f"\n{layout_hint(root)}"
     listing = list_folder(root)
     lonely = coco_files(listing).lonely
     there = f"There: {printable(listing.words())}.\n"
-    if lonely:
-        there += f"{abridged(lonely[0])} names pictures, but none of them is in this folder: put them beside it.\n"
     if below := _below_it(root):
         there += f"Did you mean {' or '.join(abridged(layout.root) for layout in below)}?\n"
+    elif lonely:
+        there += f"{abridged(lonely[0])} names pictures, but none of them is in this folder: put them beside it.\n"
+    else:
+        there += layout_hint(root)
     return f"Looked for\n{lines}{there}"

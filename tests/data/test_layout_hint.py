@@ -9,6 +9,7 @@ import pytest
 from scratch.config import DataConfig
 from scratch.data.coco import find_splits
 from scratch.data.layout_hint import layout_hint
+from tests.layouts import draw, voc
 
 
 def said(root: Path) -> str:
@@ -44,6 +45,29 @@ def test_cvats_own_xml_is_told_from_pascal_vocs(tmp_path):
     root = put(tmp_path / "set", "images/a.jpg", "annotations.xml")
     (root / "annotations.xml").write_text("<annotations><version>1.1</version></annotations>")
     assert "are not Pascal VOC's, one for each picture (CVAT's own format, say): export it as COCO" in said(root)
+
+
+@pytest.mark.parametrize("content, words", [
+    ('{"shapes": [], "imagePath": "a.jpg"}', "LabelMe's, one file a picture"),
+    ('{"images": [], "annotations": [], "categories": []}', "names no picture"),
+    ("version https://git-lfs.github.com/spec/v1", "Git LFS pointer"), ("", "is empty")])
+def test_json_that_is_not_cocos_is_called_what_it_is(content, words, tmp_path):
+    root = put(tmp_path / "set", "images/a.jpg")
+    (root / "a.json").write_text(content)
+    message = said(root)
+    assert words in message and "no annotations." not in message
+
+
+def test_text_files_in_the_wrong_place_are_told_where_they_belong(tmp_path):
+    root = put(tmp_path / "set", "images/a.jpg", "annotations/a.txt")
+    assert "annotations/a.txt is called like images/a.jpg, but it is not where YOLO has it" in said(root)
+
+
+def test_several_sets_of_vocs_are_named(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        voc(tmp_path / "VOCdevkit" / year, {"train": draw(4), "val": draw(3, 1)})
+    message = said(tmp_path)
+    assert "Did you mean" in message and "VOC2007 or " in message and "not Pascal VOC's" not in message
 
 
 def test_what_is_no_folder_is_called_so(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -133,10 +134,27 @@ def test_a_folder_around_the_set_is_gone_into_and_of_two_sets_neither_is_taken(k
     WITH_SPLITS[kind](tmp_path / "all" / "one", splits)
     for split, pictures in splits.items():
         assert_same(read_back(tmp_path / "all", split), truth(pictures))
-    if kind in ("voc", "yolo"):
-        WITH_SPLITS[kind](tmp_path / "all" / "two", splits)
+    WITH_SPLITS[kind](tmp_path / "all" / "two", splits)
+    for root in (tmp_path / "all", tmp_path):
         with pytest.raises(FileNotFoundError, match="Did you mean .*one or .*two"):
-            find_splits(DataConfig(data=str(tmp_path / "all")))
+            find_splits(DataConfig(data=str(root)))
+
+
+def test_a_set_two_folders_down_keeps_its_file_of_names(tmp_path):
+    WITH_SPLITS["yolo"](tmp_path / "a" / "b", {"train": draw(4), "val": draw(4, 1)})
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert layout.root == tmp_path / "a" / "b" and "dataset.yaml" in layout.line()
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    root = WITH_SPLITS["yolo"](tmp_path / "set", {"train": draw(4), "val": draw(4, 1)})
+    pipes = ("data.yaml", "annotations.json", "images/train/b.jpg", "labels/train/b.txt", "images/train/b.xml")
+    for name in pipes:  # whoever opens one waits for ever
+        os.mkfifo(root / name)
+    (root / "labels/train/c.txt").symlink_to("/dev/zero")
+    (root / "images/train/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    report = check_dataset(DataConfig(data=str(root)), 100, decode=True)
+    assert [p.kind for p in report.problems if p.severity == "refused"] == ["missing image"]
 
 
 def test_what_cannot_be_read_is_told_with_all_that_was_looked_for_and_what_is_there(tmp_path):
@@ -160,6 +178,13 @@ def test_a_layout_without_the_split_that_is_needed_says_what_it_is(tmp_path):
     root = WITH_SPLITS["yolo"](tmp_path / "set", {"train": draw(4), "val": draw(4, 1)})
     with pytest.raises(FileNotFoundError, match="'test'. It was recognised as layout: YOLO"):
         find_splits(DataConfig(data=str(root)), need=("test",))
+
+
+def test_the_check_of_a_layout_without_a_split_to_learn_from_says_what_it_is(tmp_path):
+    root = WITH_SPLITS["yolo_folders"](tmp_path / "set", {"val": draw(4)})
+    report = check_dataset(DataConfig(data=str(root)), 100, decode=False, need=("train", "val"))
+    (problem,) = [p for p in report.problems if p.kind == "missing split"]
+    assert "recognised as YOLO, with val alone" in str(problem) and "instances_train" not in str(problem)
 
 
 def test_files_that_lead_outside_are_not_looked_at(tmp_path):
