@@ -100,7 +100,7 @@ def _split(path: str) -> Optional[str]:
 
 
 def _some_names(file: Path) -> list[str]:
-    """The first file names in a JSON file that is an object; what `predict` writes is a list."""
+    """Some of the file names at both ends of a JSON file that is an object; what `predict` writes is a list."""
     try:
         with open(file, "rb") as stream:
             beginning = stream.read(PIECE)
@@ -113,17 +113,15 @@ def _some_names(file: Path) -> list[str]:
         text = beginning[:len(beginning) // 2 * 2].decode("utf-16", errors="replace")
     if not text.lstrip("\ufeff \t\r\n").startswith("{"):
         return []
-    names = []
+    names: dict[str, None] = {}
     for match in _NAME.finditer(text + "\n" + end.decode("utf-8", errors="replace")):
         try:
             name = json.loads(match[1])
         except ValueError:
             continue
         if name and "\0" not in name and os.path.splitext(name)[1].lower().split("?")[0] in (*PICTURES, ""):
-            names.append(name)
-        if len(names) == MOST_NAMES:
-            break
-    return names
+            names[name] = None
+    return list(names)[::-(-len(names) // MOST_NAMES) or 1]  # evenly spread: neighbours are often in one folder
 
 
 def _folder_of(file: str, names: Sequence[str], listing: Listing) -> Optional[str]:
@@ -131,13 +129,23 @@ def _folder_of(file: str, names: Sequence[str], listing: Listing) -> Optional[st
     inside = [name for name in names if not os.path.isabs(name) and ".." not in Path(name).parts]
     likely = list(_likely(file, listing))
     for folder in likely:  # what lies outside a folder is not even looked for
-        if any(os.path.isfile(os.path.join(listing.root, folder, name)) for name in inside):
-            return folder
+        if there := sum(os.path.isfile(os.path.join(listing.root, folder, name)) for name in inside):
+            return folder if there == len(names) else _around(folder, there, names, listing)
     same = [folder for folder in likely if _split(file) and split_of_path(f"{folder}/") == _split(file)]
     for folder in dict.fromkeys([*same[:3], os.path.dirname(file), "images", "data", ""]):
         if folder in listing.names and any(find_files(listing.root / folder, list(names)).paths):
             return folder
     return None
+
+
+def _around(folder: str, there: int, names: Sequence[str], listing: Listing) -> str:
+    """A folder in which `there` of the pictures are, or one around it if more are below that, each one time."""
+    best, outer = folder, folder
+    while outer:
+        outer = os.path.dirname(outer)
+        if (more := sum(map(bool, find_files(listing.root / outer, list(names)).paths))) > there:
+            best, there = outer, more
+    return best
 
 
 def _likely(file: str, listing: Listing) -> Iterator[str]:

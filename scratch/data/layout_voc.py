@@ -127,7 +127,8 @@ class Voc(Source):
                 if os.path.dirname(picture) in folders and picture not in labelled
                 and key(os.path.basename(picture)) not in with_file]
         if bare := sorted(choose(bare)):
-            report("picture without annotations", bare[0], f"{len(bare):,} pictures have no XML file", times=len(bare))
+            report("picture without annotations", bare[0], "it has no XML file"
+                   + (f", nor have {len(bare) - 1:,} others" if len(bare) > 1 else ""), times=len(bare))
 
 
 def _text(element: ElementTree.Element, tag: str) -> Optional[str]:

@@ -92,8 +92,8 @@ class Yolo(Source):
                   if os.path.dirname(path) in folders and path not in used and not is_names(path)]
         lonely = sorted(choose([path for path in lonely if _is_of(path, self.split)]))
         if lonely:
-            report("label file without a picture", lonely[0], f"{len(lonely):,} text files have no picture of their "
-                   "name", times=len(lonely))
+            report("label file without a picture", lonely[0], f"it has no picture of its name"
+                   + (f", nor have {len(lonely) - 1:,} others" if len(lonely) > 1 else ""), times=len(lonely))
 
 
 def _is_of(path: str, split: str) -> bool:
@@ -137,15 +137,17 @@ def _box(words: Sequence[str], width: int, height: int, keypoints: bool, where: 
 def labels_of(listing: Listing, pictures: Sequence[str]) -> dict[str, str]:
     """The text file of each picture, below the folder; "" for none."""
     exact = {os.path.splitext(path)[0]: path for path in listing.files(".txt") if not is_names(path)}
-    alike = {key(path): path for path in exact.values()}
+    near: dict[str, str] = {}  # made where a picture has no text file of exactly its name
     found = {}
     for picture in pictures:
         stem = os.path.splitext(os.path.normpath(picture).replace("\\", "/"))[0]
         parts = stem.split("/")
         places = [i for i, part in enumerate(parts[:-1]) if part.lower() == "images"]
         swapped = ["/".join((*parts[:i], "labels", *parts[i + 1:])) for i in reversed(places)] + [stem]
-        found[picture] = (next((exact[stem] for stem in swapped if stem in exact), "")
-                          or next((alike[key(stem + ".txt")] for stem in swapped if key(stem + ".txt") in alike), ""))
+        found[picture] = next((exact[stem] for stem in swapped if stem in exact), "")
+        if not found[picture]:
+            near = near or {key(path): path for path in exact.values()}
+            found[picture] = next((near[key(stem + ".txt")] for stem in swapped if key(stem + ".txt") in near), "")
     return found
 
 

@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "no box to find": ("coped", "evaluation has nothing to measure: it shows – where an AP would be"),
     "boxes perhaps in another form": ("coped", "taken as they are: look at some of them before you train"),
     "label file without a picture": ("coped", "left out: there is no picture to show"),
+    "name without a picture": ("coped", "passed over: split.json has it, and the set has not"),
     "picture without annotations": ("coped", "left out: nothing says what is on it"),
     "other XML file": ("coped", "left out: it is no annotation of a picture"),
     "coordinates from 0": ("coped", "Pascal VOC counts pixels from 1, which this set cannot do"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Collection, Optional, Sequence, Union
 
 from scratch.data.annotation_file import load_instances
-from scratch.data.split import Division
+from scratch.data.split import FILE, Division
 from scratch.data.values import whole
 
 Report = Callable[..., None]                             # kind, where, detail, as in annotations.py
@@ -59,10 +59,27 @@ class Part(Source):
         return f"{self.whole}, {self.split}"
 
     def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
+        asked: set[str] = set()
+
         def mine(names: Sequence[str]) -> Collection[str]:
+            asked.update(names)
             divided = self.division.of(names)
             return choose([name for name in names if divided[name] == self.split])
-        return self.whole.read(report, mine, limit)
+        document = self.whole.read(report, mine, limit)
+        self._tell_of_names(asked, report)
+        return document
+
+    def _tell_of_names(self, there: set[str], report: Report) -> None:
+        """Say which of the names that were written down for this split are of no picture."""
+        written = self.division.written
+        gone = [name for name, split in written.items() if split == self.split and name not in there]
+        if there and written and not written.keys() & there:
+            report("malformed entry", FILE, f"got {{}} and {len(written) - 1:,} names more, none of which is a picture "
+                   "of this set, wanted such as {}: python detr_scratch.py split writes it anew, once it is removed",
+                   next(iter(written)), min(there))
+        elif gone:
+            report("name without a picture", FILE, f"{{}}{f' and {len(gone) - 1:,} more' if gone[1:] else ''}", gone[0],
+                   times=len(gone))
 
 
 @dataclass(frozen=True)

@@ -93,4 +93,4 @@ def read_division(root: Path) -> Division:
     rule = content.get("rule") if isinstance(content.get("rule"), dict) else {}
     val, test = (share if isinstance(share := rule.get(key, default), (int, float)) and 0 <= share < 1 else default
                  for key, default in (("val", VAL), ("test", 0.0)))
-    return Division(val, test, written)
+    return Division(val, test if val + test < 1 else 0.0, written)

@@ -9,6 +9,7 @@ import pytest
 
 from scratch.config import DataConfig
 from scratch.data.annotations import read_annotations
+from scratch.data.check import check_dataset
 from scratch.data.coco import find_layout, find_splits
 from scratch.data.layout_coco import coco_files
 from scratch.data.listing import list_folder, split_of
@@ -47,6 +48,18 @@ def test_pictures_of_the_same_names_are_those_nearest_to_their_file(below, tmp_p
     (root / "val").rename(root / "other")
     (root / "train").rename(root / "another")
     assert coco_files(list_folder(root / "other")).pairs == {"all": (root / "other" / below, root / "other/labels.json")}
+
+
+@pytest.mark.parametrize("order", ["spread", "in turn"])
+def test_pictures_in_several_folders_are_found_by_their_names_alone(order, tmp_path):
+    pictures = draw(60)
+    for k, p in enumerate(pictures):
+        p.save(tmp_path / "pics" / ("a" if (k < 30 if order == "in turn" else k % 2) else "b"))
+    write(tmp_path / "all.json", document(pictures))
+    splits = find_splits(DataConfig(data=str(tmp_path)))
+    assert [folder for folder, _ in splits.values()] == [tmp_path / "pics"] * 2
+    report = check_dataset(DataConfig(data=str(tmp_path)), 100, decode=False)
+    assert not [p for p in report.problems if p.severity == "refused"]
 
 
 def test_of_several_sets_none_is_taken_but_one_around_the_others_is(tmp_path):

@@ -118,6 +118,21 @@ def test_a_picture_that_is_added_moves_no_other(kind, tmp_path):
         assert read_back(few, split).keys() <= read_back(more, split).keys()
 
 
+@pytest.mark.parametrize("kind", WITHOUT)
+def test_names_in_split_json_that_are_no_pictures_are_told_and_a_file_of_such_names_is_refused(kind, tmp_path):
+    root = WITHOUT[kind](tmp_path, {"all": draw(6)})
+    folder, source = find_splits(DataConfig(data=str(root)))["train"]
+    name = str(read_annotations(source, folder=folder).file_names[0])
+
+    def problems(**parts: list[str]) -> list[tuple[str, int]]:
+        write(root / "split.json", parts)
+        report = check_dataset(DataConfig(data=str(root)), 100, decode=False)
+        return [(p.kind, p.times) for p in report.problems if p.kind in ("name without a picture", "malformed entry")]
+    assert not problems(train=[name])
+    assert problems(train=[name, "gone.jpg", "gone 2.jpg"]) == [("name without a picture", 2)]
+    assert problems(train=["gone.jpg"]) == [("malformed entry", 1)] * 2
+
+
 def test_a_training_split_alone_is_divided_and_test_stays_test(tmp_path):
     splits = {"train": draw(20), "test": draw(4, seed=1)}
     for kind in ("roboflow", "yolo", "voc_roboflow"):
