@@ -55,6 +55,10 @@ def split(arguments: SplitArguments) -> None:
     names = names_of(layout.undivided[1])
     found = division.of(names)
     parts = {part: [name for name in names if found[name] == part] for part in division.splits}
+    if empty := [part for part, its in parts.items() if not its]:
+        anew = f", or remove {printable(layout.root / FILE)} to divide anew" if before.written else ""
+        raise ValueError(f"none of the {len(names):,} pictures would be in {' and '.join(empty)}: ask for another "
+                         f"share{anew}")
     lines = [f"{json.dumps(part)}: [\n" + ",\n".join(map(_quoted, its)) + "\n]" for part, its in parts.items()]
     rule = json.dumps({"val": division.val, "test": division.test})
     write_text(layout.root / FILE, "{\n" + ",\n".join([*lines, f'"rule": {rule}']) + "\n}\n",
@@ -64,6 +68,8 @@ def split(arguments: SplitArguments) -> None:
     kept = f" ({len(names) - new:,} as before, {new:,} new)" if before.written else ""
     print(f"{', '.join(f'{len(its):,} {part}' for part, its in parts.items())}{kept}: written to "
           f"{printable(layout.root / FILE)}")
+    if before.written and (arguments.val, arguments.test) != (None, None):
+        print("note: the shares count for new pictures; those that stood there stay where they were")
     if gone := len(before.written.keys() - set(names)):
         print(f"note: {gone:,} names that stood there are no pictures of the set any more, and are left out")
     print(f"Next: {command('python', 'detr_scratch.py', 'check-data', arguments.folder)}")

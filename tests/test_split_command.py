@@ -45,6 +45,17 @@ def test_what_stands_there_stays_and_new_pictures_are_added(tmp_path, capsys):
     assert "(10 as before, 10 new)" in capsys.readouterr().out and list(names(root)) == ["train", "val", "test"]
 
 
+def test_a_part_without_a_picture_is_not_written(tmp_path, capsys):
+    root = voc_flat(tmp_path / "set", {"all": draw(6)})
+    detr_scratch.main(["split", str(root)])
+    before = (root / "split.json").read_bytes()
+    with pytest.raises(SystemExit, match="none of the 6 pictures would be in test: .* to divide anew"):
+        detr_scratch.main(["split", str(root), "--test", "0.3"])
+    assert (root / "split.json").read_bytes() == before
+    detr_scratch.main(["split", str(root), "--val", "0.5"])
+    assert "the shares count for new pictures" in capsys.readouterr().out
+
+
 def test_a_set_with_a_split_is_not_divided(tmp_path):
     root = yolo(tmp_path, {"train": draw(4), "val": draw(3, 1)})
     with pytest.raises(SystemExit, match="has a split already .train, val; it was recognised as YOLO"):

@@ -10,7 +10,6 @@ Read: find_splits → CocoDetection
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -102,8 +101,8 @@ def missing_split(config: DataConfig, layout: Layout, split: str) -> str:
     """Where a split was looked for, beside others that were found."""
     flags = f", or --{split}-images and --{split}-annotations" if split in ("train", "val") else ""
     if layout.name not in ("", "COCO"):
-        return (f"{config.data!r} was recognised as {layout.name}, with {' and '.join(layout.splits)} alone; wanted a folder, "
-                f"or a list, that is called {split}{flags}")
+        return (f"{config.data!r} was recognised as {layout.name}, with {' and '.join(layout.splits)} alone; wanted a "
+                f"folder, or a list, that is called {split}{flags}")
     return (f"{config.data!r} has no {split}2017 or {split} with annotations/instances_{split}2017.json or "
             f"instances_{split}.json{flags}")
 

@@ -1,7 +1,7 @@
 """find_voc: which XML files of a folder in Pascal VOC's layout are of which split?
 
     ImageSets/Main/train.txt val.txt test.txt    lists of names, as VOC has them (and CVAT: default.txt, "a name")
-    ImageSets/train.txt, or train.txt            the same elsewhere (and PaddleDetection: images/a.jpg annotations/a.xml)
+    ImageSets/train.txt, or train.txt            the same (and PaddleDetection: images/a.jpg annotations/a.xml)
     train/ valid/ test/                          folders, as Roboflow has them
     none of them                                 a set without a split
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Iterable, Iterator, Optional
 
 from scratch.data.layout_voc import Voc, parse
-from scratch.data.listing import Listing, key, split_of, split_of_path, text_lines
+from scratch.data.listing import Listing, by_folder, key, split_of, split_of_path, text_lines
 
 _LIST = re.compile(r"(train|val|valid|validation|test|trainval|default)", re.IGNORECASE)
 
@@ -32,15 +32,15 @@ def find_voc(listing: Listing) -> Optional[tuple[dict[str, Voc], str]]:
     folder = os.path.dirname(next((file for file in files if split_of_path(file) == "train"), files[0]))
     where = f"{folder}/*.xml" if folder else "*.xml"
     lists = _lists(listing)
-    if len(lists) > 1:
+    if len(lists) > 1 and "" not in lists:
         return None  # several sets, each in a folder of its own
-    if lists and (found := _by_lists(listing, lists[0], files)):
-        return found, f"{where}, {next(iter(lists[0].values())).rpartition('/')[0] or '.'}/*.txt"
-    of_split: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        of_split[split_of_path(file) or "all"].append(file)
-    if "train" in of_split:
-        of_split.pop("all", None)
+    if len(lists) > 1:  # a set that has others, copies of it perhaps, in folders below
+        return find_voc(listing.without([home for home in lists if home]))
+    for of_set in lists.values():
+        if found := _by_lists(listing, of_set, files):
+            return found, f"{where}, {next(iter(of_set.values())).rpartition('/')[0] or '.'}/*.txt"
+    of_split, left_out = by_folder(files)
+    where += f"; not read: {', '.join(left_out[:2])}{' …' if left_out[2:] else ''}" if left_out else ""
     every = tuple(file for members in of_split.values() for file in members)
     return {split: Voc(listing, split, tuple(members), every) for split, members in of_split.items()}, where
 
@@ -53,22 +53,23 @@ def is_annotation(file: Path) -> bool:
         return True  # which of its faults, the reader says
 
 
-def _lists(listing: Listing) -> list[dict[str, str]]:
-    """For each folder ImageSets/Main: what its lists are called, in small letters → their paths.
+def _lists(listing: Listing) -> dict[str, dict[str, str]]:
+    """For the folder of each ImageSets/Main: what its lists are called, in small letters → their paths.
 
     Where there is none, of ImageSets, or of the top. Lists of one class (cat_train.txt) are none of a split; those of
     other tasks are in other folders.
     """
     for end in (["imagesets", "main"], ["imagesets"], [""]):
-        found = []
+        found = {}
         for folder, names in listing.names.items():
             if folder.lower().split("/")[-len(end):] == end:
                 lists = {os.path.splitext(name)[0].lower(): f"{folder}/{name}".lstrip("/") for name in names
                          if name.lower().endswith(".txt") and _LIST.fullmatch(os.path.splitext(name)[0])}
-                found += [lists] if lists else []
+                if lists:
+                    found["/".join(folder.split("/")[:-len(end)])] = lists
         if found:
             return found
-    return []
+    return {}
 
 
 def _by_lists(listing: Listing, lists: dict[str, str], files: Iterable[str]) -> dict[str, Voc]:

@@ -21,13 +21,14 @@ from typing import Any, Iterator, Optional, Sequence
 import yaml
 
 from scratch.data.layout_yolo import NAMES, Yolo, is_names, labels_of, lines_of
-from scratch.data.listing import PICTURES, Listing, split_of, split_of_path, text_lines
+from scratch.data.listing import PICTURES, Listing, by_folder, split_of, text_lines
 from scratch.data.problems import brief
 from scratch.data.values import whole
 
-MOST_YAML = 2**22  # bytes
-MOST_FILES = 20    # YAML files that are looked at
+MOST_YAML = 2**22      # bytes
+MOST_FILES = 20        # YAML files that are looked at
 MOST_CLASSES = 10_000  # without names
+_NOTHING = ("", "~", "null", "Null", "NULL")  # in YAML
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -52,10 +53,9 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     told = {split: found for split, keys in _KEYS.items()
             if (found := _pictures_at(settings, keys, base, listing)) is not None}
     told = told or _by_lists(listing)
-    by_folder: dict[str, list[str]] = {}
-    for picture in every:
-        by_folder.setdefault(split_of_path(picture) or "all", []).append(picture)
-    told = (by_folder if not told else by_folder | told if "all" not in told else told)
+    of_folder, left_out = by_folder(every)
+    left_out = [] if told else left_out
+    told = (of_folder if not told else of_folder | told if "all" not in told else told)
     if "train" in told:
         told.pop("all", None)
     if not told or not (labelled or file):
@@ -63,7 +63,9 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     classes = _classes(settings, file, listing, text_files)
     sources = {split: Yolo(listing, split, tuple(dict.fromkeys(pictures)), classes, "kpt_shape" in settings)
                for split, pictures in told.items() if pictures}
-    return (sources, file or _where(labels, sources)) if sources else None
+    where = file or _where(labels, sources)
+    where += f"; not read: {', '.join(left_out[:2])}{' …' if left_out[2:] else ''}" if left_out else ""
+    return (sources, where) if sources else None
 
 
 def _where(labels: dict[str, str], sources: dict[str, Yolo]) -> str:
@@ -148,7 +150,7 @@ def _by_lists(listing: Listing) -> dict[str, list[str]]:
 def _classes(settings: dict[str, Any], file: str, listing: Listing, text_files: Sequence[str]
              ) -> tuple[tuple[int, str], ...]:
     """(number, name) of each class. Raises ValueError for names that are none."""
-    names = settings.get("names")
+    names = settings.get("names") if settings.get("names") not in _NOTHING else None
     numbered = dict(enumerate(names)) if isinstance(names, list) else names
     if isinstance(numbered, dict) and numbered and all(whole(key) is not None and isinstance(name, str)
                                                        for key, name in numbered.items()):

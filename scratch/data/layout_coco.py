@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
@@ -56,7 +57,9 @@ def coco_files(listing: Listing) -> Found:
     more, lonely, several = [], [], False
     set_of: dict[str, str] = {}  # split → the folder of the set that it was found in
     candidates = [path for path in listing.files(".json") if not _OTHER_FILES.match(os.path.basename(path))]
-    candidates.sort(key=lambda path: "instances" not in path.lower() and not path.endswith(ROBOFLOW))
+    of_folder = Counter(map(os.path.dirname, candidates))  # where there are many, each may be of one picture
+    candidates.sort(key=lambda path: ("instances" not in path.lower() and not path.endswith(ROBOFLOW),
+                                      of_folder[os.path.dirname(path)] > MOST_FILES))
     for path in candidates[:MOST_FILES]:
         names = _some_names(listing.root / path)
         if not names:
@@ -76,7 +79,7 @@ def coco_files(listing: Listing) -> Found:
     if several:
         return Found({}, lonely=tuple(lonely))
     if "train" in pairs or "val" in pairs and "all" not in pairs:
-        pairs.pop("all", None)
+        more += [pairs.pop("all")[1]] if "all" in pairs else []
     elif "all" in pairs:
         pairs = {"all": pairs["all"], **{split: pairs[split] for split in pairs if split != "all"}}
     return Found(pairs, tuple(more), tuple(lonely))

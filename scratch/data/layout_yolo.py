@@ -92,7 +92,7 @@ class Yolo(Source):
                   if os.path.dirname(path) in folders and path not in used and not is_names(path)]
         lonely = sorted(choose([path for path in lonely if _is_of(path, self.split)]))
         if lonely:
-            report("label file without a picture", lonely[0], f"it has no picture of its name"
+            report("label file without a picture", lonely[0], "it has no picture of its name"
                    + (f", nor have {len(lonely) - 1:,} others" if len(lonely) > 1 else ""), times=len(lonely))
 
 

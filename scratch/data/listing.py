@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Collection, Iterator, Optional, Sequence
 
 MOST_ENTRIES = 5_000_000  # with more, it is no data set that this project could hold in memory
 DEEPEST = 8               # folders below ROOT
@@ -39,10 +39,26 @@ def split_of_path(path: str) -> Optional[str]:
     return next((split for folder in reversed(folders) if (split := split_of(folder))), None)
 
 
+def by_folder(paths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Split, or "all" → those of the paths that its folders hold; and those that are of none beside train and val.
+
+    A folder "train station" beside others is no split: without val, all that is not test is one set.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        found[split_of_path(path) or "all"].append(path)
+    if "all" in found and {"train", "val"} <= found.keys():
+        return found, found.pop("all")
+    if "all" in found and "train" in found:
+        test = set(found.get("test", ()))
+        found = {"all": [path for path in paths if path not in test], **({"test": found["test"]} if test else {})}
+    return found, []
+
+
 def alike(one: str, other: str) -> int:
     """How many folders two folders' paths have in common, at their beginnings and at their ends.
 
-    "train/labels" is nearer to "train/images" than to "val/images", "labels/cam1" nearer to "images/cam1".
+    "train/labels" is nearer to "train/images" than to "val/images".
     """
     ours, theirs = one.split("/"), other.split("/")
     return sum(len(os.path.commonprefix(pair)) for pair in ((ours, theirs), (ours[::-1], theirs[::-1]))) if one else 0
@@ -54,7 +70,7 @@ def key(path: str) -> str:
 
 
 def text_of(content: bytes) -> str:
-    """UTF-8, with its mark or without, or UTF-16 with its mark, as PowerShell writes. Raises UnicodeError for others."""
+    """UTF-8, or UTF-16 with its mark, as PowerShell writes. Raises UnicodeError for others."""
     return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
@@ -86,6 +102,11 @@ class Listing:
     @cached_property
     def pictures(self) -> list[str]:
         return list(self.files(*PICTURES))
+
+    def without(self, folders: Collection[str]) -> Listing:
+        """As if these folders were not there."""
+        return Listing(self.root, {folder: names for folder, names in self.names.items()
+                                   if not any(f"{folder}/".startswith(f"{left_out}/") for left_out in folders)})
 
     def below(self, path: str) -> Optional[str]:
         """The longest end of a path from somebody else's file that is a folder or a file here: never outside.

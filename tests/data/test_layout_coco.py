@@ -42,12 +42,14 @@ def test_a_file_is_found_with_the_folder_of_its_pictures(train, val, tmp_path):
 
 @pytest.mark.parametrize("below", ["data", "images", "images/default"])
 def test_pictures_of_the_same_names_are_those_nearest_to_their_file(below, tmp_path):
-    root = put(tmp_path, *(f"{split}/{path}" for split in ("train", "val") for path in ("labels.json", f"{below}/é 1.jpg")))
+    names = ("labels.json", f"{below}/é 1.jpg")
+    root = put(tmp_path, *(f"{split}/{name}" for split in ("train", "val") for name in names))
     assert coco_files(list_folder(root)).pairs == {
         split: (root / split / below, root / split / "labels.json") for split in ("train", "val")}
     (root / "val").rename(root / "other")
     (root / "train").rename(root / "another")
-    assert coco_files(list_folder(root / "other")).pairs == {"all": (root / "other" / below, root / "other/labels.json")}
+    root = root / "other"
+    assert coco_files(list_folder(root)).pairs == {"all": (root / below, root / "labels.json")}
 
 
 @pytest.mark.parametrize("order", ["spread", "in turn"])
@@ -60,6 +62,13 @@ def test_pictures_in_several_folders_are_found_by_their_names_alone(order, tmp_p
     assert [folder for folder, _ in splits.values()] == [tmp_path / "pics"] * 2
     report = check_dataset(DataConfig(data=str(tmp_path)), 100, decode=False)
     assert not [p for p in report.problems if p.severity == "refused"]
+
+
+def test_a_folder_of_a_json_file_a_picture_does_not_hide_the_set(tmp_path):
+    root = put(tmp_path, *(f"a/{k}.json" for k in range(40)), "pics/é 1.jpg", "z/labels.json")
+    for k in range(40):
+        write(root / f"a/{k}.json", {})
+    assert coco_files(list_folder(root)).pairs == {"all": (root / "pics", root / "z/labels.json")}
 
 
 def test_of_several_sets_none_is_taken_but_one_around_the_others_is(tmp_path):

@@ -175,6 +175,27 @@ def test_lists_of_splits_may_be_elsewhere_and_hold_paths(folder, line, tmp_path)
     assert layout.division is None and (len(read(tmp_path)), len(read(tmp_path, "val"))) == (3, 2)
 
 
+def test_a_set_counts_before_a_copy_of_it_in_a_folder_below(tmp_path):
+    splits = {"train": draw(6), "val": draw(4, 1)}
+    for root in (tmp_path, tmp_path / "old"):
+        voc(root, splits)
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert layout.root == tmp_path and (len(read(tmp_path)), len(read(tmp_path, "val"))) == (6, 4)
+    assert not any("old" in name for name in read(tmp_path).file_names)
+
+
+def test_a_folder_that_is_called_like_a_split_is_none_beside_others(tmp_path):
+    for folder, pictures in (("train station", draw(3)), ("harbour", draw(3, 1))):
+        for p in pictures:
+            p.save(tmp_path / folder)
+            write(tmp_path / folder / f"{p.name.rpartition('.')[0]}.xml", voc_text(p))
+    assert len(read(tmp_path)) + len(read(tmp_path, "val")) == 6
+    (tmp_path / "train station").rename(tmp_path / "train")
+    write(tmp_path / "val/v.xml", voc_text(draw(1)[0], "v.png"))
+    draw(1)[0].save(tmp_path / "val", "v.png")
+    assert len(read(tmp_path)) == 3 and "not read: harbour/" in find_layout(DataConfig(data=str(tmp_path))).line()
+
+
 def test_xml_files_of_another_kind_beside_are_left_out_and_told(tmp_path):
     root = small(tmp_path, box(2, 2, 5, 5))
     write(root / "train/train.png.aux.xml", "<PAMDataset/>")

@@ -120,6 +120,7 @@ def test_a_picture_that_cannot_be_read_is_refused_as_such_or_left_out(tmp_path):
 @pytest.mark.parametrize("yaml, names", [
     ("names: [ant, bee]", ("ant", "bee")), ("names:\n  0: ant\n  1: bee\n  5: cat", ("ant", "bee", "cat")),
     ("names: {'0': ant, '1': 7}", ("ant", "7")), ("nc: 3", ("0", "1", "2")), ("", ("0", "1")),
+    ("names: null", ("0", "1")), ("names:", ("0", "1")),
 ])
 def test_the_classes_are_those_of_the_yaml_file(yaml, names, tmp_path):
     root = small(tmp_path, a="0 0.5 0.5 0.5 0.25\n1 0.5 0.5 0.5 0.25", v="")
