@@ -389,7 +389,7 @@ def test_without_a_home_folder_the_way_to_name_one_is_said(monkeypatch):
 
 
 def test_what_is_neither_a_name_nor_a_file_is_refused_with_near_names(tmp_path):
-    with pytest.raises(FileNotFoundError, match="did you mean detr_r50.*wanted a file, a folder, hf:OWNER/NAME, or one of detr_r50, "):
+    with pytest.raises(FileNotFoundError, match="did you mean detr_r50.*a folder, hf:OWNER/NAME, or one of detr_r50, "):
         find_weights("detr-r50")
     with pytest.raises(FileNotFoundError, match="no checkpoint in"):
         find_weights(str(tmp_path))
