@@ -308,7 +308,9 @@ def _whole(path: Union[str, Path], weights: Weights) -> Config:
         raise ValueError(f"{path}: {error}. This makes a checkpoint of it: " + command(
             "python", "detr_scratch.py", "convert", path, "--to", "ours", "--out", f"{Path(path).stem}-ours.pt",
             "--preset", "NAME")) from error
-    return config if weights.config else replace(config, train=replace(config.train, precision="float32"))
+    if weights.config and weights.kind != "Hugging Face DETR":
+        return config
+    return replace(config, train=replace(config.train, precision="float32"))  # as others measure their AP
 
 
 def _of_weights(path: Union[str, Path], weights: Weights, device: torch.device, named: Optional[str]) -> Detector:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from commands.convert import ConvertArguments, convert
+from commands.finetune import config_for
 from reference.model import ResNet
 from scratch.config import PRESETS, RESNETS, Config, ModelConfig
 from scratch.data.batch import collate
@@ -31,7 +32,7 @@ from scratch.training.checkpoint import save_checkpoint
 from scratch.weights.convert import from_official, to_official
 from scratch.weights.huggingface import (config_of_theirs, from_hugging_face, our_name, their_config, their_name,
                                          to_hugging_face)
-from scratch.weights.reading import find_weights, read_weights
+from scratch.weights.reading import adapt, find_weights, read_weights
 from tests import golden
 
 SMALL = ModelConfig(backbone="resnet_tiny", hidden_dim=32, nheads=4, dim_feedforward=48, enc_layers=1, dec_layers=2,
@@ -411,6 +412,19 @@ def test_convert_takes_them_to_a_checkpoint_and_to_the_official_names_if_these_c
     assert same(detector.model.state_dict(), drawn(SMALL).state_dict()) and detector.classes.names == NAMES
     with pytest.raises(ValueError, match="the official code has no detector with backbone=resnet_tiny"):
         convert(ConvertArguments(str(theirs / "model.safetensors"), tmp_path / "a.pth"))
+
+
+def test_a_new_detector_begins_with_them_and_its_own_classes(theirs):
+    config = config_for(str(theirs))
+    assert config.model == SMALL and config.data.data == "shapes"
+    model = build_detr(SMALL, num_classes=2)
+    adapted = adapt(model, read_weights(find_weights(str(theirs))), ("red", "white"))
+    assert set(adapted.replaced) == {"class_embed.weight", "class_embed.bias"}
+    assert torch.equal(model.query_embed.weight, drawn(SMALL).query_embed.weight)
+
+
+def test_they_are_used_in_float32(theirs):
+    assert load(theirs, "cpu").config.train.precision == "float32"
 
 
 def test_a_second_conversion_replaces_the_first(theirs, tmp_path):
