@@ -54,16 +54,22 @@ class PredictArguments:
     compare the two; None: pictures are numbered from 1 in the order of their names, and image_ids.json says which is
     which"""
     checkpoint: Optional[Path] = None
-    """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once); None: the
-    newest run"""
+    """a run's folder (its best.pt), a checkpoint or another file of weights, published weights (detr_r50 …: fetched
+    once), or hf:OWNER/NAME of the Hugging Face Hub; None: the newest run"""
     threshold: Optional[float] = None
     """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
     sixteen_bit: Optional[Literal["full", "range"]] = None
     """how pictures of 16 bits are shown (train --help); None: as the detector was trained"""
     max_megapixels: Optional[float] = None
     """skip pictures with more; None: as the detector was trained"""
+    layers: Optional[int] = None
+    """use only the first decoder layers, this number of them, which is faster (eval measures what it costs in AP);
+    None: all"""
+    class_names: Optional[str] = None
+    """what the classes of weights from elsewhere are called, in the order of their labels, where the file does not
+    tell: "person,car" """
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    """auto, cpu, cuda, cuda:N or mps"""
 
     def __post_init__(self) -> None:
         refuse_senseless(self, threshold=SHARE, max_megapixels=MEGAPIXELS)
@@ -73,7 +79,9 @@ def predict(arguments: PredictArguments) -> None:
     """Write, for every image of `source`, a picture with its detections, and all of them as COCO results."""
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
+    detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names),
+                       arguments.sixteen_bit, arguments.max_megapixels)
+    print(*detector.notes, sep="\n", end="\n" if detector.notes else "", file=sys.stderr)
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold
     paths = image_files(arguments.source)
     ids = image_ids(arguments.annotations, paths, detector.classes) if arguments.annotations else dict(zip(paths,
