@@ -12,8 +12,8 @@
 # # DETR from scratch, from the first setting to average precision
 #
 # **The question:** how does a network that has never seen an image learn to predict a *set* of objects, without a
-# grid of anchors and without non-maximum suppression? Here it happens before your eyes, in about five minutes on two CPU cores.
-# Run all cells, and read while it trains.
+# grid of anchors and without non-maximum suppression? Here it happens before your eyes, in about five
+# minutes on two CPU cores. Run all cells, and read while it trains.
 #
 # 1 configuration and set-up · 2 dataset preparation · 3 PyTorch dataset · 4 model architecture · 5 training utilities
 # · 6 training loop · 7 execute training · 8 inference · 9 results analysis · 10 summary and next steps
