@@ -30,7 +30,6 @@ from scratch.data.file_names import find_files
 from scratch.data.images import read_image
 from scratch.detector import Detector, load as load_detector
 from scratch.evaluation.coco_eval import coco_results
-from scratch.evaluation.pictures import class_colour, draw_detections
 from scratch.only_one import only_one
 from scratch.printable import printable
 from scratch.ranges import MEGAPIXELS, SHARE, refuse_senseless
@@ -118,8 +117,7 @@ def look_at_all(pictures: dict[Path, Path], ids: dict[Path, int], detector: Dete
                 tensors = {"boxes": above.boxes_xyxy, "labels": above.labels, "scores": above.scores}
                 results.add([{"file_name": str(path), "category_name": name, **entry} for name, entry in zip(
                     above.names, coco_results(ids[path], tensors, detector.classes.ids))])
-            texts = [f"{printable(name)} {score:.2f}" for name, score in zip(above.names, above.scores.tolist())]
-            drawn = draw_detections(image, above.boxes_xyxy, texts, [class_colour(k) for k in above.labels.tolist()])
+            drawn = above.drawn_on(image)
             with whole_file(picture) as partial:
                 drawn.save(partial)
             print(f"  {printable(path)}: {len(above)} objects (best score {found.scores[0]:.2f}) → "

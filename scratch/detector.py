@@ -3,6 +3,7 @@
     from scratch.detector import load
     detector = load("runs/tiny-shapes")     a run's folder (its best.pt), a file, "detr_r50", "hf:OWNER/NAME"
     found = detector.predict("street.jpg")  found.names, found.scores, found.boxes_xyxy
+    found.drawn_on("street.jpg")             the picture with these boxes, as a PIL image
 
     path ───────────────┐
     PIL image ──────────┼─▶ picture ─▶ resized ─▶ model ─▶ postprocess ─▶ what scores enough, in
@@ -40,9 +41,10 @@ from scratch.data.images import read_image
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
 from scratch.evaluation.coco_eval import postprocess
+from scratch.evaluation.pictures import class_colour, draw_detections
 from scratch.model.build import build_detr
 from scratch.model.detr import Detr
-from scratch.printable import command
+from scratch.printable import command, printable
 from scratch.training.checkpoint import NotOurs, best_checkpoint
 from scratch.weights.hub import is_hub_name
 from scratch.weights.huggingface import FILES
@@ -73,6 +75,15 @@ class Detections:
         """Those that score at least `threshold`."""
         M = int((self.scores >= threshold).sum())  # they are sorted
         return Detections(self.boxes_xyxy[:M], self.scores[:M], self.labels[:M], self.names[:M])
+
+    def drawn_on(self, image: Picture) -> Image.Image:
+        """A copy of the image that `predict` was given, with a box, a name and a score for each of these.
+
+        Raises what `predict` raises for what is no image.
+        """
+        texts = [f"{printable(name)} {score:.2f}" for name, score in zip(self.names, self.scores.tolist())]
+        colours = [class_colour(k) for k in self.labels.tolist()]
+        return draw_detections(as_picture(image), self.boxes_xyxy, texts, colours)
 
 
 class Detector(NamedTuple):

@@ -22,6 +22,7 @@ from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import Detections, Detector, as_picture, load
 from scratch.evaluation.operating_point import FALLBACK
+from scratch.evaluation.pictures import class_colour
 from scratch.model.build import build_detr
 from scratch.training.checkpoint import save_checkpoint
 
@@ -121,6 +122,18 @@ def test_above_keeps_the_beginning():
     assert kept.names == ("owl", "cat") and kept.labels.tolist() == [2, 0]
     assert kept.boxes_xyxy.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert len(found.above(0.91)) == 0 and found.above(0.91).boxes_xyxy.shape == (0, 4)
+
+
+def test_detections_are_drawn_on_a_copy_each_box_in_the_colour_of_its_class():
+    image = Image.new("RGB", (211, 173), "white")
+    found = Detections(torch.tensor([[101.0, 83.0, 151.0, 131.0], [31.0, 89.0, 61.0, 127.0]]),
+                       torch.tensor([0.9, 0.5]), torch.tensor([2, 0]), ("owl", "cat"))
+    drawn = found.drawn_on(image)
+    assert drawn.size == image.size and image.getcolors() == [(211 * 173, (255, 255, 255))]
+    assert drawn.getpixel((102, 110)) == class_colour(2) and drawn.getpixel((32, 110)) == class_colour(0)
+    assert found.above(1.0).drawn_on(np.asarray(image)).tobytes() == image.tobytes()
+    with pytest.raises(FileNotFoundError):
+        found.drawn_on("no such file.jpg")
 
 
 # -- what may be given ---------------------------------------------------------------------------------------------
