@@ -4,6 +4,7 @@
 # make test-machines   every test, as other processors, thread counts, hashes and orders would run it (ARGS="order --seed 7": one)
 # make test-chaos      kills, full disks, hostile files and flags: what survives (Linux; 25 minutes at most) → docs/chaos.md
 # make charts          draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
+# make site            build the web site of notes and documents → site/index.html
 # make clean           remove the environment and the caches; runs/ and data/ stay
 #
 # The first call makes .venv and installs into it. PYTHON=python3.12 chooses the interpreter. On Linux, pip may take the
@@ -17,7 +18,7 @@ READY   := $(VENV)/.ready
 WORKERS ?= 2
 THREADS ?= 1
 
-.PHONY: demo test test-slow test-machines test-chaos charts clean
+.PHONY: demo test test-slow test-machines test-chaos charts site clean
 
 demo: $(READY)
 	$(VENV)/bin/python detr_scratch.py $(ARGS)
@@ -36,6 +37,13 @@ test-chaos: $(READY)
 
 charts: $(READY)
 	$(VENV)/bin/python -m commands.redraw $(ARGS)
+
+site: $(VENV)/.ready-docs
+	$(VENV)/bin/python -m docs.site $(ARGS)
+
+$(VENV)/.ready-docs: $(READY) requirements-docs.txt constraints.txt
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements-docs.txt -c constraints.txt
+	@touch $@
 
 $(READY): requirements.txt constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or name it: make PYTHON=/path/to/python3"; exit 1; }

@@ -71,7 +71,7 @@ class _Splitter:
 
     def rows(self, first: int, last: int, prose: str = "", name: str = "") -> list[Row]:
         """Lines first … last, cut before each comment that stands on lines of its own; `prose` goes to the first row."""
-        rows, row, line = [], Row(prose, bool(prose), first, last, name), first
+        rows, row, line = [], Row(prose, bool(prose), first, last), first
         while line <= last:
             if line not in self.comments:
                 line += 1
@@ -84,7 +84,10 @@ class _Splitter:
                 line += 1
             row = Row("\n".join(text), False, line, last)
         rows.append(row)
-        return [tidy for row in rows if (tidy := self.tidy(row))]
+        left = [tidy for row in rows if (tidy := self.tidy(row))]
+        if left:
+            left[0].name = name
+        return left
 
     def tidy(self, row: Row) -> Row | None:
         """Without blank lines at both ends; None where nothing is left."""

@@ -23,6 +23,11 @@ def name(path) -> str:
     return str(path.relative_to(REPOSITORY))
 
 
+def squeezed(text: str) -> str:
+    """Without blanks, and without the backslashes that a string has in a source file and not in memory."""
+    return re.sub(r"[\s\\]+", "", text)
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_every_line_of_a_source_file_is_shown_once(path) -> None:
     source = path.read_text(encoding="utf-8")
@@ -34,11 +39,10 @@ def test_every_line_of_a_source_file_is_shown_once(path) -> None:
             shown += [n for n in range(row.first, row.last + 1) if n not in parts.hidden_lines(tree)]
             words += "\n" + row.prose
     assert len(shown) == len(set(shown))
-    flat = re.sub(r"\s+", "", words)
+    flat = squeezed(words)
     for number, line in enumerate(lines, 1):
-        text = line.strip().removeprefix('r"""').strip('"').removeprefix("#").removeprefix(":")
-        if number not in shown and text.strip():
-            assert re.sub(r"\s+", "", ast.literal_eval(f'"""{text} """') if "\\" in text else text) in flat, (number, line)
+        text = squeezed(line).removeprefix('r"""').strip('"').lstrip("#").removeprefix(":")
+        assert number in shown or text in flat, (number, line)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
@@ -60,8 +64,7 @@ def test_a_method_is_named_and_a_comment_above_it_belongs_to_it() -> None:
     source = 'class A:\n    """Is."""\n\n    x: int = 0\n\n    # Why so.\n    def f(self):\n        return 1\n'
     rows = parts.split(source, ast.parse(source))[0].rows
     assert [(row.name, row.prose, row.first, row.last) for row in rows] == [
-        ("A", "Is.", 1, 4), ("", "Why so.", 7, 8)] or [row.name for row in rows] == ["A", "A.f", ""]
-    assert {n for row in rows for n in range(row.first, row.last + 1)} >= {1, 4, 7, 8}
+        ("", "Is.", 1, 4), ("A.f", "Why so.", 7, 8)]
 
 
 @pytest.mark.parametrize("text, kinds", [
