@@ -147,8 +147,20 @@ def link_documents(app: Sphinx, document: nodes.document) -> None:
     for download in list(document.findall(addnodes.download_reference)):
         reference = nodes.reference("", "", *download.children, refuri=download["reftarget"], internal=True)
         download.replace_self(reference)
-    for pre in document.findall(nodes.literal_block):
-        pre["classes"].append("document-code")
+    for head in list(document.findall(nodes.thead)):
+        name_columns(head)
+
+
+def name_columns(head: nodes.thead) -> None:
+    """A head without a word goes; an empty cell of another one gets a word that only screen readers read."""
+    cells = [cell for cell in head.findall(nodes.entry)]
+    empty = [cell for cell in cells if not cell.astext().strip()]
+    if len(empty) == len(cells):
+        head.parent.remove(head)
+        return
+    for cell in empty:
+        cell.children.clear()
+        cell += nodes.paragraph("", "", nodes.inline("", "row", classes=["unseen"]))
 
 
 def ancestors(node: nodes.Node) -> list[nodes.Node]:

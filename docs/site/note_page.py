@@ -33,11 +33,13 @@ class NotePage:
         self.module: Module = project.module(path)
         self.note = project.note_name(path)
         self.opening = ast.get_docstring(self.module.tree) or ""
-        self.words = Words(self._name, self._file, project.letters)
-        self.said_here = shapes.said_here(self.opening, project.letters)
+        # Tests call their sizes by the same letters; what these mean stands on the note's page.
+        self.letters = project.letters if self.beside else {}
+        self.words = Words(self._name, self._file, self.letters)
+        self.said_here = shapes.said_here(self.opening, self.letters)
         source_links = [code.Link(use.line, use.begin, use.end, address) for use in project.names.uses(self.module)
                         if (address := self.to(use.place)) and not self._defines(use.line, use.place)]
-        self.lines = code.html_lines(self.module.source, source_links, project.letters)
+        self.lines = code.html_lines(self.module.source, source_links, self.letters)
         self.hidden = parts.hidden_lines(self.module.tree) if self.beside else set()
         self.anchors = {line: anchor for anchor, line in reversed(self.module.defined.items())}
         if not self.beside:
@@ -79,7 +81,7 @@ class NotePage:
         """The question that a note answers, and the rest of its opening."""
         first, _, rest = self.opening.partition("\n\n")
         name = posixpath.basename(posixpath.dirname(self.path) if self.path.endswith("__init__.py") else self.path)
-        name = name.removesuffix(".py")
+        name = name.removesuffix(".py").removeprefix("test_")
         first = re.sub(rf"^{re.escape(name)}(, a branch)?(\.py)?: ", "", " ".join(first.split()))
         return first[:1].upper() + first[1:], rest
 
@@ -127,7 +129,7 @@ class NotePage:
 
     def aside(self) -> str:
         boxes = [self.play_box(), self.read_box(), self.contents_box(), self.letters_box(), self.proofs_box()]
-        return f'<div class="note-aside">{"".join(boxes)}</div>'
+        return f'<div class="note-aside">{"".join(boxes)}</div>' if any(boxes) else ""
 
     def footer(self) -> str:
         """At the end of the page: terms, and the files and documents around this one."""
@@ -170,7 +172,7 @@ class NotePage:
 
     def letters_box(self) -> str:
         text = "\n".join([self.opening, *self.lines])
-        used = [letter for letter in self.project.letters if f'<span class="dim">{letter}</span>' in text
+        used = [letter for letter in self.letters if f'<span class="dim">{letter}</span>' in text
                 or shapes.uses(self.opening, {letter: ""})]
         rows = "".join(f'<dt><button type="button" class="letter" data-letter="{letter}">{letter}</button></dt>'
                        f"<dd>{self.meaning(letter)}</dd>" for letter in used)

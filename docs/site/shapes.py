@@ -26,6 +26,8 @@ def letters(root: Path) -> dict[str, str]:
 
 def uses(text: str, known: dict[str, str]) -> list[tuple[int, int]]:
     """(begin, end) of every letter of `known` that stands in a shape, such as each letter of "(B, N, Q or S, d)"."""
+    if not known:
+        return []
     letter = re.compile(rf"(?<![\w'])({'|'.join(map(re.escape, known))})(?![\w'’])")
     found = []
     for group in _GROUP.finditer(text):

@@ -50,7 +50,8 @@ def mark(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doc
                       rf'<li class="\1 {css}">\2', html)
         html = re.sub(rf'(href="{href}">[^<]*</a><input )([^>]*?type="checkbox")', r'\1checked="" \2', html)
         name, own = parents.get(name, ""), False
-    context["furo_navigation_tree"] = html
+    # A heading says its level, or screen readers do not know it.
+    context["furo_navigation_tree"] = html.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
 def setup(app: Sphinx) -> None:

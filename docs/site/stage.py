@@ -20,7 +20,7 @@ _TERM = re.compile(r"(\[`[\w/]+`: `([\w.]+)`\]\([^)#]+\.py)(\))")
 
 def lay_out(project: Project, folder: Path) -> list[str]:
     """Fill `folder`; return the paths of files that documents link to and that are no pages, such as LICENSE."""
-    linked: set[str] = set()
+    linked: dict[str, bool] = {}
     for path in project.text:
         text = (project.root / path).read_text(encoding="utf-8")
         text = document(project, path, text, linked)
@@ -40,7 +40,7 @@ def lay_out(project: Project, folder: Path) -> list[str]:
         copy(project.root / path, folder / path)
     if WIDGETS:
         play(folder)
-    return sorted(path for path in linked if not path.endswith((".png", ".jpg", ".svg")))
+    return sorted(path for path, is_opened in linked.items() if is_opened)
 
 
 def write(path: Path, text: str) -> None:
@@ -53,12 +53,14 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def document(project: Project, path: str, text: str, linked: set[str]) -> str:
+def document(project: Project, path: str, text: str, linked: dict[str, bool]) -> str:
     """A document with its links as the site needs them: a page's source under the name that it has in the folder.
 
-    A term of the glossary leads to the place where its name is defined. `linked` collects files that are no pages.
+    A term of the glossary leads to the place where its name is defined. `linked` collects the files that are no pages:
+    True for those that a reader opens by a link, False for pictures that only stand on a page.
     """
     folder = posixpath.dirname(path)
+    opened = set(re.findall(r"(?<!!)\[[^\]]*\]\(([^)\s#]+)", text))
 
     def new_link(match: re.Match[str]) -> str:
         target, _, anchor = match[2].partition("#")
@@ -71,7 +73,7 @@ def document(project: Project, path: str, text: str, linked: set[str]) -> str:
                 to = posixpath.relpath(project.docnames[name] + end, folder or ".")
                 return f"{match[1]}{to}{'#' + anchor if anchor else ''}{match[3]}"
         if (project.root / file).is_file():
-            linked.add(file)
+            linked[file] = linked.get(file, False) or target in opened
         return match[0]
 
     pieces = re.split(r"(^```.*?^```)", text, flags=re.M | re.S)

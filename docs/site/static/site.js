@@ -2,6 +2,10 @@
 // all its places light up. What scrolls sideways can be reached by keyboard.
 "use strict";
 (() => {
+  // Furo has two side columns; their names tell them apart.
+  document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "Pages");
+  document.querySelector(".toc-drawer")?.setAttribute("aria-label", "On this page");
+
   const meanings = new Map();
   for (const button of document.querySelectorAll(".letter")) {
     meanings.set(button.dataset.letter, button.closest("dt").nextElementSibling.textContent);
