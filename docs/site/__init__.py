@@ -1,1 +1,1 @@
-"""docs.site: the project as a web site, made of the source files, the documents and the charts. `python -m docs.site`."""
+"""docs.site: the project as a web site, made of source files, documents and charts. `python -m docs.site`."""

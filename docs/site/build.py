@@ -31,7 +31,8 @@ def build(out: Path) -> None:
         sources, doctrees = Path(temporary) / "sources", Path(temporary) / "doctrees"
         files = lay_out(it, sources)
         with patch_docutils(str(HERE)), docutils_namespace():
-            app = Sphinx(sources, HERE, out, doctrees, "html", status=None, parallel=min(2, os.cpu_count() or 1), warningiserror=False)
+            app = Sphinx(sources, HERE, out, doctrees, "html", status=None,
+                         parallel=min(2, os.cpu_count() or 1))
             app.build(force_all=True)
         if app._warncount or app.statuscode:
             raise ValueError(f"the site has {app._warncount} problems (above)")

@@ -1,4 +1,4 @@
-"""code: lines of Python as HTML, coloured by Pygments, with links on names and letters of shapes that can be pointed at."""
+"""code: lines of Python as HTML, coloured by Pygments, with links on names, and marks on the letters of shapes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def html_lines(source: str, links: list[Link], letters: dict[str, str]) -> list[
 
 def _line(line: str, runs: list[_Run], links: list[Link], dims: list[tuple[int, int]]) -> str:
     cuts = sorted({0, len(line), *(edge for run in runs for edge in run[:2]),
-                   *(edge for link in links for edge in (link.begin, link.end)), *(edge for pair in dims for edge in pair)})
+                   *(edge for link in links for edge in (link.begin, link.end)),
+                   *(edge for pair in dims for edge in pair)})
     done, open_link = [], None
     for begin, end in zip(cuts, cuts[1:]):
         css = next((run.css for run in runs if run.begin <= begin < run.end), "")

@@ -195,7 +195,8 @@ class NotePage:
         if len(items) > MOST_PROOFS_SHOWN:
             more = len(items) - MOST_PROOFS_SHOWN
             shown += f"<details><summary>{more} more</summary>{self.items(items[MOST_PROOFS_SHOWN:])}</details>"
-        return self.box("Proven by", f"<p>{len(items)} test{'s' * (len(items) > 1)} in {files}</p>{shown}", "proofs-box")
+        count = f"{len(items)} test{'s' if len(items) > 1 else ''}"
+        return self.box("Proven by", f"<p>{count} in {files}</p>{shown}", "proofs-box")
 
     def terms_box(self) -> str:
         terms = self.project.glossary.get(self.path, [])

@@ -70,7 +70,7 @@ class _Splitter:
         self.comments = own_line_comments(source)
 
     def rows(self, first: int, last: int, prose: str = "", name: str = "") -> list[Row]:
-        """Lines first … last, cut before each comment that stands on lines of its own; `prose` goes to the first row."""
+        """Lines first … last, cut before each comment on lines of its own; `prose` and `name` go to the first row."""
         rows, row, line = [], Row(prose, bool(prose), first, last), first
         while line <= last:
             if line not in self.comments:

@@ -35,7 +35,7 @@ class Project:
         self.paths = {docname: path for path, docname in self.docnames.items()}
         if len(self.paths) < len(self.docnames):
             twice = sorted(path for path, docname in self.docnames.items() if self.paths[docname] != path)
-            raise ValueError(f"these files would share a page with another file: {', '.join(twice)}; rename one of them")
+            raise ValueError(f"these files would share a page with another file: {', '.join(twice)}; rename them")
         self.names = Names(root, self.code)
         self.letters = shapes.letters(root)
         self.order = reading_order(root)

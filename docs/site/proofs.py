@@ -48,5 +48,6 @@ def proofs_of(note: Module, tests: dict[str, Module], names: Names) -> list[Proo
     files = [path for path in dict.fromkeys(files) if path in tests]
     if not files:
         files = [path for path, module in tests.items()
-                 if any((place := names.find(target)) and place.path == note.path for target in module.imports.values())]
+                 if any((place := names.find(target)) and place.path == note.path
+                        for target in module.imports.values())]
     return [Proof(path, function, sentence(function)) for path in files for function in tests_of(tests[path])]

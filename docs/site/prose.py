@@ -15,9 +15,11 @@ from docs.site import shapes
 
 # A line of a docstring that is indented by this much keeps its place.
 KEPT = 2
-_CONTINUES = re.compile(r"(Read\b|Sources?\b|\d+\. |[-*] )")  # paragraphs whose later lines are indented only to look good
+# Paragraphs whose later lines are indented only to look good.
+_CONTINUES = re.compile(r"(Read\b|Sources?\b|\d+\. |[-*] )")
 # Lines that begin a paragraph of their own, without a blank line before them.
-_BEGINS = re.compile(r"(\d+\.|[-*]) |(Read(:| after\b)|Same as\b|Same sizes as\b|Sources?:|Costs?:|Proven in\b|Departures?\b)")
+_BEGINS = re.compile(
+    r"(\d+\.|[-*]) |(Read(:| after\b)|Same as\b|Same sizes as\b|Sources?:|Costs?:|Proven in\b|Departures?\b)")
 _PIECES = re.compile(
     r"(?P<code>`[^`\n]+(?:\n[^`\n]+)?`)"
     r"|(?<![\w*])\*(?P<strong>[^\s*][^*\n]*(?:\n[^*\n]+)?)\*(?![\w*])"

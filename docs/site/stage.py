@@ -130,12 +130,14 @@ def play(folder: Path) -> None:
     cards = "\n".join(f"* [{widget.title}]({widget.name}.md), beside the note `{widget.note}`" for widget in WIDGETS)
     menu = toctree("", [("", f"play/{widget.name}") for widget in WIDGETS])
     write(folder / "play" / "index.md",
-          f"# Play\n\nThe numbers of these pages are computed by the project's own code when the site is built.\n\n{cards}\n{menu}")
+          "# Play\n\nThe numbers of these pages are computed by the project's own code when the site is built.\n\n"
+          f"{cards}\n{menu}")
 
 
 def widget_page(widget: Widget) -> str:
     data = json.dumps(widget.data(), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return (f"---\nhide-toc: true\n---\n\n# {widget.title}\n\nBeside the note `{widget.note}`.\n\n{widget.text_markdown}\n\n"
+    return (f"---\nhide-toc: true\n---\n\n# {widget.title}\n\n"
+            f"Beside the note `{widget.note}`.\n\n{widget.text_markdown}\n\n"
             f"```{{raw}} html\n<div class=\"widget\">\n{widget.html}\n</div>\n"
             f"<script type=\"application/json\" id=\"{widget.name}-data\">{data}</script>\n"
             f"<script src=\"{widget.script_file.name}\" defer></script>\n```\n")

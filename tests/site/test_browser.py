@@ -62,7 +62,8 @@ def test_axe_finds_nothing_wrong(site: Site, browser: Any, theme: str) -> None:
         for kind in kinds:
             page.goto((site.folder / f"{kind}.html").as_uri())
             # preload: axe would fetch the style sheets again, which a page from a file may not.
-            for violation in axe.Axe().run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]:
+            options = {"preload": False, "resultTypes": ["violations"]}
+            for violation in axe.Axe().run(page, options=options).response["violations"]:
                 nodes = [node["html"][:160] for node in violation["nodes"][:3]]
                 wrong.append(f"{kind}: {violation['id']} ({violation['impact']}): {violation['help']}: {nodes}")
     assert not found and not wrong, "\n".join([*found, *wrong])

@@ -11,7 +11,16 @@ pytest.importorskip("pygments")
 from docs.site.names import Names, Place  # noqa: E402
 from tests.conftest import REPOSITORY  # noqa: E402
 
-A = "class Box:\n    def area(self):\n        return self.side()\n\n    def side(self):\n        return LIMIT\n\n\nLIMIT = 1\n"
+A = """class Box:
+    def area(self):
+        return self.side()
+
+    def side(self):
+        return LIMIT
+
+
+LIMIT = 1
+"""
 
 
 def uses(tmp_path: Path, source: str) -> list[tuple[str, str, str]]:
@@ -26,7 +35,8 @@ def uses(tmp_path: Path, source: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("source, found", [
-    ("from p.a import LIMIT\nx = LIMIT", [("p.a", "p/a.py", ""), ("LIMIT", "p/a.py", "LIMIT"), ("LIMIT", "p/a.py", "LIMIT")]),
+    ("from p.a import LIMIT\nx = LIMIT", [("p.a", "p/a.py", ""), ("LIMIT", "p/a.py", "LIMIT"),
+                                          ("LIMIT", "p/a.py", "LIMIT")]),
     ("from p import a\nx = a.Box.area", [("p", "p/__init__.py", ""), ("a", "p/a.py", ""), ("a", "p/a.py", ""),
                                          ("Box", "p/a.py", "Box"), ("area", "p/a.py", "Box.area")]),
     ("from .a import LIMIT as most\ny = 'ü', most", [("a", "p/a.py", ""), ("LIMIT", "p/a.py", "LIMIT"),
@@ -49,4 +59,5 @@ def test_in_attention_softmax_leads_to_activations() -> None:
     names = Names(REPOSITORY, paths)
     module = names.by_path["scratch/ops/attention.py"]
     line = next(n for n, text in enumerate(module.source.splitlines(), 1) if text.strip().startswith("P = softmax("))
-    assert [use.place for use in names.uses(module) if use.line == line] == [Place("scratch/ops/activations.py", "softmax")]
+    places = [use.place for use in names.uses(module) if use.line == line]
+    assert places == [Place("scratch/ops/activations.py", "softmax")]

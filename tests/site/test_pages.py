@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections import Counter
@@ -26,6 +27,16 @@ def soup(path: Path):
 
 def text_of(page: Path) -> str:
     return unescape(re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8")))
+
+
+def last_line(path: Path) -> str:
+    """The last line that a page shows as it is: of code, in a Python file; "" if there is nothing but an opening."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if path.suffix != ".py":
+        return lines[-1].strip()
+    last = ast.parse("\n".join(lines)).body[-1]
+    is_text = isinstance(last, ast.Expr) and isinstance(last.value, ast.Constant)
+    return "" if is_text else lines[(last.end_lineno or 1) - 1].strip()
 
 
 class Read(HTMLParser):
@@ -63,9 +74,7 @@ def test_there_is_a_page_for_every_file_of_scratch_with_its_lines(site: Site) ->
             continue
         name = path.relative_to(REPOSITORY).as_posix()
         page = site.folder / (re.sub(r"__init__\.py$", "index.py", name).removesuffix(".py") + ".html")
-        last = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][-1:]
-        only_an_opening = path.name == "__init__.py"  # its words are there, but not as they stand in a line
-        if not page.is_file() or last and not only_an_opening and last[0] not in text_of(page):
+        if not page.is_file() or last_line(path) not in text_of(page):
             missing.append(name)
     assert not missing, missing
 

@@ -94,5 +94,5 @@ def test_the_steps_to_a_first_ap_are_those_of_the_learning_curves() -> None:
         return dict(zip(evaluation["step"], evaluation["AP50"]))
 
     vanilla, tiny = AP50("vanilla", "tiny_vanilla"), AP50("vanilla", "tiny")
-    assert said(f"an AP50 of {vanilla[1000]:.3f} after 1,000 steps on generated shapes, and {vanilla[4000]:.3f} after 4,000")
+    assert said(f"an AP50 of {vanilla[1000]:.3f} after 1,000 steps on generated shapes, and {vanilla[4000]:.3f}")
     assert said(f"`tiny` has {tiny[250]:.3f} after 250")
