@@ -10,7 +10,9 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+from docs.site.drawings import DRAWINGS
 from docs.site.extension import project
+from docs.site.note_page import drawn
 from docs.site.play import WIDGETS
 from docs.site.stage import copy, lay_out
 
@@ -27,6 +29,8 @@ def build(out: Path) -> None:
     if out.exists():
         shutil.rmtree(out)
     it = project()
+    for note in DRAWINGS:
+        drawn(note)
     with tempfile.TemporaryDirectory() as temporary:
         sources, doctrees = Path(temporary) / "sources", Path(temporary) / "doctrees"
         files = lay_out(it, sources)

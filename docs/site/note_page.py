@@ -12,6 +12,7 @@ import ast
 import posixpath
 import re
 from collections.abc import Iterable
+from functools import cache
 from html import escape
 
 from docs.site import code, parts, prose, shapes
@@ -22,6 +23,13 @@ from docs.site.prose import Words, inline, link
 from docs.site.project import Project
 
 MOST_PROOFS_SHOWN = 4
+
+
+@cache
+def drawn(note: str) -> list[str]:
+    """The pictures of a note. They are computed once, before Sphinx starts processes: PyTorch's threads do not survive
+    a fork, and a process that calls PyTorch after it may wait for ever."""
+    return [drawing.draw() for drawing in DRAWINGS.get(note, [])]
 
 
 class NotePage:
@@ -121,9 +129,9 @@ class NotePage:
 
     def drawings(self) -> str:
         return "\n".join(
-            f'<figure class="drawing" id="{escape(drawing.name)}"><div class="drawing-svg">{drawing.draw()}</div>'
+            f'<figure class="drawing" id="{escape(drawing.name)}"><div class="drawing-svg">{svg}</div>'
             f"<figcaption>{inline(drawing.title, self.words)}</figcaption></figure>"
-            for drawing in DRAWINGS.get(self.note, []))
+            for drawing, svg in zip(DRAWINGS.get(self.note, []), drawn(self.note)))
 
     # ── beside the opening ──────────────────────────────────────────────────────────────────────────────────────────
 

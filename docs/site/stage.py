@@ -13,6 +13,7 @@ from docs.site.order import Entry
 from docs.site.play import WIDGETS, Widget
 from docs.site.project import LISTING, Project
 
+FENCE = "`" * 8  # longer than any that a widget's script may hold
 CHARTS = "hyper_parameter_tuning_charts/index.md"
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _TERM = re.compile(r"(\[`[\w/]+`: `([\w.]+)`\]\([^)#]+\.py)(\))")
@@ -138,6 +139,6 @@ def widget_page(widget: Widget) -> str:
     data = json.dumps(widget.data(), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return (f"---\nhide-toc: true\n---\n\n# {widget.title}\n\n"
             f"Beside the note `{widget.note}`.\n\n{widget.text_markdown}\n\n"
-            f"```{{raw}} html\n<div class=\"widget\">\n{widget.html}\n</div>\n"
+            f"{FENCE}{{raw}} html\n<div class=\"widget\">\n{widget.html}\n</div>\n"
             f"<script type=\"application/json\" id=\"{widget.name}-data\">{data}</script>\n"
-            f"<script src=\"{widget.script_file.name}\" defer></script>\n```\n")
+            f"<script src=\"{widget.script_file.name}\" defer></script>\n{FENCE}\n")
