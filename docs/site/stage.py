@@ -99,7 +99,7 @@ def front_menu(project: Project) -> str:
     documents.sort(key=lambda path: (first.index(path) if path in first else len(first), path))
     menus = [toctree("Learn", [("", project.docnames[path]) for path in documents if path in first])]
     if WIDGETS:
-        menus.append(toctree("Play", [("", "play/index")]))
+        menus.append(toctree("Try it", [("", "play/index")]))
     menus.append(toctree("Spine: the published DETR", [
         (f"{i} {posixpath.basename(entry.name)}", note(entry)) for i, entry in enumerate(project.spine, 1)]))
     packages = list(dict.fromkeys(page for heading in project.branches
