@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 for package in ("jupytext", "nbformat", "nbclient", "ipykernel"):
-    pytest.importorskip(package, reason="pip install -r requirements-notebooks.txt -c constraints.txt (make does it)")
+    pytest.importorskip(package, reason="pip install -r requirements-more.txt -c constraints.txt (make does it)")
 
 import nbformat  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
