@@ -119,7 +119,9 @@ def draw(picture: np.ndarray, entries: Sequence[dict[str, Any]]) -> Image.Image:
         if x1 > x0 and y1 > y0:
             pencil.rectangle((x0, y0, x1, y1), outline=(230, 159, 0), width=2)
             word = f"{entry['category_name']} {entry['score']:.2f}".encode("latin-1", "replace").decode("latin-1")
-            pencil.text((x0 + 3, y0 + 2), word, fill=(230, 159, 0))
+            place = (x0 + 2, max(y0 - 13, 0))
+            pencil.rectangle(pencil.textbbox(place, word), fill=(230, 159, 0))
+            pencil.text(place, word, fill=(0, 0, 0))
     return image
 
 

@@ -64,7 +64,7 @@ def given(source: str, out: Path) -> Iterator[Given]:
         with tempfile.TemporaryDirectory() as folder:
             where = address(source)
             path = Path(folder) / (name_of(where) if where else "standard-input")
-            fetch(where, path, most=MOST_BYTES) if where else receive(path)
+            fetched(where, path) if where else receive(path)
             refuse_page(path, where or "standard input")
             yield Given(**_kind_of(path), name=where or "standard input")
     elif glob.has_magic(source) and not os.path.lexists(source):
@@ -78,6 +78,14 @@ def address(source: str) -> Optional[str]:
     """The address on the web that was meant, or None: a Path has lost one of the slashes."""
     found = re.fullmatch(r"(https?):/{1,2}([^/].*)", source, re.I | re.S)
     return f"{found[1].lower()}://{found[2]}" if found else None
+
+
+def fetched(url: str, path: Path) -> None:
+    """Fetch a file that is needed for this call alone. Raises OSError in one line."""
+    try:
+        fetch(url, path, most=MOST_BYTES)
+    except OSError as error:  # its further lines tell how to go on with the file that is removed now
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 def name_of(url: str) -> str:

@@ -106,8 +106,9 @@ def test_an_html_page_is_named_as_what_it_is(page, finder, server, tmp_path):  #
 
 
 def test_an_address_without_anything_and_one_with_too_much_are_refused(finder, server, tmp_path, monkeypatch):  # noqa
-    with pytest.raises(OSError, match="could not be fetched: the server answered 404"):
+    with pytest.raises(OSError, match="could not be fetched: the server answered 404") as refused:
         found_in(server.url("/none.jpg"), tmp_path / "out")
+    assert "\n" not in str(refused.value)
     monkeypatch.setattr(module, "MOST_BYTES", 10)
     server.files["/a.png"] = png()
     with pytest.raises(OSError, match="bytes are announced, and at most 10 are wanted"):
