@@ -20,7 +20,8 @@ from commands.convert_data import ConvertDataArguments, convert_data
 from commands.download import DownloadArguments, download
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from commands.explain import ExplainArguments, explain
-from commands.export import ExportArguments, export_checkpoint
+from commands.export import ExportArguments
+from commands.exporting.command import export_detector
 from commands.flags import flags_given, parse, preset_config
 from commands.info import InfoArguments, info
 from commands.lr_range import LrRangeArguments, lr_range
@@ -100,7 +101,7 @@ OTHER_COMMANDS: Commands = {
     "lr-range": (lambda argv: parse_from_preset(LrRangeArguments, "lr-range", argv), lr_range),
     "predict": (lambda argv: parse(PredictArguments, PredictArguments(tyro.MISSING), "predict", argv), predict),
     "compare": (lambda argv: comparing().parse_compare(argv), lambda arguments: comparing().compare(arguments)),
-    "export": (lambda argv: parse(ExportArguments, ExportArguments(tyro.MISSING), "export", argv), export_checkpoint),
+    "export": (lambda argv: parse(ExportArguments, ExportArguments(tyro.MISSING), "export", argv), export_detector),
     "convert": (lambda argv: parse(ConvertArguments, ConvertArguments(tyro.MISSING, tyro.MISSING), "convert", argv),
                 convert),
     "download": (lambda argv: parse(DownloadArguments, DownloadArguments(tyro.MISSING), "download", argv), download),

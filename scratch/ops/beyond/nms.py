@@ -17,8 +17,8 @@ duplicates stay. No gradient passes through it, so the network cannot learn from
 DETR has no such step. One query predicts an object, the others learn to predict "no object"; in the
 decoder's self-attention they see each other. After the first decoder layer, where duplicates are
 still left, NMS improves AP; after the last it costs a little (Carion et al. 2020, section 4.2).
-This project's detector never calls this file: it is here for comparison
-(scratch/model/beyond/two_philosophies).
+This project's detector never calls this file. It is here for comparison
+(scratch/model/beyond/two_philosophies); `predict --slices` joins overlapping parts of one picture by it.
 
 Same as torchvision.ops.nms and batched_nms; proven in tests/ops/beyond/test_nms.py.
 Read: nms_definition (the rule above) → nms (all pairs at once) → batched_nms (class by class)
