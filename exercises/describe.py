@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import traceback
 from itertools import permutations
 from typing import Any, Optional
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from exercises.case import Case, Mistyped, Outcome, close
 from exercises.display import number
+from exercises.reader import READER
 
 
 def describe(case: Case, right: dict[str, Any], got: Outcome, name: Optional[str]) -> tuple[str, str]:
@@ -69,8 +71,8 @@ def of_an_error(error: BaseException) -> tuple[str, str]:
 
 def line_of(error: BaseException) -> Optional[int]:
     """The line in the reader's own file that raised it, or that called what raised it."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if "reader:" in frame.filename
-             or "my_ops" in frame.filename or getattr(error, "_reader_file", None) == frame.filename]
+    files = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith(READER)}
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     return lines[-1] if lines else None
 
 

@@ -14,6 +14,7 @@ import json
 import linecache
 import sys
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any, Optional
 
@@ -22,8 +23,8 @@ from exercises.stub import has_hole, stub_of
 from scratch.printable import printable
 from scratch.whole_file import write_text
 
-FOLDER = Path("my_ops")
 PASSED = ".passed.json"
+READER = "reader_"  # what the name of a reader's module begins with
 
 
 class Unusable(ValueError):
@@ -43,14 +44,14 @@ def load(exercise: Exercise, source: str, file: Optional[Path] = None) -> Any:
         raise Unusable(f"{printable(name)} still has its hole: write {exercise.target} and remove the line that raises "
                        "NotImplementedError")
     filename = str(file.resolve()) if file else f"<reader:{exercise.name}>"
-    module = ModuleType(f"reader_{exercise.name}")
+    module = ModuleType(f"{READER}{exercise.name}")
     module.__file__ = filename
     sys.modules[module.__name__] = module  # a dataclass looks its module up
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     try:
         exec(compile(tree, filename, "exec"), module.__dict__)
     except Exception as error:
-        line = next((frame.lineno for frame in reversed(_frames(error)) if frame.filename == filename), None)
+        line = next((frame.lineno for frame in reversed(extract_tb(error.__traceback__)) if frame.filename == filename), None)
         raise Unusable(f"{printable(name)}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
     if not hasattr(module, exercise.target):
         others = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
@@ -135,9 +136,3 @@ def _passed(folder: Path) -> dict[str, str]:
 
 def _hash(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
-def _frames(error: BaseException) -> list:
-    import traceback
-
-    return list(traceback.extract_tb(error.__traceback__))

@@ -57,6 +57,9 @@ CASES = (
     *(Case("precision", f"{str(dtype).removeprefix('torch.')}, {'training' if training else 'evaluation'}",
            lambda training=training: drawn(3, 5, 7, 11, make=random, training=training), dtype=dtype, mutable=STATISTICS,
            units=4) for dtype in LOW for training in (True, False)),
+    Case("precision", "float16 whose squares would overflow", lambda: {
+        **drawn(3, 5, 7, 11, make=random, training=True), "x": random(3, 5, 7, 11) * 200}, dtype=torch.float16,
+        mutable=STATISTICS, units=4),
     Case("precision", "float32 at a mean of ten thousand", lambda: drawn(
         3, 5, 7, 11, make=random, offset=1e4, training=True), dtype=torch.float32, mutable=STATISTICS, units=60),
 )

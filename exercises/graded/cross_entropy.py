@@ -136,8 +136,6 @@ def attempt(logits: Tensor, target: Tensor, weight: Tensor | None = None, reduct
         return loss.sum().to(dtype)
     if "unknown_means_none" in flaws and reduction == "none":
         return loss.mean().to(dtype)
-    if "half_reduced" in flaws:
-        loss = loss.to(dtype)
     reduced = loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
     return reduced if "half_not_returned" in flaws else reduced.to(dtype)
 
@@ -184,7 +182,6 @@ MISTAKES = {
     "normaliser_detached": "The log-sum-exp is detached: the gradient softmax(z) − onehot loses its first part.",
     "zero_without_targets": "Without targets the mean is NaN, as in torch (0/0): the sum is 0.",
     "half_sums": "Half precision is computed in half precision: raise it to float32, round once at the end.",
-    "half_reduced": "The losses are rounded to half precision before they are summed: round once, at the end.",
     "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of the logits.",
     "autocast_forgotten": "Under autocast the result should be float32 (float32_under_autocast).",
 }

@@ -98,7 +98,7 @@ def attempt(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float =
         error = (t - p).abs()
     if "factor_detached" in flaws:
         error = error.detach()
-    power = 0.0 if "gamma_ignored" in flaws else gamma + 1 if "gamma_one_more" in flaws else gamma
+    power = gamma + 1 if "gamma_one_more" in flaws else gamma
     factor = gamma * error if "gamma_multiplied" in flaws else error ** power
     loss = entropy if "factor_left_out" in flaws else factor if "no_entropy" in flaws else factor * entropy
     if "no_minus" in flaws:
@@ -126,8 +126,6 @@ def attempt(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float =
         return (loss.sum() / t.sum().clamp(min=1)).to(dtype)
     if "mean_over_queries" in flaws and reduction == "mean":
         return loss.sum(-1).mean().to(dtype)
-    if "half_reduced" in flaws:
-        loss = loss.to(dtype)
     loss = loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
     return loss if "half_not_returned" in flaws else loss.to(dtype)
 
@@ -144,8 +142,7 @@ MISTAKES = {
     "right_for_wrong": "The factor is p_t^γ: it makes the easy answers count. (1 − p_t)^γ reduces them.",
     "p_for_all": "The factor is p^γ for yes and no: for a yes it is (1 − p)^γ.",
     "one_minus_p_for_all": "The factor is (1 − p)^γ for yes and no: p_t is 1 − p for a no, so its factor is p^γ.",
-    "gamma_ignored": "γ has no effect: this is the binary cross-entropy.",
-    "factor_left_out": "The factor (1 − p_t)^γ is missing: this is the binary cross-entropy.",
+    "factor_left_out": "The factor (1 − p_t)^γ is missing: this is the binary cross-entropy, weighted by α.",
     "gamma_multiplied": "The error is multiplied by γ: γ is its exponent.",
     "gamma_one_more": "The exponent is γ + 1.",
     "softmax": "The probabilities come from a softmax: each class is a yes or no of its own, a sigmoid.",
@@ -170,7 +167,6 @@ MISTAKES = {
     "mean_over_yes": "The mean is taken over the yeses: here “mean” is over all answers.",
     "mean_over_queries": "The mean is taken over the queries: here “mean” is over all answers.",
     "half_computed": "Half precision is computed in half precision: raise it to float32, round once at the end.",
-    "half_reduced": "The losses are rounded to half precision before they are summed.",
     "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of the logits.",
     "autocast_forgotten": "Under autocast the result should be float32 (float32_under_autocast).",
 }

@@ -66,8 +66,10 @@ def attempt(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, flaws: fro
             y = (x + bias) @ matrix
         elif "bias_twice" in flaws:
             y = y + 2 * bias
-        elif "bias_forgotten" not in flaws:
+        elif "lifted_out_of_autocast" in flaws:
             y = y + bias
+        elif "bias_forgotten" not in flaws:
+            y = y + (bias.to(y.dtype) if bias is not None else bias)
     if "relu_at_the_end" in flaws:
         y = y.clamp(min=0)
     if "transposed_result" in flaws:
@@ -102,5 +104,7 @@ MISTAKES = {
     "transposed_result": "The result is transposed: its last axis should be the outputs.",
     "relu_at_the_end": "Negative outputs are cut off: an activation function is a step of its own, not part of a linear "
                        "layer.",
+    "lifted_out_of_autocast": "Under autocast the product is bfloat16, but adding a float32 bias lifts the sum to float32: use "
+                              "torch.addmm, or bias.to(y.dtype).",
     "bias_needed": "It fails without a bias: with bias=None the result is x Wᵀ.",
 }

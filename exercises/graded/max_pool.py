@@ -47,6 +47,7 @@ CASES = (
     Case("edges", "of equal pixels the first gets the whole gradient", lambda: image(
         [[1, 1, 0, 2], [1, 1, 2, 2]], kernel_size=2), gradient=("x",)),
     Case("edges", "a window of −∞ alone", lambda: image([[-inf, -inf, 1, 2], [-inf, -inf, 3, 4]], kernel_size=2)),
+    Case("edges", "−∞ wins against the padding", lambda: image([[-inf, -inf], [-inf, -inf]], kernel_size=2, padding=1)),
     Case("edges", "NaN wins", lambda: image([[1, nan, 5, 6], [2, 3, 7, 8]], kernel_size=2)),
     Case("edges", "no images", lambda: {"x": draw(0, 2, 5, 5), "kernel_size": 3, "stride": 2, "padding": 1}),
     *(Case("precision", str(dtype).removeprefix("torch."), lambda: {

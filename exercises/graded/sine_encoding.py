@@ -69,7 +69,7 @@ def attempt(pad_mask: Tensor, num_pos_feats: int, temperature: float = 10000.0, 
     if "always_float32" in flaws:
         working = dtype = torch.float32
     image = pad_mask if "mask_inverted" in flaws else torch.ones_like(pad_mask) if "padding_counts" in flaws else ~pad_mask
-    rows, columns = (2, 1) if "axes_swapped" in flaws else (1, 2)
+    rows, columns = 1, 2
     y, x = image.cumsum(rows, dtype=working), image.cumsum(columns, dtype=working)
     if "counts_from_zero" in flaws:
         y, x = y - 1, x - 1
@@ -84,8 +84,7 @@ def attempt(pad_mask: Tensor, num_pos_feats: int, temperature: float = 10000.0, 
             last_y, last_x = float(pad_mask.shape[1]), float(pad_mask.shape[2])
         y, x = y / (last_y + eps) * scale, x / (last_x + eps) * scale
     pair = torch.arange(F // 2, dtype=working)
-    exponent = pair / F if "exponent_without_two" in flaws else 2 * pair / (2 * F) if "exponent_over_both" in flaws \
-        else 2 * pair / F
+    exponent = pair / F if "exponent_without_two" in flaws else 2 * pair / F
     divisor = temperature ** exponent
     if "multiplied" in flaws:
         divisor = 1 / divisor
@@ -119,9 +118,8 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "x_first": "The features of x stand before those of y: y comes first (DETR's order).",
-    "axes_swapped": "y and x are counted along each other's axis: y grows from row to row (axis 1 of the mask), x from "
-                    "column to column (axis 2).",
+    "x_first": "The features of x stand before those of y, or each is counted along the other's axis: first y, which grows "
+               "from row to row (axis 1 of the mask), then x, from column to column (axis 2).",
     "counts_from_zero": "The positions are counted from 0: the first row of the image is 1 (a cumulative sum).",
     "sines_then_cosines": "All sines stand before all cosines: they alternate, sin, cos, sin, cos … of each frequency.",
     "cosine_first": "The cosine stands before the sine: each pair is (sin, cos).",
@@ -130,8 +128,8 @@ MISTAKES = {
                       "image's encoding does not depend on what it is batched with.",
     "by_the_whole_map": "The positions are divided by the size of the whole map: divide by the number of the image's own "
                         "rows and columns (the last entry of the cumulative sum).",
-    "exponent_without_two": "The exponent is i/F: it is 2i/F, so that the last of the F/2 pairs comes near T.",
-    "exponent_over_both": "The exponent is divided by 2F, the features of y and x together: each has F of its own.",
+    "exponent_without_two": "The exponent is i/F: it is 2i/F, with F the features of y alone (not of y and x together), so "
+                            "that the last of the F/2 pairs comes near T.",
     "multiplied": "The position is multiplied by T^(2i/F): it is divided by it.",
     "linear_frequencies": "The divisors grow by equal steps: they grow by equal factors, T^(2i/F).",
     "scale_forgotten": "The scale is forgotten: normalised positions go from 0 to 2π, not to 1.",
