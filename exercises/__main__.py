@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -105,7 +106,7 @@ def check(exercise: Exercise, folder: Path, quick: bool) -> int:
     print(f"--   {report.stage:12} {report.case}")
     for line in report.shown:
         print(f"     {line}")
-    print(f"\nhint: {report.hint}")
+    print("\n" + textwrap.fill(f"hint: {report.hint}", 100, subsequent_indent="      ", break_on_hyphens=False))
     return 1
 
 

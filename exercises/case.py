@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import signal
 import threading
+import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -45,6 +46,7 @@ class Case:
     result      the dtype of the answer then; None: `dtype`
     autocast    under torch.autocast("cpu", bfloat16)
     mutable     the inputs that the operation should change
+    on_error    the mistake to name where the operation fails here with an error, and did not before
     """
 
     stage: str
@@ -58,6 +60,7 @@ class Case:
     autocast: bool = False
     mutable: tuple[str, ...] = ()
     units: float = 2.0
+    on_error: str = ""
     reference: Optional[Callable[..., dict[str, Any]]] = None
 
     def drawn(self) -> dict[str, Any]:
@@ -148,7 +151,8 @@ def answer(case: Case, run: Callable[..., dict[str, Any]], seconds: float = SECO
     lowered = torch.autocast("cpu", dtype=torch.bfloat16) if case.autocast and not wide else nullcontext()
     torch.manual_seed(0)
     try:
-        with plain_mode(), lowered, time_limit(seconds):
+        with plain_mode(), lowered, time_limit(seconds), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a wrong version on a case that the reader does not see
             answers = run(**inputs)
             if case.gradient:
                 answers = gradients(answers, case.gradient, leaves)

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Iterable, Optional
 
 import torch
 
-from exercises.case import STAGES, WHAT, Case, Outcome, close, outcome, rounding, wanted, wrong_names
+from exercises.case import STAGES, WHAT, Case, Mistyped, Outcome, close, outcome, rounding, wanted, wrong_names
 from exercises.describe import describe
 from exercises.display import difference, inputs
 from exercises.proofs import run_proofs
@@ -107,41 +107,65 @@ def _failed(report: Report, case: Case, grading: ModuleType, operation: Any, rig
         sentences = [grading.MISTAKES[mistake] for mistake in mistakes]
         hint = sentences[0] if len(sentences) == 1 else "Two mistakes at once. " + " And: ".join(sentences)
     else:
+        name = next((each for each in wrong if each not in got.answers), name) if got.error is None else name
         general, hint = describe(case, right, got, name)
+        if got.error is not None and any(other.stage == case.stage for other in _before(case, grading)):
+            hint += f" The cases before it were right; new is here: {case.title}."
     given = case.drawn()
     lines = ["input", *(f"  {line}" for line in inputs(given))]
     if got.error is None and name is not None:
         lines += [f"{name}", *(f"  {line}" for line in difference(
             right[name], got.answers.get(name), max(case.tolerance, 1e-8 if case.dtype is None else 1e-3)))]
-    elif got.error is not None:
+    elif got.error is not None and not isinstance(got.error, Mistyped):
         said = str(got.error).strip().splitlines() or [""]
         lines += [f"got {type(got.error).__name__}: {said[0]}"]
     return replace(report, stage=case.stage, case=case.title, mistakes=mistakes, general=general, hint=hint,
                    shown=tuple(lines))
 
 
+def _before(case: Case, grading: ModuleType) -> list[Case]:
+    return list(grading.CASES[:grading.CASES.index(case)])
+
+
 # -- which mistake ----------------------------------------------------------------------------------------------------
+
+
+SURE, TWO, COINCIDENCE = 0.8, 0.5, 0.25  # shares of the other cases that are answered as the reader's operation does
 
 
 def named_mistake(case: Case, grading: ModuleType, operation: Any, right: dict, got: Outcome) -> tuple[str, ...]:
     """The flaw, or the two flaws, that answer the case as the reader's operation does; () if none does.
 
-    Of several, the one that does so in most of the cases; then the first in the table.
+    Of several, the one that goes on to do so in the other cases; then the first in the table. One that does so in few of
+    them is a coincidence.
     """
     others = [other for other in grading.CASES if other is not case]
-    theirs: Optional[list[Outcome]] = None
-    for flaws in ([(flaw,) for flaw in grading.MISTAKES], list(combinations(grading.MISTAKES, 2))):
+    truth: list[dict] = []
+    theirs: list[Outcome] = []
+
+    def best(flaws: Iterable[tuple[str, ...]]) -> tuple[float, tuple[str, ...]]:
         alike = [each for each in flaws if _same(case, right, got, _with(case, grading, each))]
         if not alike:
-            continue
-        if len(alike) == 1:
-            return alike[0]
-        theirs = theirs or [outcome(other, grading, operation) for other in others]
-        truth = [wanted(other, grading) for other in others]
-        return max(alike[:20], key=lambda each: sum(
-            _same(other, true, their, _with(other, grading, each), also_right=True)
-            for other, true, their in zip(others, truth, theirs)))
-    return ()
+            return 0.0, ()
+        truth.extend(wanted(other, grading) for other in others[len(truth):])
+        theirs.extend(outcome(other, grading, operation) for other in others[len(theirs):])
+        for other, true, their in zip(others, truth, theirs):  # who agrees stays, where anybody does
+            if len(alike) > 1:
+                alike = [each for each in alike
+                         if _same(other, true, their, _with(other, grading, each), also_right=True)] or alike
+        agreed = sum(_same(other, true, their, _with(other, grading, alike[0]), also_right=True)
+                     for other, true, their in zip(others, truth, theirs))
+        return agreed / len(others), alike[0]
+
+    share, one = best((flaw,) for flaw in grading.MISTAKES)
+    if share >= SURE:
+        return one
+    share_of_two, two = best(combinations(grading.MISTAKES, 2))
+    if share_of_two >= max(TWO, share + 0.1):
+        return two
+    if share >= COINCIDENCE:
+        return one
+    return (case.on_error,) if got.error is not None and case.on_error else ()
 
 
 def _with(case: Case, grading: ModuleType, flaws: tuple[str, ...]) -> Outcome:
@@ -152,10 +176,11 @@ def _same(case: Case, right: dict, a: Outcome, b: Outcome, also_right: bool = Fa
     """Do two operations answer a case alike: the same wrong numbers, or the same error?"""
     if a.error is not None or b.error is not None:
         return type(a.error) is type(b.error) and str(a.error).strip() == str(b.error).strip()
-    a_wrong, b_wrong = wrong_names(case, right, a), wrong_names(case, right, b)
+    there = {name: value for name, value in right.items() if name in a.answers}  # a may leave some out altogether
+    a_wrong, b_wrong = wrong_names(case, there, a), wrong_names(case, there, b)
     if a_wrong != b_wrong or not (a_wrong or also_right):
         return False
-    return all(_alike(case, right[name], a.answers.get(name), b.answers.get(name)) for name in right)
+    return all(_alike(case, there[name], a.answers[name], b.answers.get(name)) for name in there)
 
 
 def _alike(case: Case, right: Any, a: Any, b: Any) -> bool:

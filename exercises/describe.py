@@ -50,7 +50,7 @@ def of_an_error(error: BaseException) -> tuple[str, str]:
     if isinstance(error, NotImplementedError):
         return "hole", f"Nothing is written yet: {said}{at}."
     if isinstance(error, Mistyped):
-        return "kind", f"The result is of another kind: {said}."
+        return "kind", f"The result is of another kind: {said}" + ("" if said.endswith("?") else ".")
     if isinstance(error, TimeoutError):
         return "endless", f"It does not end: {said}{at}."
     if isinstance(error, TypeError) and ("unexpected keyword" in said or "required positional" in said

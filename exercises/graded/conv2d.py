@@ -43,9 +43,9 @@ CASES = (
     Case("value", "padding 1 keeps the size", lambda: drawn(padding=1)),
     Case("value", "stride 2", lambda: drawn(size=(5, 7), stride=2)),
     Case("value", "dilation 2", lambda: drawn(size=(6, 7), dilation=2)),
-    Case("value", "two groups", lambda: drawn(C=4, O=6, groups=2)),
+    Case("value", "two groups", lambda: drawn(C=4, O=6, groups=2), on_error="groups_ignored"),
     Case("value", "rows and columns apart", lambda: drawn(
-        k=(2, 3), size=(6, 8), stride=(1, 2), padding=(2, 1), dilation=(2, 1))),
+        k=(2, 3), size=(6, 8), stride=(1, 2), padding=(2, 1), dilation=(2, 1)), on_error="first_of_a_pair"),
     Case("gradient", "by x, weight and bias", lambda: drawn(C=2, O=2, size=(4, 4)), gradient=("x", "weight", "bias")),
     Case("gradient", "with stride and padding", lambda: drawn(C=2, O=2, size=(5, 5), stride=2, padding=1),
          gradient=("x", "weight", "bias")),

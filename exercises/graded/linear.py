@@ -32,9 +32,9 @@ CASES = (
         "x": tensor([[1, 2]]), "weight": tensor([[1, 2], [3, 4]]), "bias": tensor([10, 20])}, {"y": tensor([[15, 31]])}),
     Case("value", "two rows", lambda: drawn(2)),
     Case("value", "as many rows as outputs", lambda: drawn(3, I=3, O=3)),
-    Case("value", "two leading axes (2, 3, ·)", lambda: drawn(2, 3, I=2)),
+    Case("value", "two leading axes (2, 3, ·)", lambda: drawn(2, 3, I=2), on_error="leading_axes_lost"),
     Case("gradient", "by x, weight and bias", lambda: drawn(2, I=2, O=3), gradient=("x", "weight", "bias")),
-    Case("edges", "no bias", lambda: drawn(2, bias=False)),
+    Case("edges", "no bias", lambda: drawn(2, bias=False), on_error="bias_needed"),
     Case("edges", "no leading axis: x is one row", lambda: drawn()),
     Case("edges", "no rows at all: x is (0, 3)", lambda: drawn(0)),
     *(Case("precision", str(dtype).removeprefix("torch."), lambda: {

@@ -35,7 +35,7 @@ CASES = (
     Case("value", "stride 1: the windows overlap", lambda: {"x": draw(1, 1, 4, 5), "kernel_size": 2, "stride": 1}),
     Case("value", "as in a ResNet: kernel 3, stride 2, padding 1", lambda: {
         "x": draw(2, 3, 7, 5), "kernel_size": 3, "stride": 2, "padding": 1}),
-    Case("value", "a kernel of 2 rows and 3 columns", lambda: {"x": draw(1, 2, 6, 6), "kernel_size": (2, 3)}),
+    Case("value", "a kernel of 2 rows and 3 columns", lambda: {"x": draw(1, 2, 6, 6), "kernel_size": (2, 3)}, on_error="first_of_a_pair"),
     Case("value", "rows and columns step and pad apart", lambda: {
         "x": draw(1, 2, 7, 8), "kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 0)}),
     Case("gradient", "by x", lambda: {"x": random(1, 2, 4, 5), "kernel_size": 2, "stride": 1}, gradient=("x",)),

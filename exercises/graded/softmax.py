@@ -47,7 +47,7 @@ CASES = (
     Case("edges", "the gradient of a row of −∞ is zero", lambda: {"x": tensor([[-inf, -inf], [0, 0]]), "dim": -1},
          gradient=("x",), reference=of_the_note),
     Case("edges", "no rows", lambda: {"x": draw(0, 3), "dim": -1}),
-    Case("edges", "rows without a logit", lambda: {"x": draw(3, 0), "dim": -1}),
+    Case("edges", "rows without a logit", lambda: {"x": draw(3, 0), "dim": -1}, on_error="empty_refused"),
     *(Case("precision", str(dtype).removeprefix("torch."), lambda: {"x": random(13, 101) * 3, "dim": -1}, dtype=dtype)
       for dtype in LOW),
     Case("precision", "under autocast the result is float32", lambda: {"x": random(3, 5).bfloat16(), "dim": -1},

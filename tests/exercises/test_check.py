@@ -95,19 +95,48 @@ def test_mistakes_of_an_attention_written_in_another_way_are_named(scale: str, d
 
 
 @pytest.mark.parametrize("body, stage, general", [
-    ("return torch.as_tensor((x.detach() @ weight.T).numpy()) + (0 if bias is None else bias)", "gradient",
+    ("y = x.detach() @ weight.detach().T; return y if bias is None else y + bias.detach()", "gradient",
      "gradient_missing"),
     ("pass", "example", "kind"),
     ("return x @ weigth.T", "example", "name"),
     ("return 7 * (x @ weight.T + (0 if bias is None else bias))", "example", "factor"),
     ("x += 0.0; x *= 1.5; return x @ weight.T / 1.5 + (0 if bias is None else bias)", "example", "input_changed"),
     ("while True: pass", "example", "endless"),
-    ("return (x.float() @ weight.float().T + (0 if bias is None else bias.float()))", "example", "dtype"),
+    ("return (x.float() @ weight.float().T + (0 if bias is None else bias.float()))", "value", "dtype"),
 ])
 def test_what_no_mistake_explains_is_described(body: str, stage: str, general: str, monkeypatch) -> None:
     monkeypatch.setattr("exercises.case.outcome.__defaults__", (1,))  # seconds
     report = grade("linear", LINEAR.format(body), proofs=False)
     assert (report.stage, report.mistakes, report.general) == (stage, (), general), report.hint
+
+
+def test_answers_that_are_left_out_do_not_hide_a_mistake_in_the_others() -> None:
+    source = """
+import torch
+from scratch.objective.criterion import SetCriterion as Note
+from scratch.ops.cross_entropy import cross_entropy
+
+
+class SetCriterion(Note):
+    def _by_layer(self, logits, boxes, query, target, targets, normalisers):
+        L, B, Q, K = logits.shape
+        true = torch.cat([t["boxes"] for t in targets])[target]
+        l1 = (boxes.flatten(0, 2)[query] - true).abs().{of}(-1).view(L, -1).sum(-1) / normalisers.num_boxes
+        return {{"loss_bbox": l1}}
+"""
+    report = grade("criterion", source.format(of="mean"), proofs=False)
+    assert report.mistakes == ("l1_mean",)
+    report = grade("criterion", source.format(of="sum"), proofs=False)
+    assert report.general == "answer_missing" and "loss_ce" in report.hint
+
+
+def test_an_error_in_a_later_case_says_what_is_new_in_it() -> None:
+    body = "assert x.dim() == 2\n    y = x @ weight.T\n    return y if bias is None else y + bias"
+    report = grade("linear", LINEAR.format(body), proofs=False)
+    assert report.case == "two leading axes (2, 3, ·)" and report.mistakes == ("leading_axes_lost",)
+    body = body.replace("x.dim() == 2", "len(x) or x.dim() < 2")
+    report = grade("linear", LINEAR.format(body), proofs=False)
+    assert report.general == "error" and "new is here: no rows at all: x is (0, 3)." in report.hint
 
 
 def test_pytorchs_own_operation_is_refused_at_the_end_and_the_notes_own_as_well() -> None:

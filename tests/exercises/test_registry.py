@@ -60,6 +60,11 @@ def test_there_are_at_least_eight_typical_mistakes_each_with_a_sentence(exercise
     assert all(sentence.rstrip(")”").endswith(".") and len(sentence) > 20 for sentence in mistakes.values())
 
 
+@each
+def test_the_mistake_that_an_error_points_at_is_in_the_table(exercise: Exercise) -> None:
+    assert {case.on_error for case in exercise.grading.CASES} - {""} <= set(exercise.grading.MISTAKES)
+
+
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="there is no exercise 'conv'; did you mean conv2d"):
         find("conv")
