@@ -2,7 +2,7 @@
 
     python -m exercises                  the exercises, in the order to do them, and which are done
     python -m exercises start NAME       a file of your own with a hole: my_ops/NAME.py
-    python -m exercises check NAME       grade it: an example by hand, values, gradients, edges, precision, the note's proofs
+    python -m exercises check NAME       grade it: an example by hand, values, gradients, edges, precision, proofs
     python -m exercises show NAME        your code, then the note's
     python -m exercises ask NAME         three numbers to predict
 
@@ -76,8 +76,8 @@ def start(exercise: Exercise, folder: Path) -> int:
 
     path = write(exercise, folder)
     print(f"{printable(path)}: {exercise.idea}.\n"
-          f"Read first: the opening of scratch/{exercise.note}.py (it is repeated in your file; the answer is further down "
-          "there).\n"
+          f"Read first: the opening of scratch/{exercise.note}.py (it is repeated in your file; the answer is further "
+          "down there).\n"
           f"Write {exercise.target}{'.' + exercise.methods[0] if exercise.methods else ''} where the file raises "
           f"NotImplementedError. Then: {say_again('check', exercise, folder)}")
     return 0
@@ -117,7 +117,8 @@ def show(exercise: Exercise, folder: Path) -> int:
     path = path_of(exercise, folder)
     rule = "─" * 100
     if path.is_file():
-        print(f"{rule}\nyours: {printable(path)}\n{rule}\n{path.read_text(encoding='utf-8', errors='replace').strip()}\n")
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        print(f"{rule}\nyours: {printable(path)}\n{rule}\n{text}\n")
     else:
         print(f"{printable(path)} is not there yet: {say_again('start', exercise, folder)}\n")
     text, line = answer_of(exercise)

@@ -4,9 +4,9 @@
                                                                                                      │  gives the same
                                  all right ──▶ from scratch? ──▶ the note's proofs ──▶ passed        └─ else: in general
 
-`grade(name, source)` is all of it, without a terminal. A mistake is recognised by its numbers: a version of the operation
-with one typical flaw in it (graded/NAME) answers the same case, and all others, as the reader's does. If no flaw does, two at
-once are tried. Proven in tests/exercises/test_check.py. Read: Report → grade → named_mistake
+`grade(name, source)` is all of it, without a terminal. A mistake is recognised by its numbers: a version of the
+operation with one typical flaw in it (graded/NAME) answers the same case, and others, as the reader's does. If no flaw
+does, two at once are tried. Proven in tests/exercises/test_check.py. Read: Report → grade → named_mistake
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def grade(name: str, source: str, proofs: bool = True, file: Optional[Path] = No
             right, got = wanted(case, grading), outcome(case, grading, operation)
             wrong = wrong_names(case, right, got)
             if wrong or got.changed:
-                return replace(_failed(report, case, grading, operation, right, got, wrong), passed_stages=tuple(passed))
+                failed = _failed(report, case, grading, operation, right, got, wrong)
+                return replace(failed, passed_stages=tuple(passed))
         if cases:
             note(stage, f"{WHAT[stage]}: {len(cases)} of {len(cases)}")
     if used := not_from_scratch(exercise, grading, operation, source):
@@ -136,8 +137,8 @@ SURE, TWO, COINCIDENCE = 0.8, 0.5, 0.25  # shares of the other cases that are an
 def named_mistake(case: Case, grading: ModuleType, operation: Any, right: dict, got: Outcome) -> tuple[str, ...]:
     """The flaw, or the two flaws, that answer the case as the reader's operation does; () if none does.
 
-    Of several, the one that goes on to do so in the other cases; then the first in the table. One that does so in few of
-    them is a coincidence.
+    Of several, the one that goes on to do so in the other cases; then the first in the table. One that does so in few
+    of them is a coincidence.
     """
     others = [other for other in grading.CASES if other is not case]
     truth: list[dict] = []

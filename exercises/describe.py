@@ -27,13 +27,13 @@ def describe(case: Case, right: dict[str, Any], got: Outcome, name: Optional[str
     if got.error is not None:
         return of_an_error(got.error)
     if name is None:
-        return "input_changed", (f"The operation changes its input {' and '.join(got.changed)} in place (x += …, x[…] = …, "
-                                 "x.add_(…)): the caller may still need it. Write x = x + …, or work on a copy.")
+        return "input_changed", (f"The operation changes its input {' and '.join(got.changed)} in place (x += …, "
+                                 "x[…] = …, x.add_(…)): the caller may still need it. Write x = x + … instead.")
     wanted, answer = right[name], got.answers.get(name)
     if answer is None:
         if name.startswith("gradient"):
-            return "gradient_missing", (f"No {name}: autograd lost the way to it. .detach(), .item(), .tolist(), .data, "
-                                        "torch.tensor(…) and no_grad() all cut it.")
+            return "gradient_missing", (f"No {name}: autograd lost the way to it. .detach(), .item(), .tolist(), "
+                                        ".data, torch.tensor(…) and no_grad() all cut it.")
         return "answer_missing", f"{name} is None; a tensor is wanted."
     if wanted is None:
         return "answer_too_many", f"{name} should be None here."
@@ -55,15 +55,17 @@ def of_an_error(error: BaseException) -> tuple[str, str]:
         return "endless", f"It does not end: {said}{at}."
     if isinstance(error, TypeError) and ("unexpected keyword" in said or "required positional" in said
                                          or "positional argument" in said):
-        return "signature", f"The signature differs from the stub's: {said}{at}. Keep names and order of the parameters."
+        return "signature", (f"The signature differs from the stub's: {said}{at}. Keep the names and the order of the "
+                             "parameters.")
     if isinstance(error, NameError):
         return "name", f"A name is not known: {said}{at}. Is an import missing?"
     if isinstance(error, UnboundLocalError):
         return "name", f"A variable is used before it has a value: {said}{at}."
-    if isinstance(error, RuntimeError) and re.search("shapes cannot be multiplied|expected .* to match|must match", said):
+    if isinstance(error, RuntimeError) and re.search("cannot be multiplied|expected .* to match|must match", said):
         return "shapes", f"Shapes do not fit{at}: {said}. Print the shapes of both operands just before it."
     if isinstance(error, RuntimeError) and "same dtype" in said or "expected m1 and m2" in said:
-        return "dtypes", f"Two tensors have different dtypes{at}: {said}. Make new tensors with x.new_zeros or dtype=x.dtype."
+        return "dtypes", (f"Two tensors have different dtypes{at}: {said}. Make new tensors with x.new_zeros or "
+                          "dtype=x.dtype.")
     if isinstance(error, RuntimeError) and "in-place operation" in said:
         return "in_place", f"A tensor that the gradient needs was changed in place{at}: write y = y + … for y += …"
     return "error", f"It ends with {type(error).__name__}: {said}{at}."
@@ -85,7 +87,8 @@ def of_shapes(wanted: Tensor, got: Tensor) -> tuple[str, str]:
                 return "axes_swapped", f"The numbers are right, but axes have changed places: {shapes}."
         return "axes_swapped", f"The shape has the right sizes in another order: {shapes}. Has a transpose gone astray?"
     if [n for n in wanted.shape if n != 1] == [n for n in got.shape if n != 1]:
-        return "axis_of_one", f"An axis of length 1 is too many or too few: {shapes} (keepdim, squeeze, unsqueeze, [None])."
+        return "axis_of_one", (f"An axis of length 1 is too many or too few: {shapes} (keepdim, squeeze, unsqueeze, "
+                               "[None]).")
     if wanted.numel() == got.numel():
         return "reshaped", f"As many numbers in another shape: {shapes}."
     if wanted.dim() == 0 or got.dim() < wanted.dim() and got.numel() < wanted.numel():
@@ -115,14 +118,15 @@ def of_numbers(case: Case, wanted: Tensor, got: Tensor, name: str) -> tuple[str,
                            "negative number on the way.")
         return "nan_wanted", f"{name} should be NaN somewhere and is not."
     if not torch.equal(w.isinf(), g.isinf()):
-        return "infinite", f"{name} is infinite where a finite number is wanted, or the other way round: does an e^x overflow?"
+        return "infinite", (f"{name} is infinite where a finite number is wanted, or the other way round: does an e^x "
+                            "overflow?")
     there = w.isfinite()
     if not there.all():
         w, g = w[there], g[there]
     size = w.abs().max().item() if w.numel() else 0.0
     if low:
         return "digits", (f"{name} is right but for its last digits: more is lost on the way than by rounding once. "
-                          "Half precision wants float32 inside (at_least_float32), large means want to be subtracted first.")
+                          "Half precision wants float32 inside (at_least_float32), large means are subtracted first.")
     if (w - g).abs().max() <= 1e-5 * max(size, 1e-30):
         return "digits", (f"{name} is right to six digits, not to ten: is something computed in float32 "
                           "(a torch.zeros or torch.tensor without dtype, .float()), or is an ε too many?")
@@ -148,11 +152,12 @@ def of_numbers(case: Case, wanted: Tensor, got: Tensor, name: str) -> tuple[str,
     for axis in range(w.dim()):
         along = [other for other in range(w.dim()) if other != axis]
         if w.shape[axis] > 1 and along and all(_constant(part) is not None for part in (g - w).unbind(axis)):
-            return "offset_along", f"{name} is off by one number for each place along axis {axis}: look at what is added there."
+            return "offset_along", (f"{name} is off by one number for each place along axis {axis}: look at what is "
+                                    "added there.")
         ratio = g / torch.where(w == 0, torch.nan, w)
         if w.shape[axis] > 1 and along and all(_constant(part) is not None for part in ratio.unbind(axis)):
-            return "factor_along", (f"{name} is off by one factor for each place along axis {axis}: look at what is divided "
-                                    "or multiplied there.")
+            return "factor_along", (f"{name} is off by one factor for each place along axis {axis}: look at what is "
+                                    "divided or multiplied there.")
     if w.dim() == 4 and min(w.shape[2:]) > 2 and close(w[:, :, 1:-1, 1:-1], g[:, :, 1:-1, 1:-1], 1e-6):
         return "border", f"{name} is right inside and wrong at the border: look at the padding."
     right = (w - g).abs() <= 1e-6 * (1 + w.abs())

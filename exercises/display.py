@@ -65,7 +65,7 @@ def cut(text: str, most: int = 150) -> str:
 def difference(wanted: Optional[Tensor], got: Optional[Tensor], tolerance: float = 1e-8) -> list[str]:
     """Wanted above got; below them marks where they differ."""
     if wanted is None or got is None:
-        return [f"wanted   {'None' if wanted is None else whole(wanted)}", f"got      {'None' if got is None else whole(got)}"]
+        return [f"{name:9}{'None' if x is None else whole(x)}" for name, x in (("wanted", wanted), ("got", got))]
     if wanted.shape != got.shape:
         return [f"wanted   {whole(wanted)}", f"got      {whole(got)}",
                 f"shapes   wanted {tuple(wanted.shape)}, got {tuple(got.shape)}"]

@@ -1,4 +1,4 @@
-"""plugin: a plugin of pytest that puts the reader's operation in the place of the note's, and says how the tests ended."""
+"""plugin: a plugin of pytest that puts the reader's operation in the note's place, and says how the tests ended."""
 
 from __future__ import annotations
 

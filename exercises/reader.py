@@ -32,7 +32,7 @@ class Unusable(ValueError):
 
 
 def load(exercise: Exercise, source: str, file: Optional[Path] = None) -> Any:
-    """The operation that `source` defines. Raises Unusable: no Python, no such name, the hole still there, a failing import."""
+    """The operation that `source` defines. Raises Unusable: no Python, no such name, a hole, an import that fails."""
     name = file.name if file else f"{exercise.name}.py"
     try:
         tree = ast.parse(source)
@@ -51,8 +51,9 @@ def load(exercise: Exercise, source: str, file: Optional[Path] = None) -> Any:
     try:
         exec(compile(tree, filename, "exec"), module.__dict__)
     except Exception as error:
-        line = next((frame.lineno for frame in reversed(extract_tb(error.__traceback__)) if frame.filename == filename), None)
-        raise Unusable(f"{printable(name)}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == filename]
+        where = f", line {lines[-1]}" if lines else ""
+        raise Unusable(f"{printable(name)}{where}: {type(error).__name__}: {error}") from error
     if not hasattr(module, exercise.target):
         others = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
         raise Unusable(f"{printable(name)} defines {', '.join(others) or 'nothing'}; wanted {exercise.target}")

@@ -1,9 +1,9 @@
 """registry: which exercises are there, in which order, and what does each leave to the reader?
 
-    name ─▶ note (a module of scratch/), target (what the reader writes), tests (its proofs), graded/NAME (cases, mistakes)
+    name ─▶ note (a module of scratch/), target (what the reader writes), tests (its proofs), graded/NAME (cases …)
 
-The order is that of docs/reading_order.md. Everything else about an exercise (signature, docstring, imports, solution) is
-read from the note itself by stub.py. Proven in tests/exercises/test_registry.py. Read: Exercise → EXERCISES → find
+The order is that of docs/reading_order.md. Everything else about an exercise (signature, docstring, imports, solution)
+is read from the note itself by stub.py. Proven in tests/exercises/test_registry.py. Read: Exercise → EXERCISES → find
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Exercise:
 EXERCISES: tuple[Exercise, ...] = (
     Exercise("linear", "ops/linear", "linear", ("tests/ops/test_linear.py",),
              "a linear layer: one matrix multiplication",
-             not_asked=("test_autograd_keeps_only_the_input_and_the_weight", "test_a_width_that_does_not_fit_is_refused")),
+             not_asked=("test_autograd_keeps_only_the_input_and_the_weight",
+                        "test_a_width_that_does_not_fit_is_refused")),
     Exercise("softmax", "ops/activations", "softmax", ("tests/ops/test_activations.py",),
              "scores become probabilities, without overflow", given=("at_least_float32", "float32_under_autocast")),
     Exercise("attention", "ops/attention", "scaled_dot_product_attention", ("tests/ops/test_attention.py",),

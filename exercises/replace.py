@@ -2,8 +2,9 @@
 
     my_ops/conv2d.py ── load ──▶ conv2d ── in the place of the note's, in every module that has imported it ──▶ a run
 
-The published detector in plain mode calls all of them but the focal loss. A class of the reader inherits from the note's, so
-that weights keep their names, and a checkpoint says nothing of whose arithmetic it was: it may go on with or without --ops.
+The published detector in plain mode calls all of them but the focal loss. A class of the reader inherits from the
+note's, so that weights keep their names. A checkpoint says nothing of whose arithmetic it was: a run may go on with
+--ops or without.
 Proven in tests/exercises/test_replace.py. Read: replaced → own_operations
 """
 
@@ -40,7 +41,7 @@ def replaced(exercise: Exercise, operation: Any) -> Iterator[None]:
 
 
 def operations_in(folder: Path) -> dict[Exercise, Any]:
-    """Every operation that a folder defines. Raises ValueError in one line: no folder, no exercise of that name, a hole."""
+    """Every operation that a folder defines. Raises OSError or ValueError, in one line, for what cannot be used."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {printable(folder)}: python -m exercises start NAME makes "
                                 "the first file of one")

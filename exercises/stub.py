@@ -3,7 +3,7 @@
     note's source ── ast ──▶ docstring of the note, imports, signature and docstring of the target, a hole   stub_of
                          └─▶ the same with the note's own body and all that it uses                          solution_of
 
-Nothing of the note is copied into this folder, so nothing can go stale: both texts are made anew from scratch/ each time.
+Nothing of the note is copied into this folder, so nothing can go stale: both texts are made from scratch/ each time.
 An operation that is a class inherits from the note's class (its weights, its other methods); the hole is a method.
 Proven in tests/exercises/test_stub.py. Read: Note → stub_of → solution_of
 """
@@ -123,13 +123,14 @@ def has_hole(exercise: Exercise, source: str) -> bool:
 
 def _file(note: Note, names: set[str], own: set[str], body: str, docstring: str) -> str:
     exercise = note.exercise
-    parts = [f'"""{docstring}\n"""' if "\n" in docstring else f'"""{docstring}"""', "from __future__ import annotations"]
+    end = "\n" if "\n" in docstring else ""
+    parts = [f'"""{docstring}{end}"""', "from __future__ import annotations"]
     if exercise.methods:
         own = own - {exercise.target}
         imports = note.import_lines(names, own | {f"{exercise.target} as Note"})
         said = ast.get_docstring(note.target) or f"The note's {exercise.target}, but for what is written here."
         said = said.replace("\\", "\\\\") + ("\n" if "\n" in said else "")
-        head = [f"class {exercise.target}(Note):", textwrap.indent(f'"""{said}"""', "    ", lambda line: line.strip() != "")]
+        head = [f"class {exercise.target}(Note):", textwrap.indent(f'"""{said}"""', "    ")]
         body = "\n".join(head) + "\n\n" + textwrap.indent(body, "    ")
     else:
         imports = note.import_lines(names, own)
@@ -185,7 +186,8 @@ def _signature(note: Note) -> list[ast.AST]:
 def _is_door(note: Note, name: str) -> bool:
     """Is a name one of the fast code, which is closed in plain mode?"""
     node, _ = note.imports.get(name, (None, None))
-    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("scratch.ops.fast", "scratch.training.fast"))
+    doors = ("scratch.ops.fast", "scratch.training.fast")
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith(doors)
 
 
 def _defines(node: ast.AST) -> list[str]:

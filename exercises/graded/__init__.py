@@ -6,5 +6,5 @@
     flawed(flaws)               a simple version of the operation with these mistakes in it; without flaws it is right
     MISTAKES                    name of a flaw → the sentence that the reader gets; from the likeliest to the rarest
 
-A flaw is one change in `flawed`, so that two at once are a version as well, and a test can say: without any it is right.
+A flaw is one change in `flawed`, so that two at once are a version as well; a test says that without any it is right.
 """

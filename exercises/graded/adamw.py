@@ -131,19 +131,22 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "no_correction": "There is no bias correction: m and v begin at 0, so that the first steps are wrong by √(1−β₂)-like "
-                     "factors. m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ).",
+    "no_correction": "There is no bias correction: m and v begin at 0, so that the first steps are wrong by "
+                     "√(1−β₂)-like factors. m̂ = m/(1−β₁ᵗ), v̂ = v/(1−β₂ᵗ).",
     "no_correction_of_m": "The first moment is not corrected: m̂ = m/(1−β₁ᵗ).",
     "no_correction_of_v": "The second moment is not corrected: v̂ = v/(1−β₂ᵗ).",
     "correction_by_product": "The correction uses β·t: it is the power βᵗ (**).",
     "correction_of_the_first_step": "The correction is that of the first step at every step: 1 − βᵗ tends to 1.",
-    "correction_multiplied": "The moments are multiplied by 1 − βᵗ: they are divided by it, because they are too small.",
-    "step_from_zero": "The steps are counted from 0: at t = 0 the correction divides by 1 − β⁰ = 0. They count from 1.",
+    "correction_multiplied": "The moments are multiplied by 1 − βᵗ: they are divided by it, because they are too "
+                             "small.",
+    "step_from_zero": "The steps are counted from 0: at t = 0 the correction divides by 1 − β⁰ = 0. They count from "
+                      "1.",
     "step_too_large": "The correction is that of the next step: `step` counts from 1 already.",
     "decay_in_the_gradient": "The weight decay is added to the gradient (an L2 penalty, as in Adam): in AdamW it is "
                              "decoupled, θ ← θ − η·λ·θ, and is not divided by √v̂.",
     "decay_in_both": "The weight decay is in the gradient as well as in the step: only in the step.",
-    "decay_in_the_ratio": "The weight decay is added to m̂ and divided by √v̂: it is subtracted from the weight by itself.",
+    "decay_in_the_ratio": "The weight decay is added to m̂ and divided by √v̂: it is subtracted from the weight by "
+                          "itself.",
     "decay_without_lr": "The weight decay is not multiplied by the learning rate: η·λ·θ.",
     "decay_forgotten": "The weight decay is forgotten: − η·λ·θ.",
     "decay_added": "The weight decay makes weights grow: it is subtracted.",
@@ -166,6 +169,6 @@ MISTAKES = {
     "lr_forgotten": "The learning rate is forgotten: η·m̂/(√v̂ + ε).",
     "uphill": "The weight moves up the gradient: the step is subtracted.",
     "move_returned": "The step itself is returned: the new weight is wanted.",
-    "corrected_moments_returned": "m̂ and v̂ are returned: the next step needs m and v as they are, or the correction is "
-                                  "applied again and again.",
+    "corrected_moments_returned": "m̂ and v̂ are returned: the next step needs m and v as they are, or the correction "
+                                  "is applied again and again.",
 }

@@ -46,7 +46,8 @@ def of_the_note(**inputs: Any) -> dict:
 
 
 def heads(B: int = 1, N: int = 1, Q: int = 2, S: int = 3, d: int = 4, scale: float = 1.0) -> dict:
-    return {"q": draw(B, N, Q, d, scale=scale), "k": draw(B, N, S, d, seed=1, scale=scale), "v": draw(B, N, S, d, seed=2)}
+    return {"q": draw(B, N, Q, d, scale=scale), "k": draw(B, N, S, d, seed=1, scale=scale),
+            "v": draw(B, N, S, d, seed=2)}
 
 
 def padding(B: int, *lengths: int, S: int) -> Tensor:
@@ -72,7 +73,8 @@ CASES = (
         **heads(B=2), "key_padding_mask": padding(2, 3, 1, S=3)}),
     Case("value", "a bool attention mask: True = not allowed", lambda: {
         **heads(), "attn_mask": forbidden([False, True, False], [True, False, False])}),
-    Case("value", "a float attention mask is added to the scores", lambda: {**heads(), "attn_mask": draw(2, 3, seed=3)}),
+    Case("value", "a float attention mask is added to the scores",
+         lambda: {**heads(), "attn_mask": draw(2, 3, seed=3)}),
     Case("value", "both masks", lambda: {
         **heads(B=2, N=2), "attn_mask": forbidden([False, True, False], [False, False, True]),
         "key_padding_mask": padding(2, 2, 3, S=3)}),
@@ -156,8 +158,8 @@ MISTAKES = {
     "no_root_d": "The scores are not divided by √d: q·k is a sum of d products, so its variance grows with d, and the "
                  "softmax becomes nearly one-hot.",
     "by_d": "The scores are divided by d, not by its root: the standard deviation of q·k is √d.",
-    "softmax_over_queries": "The softmax runs over the queries (the axis before the last): each query needs weights over "
-                            "the keys that sum to 1, so the last axis.",
+    "softmax_over_queries": "The softmax runs over the queries (the axis before the last): each query needs weights "
+                            "over the keys that sum to 1, so the last axis.",
     "softmax_over_heads": "The softmax runs over the heads: it should run over the keys, the last axis.",
     "softmax_over_everything": "One softmax for all queries together: each query (row) needs its own.",
     "masks_inverted": "The masks mean the opposite: here True is “not allowed” (and padding), not “allowed”.",
@@ -167,20 +169,21 @@ MISTAKES = {
     "padding_ignored": "The padding mask has no effect: padded keys (True) must get the weight 0.",
     "attn_mask_ignored": "The attention mask has no effect.",
     "masked_with_zero": "Forbidden scores are set to 0: e^0 = 1 is a weight like any other. −∞ gives the weight 0.",
-    "masked_after_softmax": "The mask is applied after the softmax, so that the rest of a row no longer sums to 1. Put −∞ "
-                            "into the scores before it.",
-    "masked_with_a_large_number": "Forbidden scores are −1e9 and not −∞: where all keys are forbidden they are all alike, "
-                                  "and the query gets a mean over padding. The note wants zeros.",
-    "nan_for_nowhere": "A query that may look nowhere gives NaN (0/0). The note wants weights and output 0: its softmax of "
-                       "a row of −∞ gives zeros.",
+    "masked_after_softmax": "The mask is applied after the softmax, so that the rest of a row no longer sums to 1. "
+                            "Put −∞ into the scores before it.",
+    "masked_with_a_large_number": "Forbidden scores are −1e9 and not −∞: where all keys are forbidden they are all "
+                                  "alike, and the query gets a mean over padding. The note wants zeros.",
+    "nan_for_nowhere": "A query that may look nowhere gives NaN (0/0). The note wants weights and output 0: its "
+                       "softmax of a row of −∞ gives zeros.",
     "mask_multiplied": "A float mask is multiplied with the scores; it is to be added.",
     "times_root_d": "The scores are multiplied by √d; they are to be divided by it.",
-    "root_of_keys": "The scores are divided by the root of the number of keys; d is the width of a query and a key, the "
-                    "last axis.",
+    "root_of_keys": "The scores are divided by the root of the number of keys; d is the width of a query and a key, "
+                    "the last axis.",
     "root_of_queries": "The scores are divided by the root of the number of queries; d is the last axis of q.",
-    "root_of_all_heads": "The scores are divided by √D, the width of all heads together; each head has scores of its own, "
-                         "sums of d products.",
-    "root_twice": "The scores are divided by d^¼: if q and k are scaled before the product, each takes √(√d), both do.",
+    "root_of_all_heads": "The scores are divided by √D, the width of all heads together; each head has scores of its "
+                         "own, sums of d products.",
+    "root_twice": "The scores are divided by d^¼: if q and k are scaled before the product, each takes √(√d), both "
+                  "do.",
     "scaled_twice": "The output is divided by √d once more: only the scores are.",
     "no_softmax": "There is no softmax: the scores themselves weigh the values.",
     "no_maximum": "The exponentials overflow: use the softmax of ops/activations, which subtracts the maximum first.",
@@ -189,8 +192,8 @@ MISTAKES = {
     "keys_as_values": "The weights average the keys; they should average the values.",
     "values_as_keys": "The scores are made with the values; they should be made with the keys.",
     "plain_mean": "All values count alike: the output is their plain mean, whatever the scores.",
-    "residual_added": "The query is added to the output: the residual connection belongs to the transformer, not to the "
-                      "attention.",
+    "residual_added": "The query is added to the output: the residual connection belongs to the transformer, not to "
+                      "the attention.",
     "dropout_always": "Weights are dropped in evaluation too: only while `training`.",
     "weights_always": "Without need_weights the second result should be None.",
     "weights_averaged": "The weights are averaged over the heads: here they are wanted for each head, (B,N,Q,S).",

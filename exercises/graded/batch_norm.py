@@ -19,13 +19,15 @@ def run(batch_norm: Callable, **inputs: Any) -> dict:
     return {**result, **{name: inputs[name] for name in STATISTICS}}
 
 
-def reference(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor, bias: Tensor, training: bool = False,
+def reference(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor, bias: Tensor,
+              training: bool = False,
               momentum: float = 0.1, eps: float = 1e-5) -> dict:
     y = F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     return {"y": y, "running_mean": running_mean, "running_var": running_var}
 
 
-def drawn(B: int = 2, C: int = 3, H: int = 2, W: int = 2, offset: float = 0.0, make: Any = draw, **options: Any) -> dict:
+def drawn(B: int = 2, C: int = 3, H: int = 2, W: int = 2, offset: float = 0.0, make: Any = draw,
+          **options: Any) -> dict:
     ramp = torch.arange(C, dtype=torch.float64)
     return {"x": make(B, C, H, W) + offset, "running_mean": ramp / 4 - 1, "running_var": ramp / 2 + 0.5,
             "weight": make(C, seed=1), "bias": make(C, seed=2), **options}
@@ -37,15 +39,19 @@ def by_hand(eps: float = 0.0, **options: Any) -> dict:
 
 
 CASES = (
-    Case("example", "training: mean 3, variance 4, so −1 and 1, times 10, plus 7; the statistics move half of the way to "
+    Case("example", "training: mean 3, variance 4, so −1 and 1, times 10, plus 7; the statistics move half of the way"
+         " to "
          "3 and to 8 (= 4·2/1)", lambda: by_hand(training=True, momentum=0.5),
-         {"y": tensor([[[[-3, 17]]]]), "running_mean": tensor([1.5]), "running_var": tensor([4.5])}, mutable=STATISTICS),
+         {"y": tensor([[[[-3, 17]]]]), "running_mean": tensor([1.5]), "running_var": tensor([4.5])},
+         mutable=STATISTICS),
     Case("example", "evaluation: the running mean 0 and variance 1", lambda: by_hand(),
          {"y": tensor([[[[17, 57]]]]), "running_mean": tensor([0]), "running_var": tensor([1])}, mutable=STATISTICS),
-    Case("example", "ε is added to the variance: 4 + 12 = 16, so ∓½", lambda: by_hand(12.0, training=True, momentum=0.0),
+    Case("example", "ε is added to the variance: 4 + 12 = 16, so ∓½",
+         lambda: by_hand(12.0, training=True, momentum=0.0),
          {"y": tensor([[[[2, 12]]]]), "running_mean": tensor([0]), "running_var": tensor([1])}, mutable=STATISTICS),
     Case("value", "training: two images of three channels", lambda: drawn(training=True), mutable=STATISTICS),
-    Case("value", "training: three images of three channels, 3×3", lambda: drawn(3, 3, 3, 3, training=True, momentum=0.3),
+    Case("value", "training: three images of three channels, 3×3",
+         lambda: drawn(3, 3, 3, 3, training=True, momentum=0.3),
          mutable=STATISTICS),
     Case("value", "evaluation", lambda: drawn(training=False), mutable=STATISTICS),
     Case("gradient", "training, by x, weight and bias", lambda: drawn(C=2, training=True),
@@ -55,7 +61,8 @@ CASES = (
         **drawn(C=2, training=True), "x": torch.full((2, 2, 2, 2), 7.0, dtype=torch.float64)}, mutable=STATISTICS),
     Case("edges", "one image", lambda: drawn(1, training=True), mutable=STATISTICS),
     *(Case("precision", f"{str(dtype).removeprefix('torch.')}, {'training' if training else 'evaluation'}",
-           lambda training=training: drawn(3, 5, 7, 11, make=random, training=training), dtype=dtype, mutable=STATISTICS,
+           lambda training=training: drawn(3, 5, 7, 11, make=random, training=training), dtype=dtype,
+           mutable=STATISTICS,
            units=4) for dtype in LOW for training in (True, False)),
     Case("precision", "float16 whose squares would overflow", lambda: {
         **drawn(3, 5, 7, 11, make=random, training=True), "x": random(3, 5, 7, 11) * 200}, dtype=torch.float16,
@@ -117,7 +124,8 @@ def attempt(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor
         scale = 1 / (used_var + eps)
     else:
         scale = torch.rsqrt(used_var + eps)
-    exact = training and not flaws & {"one_pass", "centred_once", "statistics_detached", "running_statistics_in_training",
+    exact = training and not flaws & {"one_pass", "centred_once", "statistics_detached",
+                                      "running_statistics_in_training",
                                       "running_statistics_updated_first"}
     y = (centred if exact else wide if "mean_not_subtracted" in flaws else wide - used_mean) * scale
     if "mean_not_subtracted" in flaws:
@@ -140,30 +148,30 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "sample_variance": "The batch is normalised with the variance divided by n − 1 (the default of x.var): it is divided "
-                       "by n here, and by n − 1 only for running_var.",
-    "population_variance_remembered": "running_var receives the variance divided by n: it estimates that of all images, so "
-                                      "it is divided by n − 1.",
-    "over_the_batch_alone": "The statistics go over the images alone: a channel's mean is over images, rows and columns, "
-                            "n = B·H·W numbers.",
-    "each_image_by_itself": "Each image has statistics of its own (that is an instance norm): a channel's are over all "
-                            "images of the batch.",
-    "over_the_channels": "The statistics go over the channels (that is a layer norm of each pixel): every channel has its "
-                         "own.",
+    "sample_variance": "The batch is normalised with the variance divided by n − 1 (the default of x.var): it is "
+                       "divided by n here, and by n − 1 only for running_var.",
+    "population_variance_remembered": "running_var receives the variance divided by n: it estimates that of all "
+                                      "images, so it is divided by n − 1.",
+    "over_the_batch_alone": "The statistics go over the images alone: a channel's mean is over images, rows and "
+                            "columns, n = B·H·W numbers.",
+    "each_image_by_itself": "Each image has statistics of its own (that is an instance norm): a channel's are over "
+                            "all images of the batch.",
+    "over_the_channels": "The statistics go over the channels (that is a layer norm of each pixel): every channel has "
+                         "its own.",
     "over_everything": "The statistics go over the whole tensor: every channel has its own.",
     "over_each_image": "The statistics go over all channels of an image: every channel has its own, over all images.",
-    "momentum_turned_round": "The momentum is turned round: the new value has the share `momentum` (0.1), the old one the "
-                             "rest.",
-    "never_updated": "The running statistics are not updated: they must change in place (lerp_, copy_, mul_ …), because "
-                     "the state dict holds these very tensors; `running_mean = …` makes a new one.",
+    "momentum_turned_round": "The momentum is turned round: the new value has the share `momentum` (0.1), the old one "
+                             "the rest.",
+    "never_updated": "The running statistics are not updated: they must change in place (lerp_, copy_, mul_ …), "
+                     "because the state dict holds these very tensors; `running_mean = …` makes a new one.",
     "mean_not_updated": "running_mean is not updated in training.",
     "variance_not_updated": "running_var is not updated in training.",
     "updated_in_evaluation": "The running statistics are updated in evaluation: only while training.",
     "running_statistics_in_training": "In training the batch is normalised with the running statistics: use its own.",
-    "running_statistics_updated_first": "In training the batch is normalised with the updated running statistics: use its "
-                                        "own.",
-    "batch_statistics_in_evaluation": "In evaluation the batch's own statistics are used: an image's result must not depend "
-                                      "on its neighbours, so use the running ones.",
+    "running_statistics_updated_first": "In training the batch is normalised with the updated running statistics: use "
+                                        "its own.",
+    "batch_statistics_in_evaluation": "In evaluation the batch's own statistics are used: an image's result must not "
+                                      "depend on its neighbours, so use the running ones.",
     "eps_outside_the_root": "ε is added outside of the root: the formula is √(σ² + ε).",
     "eps_forgotten": "ε is forgotten: it stands under the root, √(σ² + ε), and avoids 0/0.",
     "no_root": "The root is missing: divide by √(σ² + ε), not by the variance.",
@@ -178,10 +186,10 @@ MISTAKES = {
     "momentum_fixed": "The argument `momentum` has no effect.",
     "statistics_detached": "Mean and variance are detached from the gradient: they depend on x, so no_grad is for the "
                            "running statistics alone.",
-    "one_pass": "The variance is the mean of x² minus the squared mean: at a mean of 1e4 every digit is lost. Subtract the "
-                "mean first, square after.",
-    "centred_once": "The mean is subtracted once: in float32 at 1e4 its rounding shifts all numbers alike. Subtract the "
-                    "mean of what is left, too.",
+    "one_pass": "The variance is the mean of x² minus the squared mean: at a mean of 1e4 every digit is lost. "
+                "Subtract the mean first, square after.",
+    "centred_once": "The mean is subtracted once: in float32 at 1e4 its rounding shifts all numbers alike. Subtract "
+                    "the mean of what is left, too.",
     "half_statistics": "Half precision is summed up in half precision. Compute in float32, round once at the end.",
     "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of x.",
 }

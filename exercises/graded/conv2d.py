@@ -158,19 +158,19 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "kernel_flipped": "The kernel is turned round: mathematics calls that the convolution. Deep learning means the formula "
-                      "of the note, Σ w[u,v]·x[i+u, j+v], where w[0,0] meets the upper left pixel.",
+    "kernel_flipped": "The kernel is turned round: mathematics calls that the convolution. Deep learning means the "
+                      "formula of the note, Σ w[u,v]·x[i+u, j+v], where w[0,0] meets the upper left pixel.",
     "bias_forgotten": "The bias is not added: each filter has one number for its whole plane.",
     "padding_ignored": "The padding has no effect: p pixels of zeros surround the image.",
     "stride_ignored": "The stride has no effect: window i begins at pixel i·s − p.",
     "dilation_ignored": "The dilation has no effect: the taps of a window are d pixels apart, i·s + u·d − p.",
     "dilation_plus_one": "The taps are one pixel too far apart: dilation 1 means neighbours.",
     "groups_ignored": "The groups have no effect: the filters of group g see the C/G channels of group g alone.",
-    "groups_interleaved": "The channels of the groups are interleaved: group 0 has the first C/G channels, group 1 the "
-                          "next.",
+    "groups_interleaved": "The channels of the groups are interleaved: group 0 has the first C/G channels, group 1 "
+                          "the next.",
     "padding_before_alone": "The zeros stand above and on the left alone: p pixels belong on every side.",
-    "padding_after_alone": "The zeros stand below and on the right alone: p pixels belong on every side, so that window 0 "
-                           "begins at pixel −p.",
+    "padding_after_alone": "The zeros stand below and on the right alone: p pixels belong on every side, so that "
+                           "window 0 begins at pixel −p.",
     "padding_one_too_many": "The padding is one pixel too wide on every side.",
     "padding_doubled": "The padding is twice as wide as asked: p on each side, not 2p.",
     "padding_to_the_same_size": "The image is padded to keep its size, whatever `padding` says (its default is 0).",
@@ -184,16 +184,17 @@ MISTAKES = {
     "first_of_a_pair": "Of a pair (rows, columns) the first number is used for both.",
     "mean_over_the_window": "The products of a window are averaged: the formula has a sum.",
     "mean_over_channels": "The channels are averaged: the formula has a sum over them.",
-    "first_channel_alone": "Only the first channel is seen: a filter has weights for all channels, and sums over them.",
-    "columns_out_of_order": "The columns are in another order (k, k', C) than the weights (C, k, k'), so that numbers meet "
-                            "the wrong weights.",
-    "bias_along_columns": "The bias is added along the columns of the image: it belongs to the filters, so reshape it to "
-                          "(O, 1, 1).",
+    "first_channel_alone": "Only the first channel is seen: a filter has weights for all channels, and sums over "
+                           "them.",
+    "columns_out_of_order": "The columns are in another order (k, k', C) than the weights (C, k, k'), so that numbers "
+                            "meet the wrong weights.",
+    "bias_along_columns": "The bias is added along the columns of the image: it belongs to the filters, so reshape it "
+                          "to (O, 1, 1).",
     "bias_for_each_tap": "The bias is inside the sum, so that it counts for every tap; it is added once.",
     "bias_subtracted": "The bias is subtracted.",
     "first_bias_for_all": "The bias of the first filter is added to all.",
     "last_window_lost": "The last window of each axis is missing: H' = ⌊(H + 2p − d·(k−1) − 1)/s⌋ + 1, mind the + 1.",
     "relu_at_the_end": "Negative results are cut off: an activation function is a step of its own.",
-    "half_sums": "The products are added up in half precision, which stops growing (bfloat16 at 256). One matrix product "
-                 "keeps its sums in float32.",
+    "half_sums": "The products are added up in half precision, which stops growing (bfloat16 at 256). One matrix "
+                 "product keeps its sums in float32.",
 }

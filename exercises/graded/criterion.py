@@ -45,12 +45,14 @@ def reference(**inputs: Any) -> dict:
 
 def objects(*sizes: int, seed: int = 10) -> list[dict]:
     generator = torch.Generator().manual_seed(seed)
-    return [{"labels": torch.randint(K, (M,), generator=generator), "boxes": boxes(M, seed=seed + i), "image_id": 100 + i}
+    return [{"labels": torch.randint(K, (M,), generator=generator), "boxes": boxes(M, seed=seed + i),
+             "image_id": 100 + i}
             for i, M in enumerate(sizes)]
 
 
 def drawn(Q: int, *sizes: int, L: int = 1, seed: int = 0, **more: Any) -> dict:
-    return {"logits": draw(L, len(sizes), Q, K + 1, seed=seed, scale=2), "boxes": boxes(L, len(sizes), Q, seed=seed + 1),
+    return {"logits": draw(L, len(sizes), Q, K + 1, seed=seed, scale=2),
+            "boxes": boxes(L, len(sizes), Q, seed=seed + 1),
             "targets": objects(*sizes, seed=seed + 10), **more}
 
 
@@ -62,8 +64,10 @@ def two_queries() -> dict:
 
 
 CASES = (
-    Case("example", "query 0 has the object: −ln ½ with weight 1, query 1 has none: −ln ¾ with weight 0.1", two_queries, {
-        "loss_ce": tensor((math.log(2) + 0.1 * math.log(4 / 3)) / 1.1), "loss_bbox": tensor(0.2), "loss_giou": tensor(0.5),
+    Case("example", "query 0 has the object: −ln ½ with weight 1, query 1 has none: −ln ¾ with weight 0.1", two_queries,
+         {
+        "loss_ce": tensor((math.log(2) + 0.1 * math.log(4 / 3)) / 1.1), "loss_bbox": tensor(0.2),
+        "loss_giou": tensor(0.5),
         "cardinality_error": tensor(0.0), "class_error": tensor(0.0)}),
     Case("value", "one image, two objects, five queries", lambda: drawn(5, 2)),
     Case("value", "two images with 1 and 3 objects", lambda: drawn(5, 1, 3, seed=20)),
@@ -145,7 +149,9 @@ def flawed(flaws: frozenset) -> type:
         if "sign_of_cardinality_kept" not in flaws:
             found = found.abs()
         share = right.to(logits.dtype) / max(P, 1)
-        errors = 100 * share if "accuracy" in flaws else 1 - share if "share_for_per_cent" in flaws else 100 - 100 * share
+        errors = 100 * share if "accuracy" in flaws else 100 - 100 * share
+        if "share_for_per_cent" in flaws:
+            errors = 1 - share
         return {
             "loss_ce": loss.sum((1, 2)) / class_divisor * (2 if "loss_doubled" in flaws else 1),
             "loss_bbox": l1.view(L, P).sum(-1) / boxes_divisor,
@@ -159,15 +165,15 @@ def flawed(flaws: frozenset) -> type:
 
 
 MISTAKES = {
-    "no_object_weight_one": "The no-object class has the weight 1: it is eos_coef (0.1), or the many empty queries drown the "
-                            "few objects.",
+    "no_object_weight_one": "The no-object class has the weight 1: it is eos_coef (0.1), or the many empty queries "
+                            "drown the few objects.",
     "weight_on_the_first_class": "eos_coef is the weight of class 0: the no-object class is the last one, K.",
     "objects_weigh_less": "The weights are turned round: the no-object class has eos_coef, all others 1.",
     "no_object_is_class_zero": "Queries without an object get class 0 as target: the no-object class is K, the last.",
     "unmatched_queries_left_out": "Queries without an object are left out of the cross-entropy: their target is the "
                                   "no-object class.",
-    "class_loss_by_queries": "loss_ce is divided by the number of queries: it is divided by the sum of the class weights "
-                             "(normalisers.class_weight).",
+    "class_loss_by_queries": "loss_ce is divided by the number of queries: it is divided by the sum of the class "
+                             "weights (normalisers.class_weight).",
     "class_loss_by_boxes": "loss_ce is divided by the number of boxes: it is divided by normalisers.class_weight.",
     "class_loss_summed": "loss_ce is not divided by normalisers.class_weight.",
     "box_losses_by_pairs": "The box losses are divided by the number of pairs: by that of all objects "
@@ -182,14 +188,15 @@ MISTAKES = {
     "giou_is_the_loss": "loss_giou is the GIoU: it is 1 − GIoU, which is 0 for equal boxes.",
     "minus_giou": "loss_giou is −GIoU: it is 1 − GIoU, which is 0 for equal boxes.",
     "iou": "loss_giou uses the plain IoU: it has no gradient for disjoint boxes.",
-    "queries_and_targets_swapped": "`query` and `target` have changed places: the first is a place among all L·B·Q queries, "
-                                   "the second one among all objects.",
+    "queries_and_targets_swapped": "`query` and `target` have changed places: the first is a place among all L·B·Q "
+                                   "queries, the second one among all objects.",
     "targets_in_their_own_order": "The objects are taken in their own order: object target[i] belongs to query[i].",
     "probability_for_logarithm": "loss_ce uses −p: the cost does, the loss is −log p.",
     "predictions_detached": "The matched boxes are detached: the box losses then teach nothing.",
     "accuracy": "class_error is the accuracy: it is the share of wrong ones, 100 minus that.",
     "share_for_per_cent": "class_error is a share: it is in per cent.",
-    "best_of_the_objects": "The likeliest class is looked for without the no-object class: it counts as an answer as well.",
+    "best_of_the_objects": "The likeliest class is looked for without the no-object class: it counts as an answer as "
+                           "well.",
     "empty_queries_counted": "cardinality_error counts the empty queries: it counts those that predict an object.",
     "sign_of_cardinality_kept": "cardinality_error keeps its sign: it is the absolute difference, image by image.",
     "cardinality_summed": "cardinality_error is summed over the images: it is their mean.",

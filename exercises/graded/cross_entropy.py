@@ -146,18 +146,19 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "mean_over_rows": "The weighted losses are divided by the number of rows: “mean” divides by the sum of the targets' "
-                      "class weights.",
+    "mean_over_rows": "The weighted losses are divided by the number of rows: “mean” divides by the sum of the "
+                      "targets' class weights.",
     "weight_ignored": "The class weights have no effect: each loss is multiplied by the weight of its target's class.",
     "no_minus": "The minus is missing: the loss is −log p, which is positive.",
-    "log_of_softmax": "e^z overflows: log(softmax) in two steps gives NaN or −∞ for large logits. Use log_softmax, which "
-                      "subtracts the maximum (log-sum-exp).",
-    "log_of_stable_softmax": "The logarithm of a softmax: a small probability rounds to 0, and log 0 = −∞. log_softmax does "
-                             "both in one step and stays finite.",
+    "log_of_softmax": "e^z overflows: log(softmax) in two steps gives NaN or −∞ for large logits. Use log_softmax, "
+                      "which subtracts the maximum (log-sum-exp).",
+    "log_of_stable_softmax": "The logarithm of a softmax: a small probability rounds to 0, and log 0 = −∞. "
+                             "log_softmax does both in one step and stays finite.",
     "normaliser_unstable": "log Σ e^z overflows: subtract the maximum first (log-sum-exp).",
     "eps_in_the_logarithm": "A small number inside the logarithm hides the −∞, but it limits the loss and kills the "
                             "gradient. log_softmax needs none.",
-    "clamped": "The probability is clamped: this limits the loss, and its gradient is 0 beyond. log_softmax needs no clamp.",
+    "clamped": "The probability is clamped: this limits the loss, and its gradient is 0 beyond. log_softmax needs no "
+               "clamp.",
     "probabilities": "There is no logarithm: the loss is −log p, not −p.",
     "one_minus_p": "The loss is 1 − p: it should be −log p.",
     "no_normaliser": "The log-sum-exp is missing: the logit of the target alone is no log probability.",
@@ -169,11 +170,12 @@ MISTAKES = {
     "classes_second": "The softmax runs over the second axis, as torch has its classes: here they are the last axis.",
     "likeliest_class": "The likeliest class is judged, not the target.",
     "all_classes": "All classes are summed up: only the target's log probability counts.",
-    "weight_of_the_row": "The weights are taken by row: each row has the weight of its target's class, weight[target].",
+    "weight_of_the_row": "The weights are taken by row: each row has the weight of its target's class, "
+                         "weight[target].",
     "weight_of_the_prediction": "The weight is that of the predicted class: it is that of the target, weight[target].",
     "weight_divides": "The loss is divided by the class weight; it is multiplied by it.",
-    "divided_by_all_weights": "The sum is divided by the weights of all classes: by those of the targets, each as often as "
-                              "it occurs.",
+    "divided_by_all_weights": "The sum is divided by the weights of all classes: by those of the targets, each as "
+                              "often as it occurs.",
     "weights_squared": "The sum is divided twice.",
     "always_mean": "The reduction has no effect: “sum” and “none” are wanted too.",
     "always_sum": "The reduction has no effect: the sum is always returned.",
@@ -183,6 +185,7 @@ MISTAKES = {
     "normaliser_detached": "The log-sum-exp is detached: the gradient softmax(z) − onehot loses its first part.",
     "zero_without_targets": "Without targets the mean is NaN, as in torch (0/0): the sum is 0.",
     "half_sums": "Half precision is computed in half precision: raise it to float32, round once at the end.",
-    "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of the logits.",
+    "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of the "
+                         "logits.",
     "autocast_forgotten": "Under autocast the result should be float32 (float32_under_autocast).",
 }

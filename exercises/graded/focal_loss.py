@@ -17,7 +17,8 @@ def run(focal_loss: Callable, **inputs: Any) -> dict:
     return one(focal_loss(**inputs), "loss")
 
 
-def reference(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none") -> dict:
+def reference(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0,
+              reduction: str = "none") -> dict:
     """A composition of torch's functions, in which 1 − p_t of a hard target keeps its digits."""
     targets = targets.to(logits.dtype)
     p, q = torch.sigmoid(logits), torch.sigmoid(-logits)
@@ -31,7 +32,8 @@ def reference(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float
 def drawn(*shape: int, soft: bool = False, make: Any = draw, **more: Any) -> dict:
     generator = torch.Generator().manual_seed(9)
     targets = torch.rand(shape, generator=generator, dtype=torch.float64)
-    return {"logits": make(*shape), "targets": (targets * 10).round() / 10 if soft else (targets < 0.4).double(), **more}
+    return {"logits": make(*shape), "targets": (targets * 10).round() / 10 if soft
+            else (targets < 0.4).double(), **more}
 
 
 THREE = math.log(3)
@@ -48,7 +50,8 @@ CASES = (
     Case("value", "the sum", lambda: drawn(2, 3, reduction="sum")),
     Case("gradient", "by the logits", lambda: drawn(2, 3), gradient=("logits",)),
     Case("gradient", "by the logits, soft targets", lambda: drawn(2, 3, soft=True), gradient=("logits",)),
-    Case("edges", "logits of ±10,000", lambda: {"logits": tensor([1e4, -1e4, 1e4, -1e4]), "targets": tensor([0, 1, 1, 0])}),
+    Case("edges", "logits of ±10,000",
+         lambda: {"logits": tensor([1e4, -1e4, 1e4, -1e4]), "targets": tensor([0, 1, 1, 0])}),
     Case("edges", "the gradient at ±10,000", lambda: {
         "logits": tensor([1e4, -1e4]), "targets": tensor([0, 1])}, gradient=("logits",)),
     Case("edges", "the gradient at exactly 0", lambda: {"logits": tensor([0, 0, 0]), "targets": tensor([0, 1, 0.3])},
@@ -146,16 +149,17 @@ MISTAKES = {
     "gamma_multiplied": "The error is multiplied by γ: γ is its exponent.",
     "gamma_one_more": "The exponent is γ + 1.",
     "softmax": "The probabilities come from a softmax: each class is a yes or no of its own, a sigmoid.",
-    "naive": "log(1 − p) is −∞ where p rounds to 1, and its product with 0 is NaN. Write the cross-entropy in terms of the "
-             "logits: max(z,0) − t·z + log(1 + e^−|z|); see binary_cross_entropy of the note.",
-    "eps_in_the_logarithm": "A small number inside the logarithm hides the −∞, but limits the loss and kills the gradient.",
+    "naive": "log(1 − p) is −∞ where p rounds to 1, and its product with 0 is NaN. Write the cross-entropy in terms "
+             "of the logits: max(z,0) − t·z + log(1 + e^−|z|); see binary_cross_entropy of the note.",
+    "eps_in_the_logarithm": "A small number inside the logarithm hides the −∞, but limits the loss and kills the "
+                            "gradient.",
     "clamped": "The probability is clamped: this limits the loss, and its gradient is 0 beyond.",
     "only_log_p": "log p is used for yes and no: for a no it is log(1 − p), log p_t.",
     "only_yes": "Answers that should be “no” cost nothing: they cost −log(1 − p).",
     "no_entropy": "The cross-entropy is missing: the factor only scales it.",
     "no_minus": "The minus is missing: the loss is −α_t·(1 − p_t)^γ·log p_t, which is positive.",
-    "distance": "The error of a soft target is |t − p| here (that is the quality focal loss): the note mixes p_t, "
-                "t·p + (1 − t)(1 − p).",
+    "distance": "The error of a soft target is |t − p| here (that is the quality focal loss): the note mixes p_t, t·p "
+                "+ (1 − t)(1 − p).",
     "alpha_hard": "α of a soft target is all or nothing: it mixes, α·t + (1 − α)·(1 − t).",
     "targets_rounded": "Soft targets are rounded to 0 or 1.",
     "alpha_default": "The argument `alpha` has no effect: ¼ is used.",
@@ -167,6 +171,7 @@ MISTAKES = {
     "mean_over_yes": "The mean is taken over the yeses: here “mean” is over all answers.",
     "mean_over_queries": "The mean is taken over the queries: here “mean” is over all answers.",
     "half_computed": "Half precision is computed in half precision: raise it to float32, round once at the end.",
-    "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of the logits.",
+    "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of the "
+                         "logits.",
     "autocast_forgotten": "Under autocast the result should be float32 (float32_under_autocast).",
 }

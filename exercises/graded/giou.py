@@ -129,38 +129,42 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "iou_alone": "This is the IoU: the generalized IoU subtracts the empty share of the hull, (|hull| − |a ∪ b|)/|hull|.",
+    "iou_alone": "This is the IoU: the generalized IoU subtracts the empty share of the hull, (|hull| − |a ∪ "
+                 "b|)/|hull|.",
     "intersection_counted_twice": "The union counts the intersection twice: |a ∪ b| = |a| + |b| − |a ∩ b|.",
-    "clamped_after_the_product": "The sides are clamped after their product: of two boxes apart in x and in y both sides "
-                                 "are negative, and their product is positive. Clamp each side.",
+    "clamped_after_the_product": "The sides are clamped after their product: of two boxes apart in x and in y both "
+                                 "sides are negative, and their product is positive. Clamp each side.",
     "not_clamped": "The sides of the intersection are not clamped at 0: disjoint boxes get a negative side.",
-    "sides_of_any_sign": "The size of the sides is taken without their sign: disjoint boxes share nothing, so clamp at 0.",
+    "sides_of_any_sign": "The size of the sides is taken without their sign: disjoint boxes share nothing, so clamp "
+                         "at 0.",
     "penalty_added": "The empty share of the hull is added; it is subtracted.",
     "penalty_by_the_union": "The empty part is divided by the union; it is divided by the hull.",
-    "penalty_of_the_intersection": "The hull minus the intersection is used: the empty part is the hull minus the union.",
-    "penalty_is_the_filled_share": "The filled share |a ∪ b|/|hull| is subtracted; it is the empty share, 1 minus that.",
+    "penalty_of_the_intersection": "The hull minus the intersection is used: the empty part is the hull minus the "
+                                   "union.",
+    "penalty_is_the_filled_share": "The filled share |a ∪ b|/|hull| is subtracted; it is the empty share, 1 minus "
+                                   "that.",
     "loss": "1 − GIoU is returned: that is the loss; here the GIoU itself is wanted.",
     "read_as_cxcywh": "The boxes are read as (centre, size): they are corners already, xyxy.",
     "read_as_xywh": "The boxes are read as (corner, size): they are two corners, xyxy.",
     "all_with_all": "Every box is compared with every other, (N,M): here each has one partner, (N).",
     "pixels_counted": "The sides are one longer (x1 − x0 + 1, an old convention for pixels): here they are x1 − x0.",
-    "hull_and_intersection_swapped": "Hull and intersection have changed places: the intersection has the larger of the low "
-                                     "corners and the smaller of the high ones.",
+    "hull_and_intersection_swapped": "Hull and intersection have changed places: the intersection has the larger of "
+                                     "the low corners and the smaller of the high ones.",
     "smaller_area_for_union": "The intersection is divided by the smaller box, not by the union.",
     "sides_added": "Width and height are added; the area is their product.",
-    "diou": "The penalty is that of the distance IoU (squared distance of the centres): GIoU subtracts the empty share of "
-            "the hull.",
+    "diou": "The penalty is that of the distance IoU (squared distance of the centres): GIoU subtracts the empty "
+            "share of the hull.",
     "not_below_zero": "The result is cut off at 0: GIoU goes down to −1, which is what tells near from far.",
     "nan_for_empty_boxes": "Empty boxes give 0/0 = NaN: the note counts 0/0 as 0.",
-    "gradient_nan_for_empty_boxes": "The value at empty boxes is right, but its gradient is NaN: `where` after the division "
-                                    "still sends 0·∞ back. Replace the divisor before it.",
+    "gradient_nan_for_empty_boxes": "The value at empty boxes is right, but its gradient is NaN: `where` after the "
+                                    "division still sends 0·∞ back. Replace the divisor before it.",
     "eps_in_the_divisor": "A small number is added to the divisor: this changes the ratio of small boxes. Replace the "
                           "divisor only where it is 0.",
-    "own_areas_not_clamped": "The area of a box that is inside out is positive (negative times negative): clamp its sides "
-                             "as well.",
+    "own_areas_not_clamped": "The area of a box that is inside out is positive (negative times negative): clamp its "
+                             "sides as well.",
     "hull_detached": "The hull is detached from the gradient: disjoint boxes then have none at all.",
     "mean_of_all": "The mean over the pairs is returned; each pair has its own.",
-    "half_kept": "Half precision is kept: at pixel 640 bfloat16 counts in steps of 4, and an area of 256·256 overflows "
-                 "float16. Compute in float32 (at_least_float32).",
+    "half_kept": "Half precision is kept: at pixel 640 bfloat16 counts in steps of 4, and an area of 256·256 "
+                 "overflows float16. Compute in float32 (at_least_float32).",
     "half_returned": "The result of half precision is rounded back: the note leaves it in float32.",
 }

@@ -143,27 +143,29 @@ def flawed(flaws: frozenset) -> Callable:
 MISTAKES = {
     "greedy_row_by_row": "This is greedy: each row takes the cheapest free column, and later rows are left with what "
                          "remains. A row has to move on where that makes the sum smaller (an augmenting path).",
-    "row_minimum": "Each row takes its cheapest column, so that two rows may have the same one: every column may be used "
-                   "once.",
-    "greedy_smallest_first": "This is greedy: the smallest entry of the whole matrix is taken first. The optimum may need a "
-                             "dearer one there.",
+    "row_minimum": "Each row takes its cheapest column, so that two rows may have the same one: every column may be "
+                   "used once.",
+    "greedy_smallest_first": "This is greedy: the smallest entry of the whole matrix is taken first. The optimum may "
+                             "need a dearer one there.",
     "greedy_from_the_last_row": "This is greedy, from the last row to the first: earlier choices are never revised.",
     "largest_regret_first": "This is greedy by regret: better than row by row, but earlier choices are never revised.",
-    "swapped_pairs_once": "Pairs of rows are exchanged where that helps: the optimum may need a chain of three or more, and "
-                          "columns that nobody has yet.",
+    "swapped_pairs_once": "Pairs of rows are exchanged where that helps: the optimum may need a chain of three or "
+                          "more, and columns that nobody has yet.",
     "most_expensive": "The costs are maximised: the smallest sum is wanted.",
     "in_order": "Row i gets column i whatever the costs.",
     "column_minimum": "The cheapest row of each column is returned: wanted is the column of each row.",
     "greedy_column_by_column": "The columns choose their rows greedily: wanted is the smallest sum.",
     "rows_of_columns": "The row of each column is returned: wanted is the column of each row (the inverse).",
     "owner_of_each_column": "The owner of each column is returned: turn it round, the column of each row is wanted.",
-    "counted_from_one": "The columns are counted from 1 (as in the textbook version of the algorithm): they are counted "
-                        "from 0.",
+    "counted_from_one": "The columns are counted from 1 (as in the textbook version of the algorithm): they are "
+                        "counted from 0.",
     "pairs": "Pairs (row, column) are returned: wanted is the list of columns alone.",
     "cost_returned": "The total cost is returned: wanted is the column of each row.",
-    "first_columns_alone": "Only the first n columns are used: there may be more columns than rows, and all may be taken.",
+    "first_columns_alone": "Only the first n columns are used: there may be more columns than rows, and all may be "
+                           "taken.",
     "absolute_costs": "The costs are taken without their sign: they may be negative (−p, −GIoU).",
     "squared_costs": "The costs are squared: this changes which sum is the smallest.",
     "whole_numbers": "The costs are rounded to whole numbers: they may be any numbers.",
-    "rounded_to_floats": "Integers become floats, which cannot tell 2⁶⁰ from 2⁶⁰ + 1: begin the potentials with 0, not 0.0.",
+    "rounded_to_floats": "Integers become floats, which cannot tell 2⁶⁰ from 2⁶⁰ + 1: begin the potentials with 0, "
+                         "not 0.0.",
 }

@@ -41,10 +41,12 @@ CASES = (
     Case("value", "two tokens, each by itself", lambda: drawn(2)),
     Case("value", "as many tokens as features", lambda: drawn(3, shape=3)),
     Case("value", "three axes", lambda: drawn(2, 3, shape=2)),
-    Case("value", "normalised over the last two axes together", lambda: drawn(2, shape=(2, 3)), on_error="last_axis_alone"),
+    Case("value", "normalised over the last two axes together", lambda: drawn(2, shape=(2, 3)),
+         on_error="last_axis_alone"),
     Case("gradient", "by x, weight and bias", lambda: drawn(2, shape=3), gradient=("x", "weight", "bias")),
     Case("edges", "a token of equal numbers stays finite", lambda: {
-        "x": tensor([[7, 7, 7], [1, 2, 3]]), "normalized_shape": 3, "weight": tensor([1, 2, 3]), "bias": tensor([0, 0, 1])}),
+        "x": tensor([[7, 7, 7], [1, 2, 3]]), "normalized_shape": 3, "weight": tensor([1, 2, 3]),
+        "bias": tensor([0, 0, 1])}),
     Case("edges", "one token without a leading axis", lambda: drawn()),
     Case("edges", "no tokens", lambda: drawn(0)),
     *(Case("precision", str(dtype).removeprefix("torch."), lambda: drawn(3, 7, shape=61, make=random), dtype=dtype,
@@ -69,7 +71,8 @@ def attempt(x: Tensor, normalized_shape: Any, weight: Tensor, bias: Tensor, eps:
     if "over_everything" in flaws:
         axes = tuple(range(x.dim()))
     if "autocast_forgotten" in flaws and x.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
-        return attempt(x.bfloat16(), normalized_shape, weight, bias, eps, flaws=flaws - {"autocast_forgotten"}).bfloat16()
+        return attempt(x.bfloat16(), normalized_shape, weight, bias, eps,
+                       flaws=flaws - {"autocast_forgotten"}).bfloat16()
     wide = x if "half_statistics" in flaws else x.to(torch.promote_types(x.dtype, torch.float32))
     mean = wide.mean(axes, keepdim=True)
     if "statistics_detached" in flaws or "mean_detached" in flaws:
@@ -77,7 +80,7 @@ def attempt(x: Tensor, normalized_shape: Any, weight: Tensor, bias: Tensor, eps:
     centred = wide - mean
     if "mean_not_subtracted" in flaws:
         centred = wide
-    elif "one_pass" not in flaws and "centred_once" not in flaws and not flaws & {"statistics_detached", "mean_detached"}:
+    elif not flaws & {"one_pass", "centred_once", "statistics_detached", "mean_detached"}:
         centred = centred - centred.mean(axes, keepdim=True)
     if "one_pass" in flaws:
         variance = wide.square().mean(axes, keepdim=True) - mean * mean
@@ -127,13 +130,13 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "sample_variance": "The variance is divided by n − 1 (the default of x.var and x.std): a norm wants this token's own "
-                       "variance, divided by n (correction=0).",
+    "sample_variance": "The variance is divided by n − 1 (the default of x.var and x.std): a norm wants this token's "
+                       "own variance, divided by n (correction=0).",
     "eps_outside_the_root": "ε is added outside of the root: the formula is √(σ² + ε), not √σ² + ε.",
     "eps_missing": "ε is missing: a token of equal numbers has variance 0, and 0/0 is NaN.",
     "eps_squared": "ε is squared before it is added to the variance.",
-    "over_the_batch": "The statistics go over the tokens (the first axis): layer norm treats every token by itself, over "
-                      "its features.",
+    "over_the_batch": "The statistics go over the tokens (the first axis): layer norm treats every token by itself, "
+                      "over its features.",
     "over_everything": "The statistics go over the whole tensor: every token has its own.",
     "last_axis_alone": "Only the last axis is normalised: normalized_shape may name several, which count as one.",
     "no_root": "The token is divided by its variance, not by its standard deviation: the root is missing.",
@@ -147,14 +150,14 @@ MISTAKES = {
     "weight_and_bias_swapped": "Weight and bias have changed places.",
     "weight_first": "Weight and bias are applied before the normalisation, which removes them again.",
     "one_plus_weight": "The result is multiplied by 1 + weight.",
-    "statistics_detached": "Mean and variance are detached from the gradient (detach, item or no_grad): they depend on x, "
-                           "and the gradient goes through them as well.",
+    "statistics_detached": "Mean and variance are detached from the gradient (detach, item or no_grad): they depend "
+                           "on x, and the gradient goes through them as well.",
     "mean_detached": "The mean is detached from the gradient: it depends on x as well.",
     "variance_detached": "The variance is detached from the gradient: it depends on x as well.",
     "one_pass": "The variance is the mean of x² minus the squared mean: at a mean of 1e4 both are 1e8, where float32 "
                 "numbers are 8 apart. Subtract the mean first, square after.",
-    "centred_once": "The mean is subtracted once. In float32 at 1e4 its rounding shifts all numbers alike; what is left has "
-                    "a mean that should be 0: subtract that, too.",
+    "centred_once": "The mean is subtracted once. In float32 at 1e4 its rounding shifts all numbers alike; what is "
+                    "left has a mean that should be 0: subtract that, too.",
     "half_statistics": "Half precision is summed up in half precision. Compute in float32 and round once, at the end.",
     "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of x.",
     "autocast_forgotten": "Under autocast the result should be float32 (float32_under_autocast).",

@@ -35,7 +35,8 @@ def reference(**inputs: Any) -> dict:
 
 def objects(*sizes: int, seed: int = 10) -> list[dict]:
     generator = torch.Generator().manual_seed(seed)
-    return [{"labels": torch.randint(K, (M,), generator=generator), "boxes": boxes(M, seed=seed + i), "image_id": 100 + i}
+    return [{"labels": torch.randint(K, (M,), generator=generator), "boxes": boxes(M, seed=seed + i),
+             "image_id": 100 + i}
             for i, M in enumerate(sizes)]
 
 
@@ -114,7 +115,9 @@ def flawed(flaws: frozenset) -> type:
             if "labels_from_one" in flaws:
                 labels = (labels + 1).clamp(max=K)
             q = p[i][:, labels]  # (Q, M)
-            class_cost = q if "class_cost_positive" in flaws else -torch.log(q) if "class_cost_logarithm" in flaws else -q
+            class_cost = q if "class_cost_positive" in flaws else -q
+            if "class_cost_logarithm" in flaws:
+                class_cost = -torch.log(q)
             if "class_ignored" in flaws:
                 class_cost = torch.zeros_like(class_cost)
             if "class_right_or_wrong" in flaws:
@@ -176,12 +179,12 @@ def flawed(flaws: frozenset) -> type:
 
 
 MISTAKES = {
-    "greedy": "This is greedy: each object takes the cheapest free query. The sum over all pairs should be the smallest "
-              "(linear_sum_assignment of ops/hungarian).",
-    "nearest_query": "Each object takes its cheapest query, so that two objects may have the same one: the matching is "
-                     "one-to-one.",
-    "greedy_smallest_first": "This is greedy: the cheapest pair of the image is taken first. The sum over all pairs should "
-                             "be the smallest.",
+    "greedy": "This is greedy: each object takes the cheapest free query. The sum over all pairs should be the "
+              "smallest (linear_sum_assignment of ops/hungarian).",
+    "nearest_query": "Each object takes its cheapest query, so that two objects may have the same one: the matching "
+                     "is one-to-one.",
+    "greedy_smallest_first": "This is greedy: the cheapest pair of the image is taken first. The sum over all pairs "
+                             "should be the smallest.",
     "ordered_by_target": "The pairs are ordered by target: they are to be ordered by query, as SciPy gives them for a "
                          "matrix (Q, M).",
     "queries_and_targets_swapped": "Queries and targets have changed places: each image has (query indices, target "

@@ -35,7 +35,8 @@ CASES = (
     Case("value", "stride 1: the windows overlap", lambda: {"x": draw(1, 1, 4, 5), "kernel_size": 2, "stride": 1}),
     Case("value", "as in a ResNet: kernel 3, stride 2, padding 1", lambda: {
         "x": draw(2, 3, 7, 5), "kernel_size": 3, "stride": 2, "padding": 1}),
-    Case("value", "a kernel of 2 rows and 3 columns", lambda: {"x": draw(1, 2, 6, 6), "kernel_size": (2, 3)}, on_error="first_of_a_pair"),
+    Case("value", "a kernel of 2 rows and 3 columns",
+         lambda: {"x": draw(1, 2, 6, 6), "kernel_size": (2, 3)}, on_error="first_of_a_pair"),
     Case("value", "rows and columns step and pad apart", lambda: {
         "x": draw(1, 2, 7, 8), "kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 0)}),
     Case("gradient", "by x", lambda: {"x": random(1, 2, 4, 5), "kernel_size": 2, "stride": 1}, gradient=("x",)),
@@ -57,7 +58,9 @@ CASES = (
 
 def attempt(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *, flaws: frozenset) -> Tensor:
     kernel, pads = pair(kernel_size), pair(padding)
-    steps = (1, 1) if stride is None and "stride_one_by_default" in flaws else kernel if stride is None else pair(stride)
+    steps = kernel if stride is None else pair(stride)
+    if stride is None and "stride_one_by_default" in flaws:
+        steps = (1, 1)
     if "stride_ignored" in flaws:
         steps = kernel
     if "stride_one" in flaws:
@@ -115,10 +118,10 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "padding_is_zero": "The padding is filled with 0 and wins against negative pixels: it must never win, so fill it with "
-                       "−∞ (or leave it out).",
-    "starts_at_zero": "The running maximum begins at 0 and wins against negative pixels: begin with the first pixel of the "
-                      "window, or with −∞.",
+    "padding_is_zero": "The padding is filled with 0 and wins against negative pixels: it must never win, so fill it "
+                       "with −∞ (or leave it out).",
+    "starts_at_zero": "The running maximum begins at 0 and wins against negative pixels: begin with the first pixel "
+                      "of the window, or with −∞.",
     "mean": "This is average pooling: the mean of a window, not its maximum.",
     "minimum": "This is the smallest pixel of each window, not the largest.",
     "sum": "The pixels of a window are summed up; the largest is wanted.",
@@ -132,16 +135,17 @@ MISTAKES = {
     "padding_ignored": "The padding has no effect: windows begin p pixels before the image.",
     "padding_before_alone": "The image is padded above and on the left alone: p pixels belong on both sides.",
     "padding_doubled": "The padding is twice as wide as asked.",
-    "rounded_up": "The number of windows is rounded up: a remainder at the end that no whole window fits into is left out "
-                  "(⌊ ⌋).",
+    "rounded_up": "The number of windows is rounded up: a remainder at the end that no whole window fits into is left "
+                  "out (⌊ ⌋).",
     "kernel_swapped": "Rows and columns of the kernel have changed places: a pair is (rows, columns).",
     "stride_swapped": "Rows and columns of the stride have changed places.",
-    "padding_swapped": "Rows and columns of the padding have changed places: a pair is (rows, columns); F.pad wants the "
-                       "last axis first.",
+    "padding_swapped": "Rows and columns of the padding have changed places: a pair is (rows, columns); F.pad wants "
+                       "the last axis first.",
     "first_of_a_pair": "Of a pair (rows, columns) the first number is used for both.",
     "axes_swapped": "Rows and columns of the result have changed places.",
     "over_channels": "The maximum goes over the channels as well: each channel is pooled by itself.",
-    "gradient_shared": "Equal pixels share the gradient (amax does that): the whole gradient goes to the first of them.",
+    "gradient_shared": "Equal pixels share the gradient (amax does that): the whole gradient goes to the first of "
+                       "them.",
     "last_of_equals": "Of equal pixels the last one gets the gradient: it is the first, row by row.",
     "nan_loses": "NaN loses against numbers: a comparison with NaN is false, so check isnan as well.",
     "lowest_number": "The padding is the lowest finite number: it wins against −∞.",

@@ -64,7 +64,8 @@ CASES = (
     Case("example", "two heads of width 1: head 0 scores 0 and 1, head 1 scores ln 3 and 0", lambda: identity(2), {
         "output": torch.tensor([[[4 / (1 + math.e) + 8 * math.e / (1 + math.e), 4 * 3 / 4 + 8 * 1 / 4]]],
                                dtype=torch.float64),
-        "weights": torch.tensor([[[[1 / (1 + math.e), math.e / (1 + math.e)]], [[3 / 4, 1 / 4]]]], dtype=torch.float64)}),
+        "weights": torch.tensor([[[[1 / (1 + math.e), math.e / (1 + math.e)]], [[3 / 4, 1 / 4]]]],
+        dtype=torch.float64)}),
     Case("value", "two heads of width 2", tokens),
     Case("value", "two images, three heads", lambda: tokens(B=2, N=3)),
     Case("value", "as many heads as numbers in a head", lambda: tokens(N=3, d=3)),
@@ -96,7 +97,8 @@ def flawed(flaws: frozenset) -> type:
         return x.view(B, S, N, d).transpose(1, 2)  # (B, N, S, d)
 
     def forward(self: Note, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None, *,
-                attn_mask: Tensor | None = None, need_weights: bool = False, average_attn_weights: bool = False) -> tuple:
+                attn_mask: Tensor | None = None, need_weights: bool = False,
+                average_attn_weights: bool = False) -> tuple:
         B, Q, D = query.shape
         order = {"value_and_key_maps_swapped": (0, 2, 1), "query_and_key_maps_swapped": (1, 0, 2),
                  "one_map_for_all": (0, 0, 0)}
@@ -151,22 +153,22 @@ def flawed(flaws: frozenset) -> type:
 
 
 MISTAKES = {
-    "heads_cut_from_tokens": "The heads are cut with reshape(B, N, S, d): this tears the tokens apart. Split the width "
-                             "first, view(B, S, N, d), then transpose(1, 2).",
-    "heads_not_turned_back": "The heads are joined without turning them back: (B, N, Q, d) needs transpose(1, 2) before "
-                             "reshape(B, Q, D), or numbers of several tokens mix.",
+    "heads_cut_from_tokens": "The heads are cut with reshape(B, N, S, d): this tears the tokens apart. Split the "
+                             "width first, view(B, S, N, d), then transpose(1, 2).",
+    "heads_not_turned_back": "The heads are joined without turning them back: (B, N, Q, d) needs transpose(1, 2) "
+                             "before reshape(B, Q, D), or numbers of several tokens mix.",
     "no_output_map": "The output map (out_proj) is missing: it mixes what the heads found.",
     "no_input_bias": "The biases of the input maps are forgotten (in_proj_bias).",
     "no_output_bias": "The bias of the output map is forgotten (out_proj.bias).",
     "no_input_maps": "The inputs are not mapped: q, k and v come from linear maps (in_proj_weight).",
-    "value_and_key_maps_swapped": "The maps of key and value have changed places: in_proj_weight holds W_q, W_k, W_v in "
-                                  "this order.",
-    "query_and_key_maps_swapped": "The maps of query and key have changed places: in_proj_weight holds W_q, W_k, W_v in "
-                                  "this order.",
-    "one_map_for_all": "All three inputs go through W_q: rows D … 2D of in_proj_weight are for the key, 2D … 3D for the "
-                       "value.",
-    "maps_interleaved": "in_proj_weight is cut as if every third row belonged to the query: its first D rows are W_q, the "
-                        "next D W_k, the last D W_v.",
+    "value_and_key_maps_swapped": "The maps of key and value have changed places: in_proj_weight holds W_q, W_k, W_v "
+                                  "in this order.",
+    "query_and_key_maps_swapped": "The maps of query and key have changed places: in_proj_weight holds W_q, W_k, W_v "
+                                  "in this order.",
+    "one_map_for_all": "All three inputs go through W_q: rows D … 2D of in_proj_weight are for the key, 2D … 3D for "
+                       "the value.",
+    "maps_interleaved": "in_proj_weight is cut as if every third row belonged to the query: its first D rows are W_q, "
+                        "the next D W_k, the last D W_v.",
     "maps_transposed": "The input maps are applied without their transpose: a linear layer computes x Wᵀ.",
     "output_map_transposed": "The output map is applied without its transpose: a linear layer computes x Wᵀ.",
     "heads_interleaved": "Head n takes every N-th number of a token: it should take d neighbours, view(B, S, N, d).",
@@ -176,9 +178,10 @@ MISTAKES = {
     "root_of_the_whole_width": "The scores are divided by √D: in a head, q·k is a sum of d = D/N products, so √d.",
     "no_root_d": "The scores are not divided by √d.",
     "scaled_twice": "The scores are divided by √d twice: scaled_dot_product_attention does it already.",
-    "only_the_query": "Keys and values come from the query: that is self-attention; here they have inputs of their own.",
-    "value_from_key": "The values come from the key: they have an input of their own. (In DETR the key has the positional "
-                      "encoding added, the value has not.)",
+    "only_the_query": "Keys and values come from the query: that is self-attention; here they have inputs of their "
+                      "own.",
+    "value_from_key": "The values come from the key: they have an input of their own. (In DETR the key has the "
+                      "positional encoding added, the value has not.)",
     "padding_ignored": "key_padding_mask has no effect.",
     "attn_mask_ignored": "attn_mask has no effect.",
     "residual_added": "The query is added to the output: the residual connection belongs to the transformer.",

@@ -54,9 +54,11 @@ CASES = (
     Case("edges", "an image of padding alone is finite", lambda: {
         "pad_mask": padded(1, 2, 2), "num_pos_feats": 2, "dtype": torch.float64}),
     Case("edges", "no images", lambda: {"pad_mask": padded(0, 2, 2), "num_pos_feats": 2, "dtype": torch.float64}),
-    Case("precision", "float32 is the default", lambda: {"pad_mask": padded(2, 5, 7, (5, 4), (3, 7)), "num_pos_feats": 8},
+    Case("precision", "float32 is the default", lambda: {"pad_mask": padded(2, 5, 7, (5, 4), (3, 7)),
+         "num_pos_feats": 8},
          tolerance=3e-6),
-    *(Case("precision", f"{str(dtype).removeprefix('torch.')} is the float32 result, rounded once", lambda dtype=dtype: {
+    *(Case("precision", f"{str(dtype).removeprefix('torch.')} is the float32 result, rounded once",
+           lambda dtype=dtype: {
         "pad_mask": padded(2, 11, 13, (11, 7), (5, 13)), "num_pos_feats": 8, "dtype": dtype})
       for dtype in (torch.bfloat16, torch.float16)),
 )
@@ -68,7 +70,9 @@ def attempt(pad_mask: Tensor, num_pos_feats: int, temperature: float = 10000.0, 
     working = dtype if "half_angles" in flaws else torch.promote_types(dtype, torch.float32)
     if "always_float32" in flaws:
         working = dtype = torch.float32
-    image = pad_mask if "mask_inverted" in flaws else torch.ones_like(pad_mask) if "padding_counts" in flaws else ~pad_mask
+    image = pad_mask if "mask_inverted" in flaws else ~pad_mask
+    if "padding_counts" in flaws:
+        image = torch.ones_like(pad_mask)
     rows, columns = 1, 2
     y, x = image.cumsum(rows, dtype=working), image.cumsum(columns, dtype=working)
     if "counts_from_zero" in flaws:
@@ -118,33 +122,35 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "x_first": "The features of x stand before those of y, or each is counted along the other's axis: first y, which grows "
-               "from row to row (axis 1 of the mask), then x, from column to column (axis 2).",
+    "x_first": "The features of x stand before those of y, or each is counted along the other's axis: first y, which "
+               "grows from row to row (axis 1 of the mask), then x, from column to column (axis 2).",
     "counts_from_zero": "The positions are counted from 0: the first row of the image is 1 (a cumulative sum).",
-    "sines_then_cosines": "All sines stand before all cosines: they alternate, sin, cos, sin, cos … of each frequency.",
+    "sines_then_cosines": "All sines stand before all cosines: they alternate, sin, cos, sin, cos … of each "
+                          "frequency.",
     "cosine_first": "The cosine stands before the sine: each pair is (sin, cos).",
     "mask_inverted": "The padding is counted instead of the image: pad_mask is True on padding.",
     "padding_counts": "The padding counts like the image: only cells of the image (~pad_mask) are counted, so that an "
                       "image's encoding does not depend on what it is batched with.",
-    "by_the_whole_map": "The positions are divided by the size of the whole map: divide by the number of the image's own "
-                        "rows and columns (the last entry of the cumulative sum).",
-    "exponent_without_two": "The exponent is i/F: it is 2i/F, with F the features of y alone (not of y and x together), so "
-                            "that the last of the F/2 pairs comes near T.",
+    "by_the_whole_map": "The positions are divided by the size of the whole map: divide by the number of the image's "
+                        "own rows and columns (the last entry of the cumulative sum).",
+    "exponent_without_two": "The exponent is i/F: it is 2i/F, with F the features of y alone (not of y and x "
+                            "together), so that the last of the F/2 pairs comes near T.",
     "multiplied": "The position is multiplied by T^(2i/F): it is divided by it.",
     "linear_frequencies": "The divisors grow by equal steps: they grow by equal factors, T^(2i/F).",
     "scale_forgotten": "The scale is forgotten: normalised positions go from 0 to 2π, not to 1.",
     "half_turn": "Half of the scale is used: 2π, a whole turn, is the default.",
     "never_normalised": "normalize=True has no effect: the positions should be shares of the image times the scale.",
     "always_normalised": "normalize=False has no effect: the positions are then plain counts.",
-    "eps_missing": "A column of padding alone gives 0/0 = NaN: the divisor needs the small 1e-6 of the formula in the code.",
+    "eps_missing": "A column of padding alone gives 0/0 = NaN: the divisor needs the small 1e-6 of the formula in the "
+                   "code.",
     "sines_alone": "There are sines alone: with the cosine beside it a shift is a rotation, without it is not.",
     "y_and_x_interleaved": "Features of y and x alternate: first all of y, then all of x.",
     "sum_of_both": "The codes of y and x are added up: they stand one after the other.",
     "channels_last": "The features are the last axis: the result is (B, 2F, h, w).",
-    "padding_zeroed": "Cells of padding are set to zero: they keep the encoding that the formula gives (attention's mask "
-                      "hides them).",
+    "padding_zeroed": "Cells of padding are set to zero: they keep the encoding that the formula gives (attention's "
+                      "mask hides them).",
     "degrees": "The angle is converted between degrees and radians: torch's sine takes radians, as the formula does.",
     "always_float32": "The result is float32 whatever `dtype` says.",
-    "half_angles": "The angles are computed in half precision, where counts and shares are rounded: compute in float32, "
-                   "round the result once.",
+    "half_angles": "The angles are computed in half precision, where counts and shares are rounded: compute in "
+                   "float32, round the result once.",
 }

@@ -115,34 +115,36 @@ def flawed(flaws: frozenset) -> Callable:
 
 
 MISTAKES = {
-    "no_maximum": "The maximum is not subtracted first: e^x overflows for a large logit (e^89 in float32), and ∞/∞ is NaN. "
-                  "e^(x − max) has the same ratios and no exponent above 0.",
+    "no_maximum": "The maximum is not subtracted first: e^x overflows for a large logit (e^89 in float32), and ∞/∞ is "
+                  "NaN. e^(x − max) has the same ratios and no exponent above 0.",
     "dim_ignored_last": "The softmax runs along the last axis whatever `dim` says.",
     "dim_ignored_first": "The softmax runs along the first axis whatever `dim` says.",
     "dim_other": "The softmax runs along the wrong axis: the numbers along `dim` should sum to 1.",
     "over_everything": "The sum goes over the whole tensor: each row along `dim` should sum to 1 by itself.",
     "keepdim_forgotten": "The sum has lost its axis (keepdim=True is missing), so that the division pairs it with the "
                          "wrong axis.",
-    "one_maximum_for_all": "One maximum is subtracted from all rows: a row far below it becomes e^−large = 0, and 0/0. "
-                           "Each row needs its own.",
-    "nan_for_minus_infinity": "A row of −∞ alone gives NaN: its maximum is −∞, and −∞ − (−∞) is NaN. The note wants zeros: "
-                              "clamp the maximum to a finite number, and the sum away from 0.",
+    "one_maximum_for_all": "One maximum is subtracted from all rows: a row far below it becomes e^−large = 0, and "
+                           "0/0. Each row needs its own.",
+    "nan_for_minus_infinity": "A row of −∞ alone gives NaN: its maximum is −∞, and −∞ − (−∞) is NaN. The note wants "
+                              "zeros: clamp the maximum to a finite number, and the sum away from 0.",
     "minimum": "The minimum is subtracted, not the maximum: the exponents are then ≥ 0 and overflow all the more.",
     "mean_subtracted": "The mean is subtracted, not the maximum: exponents above 0 remain, and overflow.",
     "clamped": "The logits are clamped against overflow: this changes the result. Subtract the maximum of the row.",
     "not_normalised": "The exponentials are not divided by their sum: probabilities sum to 1.",
-    "mean_for_sum": "The exponentials are divided by their mean, not by their sum: the row sums to its length, not to 1.",
+    "mean_for_sum": "The exponentials are divided by their mean, not by their sum: the row sums to its length, not to "
+                    "1.",
     "largest_for_sum": "The exponentials are divided by the largest one, not by their sum.",
     "root_of_squares": "The exponentials are divided by their Euclidean length, not by their sum.",
     "logarithm": "This is log-softmax: the logarithm of the probabilities, not the probabilities.",
-    "sigmoid": "This is a sigmoid of each logit by itself: softmax makes the logits of a row compete, so that they sum to 1.",
+    "sigmoid": "This is a sigmoid of each logit by itself: softmax makes the logits of a row compete, so that they "
+               "sum to 1.",
     "base_two": "The powers are those of 2, not of e.",
-    "no_exponential": "The logits themselves are divided by their sum, without e^x: negative logits then become negative "
-                      "“probabilities”.",
+    "no_exponential": "The logits themselves are divided by their sum, without e^x: negative logits then become "
+                      "negative “probabilities”.",
     "squared": "Squares are used where e^x should be.",
     "total_detached": "The sum is detached: in the gradient every probability then depends on its own logit alone.",
-    "eps_in_the_sum": "A small number is added to the sum: the sum is at least 1 once the maximum is subtracted, so no "
-                      "ε is needed, and it makes the result too small.",
+    "eps_in_the_sum": "A small number is added to the sum: the sum is at least 1 once the maximum is subtracted, so "
+                      "no ε is needed, and it makes the result too small.",
     "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of the input.",
     "autocast_forgotten": "Under autocast the result should be float32 (float32_under_autocast).",
     "empty_refused": "It fails for an empty tensor: a maximum of nothing is an error in torch. Empty in, empty out.",

@@ -79,7 +79,8 @@ def test_the_dtype_of_float64_cases_counts_too() -> None:
 
 
 def test_results_of_another_kind_are_refused_in_words() -> None:
-    for result, said in ((None, "None: is there a return"), (torch.ones(2, 3), r"a tensor of shape \(2, 3\)"), (3, "int")):
+    for result, said in ((None, "None: is there a return"),
+                         (torch.ones(2, 3), r"a tensor of shape \(2, 3\)"), (3, "int")):
         with pytest.raises(Mistyped, match=f"wanted 2 results .output, weights., got {said}"):
             several(result, "output", "weights")
 

@@ -30,7 +30,8 @@ def test_wanted_and_got_are_aligned_and_what_differs_is_marked() -> None:
 
 def test_only_the_rows_that_differ_are_shown_and_how_many_numbers_differ() -> None:
     lines = difference(torch.zeros(3, 2), torch.tensor([[0.0, 0.0], [0.0, 7.0], [0.0, 0.0]]))
-    assert lines == ["at [1]", "wanted   0  0", "got      0  7", "            ^", "1 of 6 numbers differ (shape (3, 2))"]
+    assert lines == ["at [1]", "wanted   0  0", "got      0  7", "            ^",
+                     "1 of 6 numbers differ (shape (3, 2))"]
 
 
 def test_of_a_long_tensor_the_first_row_that_differs_is_shown_near_the_place() -> None:

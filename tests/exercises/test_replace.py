@@ -1,4 +1,4 @@
-"""The capstone: the detector on a reader's operations, replaced wherever they are used, and the same losses as the notes'."""
+"""The capstone: the detector on a reader's operations, replaced wherever they are used, has the losses of the notes."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_used_ends_in_one_line(files, said: str, tmp_pat
     assert re.search(f"^error: .*{said}", stopped.value.code) and "\n" not in stopped.value.code and not ran
 
 
-def test_the_flag_works_with_and_without_the_command_turns_plain_mode_on_and_is_kept_in_the_arguments(folder: Path) -> None:
+def test_the_flag_works_without_the_command_too_turns_plain_mode_on_and_stays_in_the_arguments(folder: Path) -> None:
     seen: list = []
 
     def run(arguments) -> None:

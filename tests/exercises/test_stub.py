@@ -81,8 +81,8 @@ def test_a_stub_is_made_anew_when_the_note_changes(tmp_path, monkeypatch) -> Non
     exercise = find("linear")
     path = tmp_path / "scratch" / "ops" / "linear.py"
     path.parent.mkdir(parents=True)
-    path.write_text(exercise.path.read_text("utf-8").replace("def linear(x: Tensor, weight", "def linear(x: Tensor, matrix"),
-                    "utf-8")
+    source = exercise.path.read_text("utf-8")
+    path.write_text(source.replace("def linear(x: Tensor, weight", "def linear(x: Tensor, matrix"), "utf-8")
     monkeypatch.setattr("exercises.registry.REPOSITORY", tmp_path)
     note_of.cache_clear()
     try:
