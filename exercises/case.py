@@ -27,7 +27,7 @@ STAGES = ("example", "value", "gradient", "edges", "precision")
 WHAT = {"example": "an example worked by hand", "value": "the values, on random numbers",
         "gradient": "the gradients that autograd derives", "edges": "the edges: nothing, everything, infinity",
         "precision": "float32 and half precision"}
-SECONDS = 20  # for one answer; the notes need a fraction of one
+SECONDS = 20  # of computing, for one answer; the notes need a fraction of one
 LOW = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -249,18 +249,21 @@ def same(a: Any, b: Any) -> bool:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in an operation that does not end. (Where there is no such signal, it may run for ever.)"""
-    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+    """Raise TimeoutError in an operation that computes on and on: after so much time of the processor, not of the clock.
+
+    Where there is no such signal (Windows, a thread), it may run for ever.
+    """
+    if not hasattr(signal, "SIGPROF") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ring(number: int, frame: Any) -> None:
         raise TimeoutError(f"no answer after {seconds:g} seconds: does a loop never end?")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    earlier, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, earlier)  # pytest-timeout may have set one
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

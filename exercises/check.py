@@ -140,7 +140,11 @@ def named_mistake(case: Case, grading: ModuleType, operation: Any, right: dict, 
     Of several, the one that goes on to do so in the other cases; then the first in the table. One that does so in few
     of them is a coincidence.
     """
-    others = [other for other in grading.CASES if other is not case]
+    # Agreement is counted as far as the check has come (and over the values); later stages only decide between equals.
+    reached = max(STAGES.index(case.stage), STAGES.index("value"))
+    others = sorted((other for other in grading.CASES if other is not case),
+                    key=lambda other: max(STAGES.index(other.stage), reached))
+    counted = sum(STAGES.index(other.stage) <= reached for other in others)
     truth: list[dict] = []
     theirs: list[Outcome] = []
 
@@ -155,8 +159,8 @@ def named_mistake(case: Case, grading: ModuleType, operation: Any, right: dict, 
                 alike = [each for each in alike
                          if _same(other, true, their, _with(other, grading, each), also_right=True)] or alike
         agreed = sum(_same(other, true, their, _with(other, grading, alike[0]), also_right=True)
-                     for other, true, their in zip(others, truth, theirs))
-        return agreed / len(others), alike[0]
+                     for other, true, their in list(zip(others, truth, theirs))[:counted])
+        return agreed / counted, alike[0]
 
     share, one = best((flaw,) for flaw in grading.MISTAKES)
     if share >= SURE:
