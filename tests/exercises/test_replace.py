@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -132,8 +133,6 @@ def test_a_folder_that_cannot_be_used_ends_in_one_line(files, said: str, tmp_pat
     commands = {"train": (lambda argv: argv, ran.append)}
     with pytest.raises(SystemExit) as stopped:
         run_command(commands, ["train", "--ops", str(path)], None)
-    import re
-
     assert re.search(f"^error: .*{said}", stopped.value.code) and "\n" not in stopped.value.code and not ran
 
 
