@@ -146,7 +146,7 @@ MISTAKES = {
     "row_minimum": "Each row takes its cheapest column, so that two rows may have the same one: every column may be "
                    "used once.",
     "greedy_smallest_first": "This is greedy: the smallest entry of the whole matrix is taken first. The optimum may "
-                             "need a dearer one there.",
+                             "need a costlier one there.",
     "greedy_from_the_last_row": "This is greedy, from the last row to the first: earlier choices are never revised.",
     "largest_regret_first": "This is greedy by regret: better than row by row, but earlier choices are never revised.",
     "swapped_pairs_once": "Pairs of rows are exchanged where that helps: the optimum may need a chain of three or "

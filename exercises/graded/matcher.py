@@ -209,7 +209,7 @@ MISTAKES = {
     "euclidean_distance": "The Euclidean distance is used: the cost has the sum of the absolute differences.",
     "centres_alone": "The L1 distance is that of the centres alone: it has the sizes as well, four numbers.",
     "weights_ignored": "The weights cost_class, cost_bbox and cost_giou have no effect.",
-    "most_expensive": "The dearest matching is returned: the sum should be the smallest.",
+    "most_expensive": "The most expensive matching is returned: the sum should be the smallest.",
     "nearest_object": "Each query takes its cheapest object: each object has one query, the others have none.",
     "in_order": "Object i gets query i, whatever the cost.",
     "places_in_the_batch": "The target indices are counted through the batch: they are places within their own image.",
