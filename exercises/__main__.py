@@ -45,7 +45,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if given.command == "list":
             return listing(given.folder)
         if given.name is None:
-            raise ValueError(f"which one? python -m exercises {given.command} NAME; the names: python -m exercises")
+            again = command("python", "-m", "exercises", given.command)
+            raise ValueError(f"which one? {again} NAME; the names: python -m exercises")
         exercise = find(given.name)
         if given.command == "check":
             return check(exercise, given.folder, given.quick)

@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 from exercises.registry import Exercise
 from exercises.stub import has_hole, stub_of
-from scratch.printable import printable
+from scratch.printable import command, printable
 from scratch.whole_file import write_text
 
 PASSED = ".passed.json"
@@ -84,8 +84,8 @@ def read(exercise: Exercise, folder: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{printable(path)} is not there: begin with python -m exercises start "
-                                f"{exercise.name}") from None
+        begin = command("python", "-m", "exercises", "start", exercise.name)
+        raise FileNotFoundError(f"{printable(path)} is not there: begin with {begin}") from None
     except UnicodeDecodeError:
         raise Unusable(f"{printable(path)} is not a text in UTF-8") from None
 
