@@ -158,13 +158,13 @@ def test_without_the_flag_nothing_is_replaced() -> None:
 
 @pytest.mark.slow
 def test_a_run_trains_with_workers_stops_and_goes_on_with_and_without_the_readers_operations(
-    folder: Path, tmp_path: Path, monkeypatch, capsys,
+    folder: Path, bccd_dir: Path, tmp_path: Path, monkeypatch, capsys,
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    flags = ["--device", "cpu", "--limit-train", "8", "--limit-val", "4", "--batch-size", "2", "--short-side", "64",
-             "--run-dir", "run", "--no-tensorboard"]
+    flags = ["--device", "cpu", "--data", str(bccd_dir), "--batch-size", "2", "--short-side", "64", "--run-dir", "run",
+             "--no-tensorboard"]
     detr_scratch.main(["train", "--ops", str(folder), "--preset", "tiny_vanilla", "--workers", "1", "--max-steps", "2",
                        *flags])
     assert load_checkpoint(Path("run") / LAST)["step"] == 2
