@@ -28,6 +28,7 @@ from commands.lr_range import LrRangeArguments, lr_range
 from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
 from commands.split import SplitArguments, split
+from exercises.replace import own_operations
 from scratch.config import DataConfig
 from scratch.detector import read_config
 from scratch.ops.fast.switch import plain, plain_mode
@@ -88,6 +89,7 @@ def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) ->
 
 
 PLAIN = "--plain"  # a flag of every command: run on the notes of the spine alone (scratch/ops/fast/switch.py)
+TRAINING = ("train", "finetune")  # these take --ops, too: a folder of operations that a reader wrote, in plain mode
 
 # A name → what makes its arguments of the words after it, and what is done with them.
 Commands = dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], None]]]
@@ -129,5 +131,6 @@ def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]
             raise ValueError(f"there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train")
         name = argv.pop(0) if argv and argv[0] in commands else "train"
         parse_arguments, run = commands[name]
-        with plain_mode(plain() or PLAIN in argv):
+        ops = flags_given(argv, "ops").ops if name in TRAINING else None
+        with plain_mode(plain() or PLAIN in argv or ops is not None), own_operations(ops):
             run(parse_arguments([word for word in argv if word != PLAIN]))
