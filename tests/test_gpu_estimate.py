@@ -68,8 +68,8 @@ def test_the_peak_of_memory_is_that_of_the_allocator(counted_and_profiled):
 
 
 def test_after_a_step_the_memory_of_before_is_left(counted_and_profiled):
-    counter, before, _ = counted_and_profiled
-    assert counter.alive == pytest.approx(before, rel=1e-3)
+    _, before, after, _ = counted_and_profiled
+    assert after == pytest.approx(before, rel=1e-3)
 
 
 def test_a_view_launches_nothing_and_a_broadcast_is_read_once():
@@ -131,7 +131,8 @@ def test_a_process_that_has_torch_already_is_told_to_begin_anew(monkeypatch):
 # preset, images, sides, precision → most launches, GB and GiB (peak) of a step of ours, without matching and losses.
 # A budget is what was counted, and 2 % more; who needs more, raises it, with a reason.
 BUDGETS = {
-    ("tiny", 2, 64, "fp16"): (0, 0, 0),
+    ("tiny", 16, 144, "fp16"): (2_890, 2.6, 0.126),
+    ("detr_141m_fast", 16, 256, "fp16"): (9_200, 87.0, 4.29),
 }
 
 
