@@ -8,7 +8,7 @@
 Weights stay in float32; autocast casts the inputs of matrix products (GEMM), which take nearly all
 of the time. For fp16 a GradScaler multiplies the loss by a large S, divides the gradients by S before they
 are used, and adapts S: halved (and that step skipped) when a gradient overflowed, doubled after
-2000 steps without one. Micikevicius et al. 2018 (arXiv 1710.03740).
+GROWTH steps without one. Micikevicius et al. 2018 (arXiv 1710.03740).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+# S at first, and the steps after which it is doubled. PyTorch's own 2¹⁶ and 2000 cost a deep backbone that is trained
+# from nothing its first steps: S has to be halved until nothing overflows, and each try is a step that is not taken.
+FIRST_SCALE, GROWTH = 2.0**10, 100
 _DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,7 +44,11 @@ class Precision:
                              "float32 (--precision float32), or another device (--device cpu)")
         self.name, self.device = choice, device
         # A scaler that is switched off asks for no device; there may be none for mps.
-        self.scaler = torch.amp.GradScaler(device.type if choice == "fp16" else "cpu", enabled=choice == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type if choice == "fp16" else "cpu", init_scale=FIRST_SCALE,
+                                           growth_interval=GROWTH, enabled=choice == "fp16")
+        if device.type == "cuda":  # products add up in float32 to the end, as ops/fast/precision.py says
+            torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 
     def autocast(self) -> AbstractContextManager:
         """The context in which the model runs forward; it does nothing in float32."""
