@@ -4,6 +4,8 @@
 # make test-machines   every test, as other processors, thread counts, hashes and orders would run it (ARGS="order --seed 7": one)
 # make test-chaos      kills, full disks, hostile files and flags: what survives (Linux; 25 minutes at most) → docs/chaos.md
 # make charts          draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
+# make site            build the web site of notes and documents → site/index.html
+# make notebooks       run every notebook in full and write it with its outputs: half an hour on two cores (ARGS=attention: one)
 # make clean           remove the environment and the caches; runs/ and data/ stay
 #
 # The first call makes .venv and installs into it. PYTHON=python3.12 chooses the interpreter. On Linux, pip may take the
@@ -13,29 +15,43 @@
 PYTHON  ?= python3
 VENV    := .venv
 READY   := $(VENV)/.ready
+MORE    := $(VENV)/.more
 # Tests run in WORKERS processes of THREADS threads each (WORKERS=0: in one process, which a debugger can enter).
 WORKERS ?= 2
 THREADS ?= 1
 
-.PHONY: demo test test-slow test-machines test-chaos charts clean
+.PHONY: demo test test-slow test-machines test-chaos charts site notebooks more clean
 
 demo: $(READY)
 	$(VENV)/bin/python detr_scratch.py $(ARGS)
 
-test: $(READY)
+test: $(MORE)
 	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
-test-slow: $(READY)
+test-slow: $(MORE)
 	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) -m slow $(ARGS)
 
-test-machines: $(READY)
+test-machines: $(MORE)
 	$(VENV)/bin/python -m tests.machines --workers $(WORKERS) $(ARGS)
 
-test-chaos: $(READY)
+test-chaos: $(MORE)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.chaos --out docs $(ARGS)
 
 charts: $(READY)
 	$(VENV)/bin/python -m commands.redraw $(ARGS)
+
+site: $(MORE)
+	$(VENV)/bin/python -m docs.site $(ARGS)
+
+notebooks: $(MORE)
+	$(VENV)/bin/python -m notebooks.execute $(ARGS)
+
+# The environment with all packages, and nothing else done: to open a notebook in an editor, say.
+more: $(MORE)
+
+$(MORE): requirements-more.txt $(READY)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -r requirements-more.txt -c constraints.txt
+	@touch $@
 
 $(READY): requirements.txt constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or name it: make PYTHON=/path/to/python3"; exit 1; }

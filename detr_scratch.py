@@ -22,8 +22,8 @@
     python detr_scratch.py split DIR                 a set without a split: write down which pictures judge
     python detr_scratch.py convert-data DIR --out D  the set in COCO's form
 
-Every command has --help; --plain runs it on the notes of the spine alone. On several GPUs: torchrun --nproc-per-node 8
-detr_scratch.py train …
+Every command has --help; --plain runs it on the notes of the spine alone, train --ops FOLDER on the operations that you
+wrote (python -m exercises). On several GPUs: torchrun --nproc-per-node 8 detr_scratch.py train …
 Read: train (the story) → judge; the flags, and the other commands, are in commands/
 """
 
@@ -111,7 +111,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
         say(begin_with(model, arguments.weights, distributed, classes))
     run = Run(model, make_criterion(config), config, classes.to_dict(), run_dir, distributed)
     torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations
-    to_go_on = command("python", "detr_scratch.py", "train", "--resume", "--run-dir", run_dir)
+    own = ("--ops", arguments.ops) if arguments.ops else ()
+    to_go_on = command("python", "detr_scratch.py", "train", "--resume", "--run-dir", run_dir, *own)
     run.goes_on_by = f"to go on: {to_go_on}"
     if arguments.resume:
         run.resume(latest_checkpoint(run_dir))

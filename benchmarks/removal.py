@@ -92,8 +92,8 @@ AFTER_TRAINING = {
     "nothing": ("nothing", ""),
     "positions": ("positional encodings", "Attention no longer knows where a cell is."),
     "self-attention": ("the decoder's self-attention",
-                       "The queries no longer know of one another, so several keep the same object: duplicates."),
-    "scale": ("the division by √d", "The scores are √d times as large: softmax puts nearly all weight on one cell."),
+                       "The queries no longer know of one another, so two may predict the same object: duplicates."),
+    "scale": ("the division by √d", "The scores are √d times as large, so each row of weights is closer to one-hot than in training."),
     "half": ("half of the queries", "The objects that the other half found are missed."),
 }
 
@@ -154,7 +154,7 @@ def measure_trained(run: Path, device: str) -> list[dict[str, Any]]:
 
 def evaluated(detector: Detector, name: str, device: str) -> dict[str, Any]:
     """COCO's figures of a detector on its own val split, without the part `name`."""
-    model, config, classes, _ = detector
+    model, config, classes = detector.model, detector.config, detector.classes
     if name.startswith("layers-"):
         if not model.config.aux_loss:
             raise ValueError("the run was trained without auxiliary losses, so its first layers predict nothing; wanted "

@@ -74,7 +74,7 @@ class AnalyzeArguments:
     batch_size: int = 8
     """images of one forward pass, where the detector must be run"""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; where the detector must be run"""
+    """auto, cpu, cuda, cuda:N or mps; where the detector must be run"""
 
     def __post_init__(self) -> None:
         refuse_senseless(self, batch_size=BATCH, max_dets=DETECTIONS_COUNTED)
@@ -212,7 +212,8 @@ def checked_results(results: Any) -> Results:
 def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results:
     """Run the detector over the split, as `detr_scratch.py eval` does."""
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    model, config, classes, _ = load_detector(path, distributed.device)
+    detector = load_detector(path, distributed.device)
+    model, config, classes = detector.model, detector.config, detector.classes
     generate_shapes(data, distributed)
     report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
                            need=(data.eval_split,))

@@ -55,7 +55,7 @@ class ChartsArguments:
     timed: int = 4
     """steps that are then taken twice, watched and not, to measure what watching costs; 0: none"""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    """auto, cpu, cuda, cuda:N or mps"""
     redraw: bool = False
     """only draw the charts of --out again from the data beside them"""
 
@@ -190,7 +190,8 @@ def endless(run: Run, loader: Any, sampler: Any) -> Iterator[list[Any]]:
 
 def measure_cost(run: Run, watch: LayerWatch, batches: list[Any], count: int) -> dict[str, Any]:
     """Seconds of a step without and with the watch, `count` of each in turn, over one and the same batches."""
-    wait = partial(torch.cuda.synchronize, run.device) if run.device.type == "cuda" else lambda: None
+    waits = {"cuda": partial(torch.cuda.synchronize, run.device), "mps": torch.mps.synchronize}
+    wait = waits.get(run.device.type, lambda: None)
     plain: list[float] = []
     watched: list[float] = []
 
@@ -216,7 +217,8 @@ def about(arguments: ChartsArguments, run: Run, first: int, cost: dict[str, Any]
     """What was trained, how, and what the watching cost: the words of index.md, and the configuration itself."""
     config, train = run.config, run.config.train
     effective = f"{train.batch_size} × {train.accumulate}" if train.accumulate > 1 else f"{train.batch_size}"
-    device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "CPU"
+    device = (torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else
+              "Mac's GPU" if run.device.type == "mps" else "CPU")
     words = {
         "preset": config.preset, "parameters": parameter_count(run.unwrapped),
         "trained_on": f"{config.data.train_images or config.data.data}, {effective} images a step, short side "

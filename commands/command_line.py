@@ -20,13 +20,15 @@ from commands.convert_data import ConvertDataArguments, convert_data
 from commands.download import DownloadArguments, download
 from commands.evaluate import EvalArguments, evaluate_checkpoint
 from commands.explain import ExplainArguments, explain
-from commands.export import ExportArguments, export_checkpoint
+from commands.export import ExportArguments
+from commands.exporting.command import export_detector
 from commands.flags import flags_given, parse, preset_config
 from commands.info import InfoArguments, info
 from commands.lr_range import LrRangeArguments, lr_range
 from commands.opening import resolve_device
 from commands.predict import PredictArguments, predict
 from commands.split import SplitArguments, split
+from exercises.replace import own_operations
 from scratch.config import DataConfig
 from scratch.detector import read_config
 from scratch.ops.fast.switch import plain, plain_mode
@@ -87,6 +89,7 @@ def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) ->
 
 
 PLAIN = "--plain"  # a flag of every command: run on the notes of the spine alone (scratch/ops/fast/switch.py)
+TRAINING = ("train", "finetune")  # these take --ops, too: a folder of operations that a reader wrote, in plain mode
 
 # A name → what makes its arguments of the words after it, and what is done with them.
 Commands = dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], None]]]
@@ -100,7 +103,7 @@ OTHER_COMMANDS: Commands = {
     "lr-range": (lambda argv: parse_from_preset(LrRangeArguments, "lr-range", argv), lr_range),
     "predict": (lambda argv: parse(PredictArguments, PredictArguments(tyro.MISSING), "predict", argv), predict),
     "compare": (lambda argv: comparing().parse_compare(argv), lambda arguments: comparing().compare(arguments)),
-    "export": (lambda argv: parse(ExportArguments, ExportArguments(tyro.MISSING), "export", argv), export_checkpoint),
+    "export": (lambda argv: parse(ExportArguments, ExportArguments(tyro.MISSING), "export", argv), export_detector),
     "convert": (lambda argv: parse(ConvertArguments, ConvertArguments(tyro.MISSING, tyro.MISSING), "convert", argv),
                 convert),
     "download": (lambda argv: parse(DownloadArguments, DownloadArguments(tyro.MISSING), "download", argv), download),
@@ -128,5 +131,6 @@ def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]
             raise ValueError(f"there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train")
         name = argv.pop(0) if argv and argv[0] in commands else "train"
         parse_arguments, run = commands[name]
-        with plain_mode(plain() or PLAIN in argv):
+        ops = flags_given(argv, "ops").ops if name in TRAINING else None
+        with plain_mode(plain() or PLAIN in argv or ops is not None), own_operations(ops):
             run(parse_arguments([word for word in argv if word != PLAIN]))

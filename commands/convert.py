@@ -2,13 +2,15 @@
 
     run, checkpoint,  ─▶ FILE.pth                {"model": …} that the official code loads strictly
     official file,    ─▶ FILE.safetensors        the tensors; beside them classes and configuration
-    name              ─▶ FILE.pt with --to ours  a checkpoint: predict and eval take it
+    Hub's file, name  ─▶ FILE.pt with --to ours  a checkpoint: predict and eval take it
+                      ─▶ FOLDER with --to hf     what transformers loads: config.json, model.safetensors,
+                                                 preprocessor_config.json
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -17,33 +19,36 @@ import tyro
 from safetensors.torch import save
 from torch import Tensor
 
-from commands.finetune import config_of, preset_of, taken_as
+from commands.finetune import preset_of
 from scratch.blueprint import blueprint
-from scratch.config import PRESETS, RESNETS, Config
-from scratch.weights.convert import to_official
-from scratch.data.classes import Classes, divided
-from scratch.data.coco_names import COCO_NAMES
+from scratch.config import RESNETS, Config
+from scratch.data.classes import Classes
+from scratch.detector import classes_of, unnamed
 from scratch.model.build import build_detr
 from scratch.printable import printable
 from scratch.training.checkpoint import LAST, PREVIOUS, save_checkpoint
-from scratch.weights.reading import Weights, adapt, as_published, as_told, find_weights, read_weights
-from scratch.whole_file import refuse_other_than_file, refuse_replacing, whole_file
+from scratch.weights.convert import to_official
+from scratch.weights.huggingface import (CONFIG, FILES, MODEL_TYPE, PROCESSOR, refuse_what_transformers_lacks,
+                                         their_config, their_processor, to_hugging_face)
+from scratch.weights.reading import Weights, adapt, as_published, find_weights, read_weights
+from scratch.weights.whole import taken_as, whole_config
+from scratch.whole_file import refuse_other_than_file, refuse_replacing, whole_file, write_text
 
 ADVICE = "free some space, or name another --out"
-COCO = Classes(tuple(range(len(COCO_NAMES))), COCO_NAMES)  # as the published detectors count them
 
 
 @dataclass(frozen=True)
 class ConvertArguments:
-    """Write weights for the official code, as safetensors, or (--to ours) as a checkpoint of this project."""
+    """Write weights for the official code, as safetensors, for transformers, or as a checkpoint of this project."""
 
     weights: tyro.conf.Positional[str]
-    """a run's folder, a file (a checkpoint, official, safetensors), or a known name: detr_r50, detr_r101_dc5 …
-    (fetched once, into the folder that the environment variable DETR_CACHE names)"""
+    """a run's folder, a file (a checkpoint, official, safetensors, the Hugging Face Hub's), a known name: detr_r50,
+    detr_r101_dc5 … (fetched once, into the folder that the environment variable DETR_CACHE names), or hf:OWNER/NAME"""
     out: Path
-    """the file to write: .pth, .pt or .safetensors"""
-    to: Literal["official", "ours"] = "official"
-    """whose names the weights get; as .pth or .pt, ours is a checkpoint that predict and eval take"""
+    """the file to write: .pth, .pt or .safetensors; with --to hf a folder"""
+    to: Literal["official", "ours", "hf"] = "official"
+    """whose names the weights get; as .pth or .pt, ours is a checkpoint that predict and eval take; hf: a folder that
+    transformers' DetrForObjectDetection.from_pretrained loads"""
     preset: Optional[str] = None
     """what the weights are weights of, where neither file nor name tells (detr_r50_dc5, say: DC5 leaves no trace)"""
     classes: Optional[str] = None
@@ -53,11 +58,15 @@ class ConvertArguments:
 def convert(arguments: ConvertArguments) -> None:
     """Read, check that a model takes all of it, write."""
     out = arguments.out
-    if out.suffix not in (".pth", ".pt", ".safetensors"):
+    if arguments.to == "hf":  # ahead of the work
+        refuse_other_folder(out)
+    elif out.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"got --out {out}, wanted a file that ends in .pth, .pt or .safetensors")
-    refuse_other_than_file(out)  # ahead of the work
+    else:
+        refuse_other_than_file(out)
     source = find_weights(arguments.weights)
-    refuse_replacing(out, [source, *(source.parent / name for name in (LAST, PREVIOUS, "best.pt"))])
+    for file in (out / FILES[0], out / CONFIG) if arguments.to == "hf" else (out,):
+        refuse_replacing(file, [source, *(source.parent / name for name in (LAST, PREVIOUS, "best.pt", CONFIG))])
     weights = read_weights(source)
     preset = arguments.preset or preset_of(arguments.weights)
     config = whole_config(weights, preset)
@@ -71,8 +80,15 @@ def convert(arguments: ConvertArguments) -> None:
     if arguments.to == "official":
         refuse_what_the_official_code_lacks(config)
         tensors = to_official(tensors)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".safetensors":
+    if arguments.to == "hf":
+        refuse_what_transformers_lacks(config)
+        tensors = to_hugging_face(tensors, timm=config.model.dilation)
+    (out if arguments.to == "hf" else out.parent).mkdir(parents=True, exist_ok=True)
+    if arguments.to == "hf":
+        write_safetensors(out / FILES[0], tensors, {"format": "pt"})
+        for name, content in ((PROCESSOR, their_processor(config)), (CONFIG, their_config(config, classes.names))):
+            write_text(out / name, json.dumps(content, indent=2) + "\n", advice=ADVICE)
+    elif out.suffix == ".safetensors":
         write_safetensors(out, tensors, {"format": "pt", "classes": json.dumps(classes.to_dict()),
                                          "config": json.dumps(config.to_dict())})
     elif arguments.to == "official":
@@ -86,52 +102,28 @@ def convert(arguments: ConvertArguments) -> None:
     for note in weights.notes:
         print(note)
     if weights.config is None and preset is None:
-        print(taken_as(config))
+        print(taken_as(config, weights))
     published = preset_of(arguments.weights) is not None and as_published(Path(arguments.weights))
     if weights.classes is None and arguments.classes is None and not published:
-        guess = "taken to be COCO's, which are as many" if classes is COCO else "they are numbered"
-        print(f"note: the file does not name its classes: {guess} ({', '.join(classes.names[:4])} …); if they are your "
-              "own, say what they are: --classes a,b,c")
+        print(unnamed(classes, "--classes a,b,c"))
+    if arguments.to == "hf" and config.model.dilation:
+        print("note: transformers dilates a backbone of timm's alone: loading this folder needs the package timm")
 
 
-def whole_config(weights: Weights, preset: Optional[str]) -> Config:
-    """The configuration of a detector: its file's own, or that of a preset with the file's queries and classes.
-
-    Raises ValueError for weights that are no detector's, and where nothing tells what they are.
-    """
-    if weights.kind == "torchvision ResNet":
-        raise ValueError("these weights are a backbone's alone: there is no detector to convert yet; train one with "
-                         "--weights first")
-    if weights.config is not None:
-        config = Config.from_dict(weights.config)
-        if preset not in (None, config.preset):
-            raise ValueError(f"the file says that its weights are of {config.preset}, not {preset}: leave --preset out")
-        return config
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; wanted one of {', '.join(PRESETS)}")
-    config = as_told(PRESETS[preset], weights) if preset else config_of(weights)
-    if config is None:
-        raise ValueError("the file does not say what its weights are weights of: add --preset NAME, one of "
-                         + ", ".join(PRESETS))
-    rows = len(weights.tensors["class_embed.weight"]) - (config.model.classification == "softmax")
-    return replace(config, model=replace(config.model, num_classes=rows))
-
-
-def classes_of(weights: Weights, config: Config, named: Optional[str] = None) -> Classes:
-    """The classes that a file names, or a person; COCO's for 91; else numbers. Raises ValueError for another number."""
-    count = config.model.num_classes
-    if named is not None:
-        names = tuple(name.strip() for name in divided(named))
-        if len(names) != count or len(set(names)) != count or not all(names):
-            raise ValueError(f"got {len(names)} --classes, wanted {count} different names, one for each row of the "
-                             "class head, with commas between them")
-        ids = weights.classes["ids"] if weights.classes else range(count)
-        return Classes(tuple(ids), names)
-    if weights.classes is not None:
-        return Classes.from_dict(weights.classes)
-    if count == len(COCO):
-        return COCO
-    return Classes(tuple(range(count)), tuple(f"class {k}" for k in range(count)))
+def refuse_other_folder(out: Path) -> None:
+    """Raise ValueError for a folder that holds something else than a DETR as transformers writes it, or for a file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"got --out {out}, which is a file; wanted a folder for --to hf")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        document = json.loads((out / CONFIG).read_bytes())
+        if document["model_type"] == MODEL_TYPE:
+            return
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"got --out {out}, a folder that holds something else; wanted a new one, or one with a DETR of "
+                     "the same layout to replace")
 
 
 def checkpoint_of(weights: Weights, config: Config, classes: Classes) -> dict[str, Any]:

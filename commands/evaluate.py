@@ -2,12 +2,14 @@
 
     a run's folder, a checkpoint   on the data that it was trained with, or another of its classes
     detr_r50 …                     on COCO, in float32, as the published AP was measured
+    weights from elsewhere         on data with classes of the same names, whatever the numbers of these
 
 Proven in tests/test_cli.py and tests/test_evaluate.py.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -21,6 +23,7 @@ from scratch.data.annotations import read_annotations
 from scratch.data.classes import Classes
 from scratch.data.coco import find_splits
 from scratch.data.loader import make_loader
+from scratch.data.shapes import OUTLINES
 from scratch.data.transforms import Augmentation
 from scratch.detector import load as load_detector, published_name
 from scratch.evaluation.coco_eval import CocoEvaluator
@@ -38,13 +41,20 @@ class EvalArguments:
     """Evaluate a trained detector, on the data that it was trained with unless flags name another."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once), with --data"""
+    """a run's folder (its best.pt) or a checkpoint; with --data also published weights (detr_r50 …: fetched once),
+    another file of weights, or hf:OWNER/NAME of the Hugging Face Hub"""
     data: DataConfig
     """Which images; what is not given is as the detector was trained."""
     batch_size: int = 8
     """images of one forward pass; 1 for the published AP of detr_r50_dc5 and detr_r101_dc5"""
+    layers: Optional[int] = None
+    """use only the first decoder layers, this number of them, which is faster and costs some AP: compare; None:
+    all"""
+    class_names: Optional[str] = None
+    """what the classes of weights from elsewhere are called, in the order of their labels, where the file does not
+    tell: "person,car" """
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    """auto, cpu, cuda, cuda:N or mps"""
     json: Optional[Path] = None
     """also write the figures to this file"""
 
@@ -60,10 +70,21 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
         raise ValueError(f"{arguments.checkpoint} knows COCO's classes, and the generated shapes are none of them: "
                          "name a COCO-format folder with --data (python detr_scratch.py download coco fetches COCO)")
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    model, config, classes, _ = load_detector(arguments.checkpoint, distributed.device)
+    detector = load_detector(arguments.checkpoint, distributed.device, arguments.layers, arguments.class_names)
+    model, config, classes = detector.model, detector.config, detector.classes
+    for note in detector.notes if distributed.is_main else ():
+        print(note)
     if data.classes is not None:
         classes.only(data.classes)  # refuses one that the detector does not know, before any image is looked at
+    if data.data == "shapes" and config.data.data == "shapes" and not set(classes.names) & set(OUTLINES) and not (
+            data.val_annotations or data.train_annotations):
+        raise ValueError(f"{arguments.checkpoint} knows {described(classes)}, and the generated shapes are none of "
+                         "them: name a COCO-format folder with --data")
     generate_shapes(data, distributed)
+    if (numbered := numbered_as_in(data, classes)) != classes:
+        classes = numbered
+        if distributed.is_main:
+            print("note: the data's category ids are taken for the detector's classes of the same names")
     refuse_other_classes(arguments.checkpoint, classes, data)
     report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
                            need=(data.eval_split,))
@@ -99,6 +120,23 @@ def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -
                          f"with its ids and names, got {described(read_annotations(file).classes)}: name another "
                          "folder with --data, or teach it these: "
                          + command("python", "detr_scratch.py", "finetune", "--weights", checkpoint))
+
+
+def numbered_as_in(data: DataConfig, classes: Classes) -> Classes:
+    """The detector's classes with the data's ids, where all the data's names are theirs, and tell classes apart.
+
+    Other programs number classes from 0, whatever the data's numbers were. Any other data leaves them as they are.
+    """
+    _, file = find_splits(data, need=(data.eval_split,))[data.eval_split]
+    there = read_annotations(file, limit=1).classes
+    theirs = dict(zip(there.names, there.ids))
+    if len(theirs) != len(there) or not all(classes.names.count(name) == 1 for name in theirs):
+        return classes
+    others = [id for id, name in zip(classes.ids, classes.names) if name not in theirs]
+    free = itertools.count(max([*theirs.values(), *classes.ids], default=0) + 1)
+    kept = {id: next(free) if id in theirs.values() else id for id in others}
+    return Classes(tuple(theirs.get(name, kept.get(id, id)) for id, name in zip(classes.ids, classes.names)),
+                   classes.names)
 
 
 def described(classes: Classes) -> str:

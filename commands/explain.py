@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sys
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -57,8 +58,8 @@ class ExplainArguments:
     out: Path = Path("explained")
     """the folder to write"""
     checkpoint: Optional[Path] = None
-    """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once); None: the
-    newest run"""
+    """a run's folder (its best.pt), a checkpoint or another file of weights, published weights (detr_r50 …: fetched
+    once), or hf:OWNER/NAME of the Hugging Face Hub; None: the newest run"""
     threshold: Optional[float] = None
     """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
     most: int = 12
@@ -80,8 +81,14 @@ class ExplainArguments:
     """look at this number of images of --data"""
     redraw: bool = False
     """only draw again from the records in --out"""
+    layers: Optional[int] = None
+    """use only the first decoder layers, this number of them, which is faster (eval measures what it costs in AP);
+    None: all"""
+    class_names: Optional[str] = None
+    """what the classes of weights from elsewhere are called, in the order of their labels, where the file does not
+    tell: "person,car" """
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    """auto, cpu, cuda, cuda:N or mps"""
 
     def __post_init__(self) -> None:
         refuse_senseless(self, threshold=SHARE, most=QUERIES, limit=COUNT, max_megapixels=MEGAPIXELS)
@@ -99,7 +106,9 @@ def explain(arguments: ExplainArguments) -> None:
     places = points_of(arguments.points, image_size(arguments.image)) if arguments.image else ()
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
+    detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names),
+                       arguments.sixteen_bit, arguments.max_megapixels)
+    print(*detector.notes, sep="\n", end="\n" if detector.notes else "", file=sys.stderr)
     image = read_image(arguments.image, config=detector.config.data) if arguments.image else None
     words = f"{checkpoint}, {detector.config.preset}"
     with only_one(arguments.out):

@@ -1,6 +1,6 @@
 """export: how does a trained detector run where there is no PyTorch?
 
-    python detr_scratch.py export RUN --out model.onnx     wants: pip install onnx onnxruntime
+    python detr_scratch.py export RUN --out model.onnx --form tensors     wants: pip install onnx onnxruntime
 
     images float (B,3,H,W) ─┐              ┌─▶ pred_logits (B,Q,K+1); focal: (B,Q,K)
     pad_mask bool (B,H,W) ──┴─ model.onnx ─┴─▶ pred_boxes (B,Q,4) cxcywh in [0,1]
@@ -13,9 +13,10 @@ side), `classification` (softmax: the last column is "no object"; focal: each co
 and the best `threshold`. Where the encoder proposes the queries and a picture has fewer cells, the
 queries that are left over answer with −20 for every class, as in PyTorch.
 
-What is traced is a copy with torch.nn's layers in the place of ours (traceable.py): a runtime has
-one node, and one fast kernel, for each. The trace is that of torch.onnx's TorchScript exporter; the
-newer one wants a further package (onnxscript). Proven in tests/test_export.py.
+Without --form tensors, exporting/command.py puts this network between a graph that reads pictures and
+one that gives detections. What is traced is a copy with torch.nn's layers in the place of ours
+(traceable.py): a runtime has one node, and one fast kernel, for each. The trace is that of
+torch.onnx's TorchScript exporter; the newer one wants a further package (onnxscript). Proven in tests/test_export.py.
 Read: export → metadata → largest_difference
 """
 
@@ -26,7 +27,7 @@ import warnings
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Literal, Optional
 
 import torch
 import tyro
@@ -37,6 +38,7 @@ from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
 from scratch.printable import printable
+from scratch.ranges import COUNT, Range, refuse_senseless
 from scratch.whole_file import refuse_other_than_file, whole_file
 
 OPSET = 17  # of the format: the first with a layer norm of its own
@@ -48,12 +50,30 @@ ALIKE = 1e-3  # of logits and boxes: float32 sums in another order make about 1e
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write a trained detector as an ONNX file, and check it with ONNX Runtime where that is installed."""
+    """Write a trained detector as an ONNX file that takes pictures, with a script that needs no PyTorch, and a card."""
 
     checkpoint: tyro.conf.Positional[Path]
     """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once)"""
-    out: Path = Path("model.onnx")
-    """the file to write"""
+    out: Path = Path("exported/model.onnx")
+    """the file to write; labels, card and script get their names beside it"""
+    form: Literal["picture", "tensors"] = "picture"
+    """picture: uint8 pictures of any size in, boxes in pixels, scores and labels out; tensors: the network alone, from
+    normalised images and their pad_mask to logits and boxes in [0,1]"""
+    half: bool = False
+    """also NAME.half.onnx: weights in float16"""
+    int8: bool = False
+    """also NAME.int8.onnx: weights and activations in 8 bits, calibrated on pictures of the train split"""
+    data: Optional[str] = None
+    """the COCO-format folder of pictures for AP and for int8; None: that of the training"""
+    eval_split: Optional[Literal["val", "test", "train"]] = None
+    """the split for AP; None: as in training"""
+    pictures: int = 200
+    """AP and time are measured on the first N of that split; 0: not at all"""
+    calibrate: int = 100
+    """int8 is calibrated on the first N pictures of the train split"""
+
+    def __post_init__(self) -> None:
+        refuse_senseless(self, pictures=Range(0, 10**12), calibrate=COUNT)
 
 
 def export_checkpoint(arguments: ExportArguments) -> None:

@@ -18,14 +18,12 @@ from typing import Optional
 
 from torch import nn
 
-from scratch.config import PRESETS, Config, DataConfig, TrainConfig
+from scratch.config import PRESETS, Config, TrainConfig
 from scratch.data.classes import Classes
 from scratch.detector import published_name
 from scratch.training.distributed import Distributed
-from scratch.weights.reading import Weights, adapt, as_told, backbone_of, differing, find_weights, is_name, read_weights
-
-# The preset that is meant when only a backbone is named.
-PRESET_WITH = {"resnet50": "detr_r50", "resnet101": "detr_r101", "resnet152": "detr_141m"}
+from scratch.weights.reading import adapt, find_weights, is_name, read_weights
+from scratch.weights.whole import PRESET_WITH, as_told, config_of, differing, frozen_norm, taken_as
 
 
 def recipe(config: Config) -> Config:
@@ -40,13 +38,6 @@ def recipe(config: Config) -> Config:
                    train=TrainConfig(epochs=20, batch_size=4, accumulate=4, train_backbone="none"))
 
 
-def frozen_norm(config: Config) -> Config:
-    """A trained batch norm becomes a constant: 4 images of another kind would only blur what many have measured."""
-    if config.model.norm != "batch":
-        return config
-    return replace(config, model=replace(config.model, norm="frozen_batch", zero_init_residual=False))
-
-
 def config_for(name: str) -> Optional[Config]:
     """The configuration that weights ask for: a preset, or a checkpoint's own without its data; None if unknown.
 
@@ -59,27 +50,13 @@ def config_for(name: str) -> Optional[Config]:
     config = config_of(weights)
     guessed = config and weights.config is None and weights.kind != "torchvision ResNet"
     if guessed and os.environ.get("RANK", "0") == "0":
-        print(taken_as(config))
+        print(taken_as(config, weights))
     return config
 
 
 def preset_of(name: str) -> Optional[str]:
     """The preset that a name means: one of NAMED (itself, where there is none for it), or a published file's own."""
     return PRESET_WITH.get(name, name) if is_name(name) else published_name(name)
-
-
-def config_of(weights: Weights) -> Optional[Config]:
-    """The same as of a name, of weights that were read, in their own sizes. DC5 changes no shape: see `taken_as`."""
-    if weights.config is not None:
-        config = Config.from_dict(weights.config)
-        which = ("data", "train_images", "train_annotations", "val_images", "val_annotations", "eval_split", "classes",
-                 "limit_train", "limit_val")
-        anew = {name: getattr(DataConfig(), name) for name in which}  # how images are shown stays
-        return replace(config, data=replace(config.data, **anew))
-    preset = PRESET_WITH.get(backbone_of(weights) or "")
-    if preset is None:
-        return None
-    return frozen_norm(PRESETS[preset]) if weights.kind == "torchvision ResNet" else as_told(PRESETS[preset], weights)
 
 
 def sized(config: Config, name: str) -> Config:
@@ -93,14 +70,6 @@ def sized(config: Config, name: str) -> Config:
     if changed != config and os.environ.get("RANK", "0") == "0":
         print(f"of {name}, not of the preset: {differing(changed, config)}")
     return changed
-
-
-def taken_as(config: Config) -> str:
-    """What is said of a file that does not say what it is: no shape tells whether it was trained dilated."""
-    dilated = f"{config.preset}_dc5"
-    sizes = differing(config, PRESETS[config.preset])
-    return (f"the file does not say what it is: taken as {config.preset}" + (f" with {sizes}" if sizes else "")
-            + (f"; if it was trained dilated, add --preset {dilated}" if dilated in PRESETS else ""))
 
 
 def begin_with(model: nn.Module, name: str, distributed: Distributed, classes: Classes) -> str:

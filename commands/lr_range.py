@@ -64,7 +64,7 @@ class LrRangeArguments:
     of: Literal["lr", "lr_backbone", "lr_matrices", "all"] = "lr"
     """which rate rises; all: the others in proportion to lr"""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    """auto, cpu, cuda, cuda:N or mps"""
     redraw: bool = False
     """only draw again, from lr_range.json in the folder"""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Collection, Mapping, Optional
 
@@ -16,7 +17,7 @@ from scratch.data.classes import Classes
 from scratch.data.coco import CocoDetection, find_layout, find_splits
 from scratch.data.split import FILE
 from scratch.data.transforms import Augmentation
-from scratch.detector import Detector
+from scratch.detector import Detector, best_device
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
 from scratch.objective.variant import criterion_for
@@ -24,17 +25,39 @@ from scratch.training.distributed import Distributed
 from scratch.whole_file import write_json
 
 
-def resolve_device(device: str) -> str:
-    """The device that "auto" means here; another one if it is there, else ValueError."""
+# What a Mac's GPU lacks, said once.
+ON_MPS = ("note: on a Mac's GPU (mps), everything is computed in float32, since it has neither float64 nor a tried "
+          "mixed precision. An operation that PyTorch does not have there ends with NotImplementedError: "
+          "PYTORCH_ENABLE_MPS_FALLBACK=1 in the environment leaves those to the CPU, and --device cpu all of them")
+
+
+def resolve_device(device: str, float64: bool = False) -> str:
+    """The device that "auto" means here (cuda, else mps, else cpu); another one if it is there, else ValueError.
+
+    float64   it is needed, which mps does not have
+    What mps lacks is said when it is chosen, once.
+    """
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
+        device = "cpu" if float64 and device == "mps" else device
+    if float64 and device.startswith("mps"):
+        raise ValueError(f"got device {device!r}, which has no float64, and this command computes in it; wanted auto, "
+                         "cpu, cuda or cuda:N")
     kind, _, number = device.partition(":")
     # Asked for by name and number: a tensor put there to try would open a context on GPU 0 from every rank.
-    there = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(kind, 0)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 0)
     if number and not number.isdigit() or int(number or 0) >= there:
         raise ValueError(f"got device {device!r}, which PyTorch cannot use here (it sees "
-                         f"{torch.cuda.device_count()} GPUs); wanted auto, cpu, cuda or cuda:N")
+                         f"{torch.cuda.device_count()} GPUs, and {'a' if torch.backends.mps.is_available() else 'no'} "
+                         "Mac's GPU); wanted auto, cpu, cuda, cuda:N or mps")
+    if kind == "mps":
+        _say_once(ON_MPS)
     return device
+
+
+@lru_cache(maxsize=None)
+def _say_once(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def generate_shapes(data: DataConfig, distributed: Distributed) -> None:

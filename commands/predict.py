@@ -3,10 +3,14 @@
     IMAGE, or a folder of them ─▶ detector ─┬▶ NAME.png           each picture with its boxes
                                             ├▶ predictions.json   all that was found, as COCO results
                                             └▶ image_ids.json     which picture each image_id is
+    a video, or a camera ────────▶ detector ──▶ NAME.mp4, NAME.jsonl    sources/film.py
+
+What else a source may be: sources/pictures.py. Large pictures in parts: sources/slices.py.
 
 A file that cannot be read is skipped with a line. If the command ends early (a full disk, Ctrl-C), predictions.json
 holds everything found until then, and no file is incomplete.
-Proven in tests/test_predict.py. Read: predict → picture_names → image_ids → Results
+Proven in tests/test_predict.py and tests/sources. Read: predict → Finder → picture_names → image_ids
+→ Results
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,18 +27,22 @@ from typing import Any, BinaryIO, Iterator, Literal, Optional, Sequence
 
 import torch
 import tyro
+from PIL import Image
+from tqdm import tqdm
 
 from commands.opening import newest_run, reading, resolve_device
+from commands.sources.film import ending_of, opened_camera, opened_film, watch
+from commands.sources.pictures import Given, given
+from commands.sources.slices import found_in_slices
 from scratch.analysis.names import alike, cut
 from scratch.data.classes import Classes
 from scratch.data.file_names import find_files
 from scratch.data.images import read_image
-from scratch.detector import Detector, load as load_detector
+from scratch.detector import Detections, Detector, load as load_detector
 from scratch.evaluation.coco_eval import coco_results
-from scratch.evaluation.pictures import class_colour, draw_detections
 from scratch.only_one import only_one
 from scratch.printable import printable
-from scratch.ranges import MEGAPIXELS, SHARE, refuse_senseless
+from scratch.ranges import BATCH, COUNT, MEGAPIXELS, SHARE, Range, refuse_senseless
 from scratch.whole_file import whole_file, write_json
 
 PREDICTIONS, IMAGE_IDS = "predictions.json", "image_ids.json"
@@ -45,8 +54,9 @@ _LONGEST_NAME = 200
 class PredictArguments:
     """Find objects in pictures: each picture with its boxes, and predictions.json in COCO's result format."""
 
-    source: tyro.conf.Positional[Path]
-    """an image, or a folder of images"""
+    source: tyro.conf.Positional[str]
+    """an image; a folder of images, and of folders; a pattern ('shots/**/*.jpg'); an address (https://…); - for
+    standard input; a video; webcam or webcam:N"""
     out: Path = Path("predictions")
     """the folder to write"""
     annotations: Optional[Path] = None
@@ -54,83 +64,165 @@ class PredictArguments:
     compare the two; None: pictures are numbered from 1 in the order of their names, and image_ids.json says which is
     which"""
     checkpoint: Optional[Path] = None
-    """a run's folder (its best.pt), a checkpoint file, or published weights (detr_r50 …: fetched once); None: the
-    newest run"""
+    """a run's folder (its best.pt), a checkpoint or another file of weights, published weights (detr_r50 …: fetched
+    once), or hf:OWNER/NAME of the Hugging Face Hub; None: the newest run"""
     threshold: Optional[float] = None
     """leave out detections that score lower; None: than was best on the split that the checkpoint was evaluated on"""
     sixteen_bit: Optional[Literal["full", "range"]] = None
     """how pictures of 16 bits are shown (train --help); None: as the detector was trained"""
     max_megapixels: Optional[float] = None
     """skip pictures with more; None: as the detector was trained"""
+    layers: Optional[int] = None
+    """use only the first decoder layers, this number of them, which is faster (eval measures what it costs in AP);
+    None: all"""
+    class_names: Optional[str] = None
+    """what the classes of weights from elsewhere are called, in the order of their labels, where the file does not
+    tell: "person,car" """
+    slices: Optional[int] = None
+    """also look at windows of N×N pixels of larger pictures, one by one: finds small objects (sources/slices)"""
+    batch_size: int = 1
+    """pictures, frames or windows of one forward pass, where they are shown at the same size"""
+    frames: Literal["video", "json"] = "video"
+    """of a video: video: the same frames with boxes, and the sound; json: only a line of JSON for each frame"""
+    max_frames: Optional[int] = None
+    """stop a video or a camera after N frames; None: at its end, or by Ctrl-C"""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    """auto, cpu, cuda, cuda:N or mps"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, threshold=SHARE, max_megapixels=MEGAPIXELS)
+        refuse_senseless(self, threshold=SHARE, max_megapixels=MEGAPIXELS, slices=Range(32, 10**6), batch_size=BATCH,
+                         max_frames=COUNT)
 
 
 def predict(arguments: PredictArguments) -> None:
     """Write, for every image of `source`, a picture with its detections, and all of them as COCO results."""
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    detector = reading(load_detector(checkpoint, device), arguments.sixteen_bit, arguments.max_megapixels)
+    detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names),
+                       arguments.sixteen_bit, arguments.max_megapixels)
+    print(*detector.notes, sep="\n", end="\n" if detector.notes else "", file=sys.stderr)
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold
-    paths = image_files(arguments.source)
-    ids = image_ids(arguments.annotations, paths, detector.classes) if arguments.annotations else dict(zip(paths,
-                                                                                             range(1, len(paths) + 1)))
+    finder = Finder(detector, threshold, arguments.slices, arguments.batch_size)
+    with given(str(arguments.source), arguments.out) as source:
+        what = f"{printable(checkpoint)}: {len(detector.classes)} classes"
+        if source.pictures:
+            predict_pictures(arguments, finder, source, what)
+        else:
+            predict_film(arguments, finder, source, what)
+
+
+def predict_pictures(arguments: PredictArguments, finder: Finder, source: Given, what: str) -> None:
+    """A picture with its detections for each one that was given, and all of them as COCO results."""
+    paths, classes = list(source.pictures), finder.detector.classes
+    ids = image_ids(arguments.annotations, paths, classes) if arguments.annotations else dict(zip(paths, range(
+        1, len(paths) + 1)))
     pictures = {path: arguments.out / name for path, name in zip(paths, picture_names(paths))}
     refuse_to_replace(paths, arguments.out)
+    names = {path: source.name or str(path) for path in paths}
     with only_one(arguments.out):
-        print(f"{printable(checkpoint)}: {len(detector.classes)} classes; {len(paths)} images; threshold {threshold:g}")
-        write_json(arguments.out / IMAGE_IDS, [{"id": id, "file_name": str(path)} for path, id in ids.items()])
-        objects, unreadable = look_at_all(pictures, ids, detector, threshold, arguments.out / PREDICTIONS)
+        print(f"{what}; {len(paths)} images; threshold {finder.threshold:g}")
+        write_json(arguments.out / IMAGE_IDS, [{"id": id, "file_name": names[path]} for path, id in ids.items()])
+        begin = time.perf_counter()
+        objects, unreadable = look_at_all(pictures, names, ids, finder, arguments.out / PREDICTIONS)
+        seconds = time.perf_counter() - begin
     if unreadable == len(paths):
         raise ValueError(f"nothing in {printable(arguments.source)} could be read as an image")
     ids_are = (f"those of {printable(arguments.annotations)}" if arguments.annotations else
                f"places in the list of files, and those of no data set: see {IMAGE_IDS}, or give --annotations FILE")
-    print(f"{objects} objects in {len(paths) - unreadable} images → {printable(arguments.out / PREDICTIONS)}"
-          + (f"; {unreadable} files could not be read" if unreadable else "") + f"\nits image_ids are {ids_are}")
+    seen = len(paths) - unreadable
+    print(f"{objects} objects in {seen} images → {printable(arguments.out / PREDICTIONS)}"
+          + (f"; {unreadable} files could not be read" if unreadable else "")
+          + f"; {seen / seconds:.3g} images/s, reading and drawing included\nits image_ids are {ids_are}")
 
 
-def look_at_all(pictures: dict[Path, Path], ids: dict[Path, int], detector: Detector, threshold: float,
+def predict_film(arguments: PredictArguments, finder: Finder, source: Given, what: str) -> None:
+    """A video with boxes (of a file alone), and what was found on each frame as a line of JSON."""
+    if arguments.annotations:
+        raise ValueError("got --annotations with a video, whose frames are in no annotation file: leave it out")
+    film, out, megapixels = source.film, arguments.out, finder.detector.config.data.max_megapixels
+    name = source.name or (str(film) if film else f"webcam:{source.camera}")
+    opened = opened_film(film, name, megapixels) if film else opened_camera(source.camera or 0)
+    if film:
+        refuse_to_replace([film], out)
+    with opened as frames, only_one(out):
+        print(f"{what}; frames of {printable(name)}{'' if film else ', until Ctrl-C or --max-frames'}; threshold "
+              f"{finder.threshold:g}")
+        begin = time.perf_counter()
+        seen = watch(frames, out, cut(film.stem, _LONGEST_NAME) if film else f"webcam-{source.camera}",
+                     ending_of(film) if film else ".mkv", finder.find, finder.described,
+                     finder.drawn if film and arguments.frames == "video" else None, arguments.batch_size,
+                     arguments.max_frames, name)
+        seconds = time.perf_counter() - begin
+    if seen.ended:
+        print(f"note: {printable(name)} was taken up to frame {seen.frames}: {seen.ended}", file=sys.stderr)
+    print(f"{seen.objects} objects in {seen.frames} frames → {', '.join(printable(path) for path in seen.files)}; "
+          f"{seen.frames / seconds:.3g} images/s, reading and drawing included")
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A detector, and how pictures are shown to it and to a person."""
+
+    detector: Detector
+    threshold: float
+    slices: Optional[int] = None
+    batch_size: int = 1
+
+    def all(self, images: Sequence[Image.Image]) -> list[Detections]:
+        """What is on each of some pictures, whatever it scores (in slices: from the threshold on)."""
+        if self.slices is not None:
+            return [found_in_slices(self.detector, image, self.slices, self.threshold, self.batch_size)
+                    for image in images]
+        if len(images) == 1:
+            return [self.detector.predict(images[0], threshold=0.0)]
+        return self.detector.predict(list(images), threshold=0.0, batch_size=self.batch_size)
+
+    def find(self, images: Sequence[Image.Image]) -> list[Detections]:
+        """What scores enough on each of some pictures."""
+        return [found.above(self.threshold) for found in self.all(images)]
+
+    def described(self, found: Detections, image_id: int = 0) -> list[dict[str, Any]]:
+        """Detections as COCO results, with the names of their classes (frames of a video have the id 0)."""
+        tensors = {"boxes": found.boxes_xyxy, "labels": found.labels, "scores": found.scores}
+        entries = coco_results(image_id, tensors, self.detector.classes.ids)
+        return [{"category_name": name, **entry} for name, entry in zip(found.names, entries)]
+
+    def drawn(self, image: Image.Image, found: Detections) -> Image.Image:
+        return found.drawn_on(image)
+
+
+def look_at_all(pictures: dict[Path, Path], names: dict[Path, str], ids: dict[Path, int], finder: Finder,
                 predictions: Path) -> tuple[int, int]:
     """Draw each image into its picture, and write what was found in those with an id; (objects, unreadable files)."""
-    unreadable = 0
-    with results_in(predictions) as results:
-        for path, picture in pictures.items():
+    unreadable, waiting, config = 0, {}, finder.detector.config.data
+    with results_in(predictions) as results, tqdm(total=len(pictures), unit="image", leave=False, disable=None) as bar:
+
+        def look() -> None:
+            for (path, image), found in zip(waiting.items(), finder.all(list(waiting.values())) if waiting else []):
+                above = found.above(finder.threshold)
+                if path in ids:
+                    results.add([{"file_name": names[path], **entry}
+                                 for entry in finder.described(above, ids[path])])
+                drawn = finder.drawn(image, above)
+                with whole_file(pictures[path]) as partial:
+                    drawn.save(partial)
+                best = f"best score {found.scores[0]:.2f}" if len(found) else "nothing else either"
+                tqdm.write(f"  {printable(names[path])}: {len(above)} objects ({best}) → {printable(pictures[path])}")
+                bar.update()
+            waiting.clear()
+
+        for path in pictures:
             try:
-                image = read_image(path, config=detector.config.data)
+                waiting[path] = read_image(path, config=config)
             except (ValueError, OSError) as error:
-                print(f"  skipped: {printable(error)}", file=sys.stderr)
+                said = str(error).replace(printable(path), printable(names[path]))
+                tqdm.write(f"  skipped: {printable(said)}", file=sys.stderr)
                 unreadable += 1
-                continue
-            found = detector.predict(image, threshold=0.0)
-            above = found.above(threshold)
-            if path in ids:
-                tensors = {"boxes": above.boxes_xyxy, "labels": above.labels, "scores": above.scores}
-                results.add([{"file_name": str(path), "category_name": name, **entry} for name, entry in zip(
-                    above.names, coco_results(ids[path], tensors, detector.classes.ids))])
-            texts = [f"{printable(name)} {score:.2f}" for name, score in zip(above.names, above.scores.tolist())]
-            drawn = draw_detections(image, above.boxes_xyxy, texts, [class_colour(k) for k in above.labels.tolist()])
-            with whole_file(picture) as partial:
-                drawn.save(partial)
-            print(f"  {printable(path)}: {len(above)} objects (best score {found.scores[0]:.2f}) → "
-                  f"{printable(picture)}")
+                bar.update()
+            if len(waiting) >= finder.batch_size:
+                look()
+        look()
     return results.count, unreadable
-
-
-def image_files(source: Path) -> list[Path]:
-    """The image itself, or everything in the folder that has an image's ending, of any kind."""
-    if not os.path.lexists(source):
-        raise FileNotFoundError(f"{printable(source)} does not exist: give an image or a folder of images")
-    if not source.is_dir():
-        return [source]
-    endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-    found = sorted(p for p in source.iterdir() if p.suffix.lower() in endings)
-    if not found:
-        raise FileNotFoundError(f"no images in {printable(source)}: looked for files ending in "
-                                f"{' '.join(sorted(endings))}")
-    return found
 
 
 def refuse_to_replace(paths: Sequence[Path], out: Path) -> None:

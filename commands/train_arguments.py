@@ -41,9 +41,9 @@ class TrainArguments:
     run_dir: Optional[Path] = None
     """where the run is kept; None: runs/PRESET-DATA, numbered"""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    """auto, cpu, cuda, cuda:N or mps"""
     weights: Optional[str] = None
-    """begin with these, as far as they fit: detr_r50 …, resnet50 … (fetched once), or a file; see
+    """begin with these, as far as they fit: detr_r50 …, resnet50 …, hf:OWNER/NAME (fetched once), or a file; see
     scratch/weights/reading"""
     resume: bool = False
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
@@ -57,6 +57,8 @@ class TrainArguments:
     """also write what TensorBoard shows: tensorboard --logdir runs"""
     histograms_every: int = 0
     """steps between two histograms of all weights and gradients in TensorBoard; 0: none"""
+    ops: Optional[Path] = None
+    """a folder of operations that you wrote (python -m exercises): they replace the notes', and the rest is in plain mode"""
 
     def __post_init__(self) -> None:
         refuse_senseless(self, histograms_every=Range(0, COUNT.high))
@@ -93,7 +95,8 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     default = TrainArguments(recipe(config) if tuning else config, weights=weights)
     arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)
     if given.preset is None and meant is None and os.environ.get("RANK", "0") == "0":
-        print(f"preset {arguments.config.preset}: {'there is a GPU' if device.startswith('cuda') else 'no GPU in use'} "
+        here = {"cuda": "there is a GPU", "mps": "on a Mac's GPU"}.get(device.partition(":")[0], "no GPU in use")
+        print(f"preset {arguments.config.preset}: {here} "
               f"(--preset {'|'.join(PRESETS)} chooses another)")
     arguments = replace(arguments, run_dir=arguments.run_dir or begun, resume=False)
     refuse_begun(arguments)

@@ -1,8 +1,9 @@
 """detector: how is a trained detector used from Python, in three lines?
 
     from scratch.detector import load
-    detector = load("runs/tiny-shapes")     a run's folder (its best.pt), a checkpoint, "detr_r50"
+    detector = load("runs/tiny-shapes")     a run's folder (its best.pt), a file, "detr_r50", "hf:OWNER/NAME"
     found = detector.predict("street.jpg")  found.names, found.scores, found.boxes_xyxy
+    found.drawn_on("street.jpg")             the picture with these boxes, as a PIL image
 
     path ───────────────┐
     PIL image ──────────┼─▶ picture ─▶ resized ─▶ model ─▶ postprocess ─▶ what scores enough, in
@@ -31,22 +32,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scratch.blueprint import read_state
+from scratch.blueprint import blueprint, read_state
 from scratch.config import PRESETS, Config, DataConfig
 from scratch.data.batch import collate
-from scratch.data.classes import Classes
+from scratch.data.classes import Classes, divided
 from scratch.data.coco_names import COCO_NAMES
 from scratch.data.images import read_image
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.operating_point import FALLBACK
 from scratch.evaluation.coco_eval import postprocess
+from scratch.evaluation.pictures import class_colour, draw_detections
 from scratch.model.build import build_detr
 from scratch.model.detr import Detr
-from scratch.printable import command
-from scratch.training.checkpoint import best_checkpoint
-from scratch.weights.reading import NAMED, adapt, as_published, as_told, find_weights, read_weights
+from scratch.printable import command, printable
+from scratch.training.checkpoint import NotOurs, best_checkpoint
+from scratch.weights.hub import is_hub_name
+from scratch.weights.huggingface import FILES
+from scratch.weights.reading import NAMED, Weights, adapt, as_published, find_weights, hub_file, read_weights
+from scratch.weights.whole import as_told, taken_as, whole_config
 
 Picture = Union[str, Path, Image.Image, np.ndarray]
+COCO = Classes(tuple(range(len(COCO_NAMES))), COCO_NAMES)  # as the published detectors count them
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,15 @@ class Detections:
         M = int((self.scores >= threshold).sum())  # they are sorted
         return Detections(self.boxes_xyxy[:M], self.scores[:M], self.labels[:M], self.names[:M])
 
+    def drawn_on(self, image: Picture) -> Image.Image:
+        """A copy of the image that `predict` was given, with a box, a name and a score for each of these.
+
+        Raises what `predict` raises for what is no image.
+        """
+        texts = [f"{printable(name)} {score:.2f}" for name, score in zip(self.names, self.scores.tolist())]
+        colours = [class_colour(k) for k in self.labels.tolist()]
+        return draw_detections(as_picture(image), self.boxes_xyxy, texts, colours)
+
 
 class Detector(NamedTuple):
     """A trained detector, and what it takes to use it."""
@@ -82,6 +97,8 @@ class Detector(NamedTuple):
     """its labels' names"""
     threshold: float
     """the score from which on its detections were best shown on the split that it was evaluated on"""
+    notes: tuple[str, ...] = ()
+    """what a person should know of how its weights were read: a guess that was made, a prefix that was taken off"""
 
     @torch.no_grad()
     def predict(self, images: Union[Picture, list[Picture], tuple[Picture, ...]], threshold: Optional[float] = None,
@@ -195,6 +212,8 @@ def published_name(path: Union[str, Path]) -> Optional[str]:
 
     As in `find_weights`, a folder that is called so goes first: it is a run.
     """
+    if is_hub_name(path):
+        return None
     path = Path(path)
     name = next((name for name, url in NAMED.items() if path.name in (name, url.rpartition("/")[2])), None)
     return name if name in PRESETS and not path.is_dir() else None
@@ -202,30 +221,146 @@ def published_name(path: Union[str, Path]) -> Optional[str]:
 
 def read_config(path: Union[str, Path]) -> Config:
     """The configuration of what `load` takes; published weights need not be there for it."""
-    name = published_name(path)
-    return PRESETS[name] if name else Config.from_dict(read_checkpoint(path)["config"])
+    if name := published_name(path):
+        return PRESETS[name]
+    opened = _opened(path)
+    return _whole(path, opened) if isinstance(opened, Weights) else Config.from_dict(opened["config"])
 
 
-def load(path: Union[str, Path], device: Union[str, torch.device] = "auto") -> Detector:
-    """The detector in a checkpoint file, or in the best one of a run's folder, or a published one.
+def load(path: Union[str, Path], device: Union[str, torch.device] = "auto", layers: Optional[int] = None,
+         class_names: Optional[str] = None) -> Detector:
+    """The detector in a checkpoint file, or in the best one of a run's folder, or a published one, or another's.
 
-    path     a run's folder, a checkpoint, the name of published weights (detr_r50 …: fetched once), or their file under
-             the name that it was published with
-    device   "cpu", "cuda", "cuda:1" …; "auto": the GPU if there is one
+    path          a run's folder, a checkpoint, the name of published weights (detr_r50 …: fetched once), or their file
+                  under the name that it was published with; a file of weights of other programs; hf:OWNER/NAME of the
+                  Hugging Face Hub, or a folder as it has them
+    device        "cpu", "cuda", "cuda:1", "mps" …; "auto": the GPU if there is one
+    layers        use only the first decoder layers, this number of them: each was trained to answer. None: all
+    class_names   what its classes are called, "person,car", where the file does not tell
     Raises FileNotFoundError if there is none, and ValueError for a file that is no whole detector.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(best_device() if device == "auto" else device)
     if name := published_name(path):
-        return _published(name, path, torch.device(device))
-    state = read_checkpoint(path)  # on the host: an optimizer's moments have no business on the GPU here
-    config = Config.from_dict(state["config"])
-    model = build_detr(config.model).to(device).eval()
-    model.load_state_dict(state["model"])
-    if state["ema"]:
-        model.load_state_dict(state["ema"]["shadow"], strict=False)  # all but the counters
-    threshold = state["last_metrics"].get("threshold", FALLBACK)  # a run that was not evaluated yet has none
-    return Detector(model, config, Classes.from_dict(state["classes"]), threshold)
+        detector = _published(name, path, device)
+    elif isinstance(opened := _opened(path), Weights):
+        detector = _of_weights(path, opened, device, class_names)
+        class_names = None
+    else:  # read on the host: an optimizer's moments have no business on the GPU here
+        config = Config.from_dict(opened["config"])
+        model = build_detr(config.model).to(device).eval()
+        model.load_state_dict(opened["model"])
+        if opened["ema"]:
+            model.load_state_dict(opened["ema"]["shadow"], strict=False)  # all but the counters
+        threshold = opened["last_metrics"].get("threshold", FALLBACK)  # a run that was not evaluated yet has none
+        detector = Detector(model, config, Classes.from_dict(opened["classes"]), threshold)
+    if class_names is not None:
+        raise ValueError(f"got the class names {class_names!r:.60}, but {path} says what its classes are called: leave "
+                         "them out")
+    return detector if layers is None else first_layers(detector, layers)
+
+
+def best_device() -> str:
+    """Where a model is fastest here: "cuda", a Mac's "mps", else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def first_layers(detector: Detector, layers: int) -> Detector:
+    """The detector with its first decoder layers alone. (It is the same model, shortened.)
+
+    Every layer's tokens go through the heads in training, as an auxiliary loss asks (section 3.2), so that the answers
+    of an early layer are detections too. Raises ValueError for a number that it does not have.
+    """
+    there = detector.config.model.dec_layers
+    if not 1 <= layers <= there:
+        raise ValueError(f"got --layers {layers}, wanted 1 to {there}: the detector has {there} decoder "
+                         f"layer{'s' * (there > 1)}")
+    if not detector.config.model.aux_loss and layers < there:
+        raise ValueError(f"got --layers {layers}, but this detector was trained without auxiliary losses (aux_loss), "
+                         "so that only its last decoder layer has learnt to answer: leave --layers out")
+    config = replace(detector.config, model=replace(detector.config.model, dec_layers=layers))
+    decoder = detector.model.transformer.decoder
+    decoder.layers = decoder.layers[:layers]
+    detector.model.config = config.model
+    return detector._replace(config=config)
+
+
+def _opened(path: Union[str, Path]) -> Union[dict[str, Any], Weights]:
+    """The state of a checkpoint, or the weights in another file. Raises what `load` raises."""
+    if is_hub_name(path) or Path(path).is_dir() and hub_file(Path(path)):
+        return read_weights(find_weights(str(path)))
+    file = Path(path)
+    if not file.is_file():
+        return read_checkpoint(path)
+    if file.suffix == ".safetensors" or file.name in FILES:
+        return _no_backbone(read_weights(file), path)
+    try:
+        return read_state(file)
+    except ValueError as error:
+        try:
+            weights = read_weights(file)
+        except ValueError as other:  # says what the file holds, if it holds anything
+            raise (other if isinstance(error, NotOurs) else error) from None
+        if weights.kind == "checkpoint":
+            raise
+        return _no_backbone(weights, path)
+
+
+def _no_backbone(weights: Weights, path: Union[str, Path]) -> Weights:
+    if weights.kind == "torchvision ResNet":
+        raise ValueError(f"{path} is no checkpoint; {_BACKBONE_ALONE} {command(path)}")
+    return weights
+
+
+def _whole(path: Union[str, Path], weights: Weights) -> Config:
+    """The configuration of a detector whose weights are in another file than a checkpoint."""
+    try:
+        config = whole_config(weights, None)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. This makes a checkpoint of it: " + command(
+            "python", "detr_scratch.py", "convert", path, "--to", "ours", "--out", f"{Path(path).stem}-ours.pt",
+            "--preset", "NAME")) from error
+    if weights.config and weights.kind != "Hugging Face DETR":
+        return config
+    return replace(config, train=replace(config.train, precision="float32"))  # as others measure their AP
+
+
+def _of_weights(path: Union[str, Path], weights: Weights, device: torch.device, named: Optional[str]) -> Detector:
+    """The detector of weights that are in another file than a checkpoint."""
+    config = _whole(path, weights)
+    classes, notes = classes_of(weights, config, named), list(weights.notes)
+    blueprint(config.model, weights.tensors)  # refuses what is too large to be built
+    model = build_detr(config.model)
+    adapt(model, weights)
+    if weights.config is None:
+        notes.append(taken_as(config, weights))
+    if weights.classes is None and named is None:
+        notes.append(unnamed(classes, "--class-names a,b,c"))
+    threshold = FALLBACK if weights.threshold is None else weights.threshold
+    return Detector(model.to(device).eval(), config, classes, threshold, tuple(notes))
+
+
+def unnamed(classes: Classes, flag: str) -> str:
+    """What is said of classes that a file does not name."""
+    guess = "taken to be COCO's, which are as many" if classes is COCO else "they are numbered"
+    return (f"note: the file does not name its classes: {guess} ({', '.join(classes.names[:4])} …); if they are your "
+            f"own, say what they are: {flag}")
+
+
+def classes_of(weights: Weights, config: Config, named: Optional[str] = None) -> Classes:
+    """The classes that a file names, or a person; COCO's for 91; else numbers. Raises ValueError for another number."""
+    count = config.model.num_classes
+    if named is not None:
+        names = tuple(name.strip() for name in divided(named))
+        if len(names) != count or len(set(names)) != count or not all(names):
+            raise ValueError(f"got {len(names)} class names, wanted {count} different names, one for each row of the "
+                             "class head, with commas between them")
+        ids = weights.classes["ids"] if weights.classes else range(count)
+        return Classes(tuple(ids), names)
+    if weights.classes is not None:
+        return Classes.from_dict(weights.classes)
+    if count == len(COCO):
+        return COCO
+    return Classes(tuple(range(count)), tuple(f"class {k}" for k in range(count)))
 
 
 def _published(name: str, path: Union[str, Path], device: torch.device) -> Detector:

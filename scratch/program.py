@@ -22,7 +22,7 @@ from scratch.printable import printable
 
 LESS_MEMORY = ("Halve --batch-size and double --accumulate: the effective batch stays the same. Or take fewer "
                "--workers, a smaller --short-side or a smaller network")
-OURS = ("scratch", "commands", "reference", "benchmarks", "tests", "detr_scratch")
+OURS = ("scratch", "commands", "reference", "benchmarks", "exercises", "tests", "detr_scratch")
 
 
 def replace_unknown_signs() -> None:

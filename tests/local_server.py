@@ -29,7 +29,7 @@ class Server:
         self.claimed: dict[str, int] = {}  # a Content-Length that is not true
         self.cuts: dict[str, list[int]] = defaultdict(list)      # of the next answers: bytes before the line is cut
         self.statuses: dict[str, list[int]] = defaultdict(list)  # of the next answers: an error instead
-        self.headers: dict[str, dict[str, str]] = {}             # more of them, or others
+        self.headers: dict[str, dict[str, str]] = {}             # more of them, or others; "404": of what is not there
         self.redirects: dict[str, str] = {}                      # where an answer sends on to
         self.chunked = False               # a body in chunks, as where nobody knows its length
         self.slow_head = 0.0               # seconds before each line of an answer's head, of which there are many
@@ -75,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             with server.counting:
                 server.busy -= 1
 
+    do_HEAD = do_GET
+
     def answer(self, server: Server) -> None:
         path, wanted = self.path, self.headers.get("Range")
         server.asked.append((path, wanted))
@@ -91,6 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"X-%d: 1\r\n" % i)
         body = server.content(path)
         if server.statuses[path] or body is None:
+            self.extra = server.headers.get(path, server.headers.get("404", {}))
             return self.send_error(server.statuses[path].pop(0) if server.statuses[path] else 404)
         etag = server.etags.get(path, f'"{hashlib.sha1(body).hexdigest()[:8]}"')
         total, start = len(body), 0
@@ -115,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.close_connection = True
         self.end_headers()
+        if self.command == "HEAD":
+            return
         body = body[start:]
         if server.cuts[path]:
             body, self.close_connection = body[:max(0, server.cuts[path].pop(0) - start)], True
@@ -127,6 +132,12 @@ class _Handler(BaseHTTPRequestHandler):
             server.sent += len(piece)
         if server.chunked:
             self.wfile.write(b"0\r\n\r\n")
+
+    def end_headers(self) -> None:
+        for name, value in getattr(self, "extra", {}).items():
+            self.send_header(name, value)
+        self.extra: dict[str, str] = {}
+        super().end_headers()
 
     def log_message(self, *_: object) -> None:
         pass

@@ -137,6 +137,7 @@ def test_safetensors_in_the_official_names_come_back(official, tmp_path):
 
 @pytest.mark.parametrize("changes, words", [
     (dict(out=Path("a.onnx")), "wanted a file that ends in"),
+    (dict(out=Path("folder"), to="hf"), "transformers' DETR has no queries=proposal, classification=focal, fine_m"),
     (dict(), "no detector with queries=proposal, classification=focal, backbone=resnet_tiny: take --to ours"),
     (dict(preset="detr_r50"), "the file says that its weights are of tiny, not detr_r50"),
     (dict(weights="nowhere"), "neither a file nor a known name"),
@@ -180,7 +181,7 @@ def test_classes_that_the_file_does_not_name_are_guessed_aloud_or_named_by_a_per
     assert load_detector(tmp_path / "a.pt", CPU).classes.names == ("cat", "dog", "owl")
     assert "does not name" not in capsys.readouterr().out
     for wrong in ("cat", "cat,cat,dog", "cat,,dog"):
-        with pytest.raises(ValueError, match="--classes, wanted 3 different names"):
+        with pytest.raises(ValueError, match="class names, wanted 3 different names"):
             convert(replace(named, classes=wrong))
 
 

@@ -22,6 +22,7 @@ from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import Detections, Detector, as_picture, load
 from scratch.evaluation.operating_point import FALLBACK
+from scratch.evaluation.pictures import class_colour
 from scratch.model.build import build_detr
 from scratch.training.checkpoint import save_checkpoint
 
@@ -123,6 +124,18 @@ def test_above_keeps_the_beginning():
     assert len(found.above(0.91)) == 0 and found.above(0.91).boxes_xyxy.shape == (0, 4)
 
 
+def test_detections_are_drawn_on_a_copy_each_box_in_the_colour_of_its_class():
+    image = Image.new("RGB", (211, 173), "white")
+    found = Detections(torch.tensor([[101.0, 83.0, 151.0, 131.0], [31.0, 89.0, 61.0, 127.0]]),
+                       torch.tensor([0.9, 0.5]), torch.tensor([2, 0]), ("owl", "cat"))
+    drawn = found.drawn_on(image)
+    assert drawn.size == image.size and image.getcolors() == [(211 * 173, (255, 255, 255))]
+    assert drawn.getpixel((102, 110)) == class_colour(2) and drawn.getpixel((32, 110)) == class_colour(0)
+    assert found.above(1.0).drawn_on(np.asarray(image)).tobytes() == image.tobytes()
+    with pytest.raises(FileNotFoundError):
+        found.drawn_on("no such file.jpg")
+
+
 # -- what may be given ---------------------------------------------------------------------------------------------
 
 
@@ -193,25 +206,61 @@ def test_a_name_that_is_none_is_refused_with_near_ones_and_a_backbones_is_no_det
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_official_weights_under_another_name_are_shown_the_way_to_a_checkpoint(tmp_path: Path, zipped: bool):
+def test_weights_of_which_nothing_tells_what_they_are_are_shown_the_way_to_a_checkpoint(tmp_path: Path, zipped: bool):
+    """No preset is known for their backbone."""
     state = to_official(build_detr(small("detr_r50").model).state_dict())
     path = tmp_path / "mine.pth"
     torch.save({"model": state}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError) as error:
         load(path)
-    assert str(error.value) == (
-        f"{path} is no checkpoint; it holds weights (official DETR), and this makes one of them: python "
-        f"detr_scratch.py convert {path} --to ours --out mine-ours.pt")
+    assert "the file does not say what its weights are weights of: add --preset NAME" in str(error.value)
+    assert str(error.value).endswith(
+        f"python detr_scratch.py convert {path} --to ours --out mine-ours.pt --preset NAME")
 
 
-def test_safetensors_are_shown_the_way_to_a_checkpoint_and_it_leads_there(saved: Path, tmp_path: Path,
-                                                                         monkeypatch: pytest.MonkeyPatch):
+def test_safetensors_of_ours_are_a_detector_as_they_are(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     detr_scratch.main(["convert", str(saved), "--to", "ours", "--out", "a.safetensors"])
-    with pytest.raises(ValueError, match="convert a.safetensors --to ours --out a-ours.pt") as told:
-        load("a.safetensors")
-    detr_scratch.main(str(told.value).rpartition("detr_scratch.py ")[2].split())
-    assert load("a-ours.pt", "cpu").classes == CLASSES
+    detector = load("a.safetensors", "cpu")
+    assert detector.classes == CLASSES and detector.config == small("tiny") and detector.notes == ()
+    assert same(detector.predict(photograph(64, 64), 0.0), load(saved, "cpu").predict(photograph(64, 64), 0.0))
+
+
+def test_what_a_file_that_is_no_detector_holds_is_said(tmp_path: Path):
+    torch.save({"encoder.sampling_offsets.weight": torch.ones(2)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="a Deformable DETR, which is another network"):
+        load(tmp_path / "a.pth", "cpu")
+
+
+# -- fewer decoder layers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["tiny", "detr_r50"])
+def test_the_first_layers_answer_as_the_whole_detector_says_they_do(tmp_path: Path, preset: str):
+    """The answers of an early layer are those among the auxiliary outputs of the whole."""
+    path = checkpoint(tmp_path / "best.pt", small(preset))
+    whole, short = load(path, "cpu"), load(path, "cpu", layers=1)
+    images, pad_mask = torch.randn(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.bool)
+    with torch.no_grad():
+        wanted, got = whole.model(images, pad_mask)["aux_outputs"][0], short.model(images, pad_mask)
+    assert all(torch.equal(got[name], wanted[name]) for name in ("pred_logits", "pred_boxes"))
+    assert got["aux_outputs"] == [] and short.config.model.dec_layers == short.model.config.dec_layers == 1
+    assert len(short.model.transformer.decoder.layers) == 1
+    assert not torch.equal(whole.model(images, pad_mask)["pred_logits"], got["pred_logits"])
+
+
+@pytest.mark.parametrize("layers", [0, -1, 3])
+def test_a_number_of_layers_that_there_are_not_is_refused(saved: Path, layers: int):
+    with pytest.raises(ValueError, match=f"got --layers {layers}, wanted 1 to 2: the detector has 2 decoder layers"):
+        load(saved, "cpu", layers=layers)
+
+
+def test_of_a_detector_without_auxiliary_losses_only_the_last_layer_answers(tmp_path: Path):
+    config = small("detr_r50")
+    path = checkpoint(tmp_path / "best.pt", replace(config, model=replace(config.model, aux_loss=False)))
+    assert load(path, "cpu", layers=2).config.model.dec_layers == 2
+    with pytest.raises(ValueError, match="trained without auxiliary losses"):
+        load(path, "cpu", layers=1)
 
 
 def test_a_backbone_alone_is_no_detector(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -13,13 +14,14 @@ import torch
 
 import detr_scratch
 from commands.convert import ConvertArguments, convert
-from commands.evaluate import described
-from scratch.config import PRESETS
+from commands.evaluate import described, numbered_as_in
+from scratch.config import PRESETS, DataConfig
 from scratch.weights.convert import to_official
 from scratch.data.classes import Classes
 from scratch.data.coco_names import COCO_NAMES
 from scratch.detector import load
 from scratch.model.build import build_detr
+from scratch.training.checkpoint import save_checkpoint
 from scratch.weights.reading import NAMED
 from tests import golden
 from tests.local_server import Server, serving
@@ -120,6 +122,40 @@ def test_an_official_r50_is_judged_as_the_checkpoint_that_it_becomes(golden_dir,
     ours, theirs = figures("ours.pt", *flags), figures(official, *flags)
     assert {**ours, "images_per_second": 0} == {**theirs, "images_per_second": 0}
     assert theirs["losses"]["loss"] > 0 and "person" in theirs["per_class"]
+
+
+@pytest.mark.parametrize("names, ids, numbered", [
+    (("owl", "cat"), (0, 1), (9, 7)), (("owl", "N", "cat"), (0, 9, 1), (9, 10, 7)), (("owl", "cat"), (9, 7), (9, 7)),
+    (("owl", "dog"), (0, 1), (0, 1)), (("owl", "cat", "cat"), (0, 1, 2), (0, 1, 2))],
+    ids=["others", "one more", "the same", "another class", "twice"])
+def test_classes_of_the_same_names_take_the_datas_ids(tmp_path, names, ids, numbered):
+    """Other programs number their labels from 0; the data's categories are 7, a cat, and 9, an owl."""
+    (tmp_path / "a.json").write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}], "annotations": [],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 9, "name": "owl"}]}))
+    data = DataConfig(val_images=str(tmp_path), val_annotations=str(tmp_path / "a.json"),
+                      train_images=str(tmp_path), train_annotations=str(tmp_path / "a.json"))
+    assert numbered_as_in(data, Classes(ids, names)) == Classes(numbered, names)
+
+
+def test_a_detector_of_transformers_is_judged_as_the_run_that_it_was(coco_dir, tmp_path, monkeypatch, capsys):
+    """Also where its classes are numbered from 0, and with fewer decoder layers."""
+    monkeypatch.chdir(tmp_path)
+    config = small("detr_r50", num_classes=91)
+    model = build_detr(config.model)
+    save_checkpoint(tmp_path / "best.pt", {
+        "config": replace(config, train=replace(config.train, precision="float32")).to_dict(),
+        "classes": {"ids": list(range(91)), "names": list(COCO_NAMES)}, "model": model.state_dict(), "ema": None,
+        "last_metrics": {}})
+    convert(ConvertArguments("best.pt", Path("hf"), to="hf"))
+    flags = ["--data", coco_dir, "--limit-val", "2"]
+    for layers in ([], ["--layers", "1"]):
+        ours, theirs = figures("best.pt", *flags, *layers), figures("hf", *flags, *layers)
+        assert {**ours, "images_per_second": 0} == {**theirs, "images_per_second": 0} and theirs["losses"]["loss"] > 0
+    assert figures("hf", *flags)["losses"] != theirs["losses"]
+    with pytest.raises(SystemExit) as stopped:
+        detr_scratch.main(["eval", "hf", "--device", "cpu"])
+    assert "none of them: name a COCO-format folder with --data" in stopped.value.code
 
 
 def test_classes_are_described_by_their_number_and_the_first_of_them():

@@ -17,7 +17,7 @@ import torch
 
 import detr_scratch
 from commands import finetune
-from commands.finetune import backbone_of, begin_with, config_for, frozen_norm, recipe
+from commands.finetune import begin_with, config_for, frozen_norm, recipe
 from scratch.weights import download
 from scratch.config import PRESETS, Config, DataConfig, ModelConfig, TrainConfig
 from scratch.weights.convert import from_official, to_official
@@ -29,6 +29,7 @@ from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.weights.reading import NAMED, Weights, adapt, find_weights, read_weights
+from scratch.weights.whole import backbone_of
 from tests import golden
 from tests.local_server import serving
 

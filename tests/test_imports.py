@@ -33,7 +33,7 @@ MAY_IMPORT = {
 }
 # Leaves that import nothing but each other: every package but the notes, the model and the objective may use them.
 LEAVES = ("scratch.whole_file", "scratch.printable", "scratch.program", "scratch.only_one")
-OURS = ("scratch", "reference", "benchmarks", "tests", "commands", "detr_scratch")
+OURS = ("scratch", "reference", "benchmarks", "exercises", "tests", "commands", "detr_scratch")
 # The notes and the configuration stand on the standard library, torch and numpy alone.
 PLAIN = {"scratch.ops": {"torch", "numpy"}, "scratch.config": set(), "scratch.ranges": set(),
          "scratch.model": {"torch"}, "scratch.objective": {"torch"}, "scratch.whole_file": set(),
@@ -90,7 +90,7 @@ def test_the_table_names_every_package():
 
 
 def test_nothing_but_tests_imports_the_command_line():
-    folders = ("scratch", "reference", "benchmarks", "commands")
+    folders = ("scratch", "reference", "benchmarks", "commands", "exercises")
     for path in [path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]:
         names = imported(path.read_text(), module_name(path))
         assert not any(within(name, ("detr_scratch", "tests")) for name in names), path
@@ -99,6 +99,12 @@ def test_nothing_but_tests_imports_the_command_line():
 def test_no_command_imports_a_benchmark():
     for path in (REPOSITORY / "commands").rglob("*.py"):
         assert not any(within(name, ("benchmarks",)) for name in imported(path.read_text(), module_name(path))), path
+
+
+def test_the_exercises_import_the_notes_alone_and_no_command():
+    for path in (REPOSITORY / "exercises").rglob("*.py"):
+        ours = {name for name in imported(path.read_text(), module_name(path)) if within(name, OURS)}
+        assert all(within(name, ("scratch", "exercises")) for name in ours), path
 
 
 def project() -> dict[str, str]:

@@ -27,7 +27,7 @@ CLASSES = Classes((3, 7), ("cat", "dog\n\x1b[2J"))
 class _Finder:
     """In place of a detector: one object in every picture, of a class with an odd name; keeps what it was shown."""
 
-    threshold, classes, config = 0.5, CLASSES, Config()
+    threshold, classes, config, notes = 0.5, CLASSES, Config(), ()
 
     def __init__(self):
         self.shown = []
@@ -264,6 +264,17 @@ def test_no_results_are_an_empty_list(tmp_path):
     with results_in(tmp_path / "p.json"):
         pass
     assert json.loads((tmp_path / "p.json").read_text()) == []
+
+
+def test_the_number_of_layers_and_the_names_of_classes_reach_the_detector_and_its_notes_are_said(
+    finder, tmp_path, monkeypatch, capsys,
+):
+    asked = []
+    monkeypatch.setattr(commands.predict, "load_detector", lambda *given: asked.append(given) or finder)
+    finder.notes = ("note: a guess",)
+    _predicted(_pictures(tmp_path / "in", "a.png"), tmp_path / "out", layers=2, class_names="cat,dog", device="cpu")
+    assert asked == [(Path("a"), torch.device("cpu"), 2, "cat,dog")]
+    assert "note: a guess\n" in capsys.readouterr().err
 
 
 # -- how pictures are read -----------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from scratch.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY
 
 SOURCES = [REPOSITORY / "detr_scratch.py",
-           *(path for folder in ("scratch", "commands", "benchmarks") for path in (REPOSITORY / folder).rglob("*.py"))]
+           *(path for folder in ("scratch", "commands", "benchmarks", "exercises")
+             for path in (REPOSITORY / folder).rglob("*.py"))]
 
 
 def unquoted(source: str) -> list[str]:

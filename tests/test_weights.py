@@ -246,17 +246,6 @@ def test_the_backbone_of_another_detector_is_not_taken_for_one(tmp_path):
         read_weights(tmp_path / "a.pth")
 
 
-def test_hugging_faces_names_are_known_and_said_to_be_unread(tmp_path):
-    state = {"model.backbone.conv_encoder.model.conv1.weight": torch.ones(2, 3, 7, 7),
-             "model.backbone.conv_encoder.model.layer4.0.conv1.weight": torch.ones(2),
-             "bbox_predictor.layers.0.bias": torch.ones(1), "class_labels_classifier.weight": torch.ones(92, 4)}
-    torch.save(state, tmp_path / "a.bin")
-    save_file(state, tmp_path / "a.safetensors")
-    for name in ("a.bin", "a.safetensors"):
-        with pytest.raises(ValueError, match="Hugging Face's names .*not read: the published ones are here"):
-            read_weights(tmp_path / name)
-
-
 def zip_of(path: Path, name: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, "{}")
@@ -400,7 +389,7 @@ def test_without_a_home_folder_the_way_to_name_one_is_said(monkeypatch):
 
 
 def test_what_is_neither_a_name_nor_a_file_is_refused_with_near_names(tmp_path):
-    with pytest.raises(FileNotFoundError, match="did you mean detr_r50.*wanted a file, or one of detr_r50, "):
+    with pytest.raises(FileNotFoundError, match="did you mean detr_r50.*a folder, hf:OWNER/NAME, or one of detr_r50, "):
         find_weights("detr-r50")
     with pytest.raises(FileNotFoundError, match="no checkpoint in"):
         find_weights(str(tmp_path))

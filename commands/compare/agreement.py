@@ -43,7 +43,7 @@ def agreement(config: Config, steps: int, device: str, precisions: Sequence[str]
     Returns for each precision the losses "ours" and "torch_nn", the "largest" relative difference, and "at_step"
     (counted from 1). Nothing is saved.
     """
-    distributed = Distributed.from_environment(resolve_device(device))
+    distributed = Distributed.from_environment(resolve_device(device, float64="float64" in precisions))
     generate_shapes(config.data, distributed)
     dataset = open_split(config.data, "train", Augmentation.for_training(config.data), config.train.seed)
     # By steps, never by the clock: its rates would depend on the machine. And not past the end, where they are 0.

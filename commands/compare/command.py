@@ -82,7 +82,7 @@ class CompareArguments:
 def parse_compare(argv: Sequence[str]) -> CompareArguments:
     """The preset's configuration as it is compared, changed by the flags."""
     given = flags_given(argv, "preset", "device", "weights", "max-steps")
-    default = default_config(given.preset, resolve_device(given.device or "auto"), given.weights)
+    default = default_config(given.preset, resolve_device(given.device or "auto", float64=True), given.weights)
     if given.max_steps not in (None, "None"):
         default = replace(default, train=replace(default.train, max_minutes=None))
     return parse(CompareArguments, CompareArguments(default, tyro.MISSING), "compare", argv)
@@ -270,7 +270,7 @@ def summary(arguments: CompareArguments) -> dict[str, Any]:
         "No fine-tuned detector: there were no `--weights` to start it from."]
     return {"preset": config.preset, "data": Path(config.data.train_images or config.data.data).name,
             "split": config.data.eval_split, "budget": budget(config), "seed": config.train.seed,
-            "on_gpu": resolve_device(arguments.device).startswith("cuda"), "missing": missing,
+            "on_gpu": resolve_device(arguments.device, float64=True).startswith("cuda"), "missing": missing,
             "approaches": [result for result in finished.values() if result],
             "agreement": kept.get("found", {}) if kept.get("config") == config.to_dict() else {}}
 

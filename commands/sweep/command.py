@@ -75,7 +75,7 @@ class SweepArguments:
     jobs: int = 1
     """trials at the same time, one thread each if more than one"""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    """auto, cpu, cuda, cuda:N or mps"""
     redraw: bool = False
     """only make report and charts again, from sweep.json in the folder"""
 

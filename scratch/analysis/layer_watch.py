@@ -209,7 +209,7 @@ class LayerWatch:
         """The distributions of the last step: group → each of KINDS → see `layer_samples.histograms`, or None."""
         content = {"weights": (self._weights.values, self._weights.lengths), "activations": self._seen,
                    "gradients": (self._gradients.values, self._gradients.lengths)}
-        samples = {kind: (values.double().cpu().numpy(), lengths) for kind, (values, lengths) in content.items()}
+        samples = {kind: (values.cpu().double().numpy(), lengths) for kind, (values, lengths) in content.items()}
         of_groups: dict[str, dict[str, list[Any]]] = {}
         for i, (unit, rows) in enumerate(zip(self.units, self._rows)):
             group = of_groups.setdefault(unit.group, {kind: [] for kind in KINDS})

@@ -40,8 +40,18 @@ class Batch:
     targets: list[dict[str, Any]]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
-        """The batch on another device; from pinned memory the copy overlaps with computing."""
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        """The batch on another device; from pinned memory the copy overlaps with computing.
+
+        Labels and boxes travel side by side, all images' in one copy each: 16 images would be 32 copies of some bytes.
+        """
+        images, pad_mask = (t.to(device, non_blocking=non_blocking) for t in (self.images, self.pad_mask))
+        targets = [dict(target) for target in self.targets]
+        for name in [name for target in targets[:1] for name, value in target.items() if isinstance(value, Tensor)]:
+            lengths = [len(target[name]) for target in targets]
+            together = torch.cat([target[name] for target in targets]).to(device, non_blocking=non_blocking)
+            for target, part in zip(targets, together.split(lengths)):
+                target[name] = part
+        return Batch(images, pad_mask, targets)
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory; DataLoader calls this when it was asked to pin."""

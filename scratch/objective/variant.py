@@ -85,23 +85,28 @@ class VariantCriterion(SetCriterion):
     def _of_cells(self, outputs: dict[str, Any], targets: Targets, normalisers: Normalisers) -> dict[str, Tensor]:
         """The losses of the encoder's cells: those inside an object have it as target, with weight 1 together."""
         logits, boxes = stacked_layers(outputs)                                                 # (1,B,S,·)
-        cell, target = assigned_cells(outputs["centres"], outputs["pad_mask"], targets)         # (P) each
-        among = logits.new_zeros(sum(len(t["labels"]) for t in targets))                        # (T) cells of each
-        among = among.index_add(0, target, torch.ones_like(target, dtype=among.dtype))
-        weight = torch.full(logits.shape[1:3], EMPTY, dtype=logits.dtype, device=logits.device)  # (B,S)
-        weight.view(-1)[cell] = 1 / among[target]
+        target = assigned_cells(outputs["centres"], outputs["pad_mask"], targets)               # (B·S), T: none
+        T = sum(len(t["labels"]) for t in targets)
+        among = logits.new_zeros(T + 1).index_add(0, target, torch.ones_like(target, dtype=logits.dtype))  # cells of each
+        weight = torch.where(target < T, 1 / among[target], EMPTY).view(logits.shape[1:3])      # (B,S)
         weight = weight.masked_fill(outputs["pad_mask"], 0.0)
-        return self._by_layer(logits, boxes, cell, target, targets, normalisers, weight)
+        # Every cell is a pair, with an object or with none: to select those with one, the CPU would wait for the GPU.
+        return self._by_layer(logits, boxes, torch.arange(len(target), device=target.device), target, targets,
+                              normalisers, weight)
 
     def _by_layer(self, logits: Tensor, boxes: Tensor, query: Tensor, target: Tensor, targets: Targets,
                   normalisers: Normalisers, weight: Optional[Tensor] = None) -> dict[str, Tensor]:
-        """As the published losses by layer, with a weight (B,Q) for each query, and the focal loss if wanted."""
+        """As the published losses by layer, with a weight (B,Q) for each query, and the focal loss if wanted.
+
+        With weights, a target of T, the number of all objects, is none: class K, and no box losses.
+        """
         focal = self.matcher.focal
         if weight is None and not focal:
             return super()._by_layer(logits, boxes, query, target, targets, normalisers)
         (L, B, Q, _), K, P = logits.shape, self.num_classes, len(query) // len(logits)
-        labels = torch.cat([t["labels"] for t in targets])[target]                              # (L·P)
-        true_boxes = torch.cat([t["boxes"] for t in targets]).to(boxes.dtype)[target]           # (L·P,4)
+        none = torch.full((1,), K, device=logits.device), boxes.new_full((1, 4), 0.5)           # any box will do
+        labels = torch.cat([*(t["labels"] for t in targets), none[0]])[target]                  # (L·P)
+        true_boxes = torch.cat([*(t["boxes"].to(boxes.dtype) for t in targets), none[1]])[target]  # (L·P,4)
         matched_boxes = boxes.flatten(0, 2)[query]                                              # (L·P,4)
         classes = torch.full((L * B * Q,), K, device=logits.device)                             # K: "no object"
         classes[query] = labels
@@ -118,7 +123,7 @@ class VariantCriterion(SetCriterion):
         class_loss = self._class_loss(logits, classes, quality)                                 # (L,B,Q)
         if weight is not None:
             class_loss = class_loss * weight
-            of_pair = weight.expand(L, B, Q).reshape(-1)[query]                                 # (L·P)
+            of_pair = weight.expand(L, B, Q).reshape(-1)[query] * (labels < K)                  # (L·P)
             l1, giou_loss = l1 * of_pair, giou_loss * of_pair
         best = logits.detach().argmax(-1)                                                       # (L,B,Q)
         found = logits.detach().amax(-1) > 0 if focal else best != K                            # (L,B,Q)
@@ -161,8 +166,8 @@ def prefixed(prefix: str, by_layer: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}_{name}": value for name, value in named_by_layer(by_layer).items() if name.startswith("loss")}
 
 
-def assigned_cells(centres: Tensor, pad_mask: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Which cells are trained on which objects: places among the B·S cells and among all T targets, (P) each.
+def assigned_cells(centres: Tensor, pad_mask: Tensor, targets: Targets) -> Tensor:
+    """Which object each cell is trained on: (B·S), its place among all T targets, or T for none.
 
     centres (B,S,2) x, y of the cells, pad_mask (B,S). A cell inside a box is assigned to it, inside several to the
     smallest (FCOS, Tian et al. 2019). The cell nearest to an object's centre is assigned to it, inside or not, if no
@@ -184,5 +189,4 @@ def assigned_cells(centres: Tensor, pad_mask: Tensor, targets: Targets) -> tuple
     rank = torch.where(candidate, rank[:, None], T)                                             # (T,S)
     lowest = torch.full((B, S), T, device=centres.device)
     lowest = lowest.scatter_reduce(0, image[:, None].expand_as(rank), rank, "amin").flatten()   # (B·S), a rank or T
-    cell = (lowest < T).nonzero().squeeze(1)                                                    # (P)
-    return cell, order[lowest[cell]]
+    return torch.cat((order, order.new_full((1,), T)))[lowest]

@@ -55,16 +55,19 @@ def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Ten
     if any(t.shape != (C,) for t in (running_mean, running_var, weight, bias)):
         raise ValueError(f"got statistics {tuple(running_mean.shape)}, {tuple(running_var.shape)} and parameters "
                          f"{tuple(weight.shape)}, {tuple(bias.shape)}, wanted one number for each of {C} channels")
+    n = x.numel() // max(C, 1)  # B·H·W
+    if training and n < 2:
+        raise ValueError(f"got x of shape {tuple(x.shape)}, wanted at least 2 values a channel in training: "
+                         "use a larger batch or image, or evaluate with training=False")
+    y = fast_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)  # None in plain mode
+    if y is not None:
+        return y
     if not training:  # four numbers a channel become two, before the image is read
         wide = torch.promote_types(x.dtype, torch.float32)
         scale = weight.to(wide) * torch.rsqrt(running_var.to(wide) + eps)  # (C)
         shift = bias.to(wide) - running_mean.to(wide) * scale  # (C)
         return torch.addcmul(shift.view(1, C, 1, 1), x, scale.view(1, C, 1, 1)).to(x.dtype)  # shift + x·scale
-    n = x.numel() // max(C, 1)  # B·H·W
-    if n < 2:
-        raise ValueError(f"got x of shape {tuple(x.shape)}, wanted at least 2 values a channel in training: "
-                         "use a larger batch or image, or evaluate with training=False")
-    y, mean, variance = fast_batch_norm(x, weight, bias, eps) or _normalised(x, weight, bias, eps)  # plain: None
+    y, mean, variance = _normalised(x, weight, bias, eps)
     # A running mean remembers about 1/momentum = 10 batches. After 10 it still holds 0.9¹⁰ = 0.35 of its start (mean 0,
     # variance 1), so do not judge a model by its running statistics after a few steps.
     # The batch's variance is divided by n to normalise this batch, and by n − 1 to estimate that of all images.

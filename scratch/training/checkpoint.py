@@ -80,6 +80,10 @@ def _reason(error: BaseException) -> str:
     return str(error)
 
 
+class NotOurs(ValueError):
+    """A file that PyTorch can read, and that this project has not written."""
+
+
 def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """The state that `save_checkpoint` was given, its tensors on `map_location`.
 
@@ -99,7 +103,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
                          f"{wanted}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         convert = command("python", "detr_scratch.py", "convert", path, "--to", "ours", "--out", "FILE.pt")
-        raise ValueError(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
+        raise NotOurs(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
                          f"(of other weights: {convert})")
     return state_of(content, path)
 

@@ -68,7 +68,7 @@ def check_content(state: Any, training: bool = False) -> Config:
         least = name in ("parts", "world_size")
         _want(name not in state or _whole(state[name], least), f"{name} is {described(state.get(name))}, wanted a "
                                                                f"whole number, {int(least)} or more")
-    for name, least in (("minutes", 0.0), ("best_ap", -1.0)):
+    for name, least in (("minutes", 0.0), ("evaluated_at", 0.0), ("best_ap", -1.0)):
         _want(name not in state or is_number(state[name]) and state[name] >= least,
               f"{name} is {described(state.get(name))}, wanted a number, {least:g} or more")
     _want(isinstance(state.get("evaluation_due", False), bool),

@@ -96,7 +96,7 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
             if run.evaluation_due:
                 metrics = evaluate(run)
                 log.evaluation({**watch.place(), **metrics})
-                run.remember(metrics)
+                run.remember(metrics)  # and its weights, if they are the best
                 watch.agree()
                 continue
             sampler.set_position(run.epoch, run.batch)
@@ -107,12 +107,13 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
                 watch.record(record, batches)
                 if run.finished():
                     break
-                if run.step % run.config.train.checkpoint_every == 0:
+                if run.checkpoint_due():
                     run.save()
                 watch.wait()  # after saving, which is no waiting for images
             run.close_epoch()
             try:
-                run.save()
+                if run.checkpoint_due(epoch_ended=True) or watch.stopped():
+                    run.save()
             finally:
                 watch.raise_failure()
     return run.complete()

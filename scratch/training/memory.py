@@ -43,6 +43,8 @@ def step_that_fits(step: Callable[[Run, list[Any]], dict[str, float]], run: Run,
         run.optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if run.device.type == "mps":
+            torch.mps.empty_cache()
         run.parts *= 2
         warn(f"{largest} images at once do not fit into the memory of {run.device}: from here on they pass in "
              f"{run.parts} parts, {-(-largest // 2)} images at once, and share one step as before. (--batch-size "

@@ -1,6 +1,6 @@
 """peak_memory: how much memory did a run need at its peak?
 
-    GPU   the allocator's peak                        torch.cuda.max_memory_allocated
+    GPU   the allocator's peak (of CUDA)              torch.cuda.max_memory_allocated
     CPU   the largest resident set of the process     getrusage, or VmHWM where the peak must start again (Linux)
 
 A resident set holds the interpreter, the libraries and what the allocator keeps for later; the
@@ -17,7 +17,10 @@ import torch
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """The most memory used so far, in GiB: of the GPU's allocator, or of this process on a CPU."""
+    """The most memory used so far, in GiB: of the GPU's allocator, or of this process on a CPU.
+
+    A Mac's GPU (mps) works in the machine's own memory, and PyTorch counts no peak of it: the process's is given.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     import resource  # not on Windows

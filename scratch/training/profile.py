@@ -59,6 +59,8 @@ class Marks:
         self.marks: list[tuple[str, Any]] = []  # from here on, this part
 
     def _mark(self) -> None:
+        if self.device.type == "mps":  # a Mac's GPU has no events that the profile could use: wait for it
+            torch.mps.synchronize()
         now = torch.cuda.Event(enable_timing=True) if self.device.type == "cuda" else time.perf_counter()
         if self.device.type == "cuda":
             now.record()

@@ -64,6 +64,7 @@ class Run:
         self.saved: Optional[tuple[Any, ...]] = None  # the place that last.pt has
         self.goes_on_by = "the same command goes on with it"
         self.minutes, self._tick = 0.0, time.perf_counter()
+        self.evaluated_at = self.saved_at = 0.0  # minutes
 
     # -- the budget ----------------------------------------------------------------------------------------------
 
@@ -78,7 +79,8 @@ class Run:
         now = time.perf_counter()
         self.minutes += (now - self._tick) / 60
         self._tick = now
-        if self.config.train.max_minutes is not None:
+        train = self.config.train
+        if train.max_minutes is not None or train.eval_minutes or train.checkpoint_minutes:
             minutes = {"minutes": torch.tensor(self.minutes, dtype=torch.float64)}
             self.minutes = self.distributed.mean(minutes)["minutes"]
 
@@ -102,8 +104,16 @@ class Run:
         """After the loop over an epoch's batches has ended: was it the epoch's end, and is an evaluation due?"""
         if self.batch >= self.batches_per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
-            self.evaluation_due = self.epoch % self.config.train.eval_every == 0
+            long_ago = self.minutes - self.evaluated_at >= self.config.train.eval_minutes
+            self.evaluation_due = self.epoch % self.config.train.eval_every == 0 and long_ago
         self.evaluation_due = self.evaluation_due or self.finished()
+
+    def checkpoint_due(self, epoch_ended: bool = False) -> bool:
+        """Should a checkpoint be written now, after a step, or after the last one of an epoch?"""
+        train = self.config.train
+        if train.checkpoint_minutes:
+            return self.minutes - self.saved_at >= train.checkpoint_minutes or self.finished()
+        return epoch_ended or self.step % train.checkpoint_every == 0
 
     # -- what is remembered ----------------------------------------------------------------------------------------
 
@@ -111,12 +121,13 @@ class Run:
         """Note an evaluation, and keep the weights if they are the best so far."""
         self._read_clock()
         self.between_steps = False
-        self.last_metrics, self.evaluation_due = metrics, False
+        self.last_metrics, self.evaluation_due, self.evaluated_at = metrics, False, self.minutes
         ap = metrics["AP"] or 0.0  # None: there was nothing to find
         if ap > self.best_ap:
             self.best_ap = ap
             self.save(BEST)
-        self.save()
+        if self.checkpoint_due(epoch_ended=True):
+            self.save()
         self.between_steps = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,7 +135,7 @@ class Run:
         return {
             "config": self.config.to_dict(), "classes": self.classes,
             "step": self.step, "epoch": self.epoch, "batch": self.batch,
-            "parts": self.parts, "minutes": self.minutes, "best_ap": self.best_ap, "last_metrics": self.last_metrics,
+            "parts": self.parts, "minutes": self.minutes, "evaluated_at": self.evaluated_at, "best_ap": self.best_ap, "last_metrics": self.last_metrics,
             "last_matching": self.last_matching,
             "evaluation_due": self.evaluation_due, "world_size": self.distributed.world_size,
             "model": self.unwrapped.state_dict(), "optimizer": self.optimizer.state_dict(),
@@ -154,6 +165,7 @@ class Run:
         for name in ("step", "epoch", "batch", "minutes", "best_ap", "last_metrics", "evaluation_due"):
             setattr(self, name, state[name])
         self.last_matching, self.parts = state.get("last_matching"), state.get("parts", 1)  # an older one has none
+        self.evaluated_at, self.saved_at = state.get("evaluated_at", 0.0), self.minutes
         if state["world_size"] == self.distributed.world_size:
             set_rng_state(state["rng"][self.distributed.rank])
         self._tick = time.perf_counter()
@@ -188,7 +200,7 @@ class Run:
             save_checkpoint(self.directory / name, state)
         self.distributed.barrier()
         if name == LAST:
-            self.saved = self._place()
+            self.saved, self.saved_at = self._place(), self.minutes
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, as if the run had never stopped."""

@@ -2,7 +2,8 @@
 
     η(step, progress) = η_peak · warmup(step) · decay(progress)
 
-    warmup(step)    = min(1, (step + 1) / W)           step: optimizer steps done; W = warmup_steps
+    warmup(step)    = min(1, (step + 1) / W)           step: optimizer steps done; W = warmup_steps,
+                                                       or warmup_share of the run if that is sooner
     decay(progress) = 0.1 if progress ≥ lr_drop_at = 2/3, else 1   schedule="step": published DETR
                     = ½·(1 + cos(π·progress))                      schedule="cosine": Loshchilov 2017
 
@@ -39,6 +40,8 @@ def learning_rate_factor(train: TrainConfig, step: int, progress: float) -> floa
     """
     # (step+1)/W, not step/W: with the latter the first step of a run would have learning rate 0.
     warmup = (step + 1) / train.warmup_steps if step < train.warmup_steps else 1.0
+    if train.warmup_share < 1.0:  # of a run that has fewer steps than was thought, the warm-up should not be the most
+        warmup = max(warmup, min(1.0, progress / train.warmup_share)) if train.warmup_share else 1.0
     if train.schedule == "step":
         # ≥ is safe although lr_drop_at = 2/3 is rounded: 200/300 rounds to the same float.
         decay = 0.1 if progress >= train.lr_drop_at else 1.0

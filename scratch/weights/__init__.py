@@ -1,1 +1,4 @@
-"""weights: trained weights from elsewhere, and ours for others. Read: download → download_many → reading → convert."""
+"""weights: trained weights from elsewhere, and ours for others.
+
+Read: download → download_many → convert → huggingface → elsewhere → hub → reading → whole.
+"""

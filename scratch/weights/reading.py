@@ -1,16 +1,17 @@
 """weights: which trained weights are there, what does a file hold, and what of it fits a model?
 
-    name ─▶ fetched once, into the cache ─┐
-    file ─────────────────────────────────┴─▶ read_weights ─▶ adapt ─▶ what came of each tensor
+    name ─▶ fetched once, into a cache ─┐
+    file ───────────────────────────────┴─▶ read_weights ─▶ adapt ─▶ what came of each tensor
 
-    kind                 recognised by                       becomes
-    official DETR        backbone.0.body.…, class_embed.…    our names (scratch/weights/convert)
-    torchvision ResNet   conv1.… layer4.… fc.…               backbone.…; its classifier fc is left
-    checkpoint           this project's tag                  its weights, averaged if they were
-    state dict           backbone.conv1.…, class_embed.…     as it is
+    kind                 recognised by                            becomes
+    official DETR        backbone.0.body.…, class_embed.…         our names (scratch/weights/convert)
+    Hugging Face DETR    model.input_projection.…, class_labels…  our names (scratch/weights/huggingface)
+    torchvision ResNet   conv1.… layer4.… fc.…                    backbone.…; its classifier fc is left
+    checkpoint           this project's tag                       its weights, averaged if they were
+    state dict           backbone.conv1.…, class_embed.…          as it is
 
-Other programs wrap weights (as "model", "state_dict", "model_ema" …) and put something before each name
-("module.", "model.", "_orig_mod."): both are taken off, and what was taken is said.
+Other programs wrap weights and put something before each name ("module.", "model." …): both are taken off, and what was
+taken is said (scratch/weights/elsewhere).
 
 A new task keeps all weights that fit. The class head is initialised anew if the number or the names
 of the classes differ: its rows stand for the old ones. A file that names no classes, but has as many,
@@ -18,9 +19,8 @@ is assumed to have the same ones, and a message says so. Fewer queries take the 
 depends on another. Any other difference means another network: an error that names the tensors and
 their number, never a silent skip.
 
-Files are read without running foreign code (weights_only=True, or safetensors), and what they hold is
-checked before it is used: a checkpoint's content as a whole (scratch/blueprint), of other weights that
-they are finite numbers, and no more of them than a detector can have.
+Files are read without running foreign code, and what they hold is checked before it is used: a checkpoint as a whole
+(scratch/blueprint), other weights for finite numbers, no more of them than a detector can have.
 Proven in tests/test_weights.py, and on the official layout in tests/test_finetune.py.
 Read: find_weights → read_weights → adapt
 """
@@ -33,23 +33,24 @@ import json
 import os
 import reprlib
 import textwrap
-import warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Literal, Optional, Sequence
+from typing import Any, Iterable, Literal, Mapping, Optional, Sequence
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from scratch.blueprint import blueprint, check_state
 from scratch.config import MOST_PARAMETERS, RESNETS, Config
 from scratch.weights.convert import COUNTER, OFFICIAL_PREFIX, OUR_PREFIX, from_official
 from scratch.weights.download import digest, fetch
+from scratch.weights.elsewhere import COMPILED, behind_prefix, read_file, state_dicts
+from scratch.weights.hub import BEFORE, fetch_from_hub, is_hub_name
+from scratch.weights.huggingface import (CONFIG, FILES, MODEL_TYPE, PROCESSOR, classes_of_theirs, config_of_theirs,
+                                         from_hugging_face, their_name)
 from scratch.printable import printable
-from scratch.training.checkpoint import (FORMAT, best_checkpoint, damage_of, foreign_kind, is_zip, state_of,
-                                         why_unreadable)
+from scratch.training.checkpoint import FORMAT, best_checkpoint, state_of
 from scratch.training.content import check_classes, check_dense, check_finite, check_tensors
 
 OFFICIAL, IMAGENET = "https://dl.fbaipublicfiles.com/detr/", "https://download.pytorch.org/models/"
@@ -66,7 +67,7 @@ NAMED = {
     "resnet101": IMAGENET + "resnet101-63fe2227.pth",
     "resnet152": IMAGENET + "resnet152-394f9c45.pth",
 }
-Kind = Literal["official DETR", "torchvision ResNet", "checkpoint", "state dict"]
+Kind = Literal["official DETR", "Hugging Face DETR", "torchvision ResNet", "checkpoint", "state dict"]
 
 CLASS_HEADS = ("class_embed.", "proposal_head.class_embed.")  # a row for each class
 LABELS = "label_embed.weight"  # a row for each class, then one for "unknown", which means the same everywhere
@@ -87,6 +88,8 @@ class Weights:
     """the ids and names of their classes, if the file tells"""
     threshold: Optional[float] = None
     """the score from which on their detections are best shown, if the file tells"""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """dilation and nheads, as far as the arguments of the official training script are in the file"""
     notes: tuple[str, ...] = ()
     """what a person should know of how they were read: which of several, what was taken off their names"""
 
@@ -109,10 +112,13 @@ def is_name(name: str) -> bool:
 
 
 def find_weights(name: str) -> Path:
-    """The file behind a name of NAMED (fetched if need be), a path, or a run's folder (best.pt, else its last).
+    """The file behind a name of NAMED or hf:OWNER/NAME (fetched if need be), a path, a run's folder (best.pt, else its
+    last), or a folder as the Hub has them (config.json beside model.safetensors).
 
-    Raises what `fetch` raises, and FileNotFoundError for what is neither a name nor there.
+    Raises what `fetch` and `fetch_from_hub` raise, and FileNotFoundError for what is neither a name nor there.
     """
+    if is_hub_name(name):
+        return fetch_from_hub(str(name))
     if is_name(name):
         file = NAMED[name].rpartition("/")[2]
         folder = cache_folder()
@@ -123,13 +129,19 @@ def find_weights(name: str) -> Path:
                           "names another folder") from error
     path = Path(name)
     if path.is_dir():
-        return best_checkpoint(path)
+        return hub_file(path) or best_checkpoint(path)
     if not path.is_file():
         near = difflib.get_close_matches(name, NAMED, n=2)
         raise FileNotFoundError(f"got weights {name!r}, which is neither a file nor a known name"
                                 + (f" (did you mean {' or '.join(near)}?)" if near else "")
-                                + f"; wanted a file, or one of {', '.join(NAMED)}")
+                                + f"; wanted a file, a folder, {BEFORE}OWNER/NAME, or one of "
+                                  f"{', '.join(NAMED)}")
     return path
+
+
+def hub_file(folder: Path) -> Optional[Path]:
+    """The file of weights in a folder as the Hub has them; None for another folder, such as a run's."""
+    return next((folder / name for name in FILES if (folder / name).is_file()), None)
 
 
 def as_published(path: Path) -> bool:
@@ -141,13 +153,10 @@ def as_published(path: Path) -> bool:
 # -- what they are -------------------------------------------------------------------------------------------------
 
 
-# Under which names other programs keep weights: the running averages of a training, which are what was judged, first.
-AVERAGES = ("model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "ema")
-WRAPPERS = (*AVERAGES, "model", "state_dict", "model_state_dict", "module", "shadow", "net", "network", "weights",
-            "params", "detector")
 # How a detector or a backbone is recognised, after any prefix: two names that only it has.
 KNOWN_BY: tuple[tuple[Kind, str, str], ...] = (
     ("official DETR", f"{OFFICIAL_PREFIX}conv1.weight", "class_embed.weight"),
+    ("Hugging Face DETR", "model.input_projection.weight", "class_labels_classifier.weight"),
     ("state dict", f"{OUR_PREFIX}conv1.weight", "class_embed.weight"),
     ("torchvision ResNet", "conv1.weight", "layer4.0.conv1.weight"))
 
@@ -159,18 +168,23 @@ def read_weights(path: Path) -> Weights:
     contradicts itself.
     """
     path = Path(path)
-    content, metadata = _load(path)
+    content, metadata = read_file(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         state = state_of(content, path)
         check_state(state, path)
         averaged = state["ema"]["shadow"] if state["ema"] else {}
         return Weights({**state["model"], **averaged}, "checkpoint", state["config"], state["classes"],
                        state["last_metrics"].get("threshold"))
-    found = [(names, *known) for names, state in _state_dicts(content) if (known := _recognised(state))]
+    found = [(names, *known) for names, state in state_dicts(content) if (known := _recognised(state))]
+    document = _beside(path, CONFIG)
+    another = document.get("model_type", MODEL_TYPE) if path.name in FILES else MODEL_TYPE
+    if not found and another != MODEL_TYPE:
+        raise ValueError(f"{path} holds a {str(another)[:60]} model, as {CONFIG} beside it says, which is another "
+                         f"network; wanted a DETR ({MODEL_TYPE})")
     if not found:
         raise ValueError(f"{path} holds {_described(content)}; wanted an official DETR ({OFFICIAL_PREFIX}…, "
-                         "class_embed.…), a torchvision ResNet (conv1.…, layer1.… to layer4.…), or what this project "
-                         "has saved")
+                         "class_embed.…), one of the Hugging Face Hub (model.input_projection.…), a torchvision ResNet "
+                         "(conv1.…, layer1.… to layer4.…), or what this project has saved")
     names, kind, prefix, tensors, others = found[0]
     notes = [f"taken from {'.'.join(names)!r} of the file" + (
         ", the running average of its training, not from " + ", ".join(repr(".".join(other[0])) for other in found[1:])
@@ -179,26 +193,23 @@ def read_weights(path: Path) -> Weights:
     notes += [f"{len(others):,} others were left: {grouped(others)}"] if others else []
     try:
         check_dense("its weights", tensors)
+        if (numbers := sum(tensor.numel() for tensor in tensors.values())) > 2 * MOST_PARAMETERS:  # some are buffers
+            raise ValueError(f"it claims {numbers:,} numbers; at most {2 * MOST_PARAMETERS:,} are read")
+        tensors = from_hugging_face(tensors) if kind == "Hugging Face DETR" else tensors
         for name in (f"{OUR_PREFIX}conv1.weight", "class_embed.weight"):
             if name in tensors and tensors[name].dim() != (4 if name.startswith(OUR_PREFIX) else 2):
                 raise ValueError(f"{name} is {tuple(tensors[name].shape)}, which is none")
-        if (numbers := sum(tensor.numel() for tensor in tensors.values())) > 2 * MOST_PARAMETERS:  # some are buffers
-            raise ValueError(f"it claims {numbers:,} numbers; at most {2 * MOST_PARAMETERS:,} are read")
         check_finite("its weights", {printable(name)[:100]: tensor for name, tensor in tensors.items()})
-        told = {} if kind == "torchvision ResNet" else _told(metadata, tensors)
+        told = {}
+        if kind == "Hugging Face DETR":
+            told = _told_by_theirs(document, _beside(path, PROCESSOR), tensors, _by_timm(content)) if document else {}
+            notes += told.pop("notes", ()) if told else [f"note: there is no {CONFIG} beside {path.name}, which would "
+                                                         "name the classes and the number of attention heads"]
+        elif kind != "torchvision ResNet":
+            told = _told(metadata, tensors)
     except ValueError as error:
         raise ValueError(f"{path} cannot be used as weights: {error}") from error
-    return Weights(tensors, kind, **told, notes=tuple(notes))
-
-
-def _state_dicts(content: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """The dicts of tensors in a file, with the names that lead to each: running averages first."""
-    if isinstance(content, dict) and content:
-        if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
-            yield names, content
-        elif len(names) < 3:
-            for name in WRAPPERS:
-                yield from _state_dicts(content.get(name), (*names, name))
+    return Weights(tensors, kind, **told, arguments=_arguments(content), notes=tuple(notes))
 
 
 def _recognised(state: dict[str, Tensor]) -> Optional[tuple[Kind, str, dict[str, Tensor], list[str]]]:
@@ -206,18 +217,14 @@ def _recognised(state: dict[str, Tensor]) -> Optional[tuple[Kind, str, dict[str,
 
     None for one that is neither a detector nor a backbone. What torch.compile puts into names is taken out everywhere.
     """
-    plain = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
-    compiled = "_orig_mod." if any("_orig_mod." in key for key in state) else ""
-    if panoptic(plain) or hugging_face(plain):
+    plain = {key.replace(COMPILED, ""): value for key, value in state.items()}
+    compiled = COMPILED if any(COMPILED in key for key in state) else ""
+    if panoptic(plain):
         return None
     for kind, first, second in KNOWN_BY:
-        before = [key[:-len(first)] for key in plain if key.endswith(first)]
-        prefixes = sorted((each for each in before if each + second in plain and each[-1:] in ("", ".")), key=len)
-        if not prefixes:
+        if not (found := behind_prefix(plain, first, second)):
             continue
-        prefix = prefixes[0]
-        tensors = {key[len(prefix):]: value for key, value in plain.items() if key.startswith(prefix)}
-        others = [key for key in plain if not key.startswith(prefix)]
+        prefix, tensors, others = found
         if kind == "torchvision ResNet":
             # The rest of it would be another network, whose backbone was not asked for.
             if any("encoder_k." not in key and not key.endswith(("queue", "queue_ptr")) for key in others):
@@ -252,43 +259,76 @@ def _told(metadata: dict[str, str], tensors: dict[str, Tensor]) -> dict[str, Any
     return told
 
 
-def _load(path: Path) -> tuple[Any, dict[str, str]]:
-    """The content of a file, and the texts that a safetensors file keeps beside its tensors."""
-    kind = foreign_kind(path)
-    with open(path, "rb") as file:
-        head = file.read(9)
+def _arguments(content: Any) -> dict[str, Any]:
+    """What no shape shows, by the arguments that the official training script saves beside the weights."""
+    args = content.get("args") if isinstance(content, dict) else None
+    args = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, dict) else {}
+    kinds = {"dilation": bool, "nheads": int}
+    return {name: args[name] for name, kind in kinds.items() if type(args.get(name)) is kind and args[name] >= 0}
+
+
+def _beside(path: Path, name: str) -> dict[str, Any]:
+    """What a JSON file beside the weights holds; {} where it is not there, or none of the Hub's.
+
+    Raises ValueError for one that is no JSON.
+    """
+    file = path.with_name(name)
+    if not file.is_file():
+        return {}
     try:
-        # A header's length, its JSON.
-        if kind is None and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-            with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-        if is_zip(path) and kind is None and (damage := damage_of(path)):
-            raise RuntimeError(damage)
-        # The official training script saves its arguments, too: values in a Namespace, and so as harmless as a dict.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch has to say of strange files is for those who write code
-            return torch.load(path, map_location="cpu", weights_only=True), {}
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # damaged files make readers raise anything
-        raise ValueError(f"{path} cannot be read as weights ({kind or why_unreadable(error)})") from error
+        document = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read ({type(error).__name__}): it is no JSON; fetch it again") from error
+    if not isinstance(document, dict) or name == CONFIG and "model_type" not in document:
+        return {}
+    return document
+
+
+def _told_by_theirs(document: Mapping[str, Any], processor: Mapping[str, Any], tensors: dict[str, Tensor],
+                    timm: bool) -> dict[str, Any]:
+    """The same, from the two files that the Hub has beside weights; and notes on what is not done as they say."""
+    config, notes = config_of_theirs(document, backbone_among(tensors), processor)
+    classes = classes_of_theirs(document)
+    rows = len(tensors["class_embed.weight"])
+    if classes and len(classes["names"]) != rows - 1:
+        raise ValueError(f"{CONFIG} beside it names {len(classes['names']):,} classes, its class head has {rows:,} "
+                         "rows, wanted one for each class and one for no object")
+    values = config.to_dict()
+    values["model"]["num_classes"] = rows - 1
+    wanted = {key: value for key, value in blueprint(Config.from_dict(values).model, tensors).items()
+              if not key.endswith(COUNTER)}
+    problems = {"missing": [their_name(key, timm) for key in wanted if key not in tensors],
+                "unexpected": [key for key in tensors if key not in wanted],
+                "of another shape": [f"{their_name(key, timm)} (ours {key}) is {tuple(tensors[key].shape)}, wanted "
+                                     f"{tuple(like.shape)}" for key, like in wanted.items()
+                                     if key in tensors and tensors[key].shape != like.shape]}
+    if found := [f"{len(names)} {what}: {grouped(names)}" for what, names in problems.items() if names]:
+        raise ValueError(f"it is not the network that {CONFIG} beside it describes\n  " + "\n  ".join(found))
+    return {"config": values, "classes": classes, "notes": notes}
+
+
+def _by_timm(content: Any) -> bool:
+    """Has the backbone in the file the names of timm's?"""
+    return not any(".embedder.embedder." in key for _, state in state_dicts(content) for key in state)
+
+
+def backbone_among(tensors: Mapping[str, Tensor]) -> Optional[str]:
+    """The name in RESNETS of the backbone among tensors of our names, told by its blocks; None if there is none."""
+    depths = tuple(len({key.split(".")[2] for key in tensors if key.startswith(f"backbone.layer{stage}.")})
+                   for stage in (1, 2, 3, 4))
+    block = "bottleneck" if "backbone.layer1.0.conv3.weight" in tensors else "basic"
+    stem = tensors.get("backbone.conv1.weight")
+    found = (block, depths, len(stem) if stem is not None and stem.dim() else 0)
+    return next((name for name, known in RESNETS.items() if known == found), None)
 
 
 def panoptic(state: dict[str, Any]) -> bool:
     return any(key.startswith("detr.") for key in state)
 
 
-def hugging_face(state: dict[str, Any]) -> bool:
-    signs = ("model.backbone.conv_encoder.", "class_labels_classifier.", "detr.model.")
-    return any(key.startswith(signs) for key in state)
-
-
 def _described(content: Any) -> str:
     """What a file holds, in words."""
-    for _, state in _state_dicts(content):
-        if hugging_face(state):
-            return ("a DETR with Hugging Face's names (DetrForObjectDetection), which this version does not read: the "
-                    f"published ones are here as {', '.join(name for name in NAMED if name.startswith('detr'))}")
+    for _, state in state_dicts(content):
         if panoptic(state):
             return f"a DETR for panoptic segmentation ({grouped(state)})"
         if any(".sampling_offsets." in key for key in state):
@@ -299,51 +339,6 @@ def _described(content: Any) -> str:
     names = [key if isinstance(key, str) else reprlib.repr(key) for key in list(content)[:1000]]
     tensors = all(isinstance(value, Tensor) for value in content.values())
     return f"{len(content):,} {'tensors' if tensors else 'entries'}: {grouped(names) or 'none'}"
-
-
-# -- which network they are of ---------------------------------------------------------------------------------------
-
-
-def backbone_of(weights: Weights) -> Optional[str]:
-    """The name in RESNETS of the backbone among the weights, told by its blocks; None if there is none like it."""
-    depths = tuple(len({key.split(".")[2] for key in weights.tensors if key.startswith(f"backbone.layer{stage}.")})
-                   for stage in (1, 2, 3, 4))
-    block = "bottleneck" if "backbone.layer1.0.conv3.weight" in weights.tensors else "basic"
-    found = (block, depths, len(weights.tensors["backbone.conv1.weight"]))
-    return next((name for name, known in RESNETS.items() if known == found), None)
-
-
-def as_told(config: Config, weights: Weights) -> Config:
-    """`config` with the sizes that the weights of a detector on its backbone have, in place of its own.
-
-    How many heads there are, no shape tells: as many as the file's configuration or `config` says, or 8 as published
-    where a width is not divided by those.
-    """
-    tensors, model = weights.tensors, config.model
-    if weights.kind == "torchvision ResNet" or backbone_of(weights) != model.backbone:
-        return config
-
-    def rows(name: str) -> Optional[int]:
-        return len(tensors[name]) if name in tensors and tensors[name].dim() else None
-
-    def layers(part: str) -> Optional[int]:
-        found = {key.split(".")[3] for key in tensors if key.startswith(f"transformer.{part}.layers.")}
-        return len(found) or None
-
-    queries = rows("query_embed.weight") or rows("refpoint_embed.weight")
-    width = rows("input_proj.weight")
-    told = {"hidden_dim": width, "dim_feedforward": rows("transformer.decoder.layers.0.linear1.weight"),
-            "enc_layers": layers("encoder"), "dec_layers": layers("decoder"),
-            "num_queries": queries and max(1, queries // model.groups),
-            "nheads": weights.config["model"].get("nheads") if weights.config else
-            8 if width and width % max(1, model.nheads) and width % 8 == 0 else None}
-    return replace(config, model=replace(model, **{name: value for name, value in told.items() if value is not None}))
-
-
-def differing(config: Config, other: Config) -> str:
-    """The fields of the network that differ, with the values of the former: "num_queries=30, enc_layers=3"."""
-    mine, theirs = config.to_dict()["model"], other.to_dict()["model"]
-    return ", ".join(f"{name}={value}" for name, value in mine.items() if value != theirs[name])
 
 
 # -- what fits -----------------------------------------------------------------------------------------------------

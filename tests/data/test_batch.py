@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data._utils.pin_memory import pin_memory  # what DataLoader does to a batch
 
 from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch, collate
@@ -69,6 +70,23 @@ def test_to_moves_every_tensor_and_keeps_plain_values(batch):
     assert {moved.images.device.type, moved.pad_mask.device.type, moved.targets[0]["boxes"].device.type,
             moved.targets[0]["labels"].device.type} == {"meta"}
     assert moved.targets[0]["size"] == (11, 5)
+
+
+def test_targets_move_side_by_side_and_are_the_same_afterwards(batch):
+    copies = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            copies.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Copies():
+        batch.to("meta")
+    assert copies.count("_to_copy") == 4  # images, mask, labels and boxes: of all images
+    moved = batch.to("cpu")
+    for target, expected in zip(moved.targets, batch.targets, strict=True):
+        assert target.keys() == expected.keys() and target["size"] == expected["size"]
+        assert torch.equal(target["boxes"], expected["boxes"]) and torch.equal(target["labels"], expected["labels"])
 
 
 def test_a_batch_is_the_same_in_another_process(batch):

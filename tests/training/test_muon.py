@@ -187,3 +187,22 @@ def test_each_group_has_its_own_learning_rate():
     groups = muon_groups(torch.nn.ModuleDict(layers), train)
     assert {group["name"]: group["lr"] for group in groups} == {
         "backbone": 3e-5, "transformer": 3e-4, "backbone_matrices": 3e-2, "transformer_matrices": 3e-2}
+
+
+@pytest.mark.parametrize("shape", [(17, 48), (48, 17), (2, 24, 24)])
+def test_in_half_precision_a_step_is_as_close_to_the_svds_as_in_float32(shape):
+    """As on a GPU: products of halves, each rounded once."""
+    u = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    exact = orthogonalised_definition(u.double())
+    steps = [orthogonalised(u), orthogonalised(u, torch.float16).float()]
+    cosines = [(torch.sum(step * exact) / (step.norm() * exact.norm())).item() for step in steps]
+    assert abs(cosines[0] - cosines[1]) < 1e-3 and min(cosines) > 0.9
+    assert 0 < (steps[1] - steps[0]).norm() / steps[0].norm() < 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_a_gradient_beyond_the_range_of_half_precision_is_no_matter(scale):
+    u = torch.randn(7, 13, generator=torch.Generator().manual_seed(2))
+    step = orthogonalised(scale * u, torch.float16)
+    assert step.dtype == torch.float16 and step.isfinite().all()
+    torch.testing.assert_close(step, orthogonalised(u, torch.float16), rtol=0, atol=0.05)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from scratch.training.optimizer import AdamW, clip_grad_norm_
-from scratch.training.precision import Precision
+from scratch.training.precision import FIRST_SCALE, GROWTH, Precision
 
 CPU = torch.device("cpu")
 
@@ -50,9 +50,33 @@ def test_the_table_of_formats_is_right():
     assert torch.finfo(torch.float16).max == 65504
 
 
-def test_the_scale_doubles_after_2000_good_steps_and_halves_after_a_bad_one():
+def test_the_scale_begins_at_1024_doubles_after_100_good_steps_and_halves_after_a_bad_one():
     state = Precision("fp16", CPU).state_dict()
-    assert (state["growth_factor"], state["growth_interval"], state["backoff_factor"]) == (2.0, 2000, 0.5)
+    assert (state["scale"], state["growth_interval"]) == (1024, 100) == (FIRST_SCALE, GROWTH)
+    assert (state["growth_factor"], state["backoff_factor"]) == (2.0, 0.5)
+
+
+def test_a_run_that_began_with_another_scale_and_growth_goes_on_with_them():
+    began = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=2000).state_dict()
+    precision = Precision("fp16", CPU)
+    precision.load_state_dict(began)
+    assert precision.state_dict() == began
+
+
+def test_a_gpu_run_adds_up_its_half_precision_products_in_float32():
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
+    try:
+        matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = True
+        Precision("fp16", CPU)
+        assert matmul.allow_fp16_reduced_precision_reduction and matmul.allow_bf16_reduced_precision_reduction
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the scaler finds no GPU here
+            Precision("fp16", torch.device("cuda"))
+        assert not matmul.allow_fp16_reduced_precision_reduction
+        assert not matmul.allow_bf16_reduced_precision_reduction
+    finally:
+        matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction = before
 
 
 def _step(precision: Precision, weight: nn.Parameter, optimizer: AdamW, factor: float) -> float:
@@ -81,7 +105,7 @@ def test_a_gradient_that_only_scaling_keeps_from_vanishing_in_fp16_arrives():
     optimizer, precision = AdamW([weight], lr=0.1, weight_decay=0.0), Precision("fp16", CPU)
     precision.backward((weight.half() * 1e-4).float().sum() * 1e-4)  # 1e-8 in fp16 is 0
     precision.unscale_(optimizer)
-    assert weight.grad.tolist() == pytest.approx([1e-8, 1e-8], rel=1e-3)
+    assert weight.grad.tolist() == pytest.approx([1e-8, 1e-8], rel=5e-3)  # scaled it is 1e-5, and fp16 counts in 6e-8
 
 
 def test_an_infinite_gradient_skips_the_step_and_halves_the_scale():
@@ -89,7 +113,7 @@ def test_an_infinite_gradient_skips_the_step_and_halves_the_scale():
     optimizer, precision = AdamW([weight], lr=0.1), Precision("fp16", CPU)
     _step(precision, weight, optimizer, factor=float("inf"))
     assert torch.equal(weight, torch.ones(4)) and not optimizer.state
-    assert precision.state_dict()["scale"] == 65536 / 2
+    assert precision.state_dict()["scale"] == FIRST_SCALE / 2
 
 
 def test_after_a_skipped_step_training_goes_on():
@@ -118,7 +142,7 @@ def test_a_format_without_scaling_has_nothing_to_save_and_fp16_can_go_on_from_it
     assert state == {}
     resumed = Precision("fp16", CPU)
     resumed.load_state_dict(state)
-    assert resumed.state_dict()["scale"] == 65536
+    assert resumed.state_dict()["scale"] == FIRST_SCALE
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -87,3 +87,17 @@ def test_a_schedule_made_after_the_optimizer_was_restored_starts_from_the_peak_a
     Schedule(resumed, train).set(71, 0.71)
     schedule.set(71, 0.71)
     assert _rates(resumed) == _rates(optimizer)
+
+
+def test_a_warm_up_ends_after_its_steps_or_after_its_share_of_the_run_whichever_comes_first():
+    train = TrainConfig(schedule="step", lr_drop_at=1.0, warmup_steps=200, warmup_share=0.05)
+    assert learning_rate_factor(train, 0, 0.0) == 1 / 200
+    assert learning_rate_factor(train, 9, 0.01) == pytest.approx(0.2)  # the clock: 0.01 of 0.05; by steps 10 of 200
+    assert learning_rate_factor(train, 9, 0.05) == learning_rate_factor(train, 9, 0.5) == 1.0
+    assert learning_rate_factor(train, 99, 0.001) == 0.5  # a long run: by steps alone
+    assert learning_rate_factor(train, 200, 0.001) == 1.0
+
+
+def test_without_a_share_a_warm_up_takes_all_its_steps_and_with_a_share_of_0_there_is_none():
+    assert learning_rate_factor(TrainConfig(warmup_steps=50), 9, 0.3) == 10 / 50
+    assert learning_rate_factor(TrainConfig(warmup_steps=50, warmup_share=0.0), 0, 0.0) == 1.0

@@ -17,6 +17,7 @@ Read: variant → VariantDetr.__init__ → forward → _decode_learned → _deco
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Optional
 
 import torch
@@ -36,6 +37,7 @@ from scratch.ops.activations import inverse_sigmoid, sigmoid
 from scratch.ops.beyond.focal_loss import prior_bias
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.beyond.place_encoding import cell_centres, sine_of
+from scratch.ops.fast.batch_norm import statistics_at_the_end
 from scratch.ops.fast.switch import plain
 from scratch.ops.init import constant_
 from scratch.ops.linear import Embedding, Linear
@@ -112,7 +114,8 @@ class VariantDetr(Detr):
     def forward(self, images: Tensor, pad_mask: Tensor, targets: Optional[list[dict[str, Any]]] = None,
                 need_weights: bool = False) -> dict[str, Any]:
         check_input(images, pad_mask)
-        stages = self.backbone.stages(images)  # the last is (B,C,h,w)
+        with statistics_at_the_end() if self.training else nullcontext():
+            stages = self.backbone.stages(images)  # the last is (B,C,h,w)
         groups, noised = 1, None
         if self.training:
             groups = self.config.groups

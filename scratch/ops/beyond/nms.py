@@ -17,8 +17,8 @@ duplicates stay. No gradient passes through it, so the network cannot learn from
 DETR has no such step. One query predicts an object, the others learn to predict "no object"; in the
 decoder's self-attention they see each other. After the first decoder layer, where duplicates are
 still left, NMS improves AP; after the last it costs a little (Carion et al. 2020, section 4.2).
-This project's detector never calls this file: it is here for comparison
-(scratch/model/beyond/two_philosophies).
+This project's detector never calls this file. It is here for comparison
+(scratch/model/beyond/two_philosophies); `predict --slices` joins overlapping parts of one picture by it.
 
 Same as torchvision.ops.nms and batched_nms; proven in tests/ops/beyond/test_nms.py.
 Read: nms_definition (the rule above) → nms (all pairs at once) → batched_nms (class by class)
@@ -76,10 +76,10 @@ def batched_nms(boxes_xyxy: Tensor, scores: Tensor, groups: Tensor, iou_threshol
 
     A dog may stand in front of a bicycle, so boxes of two classes must not suppress each other. What changed: the boxes
     of each group are moved so far that no two groups overlap, and one call does all of them. Moving two boxes together
-    does not change their IoU (except for rounding: the sums are made in float64).
+    does not change their IoU (except for rounding: the sums are made in float64; a Mac's GPU has float32 alone).
     """
     if not len(boxes_xyxy):
         return torch.zeros(0, dtype=torch.int64, device=boxes_xyxy.device)
-    boxes = boxes_xyxy.to(torch.float64)
+    boxes = boxes_xyxy.to(torch.float32 if boxes_xyxy.device.type == "mps" else torch.float64)
     reach = boxes.max() - boxes.min() + 1                               # no two groups touch
     return nms(boxes + (groups.to(boxes.dtype) * reach)[:, None], scores, iou_threshold)

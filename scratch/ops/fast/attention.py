@@ -53,7 +53,7 @@ class Attention(Function):
         with without_autocast(q):  # the operands have their dtype already; autocast would lower again what is raised
             P = lowered(_softmax_(scaled_product(q, k.transpose(1, 2), root, bias, wide)), q.dtype)  # (B·N, Q, S)
             mask, scale = dropout_mask(P, dropout_p) if dropout_p > 0 else (None, 1.0)
-            used = P if mask is None else torch.where(mask, P, 0).mul_(scale)  # (B·N, Q, S): P, or P' under dropout
+            used = P if mask is None else _kept(P, mask, scale)  # (B·N, Q, S): P, or P' under dropout
             output = torch.bmm(used, raised(v))  # (B·N, Q, d), for δ not rounded to half
         ctx.save_for_backward(q, k, v, P, mask, output)  # P' is not among them: mask and P give it again
         ctx.root, ctx.scale, ctx.bias_shape = root, scale, None if bias is None else bias.shape
@@ -67,7 +67,7 @@ class Attention(Function):
         with as_in_forward(output):  # the operands have their dtype already
             if grad_output is None:  # a loss on the weights alone
                 grad_output = torch.zeros_like(output, dtype=v.dtype)
-            used = P if mask is None else torch.where(mask, P, 0).mul_(ctx.scale)  # (B·N, Q, S)
+            used = P if mask is None else _kept(P, mask, ctx.scale)  # (B·N, Q, S)
             grad_v = torch.bmm(used.transpose(1, 2), raised(grad_output)).to(v.dtype)  # (B·N, S, d)
 
             exact = at_least_float32(output).dtype  # G − δ subtracts near equals: not in half precision
@@ -77,7 +77,7 @@ class Attention(Function):
                 G += grad_used
                 delta += (grad_used.to(exact) * used).sum(-1, keepdim=True)
             if mask is not None:
-                G = torch.where(mask, G, 0).mul_(ctx.scale)  # from ∂L/∂P' to ∂L/∂P
+                G = _kept(G, mask, ctx.scale)  # from ∂L/∂P' to ∂L/∂P
             grad_scores = lowered(G.sub_(delta).mul_(P), q.dtype)  # (B·N, Q, S)
 
             grad_q = scaled_product(grad_scores, raised(k), ctx.root).to(q.dtype)  # (B·N, Q, d)
@@ -85,6 +85,11 @@ class Attention(Function):
             # The bias was broadcast over queries, or heads and images: its gradient is the sum over them.
             grad_bias = grad_scores.sum_to_size(ctx.bias_shape).to(q.dtype) if ctx.needs_input_grad[3] else None
         return grad_q, grad_k, grad_v, grad_bias, None
+
+
+def _kept(x: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """x∘m/(1−p), a new tensor. On a GPU `where` would launch a second kernel, for its 0."""
+    return (x * mask if x.is_cuda else torch.where(mask, x, 0)).mul_(scale)
 
 
 def _softmax_(scores: Tensor) -> Tensor:
@@ -95,15 +100,16 @@ def _softmax_(scores: Tensor) -> Tensor:
     return scores.div_(scores.sum(-1, keepdim=True).clamp_(min=1))  # a row of −∞ alone: 0/1
 
 
-# Up to here the weights are made at once and kept, 64 MiB of them in float32; beyond, tile by tile and twice.
-_MOST_WEIGHTS = 2**24
+# Up to here the weights are made at once and kept, 64 MiB of them in float32; beyond, tile by tile and twice. On a GPU,
+# where many small tiles are many kernel launches, 128 MiB of them in half precision.
+_MOST_WEIGHTS, _MOST_WEIGHTS_OF_A_GPU = 2**24, 2**26
 
 
 def fast_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float,
                    need_weights: bool) -> tuple[Tensor, Tensor | None] | None:
     """Output and weights of heads (B·N, rows, columns), or None in plain mode.
 
-    The weights are None where they were made tile by tile: not `need_weights`, and more than _MOST_WEIGHTS of them.
+    The weights are None where they were made tile by tile: not `need_weights`, and more than _MOST_WEIGHTS.
     """
     if plain():
         return None
@@ -121,7 +127,8 @@ def _too_many(weights: int, q: Tensor, bias: Tensor | None) -> bool:
     torch.compile would write out every tile of the loop.
     """
     real = q.device.type != "meta" and not torch.compiler.is_compiling()
-    return weights > _MOST_WEIGHTS and real and not (bias is not None and bias.requires_grad)
+    most = _MOST_WEIGHTS_OF_A_GPU if q.is_cuda else _MOST_WEIGHTS
+    return weights > most and real and not (bias is not None and bias.requires_grad)
 
 
 # ── the ladder: what each step buys ─────────────────────────────────────────────────────────────────────────────────

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scratch.ops.activations import at_least_float32
+from scratch.ops.fast.precision import as_in_forward
 from scratch.ops.fast.switch import plain
 
 
@@ -50,7 +51,8 @@ class _LayerNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        standard, r = standardise(at_least_float32(x), _row_mean, eps)  # (R,D), (R,1)
+        wide = at_least_float32(x)
+        standard, r = _standardise_in_few_passes(wide, eps) if _on_a_gpu(x) else standardise(wide, _row_mean, eps)
         ctx.save_for_backward(standard, r, weight)
         ctx.dtype = x.dtype  # the parameters may have another one: float32 under half-precision tokens
         return torch.addcmul(bias.to(r.dtype), standard, weight.to(r.dtype)).to(x.dtype)  # one pass
@@ -60,10 +62,41 @@ class _LayerNorm(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         standard, r, weight = ctx.saved_tensors
         grad = grad.to(standard.dtype)  # (R,D)
+        if _on_a_gpu(grad):
+            return *_gradients_in_few_passes(grad, standard, r, weight, ctx.dtype), None
         scaled = grad * weight  # (R,D): ĝ
         mean, slope = _row_mean(scaled), _row_mean(scaled * standard)  # (R,1)
         grad_x = scaled.sub_(mean).addcmul_(standard, slope, value=-1).mul_(r)  # the formula above, in the memory of ĝ
         return grad_x.to(ctx.dtype), (grad * standard).sum(0).to(weight.dtype), grad.sum(0).to(weight.dtype), None
+
+
+# On a GPU each line is a kernel launch and a pass over memory, and a mean over rows is as fast as one over anything else.
+# So the variance comes from one pass (Welford's algorithm, which subtracts the mean as it goes), and the two means of
+# the backward from two matrix-vector products: mean(ĝ) = g·(weight/n), mean(ĝ·x̂) = (g·x̂)·(weight/n). Bytes of a
+# float32 element: 28 instead of 52 in the forward, 56 instead of 76 in the backward.
+
+
+def _on_a_gpu(x: Tensor) -> bool:
+    return x.is_cuda and not torch.compiler.is_compiling()  # the compiler fuses what is written down in full
+
+
+def _standardise_in_few_passes(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x̂ and r of rows (R,D), as `standardise`."""
+    variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)  # (R,1)
+    r = (variance + eps).rsqrt_()
+    return (x - mean).mul_(r), r
+
+
+def _gradients_in_few_passes(grad: Tensor, standard: Tensor, r: Tensor, weight: Tensor,
+                             dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """∂L/∂x, ∂L/∂weight and ∂L/∂bias from g (R,D), x̂ (R,D), r (R,1) and weight (D)."""
+    with as_in_forward(grad):  # no product in half precision
+        wide = weight.to(grad.dtype)
+        share = wide / -grad.shape[1]  # (D)
+        products = grad * standard  # (R,D)
+        mean, slope = torch.mv(grad, share)[:, None], torch.mv(products, share)[:, None]  # (R,1): −mean(ĝ), −mean(ĝ·x̂)
+        grad_x = torch.addcmul(mean, grad, wide).addcmul_(standard, slope).mul_(r)
+    return grad_x.to(dtype), products.sum(0).to(weight.dtype), grad.sum(0).to(weight.dtype)
 
 
 def _row_mean(x: Tensor) -> Tensor:

@@ -1,0 +1,171 @@
+"""hungarian: cases and typical mistakes."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, Callable
+
+import torch
+
+from exercises.case import Case, Mistyped, draw, kind
+from scratch.ops.hungarian import assign_by_potentials as note
+
+inf = math.inf
+
+
+def run(assign: Callable, cost: list) -> dict:
+    columns = assign(cost)
+    if isinstance(columns, torch.Tensor) or not hasattr(columns, "__iter__") or not all(
+            isinstance(column, (int, torch.Tensor)) or hasattr(column, "__index__") for column in columns):
+        raise Mistyped(f"wanted a list with the column of each row, got {kind(columns)}"
+                       + (f": {columns}" if isinstance(columns, (list, tuple)) else ""))
+    columns = [int(column) for column in columns]
+    n, m = len(cost), len(cost[0])
+    valid = len(columns) == n and all(0 <= column < m for column in columns)
+    total = sum(cost[i][j] for i, j in enumerate(columns)) if valid else math.nan
+    return {"columns": torch.tensor(columns), "each column once": torch.tensor(len(set(columns)) == len(columns)),
+            "total cost": torch.tensor(total, dtype=torch.float64)}
+
+
+def reference(cost: list) -> dict:
+    """The note: torch.nn has no assignment."""
+    return run(note, cost)
+
+
+def table(n: int, m: int, seed: int = 0, scale: float = 1.0) -> dict:
+    return {"cost": draw(n, m, seed=seed, scale=scale).add(torch.arange(n * m).view(n, m) * 0.001).tolist()}
+
+
+CASES = (
+    Case("example", "the cat and the dog of the note: greedy pays 1 + 9, the optimum 2 + 3", lambda: {
+        "cost": [[1, 2, 8], [3, 9, 9]]}, {"columns": torch.tensor([1, 0]), "each column once": torch.tensor(True),
+                                          "total cost": torch.tensor(5.0, dtype=torch.float64)}),
+    Case("example", "one row takes its cheapest column", lambda: {"cost": [[4, 2, 7]]}, {
+        "columns": torch.tensor([1]), "each column once": torch.tensor(True),
+        "total cost": torch.tensor(2.0, dtype=torch.float64)}),
+    Case("value", "three rows, three columns", lambda: table(3, 3)),
+    Case("value", "a chain: each row has to move on", lambda: {"cost": [[1, 2, 9, 9], [1, 3, 4, 9], [9, 1, 3, 8]]}),
+    Case("value", "four rows, six columns", lambda: table(4, 6, seed=1)),
+    Case("value", "seven rows, seven columns", lambda: table(7, 7, seed=1)),
+    Case("value", "eight rows, eight columns", lambda: table(8, 8, seed=2)),
+    Case("value", "ten rows, twenty columns", lambda: table(10, 20, seed=3)),
+    Case("edges", "negative costs", lambda: {"cost": [[-5, -1, -4], [-6, -5, -1], [-2, -3, -9]]}),
+    Case("edges", "costs below one", lambda: {"cost": [[0.9, 0.2, 0.5], [0.3, 0.1, 0.8], [0.6, 0.4, 0.7]]}),
+    Case("edges", "a forbidden pair (+∞) is avoided at any price", lambda: {"cost": [[0.0, 5.0], [inf, 1e300]]}),
+    Case("edges", "one row, one column", lambda: {"cost": [[3.0]]}),
+    Case("edges", "large integers are compared exactly", lambda: {"cost": [[2**60 + 1, 2**60], [2**60, 2**60 + 1]]}),
+    Case("precision", "at the size of a detector: 20 objects, 100 queries", lambda: table(20, 100, seed=4)),
+)
+
+
+def attempt(cost: list, *, flaws: frozenset) -> Any:
+    n, m = len(cost), len(cost[0])
+    c = [list(row) for row in cost]
+    if "absolute_costs" in flaws:
+        c = [[abs(value) for value in row] for row in c]
+    if "squared_costs" in flaws:
+        c = [[value * value for value in row] for row in c]
+    if "whole_numbers" in flaws:
+        c = [[int(value) if math.isfinite(value) else value for value in row] for row in c]
+    if "rounded_to_floats" in flaws:
+        c = [[float(value) for value in row] for row in c]
+    if "most_expensive" in flaws:
+        c = [[-value for value in row] for row in c]
+    square = "first_columns_alone" in flaws
+    if square:
+        c = [row[:n] for row in c]
+    width = len(c[0])
+    if "row_minimum" in flaws:
+        columns = [min(range(width), key=row.__getitem__) for row in c]
+    elif "column_minimum" in flaws:
+        columns = [min(range(n), key=lambda i: c[i][j]) for j in range(width)][:n]
+    elif "in_order" in flaws:
+        columns = list(range(n))
+    elif "greedy_row_by_row" in flaws:
+        columns = []
+        for row in c:
+            columns.append(min((j for j in range(width) if j not in columns), key=row.__getitem__))
+    elif "greedy_from_the_last_row" in flaws:
+        taken: dict[int, int] = {}
+        for i in reversed(range(n)):
+            taken[i] = min((j for j in range(width) if j not in taken.values()), key=c[i].__getitem__)
+        columns = [taken[i] for i in range(n)]
+    elif "greedy_smallest_first" in flaws:
+        taken = {}
+        for _, i, j in sorted((c[i][j], i, j) for i in range(n) for j in range(width)):
+            if i not in taken and j not in taken.values():
+                taken[i] = j
+        columns = [taken[i] for i in range(n)]
+    elif "greedy_column_by_column" in flaws:
+        taken = {}
+        for j in range(width):
+            rows = [i for i in range(n) if i not in taken]
+            if rows and (width - j <= len(rows) or c[(best := min(rows, key=lambda i: c[i][j]))][j] == min(c[best])):
+                taken[min(rows, key=lambda i: c[i][j])] = j
+        columns = [taken.get(i, 0) for i in range(n)]
+    elif "largest_regret_first" in flaws:
+        taken = {}
+        while len(taken) < n:
+            def regret(i: int) -> float:
+                free = sorted(c[i][j] for j in range(width) if j not in taken.values())
+                return free[1] - free[0] if len(free) > 1 else 0.0
+            i = max((i for i in range(n) if i not in taken), key=regret)
+            taken[i] = min((j for j in range(width) if j not in taken.values()), key=c[i].__getitem__)
+        columns = [taken[i] for i in range(n)]
+    elif "swapped_pairs_once" in flaws:
+        columns = list(range(n))
+        for i in range(n):
+            for k in range(i + 1, n):
+                if c[i][columns[k]] + c[k][columns[i]] < c[i][columns[i]] + c[k][columns[k]]:
+                    columns[i], columns[k] = columns[k], columns[i]
+    else:
+        columns = note(c)
+    if "rows_of_columns" in flaws:
+        rows = [0] * n
+        for i, j in enumerate(columns):
+            if j < n:
+                rows[j] = i
+        return rows
+    if "counted_from_one" in flaws:
+        return [j + 1 for j in columns]
+    if "pairs" in flaws:
+        return [(i, j) for i, j in enumerate(columns)]
+    if "owner_of_each_column" in flaws:
+        return [columns.index(j) if j in columns else -1 for j in range(m)]
+    return sum(cost[i][j] for i, j in enumerate(columns)) if "cost_returned" in flaws else columns
+
+
+def flawed(flaws: frozenset) -> Callable:
+    return partial(attempt, flaws=flaws)
+
+
+MISTAKES = {
+    "greedy_row_by_row": "This is greedy: each row takes the cheapest free column, and later rows are left with what "
+                         "remains. A row has to move on where that makes the sum smaller (an augmenting path).",
+    "row_minimum": "Each row takes its cheapest column, so that two rows may have the same one: every column may be "
+                   "used once.",
+    "greedy_smallest_first": "This is greedy: the smallest entry of the whole matrix is taken first. The optimum may "
+                             "need a costlier one there.",
+    "greedy_from_the_last_row": "This is greedy, from the last row to the first: earlier choices are never revised.",
+    "largest_regret_first": "This is greedy by regret: better than row by row, but earlier choices are never revised.",
+    "swapped_pairs_once": "Pairs of rows are exchanged where that helps: the optimum may need a chain of three or "
+                          "more, and columns that nobody has yet.",
+    "most_expensive": "The costs are maximised: the smallest sum is wanted.",
+    "in_order": "Row i gets column i whatever the costs.",
+    "column_minimum": "The cheapest row of each column is returned: wanted is the column of each row.",
+    "greedy_column_by_column": "The columns choose their rows greedily: wanted is the smallest sum.",
+    "rows_of_columns": "The row of each column is returned: wanted is the column of each row (the inverse).",
+    "owner_of_each_column": "The owner of each column is returned: turn it round, the column of each row is wanted.",
+    "counted_from_one": "The columns are counted from 1 (as in the textbook version of the algorithm): they are "
+                        "counted from 0.",
+    "pairs": "Pairs (row, column) are returned: wanted is the list of columns alone.",
+    "cost_returned": "The total cost is returned: wanted is the column of each row.",
+    "first_columns_alone": "Only the first n columns are used: there may be more columns than rows, and all may be "
+                           "taken.",
+    "absolute_costs": "The costs are taken without their sign: they may be negative (−p, −GIoU).",
+    "squared_costs": "The costs are squared: this changes which sum is the smallest.",
+    "whole_numbers": "The costs are rounded to whole numbers: they may be any numbers.",
+    "rounded_to_floats": "Integers become floats, which cannot tell 2⁶⁰ from 2⁶⁰ + 1: begin the potentials with 0, "
+                         "not 0.0.",
+}

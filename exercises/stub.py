@@ -1,0 +1,207 @@
+"""stub: how does a note become a file with a hole, and the same note the file with the answer?
+
+    note's source ── ast ──▶ docstring of the note, imports, signature and docstring of the target, a hole   stub_of
+                         └─▶ the same with the note's own body and all that it uses                          solution_of
+
+Nothing of the note is copied into this folder, so nothing can go stale: both texts are made from scratch/ each time.
+An operation that is a class inherits from the note's class (its weights, its other methods); the hole is a method.
+Proven in tests/exercises/test_stub.py. Read: Note → stub_of → solution_of
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from functools import lru_cache
+from typing import Iterator, Union
+
+from exercises.registry import Exercise
+
+Function = Union[ast.FunctionDef, ast.ClassDef]
+HOLE = "write {name} here, and remove this line"
+
+
+class Note:
+    """The source of a note, taken apart."""
+
+    def __init__(self, exercise: Exercise) -> None:
+        self.exercise = exercise
+        self.source = exercise.path.read_text(encoding="utf-8")
+        self.tree = ast.parse(self.source)
+        self.docstring = ast.get_docstring(self.tree) or ""
+        self.definitions = {name: node for node in self.tree.body for name in _defines(node)}
+        self.imports = {item.asname or item.name: (node, item) for node in self.tree.body
+                        if isinstance(node, (ast.Import, ast.ImportFrom)) for item in node.names}
+        self.target: Function = self.definitions[exercise.target]
+        self.methods = {node.name: node for node in self.target.body if isinstance(node, ast.FunctionDef)}
+        self.holes = [self.methods[name] for name in exercise.methods] if exercise.methods else [self.target]
+
+    def text(self, node: ast.AST) -> str:
+        """The source of a node, its decorators and comments included."""
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+        return textwrap.dedent("\n".join(self.source.splitlines()[first - 1:node.end_lineno]))
+
+    def used(self, nodes: list[ast.AST], deep: bool) -> set[str]:
+        """The names that the nodes use; deep: also what the note's functions and private methods among them use."""
+        inner: dict[str, ast.AST] = {}
+        if deep:
+            inner = {name: node for name, node in self.definitions.items()
+                     if isinstance(node, ast.FunctionDef) and name not in self.exercise.given}
+            inner |= {f"self.{name}": node for name, node in self.methods.items() if name.startswith("_")}
+        seen: set[str] = set()
+        waiting = [name for node in nodes for name in _names(node)]
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                waiting += _names(inner[name]) if name in inner else []
+        return seen
+
+    def import_lines(self, names: set[str], own: set[str]) -> str:
+        """Imports of `names` from where the note has them, and of `own` from the note itself."""
+        lines, from_modules = [], {}
+        for name, (node, item) in self.imports.items():
+            if name in names and isinstance(node, ast.Import):
+                lines.append(f"import {item.name}" + (f" as {item.asname}" if item.asname else ""))
+            elif name in names and node.module != "__future__":
+                from_modules.setdefault(node.module, []).append(item.name)
+        if own:
+            from_modules.setdefault(self.exercise.module, []).extend(sorted(own))
+        standard = [f"from {module} import {', '.join(what)}" for module, what in from_modules.items()
+                    if not module.startswith(("scratch", "torch"))]
+        torchs = [f"from {module} import {', '.join(what)}" for module, what in from_modules.items()
+                  if module.startswith("torch")]
+        ours = [f"from {module} import {', '.join(what)}" for module, what in sorted(from_modules.items())
+                if module.startswith("scratch")]
+        first = [line for line in lines if not line.startswith("import torch")] + standard
+        second = [line for line in lines if line.startswith("import torch")] + torchs
+        return "\n\n".join("\n".join(part) for part in (first, second, ours) if part)
+
+
+@lru_cache(maxsize=None)
+def note_of(exercise: Exercise) -> Note:
+    return Note(exercise)
+
+
+def stub_of(exercise: Exercise) -> str:
+    """The reader's file: what the note says, the signature, and a hole."""
+    note = note_of(exercise)
+    answer = {name for name in note.definitions if name not in exercise.given} | {exercise.target}
+    names = {name for name in note.used(note.holes, deep=True) if name not in answer
+             and not _is_door(note, name)} | {"torch", "Tensor"}
+    types = {name for name in note.used(_signature(note), deep=False) if name in note.definitions} - {exercise.target}
+    own = set(exercise.given) | types
+    holes = "\n\n".join(_with_hole(note, node) for node in note.holes)
+    return _file(note, names, own, holes, f"{exercise.name}: {exercise.idea}\n\n{_opening(note)}")
+
+
+def solution_of(exercise: Exercise) -> str:
+    """The reader's file as it would be with the note's own answer in it."""
+    note = note_of(exercise)
+    names = note.used(note.holes, deep=False)
+    own = {name for name in names if name in note.definitions} - {exercise.target}
+    body = "\n\n".join(note.text(node) for node in note.holes)
+    return _file(note, names | {"torch", "Tensor"}, own, body, f"{exercise.name}: {exercise.idea}")
+
+
+def answer_of(exercise: Exercise) -> tuple[str, int]:
+    """The note's own answer as text, and the line of the note where it begins."""
+    note = note_of(exercise)
+    return "\n\n".join(note.text(node) for node in note.holes), note.holes[0].lineno
+
+
+def has_hole(exercise: Exercise, source: str) -> bool:
+    """Does a reader's file still raise NotImplementedError where the operation should stand?"""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.name in (exercise.target, *exercise.methods):
+            last = node.body[-1]
+            if isinstance(last, ast.Raise) and "NotImplementedError" in ast.dump(last):
+                return True
+    return False
+
+
+def _file(note: Note, names: set[str], own: set[str], body: str, docstring: str) -> str:
+    exercise = note.exercise
+    end = "\n" if "\n" in docstring else ""
+    parts = [f'"""{docstring}{end}"""', "from __future__ import annotations"]
+    if exercise.methods:
+        own = own - {exercise.target}
+        imports = note.import_lines(names, own | {f"{exercise.target} as Note"})
+        said = ast.get_docstring(note.target) or f"The note's {exercise.target}, but for what is written here."
+        said = said.replace("\\", "\\\\") + ("\n" if "\n" in said else "")
+        head = [f"class {exercise.target}(Note):", textwrap.indent(f'"""{said}"""', "    ")]
+        body = "\n".join(head) + "\n\n" + textwrap.indent(body, "    ")
+    else:
+        imports = note.import_lines(names, own)
+    return "\n\n".join([*parts, imports]) + f"\n\n\n{body}\n"
+
+
+def _opening(note: Note) -> str:
+    """The note's own docstring, without the lines on how to read that file; and what the class has already."""
+    # Backslashes of the note are doubled: the text becomes a docstring again.
+    kept = [line for line in note.docstring.replace("\\", "\\\\").splitlines()]
+    end = next((i for i, line in enumerate(kept) if line.startswith("Read:")), len(kept))
+    lines = [f"Read first: the opening of scratch/{note.exercise.note}.py, which says:", "", *kept[:end]]
+    if note.exercise.methods:
+        lines += ["", f"self has already, from the note's {note.exercise.target}:", "",
+                  *(f"    {line}" for line in _attributes(note))]
+    if note.exercise.given:
+        lines += ["", "You may use as they are:", ""]
+        for name in note.exercise.given:
+            said = (ast.get_docstring(note.definitions[name]) or "").partition("\n\n")[0]
+            lines.append(f"    {name}: {' '.join(said.split())}")
+    return "\n".join(lines)
+
+
+def _attributes(note: Note) -> Iterator[str]:
+    """The lines of the note that say what an instance holds: self.x = …, or the fields of a dataclass."""
+    for node in note.target.body:
+        if isinstance(node, ast.AnnAssign):
+            yield note.text(node).strip()
+        elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            for statement in node.body:
+                if isinstance(statement, ast.Assign) and ast.unparse(statement).startswith(("self.", "(self.")):
+                    yield from note.text(statement).splitlines()
+
+
+def _with_hole(note: Note, node: ast.FunctionDef) -> str:
+    """Decorators, signature and docstring of a function as the note has them, and a hole for the rest."""
+    text = note.text(node).splitlines()
+    start = node.lineno - min([node.lineno, *(d.lineno for d in node.decorator_list)])
+    first = node.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    end = start + (first.end_lineno if documented else first.lineno - 1) - node.lineno + 1
+    kept = text[:end]
+    if not documented:
+        kept.append('    """' + f"See the opening of this file; scratch/{note.exercise.note}.py has more." + '"""')
+    name = note.exercise.target if node is note.target else node.name
+    return "\n".join([*kept, f'    raise NotImplementedError("{HOLE.format(name=name)}")'])
+
+
+def _signature(note: Note) -> list[ast.AST]:
+    return [part for node in note.holes for part in (node.args, node.returns) if part is not None]
+
+
+def _is_door(note: Note, name: str) -> bool:
+    """Is a name one of the fast code, which is closed in plain mode?"""
+    node, _ = note.imports.get(name, (None, None))
+    doors = ("scratch.ops.fast", "scratch.training.fast")
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith(doors)
+
+
+def _defines(node: ast.AST) -> list[str]:
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _names(node: ast.AST) -> list[str]:
+    found = [each.id for each in ast.walk(node) if isinstance(each, ast.Name)]
+    found += [f"self.{each.attr}" for each in ast.walk(node)
+              if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "self"]
+    # Annotations may be text.
+    found += [word for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)
+              for word in re.findall(r"\b[A-Z]\w+\b", each.value) if len(each.value) < 40]
+    return found

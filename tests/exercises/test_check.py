@@ -1,0 +1,179 @@
+"""The check: it stops at the first wrong stage, names the mistake, and otherwise describes what it sees."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+import torch
+
+from exercises.case import STAGES, outcome, wanted, wrong_names
+from exercises.check import grade, named_mistake
+from exercises.registry import EXERCISES, NAMES, Exercise
+
+each = pytest.mark.parametrize("exercise", EXERCISES, ids=NAMES)
+
+LINEAR = "import torch\n\n\ndef linear(x, weight, bias=None):\n    {}\n"
+ATTENTION = '''
+import math, torch
+from scratch.ops.activations import softmax
+from scratch.ops.attention import additive_mask
+
+
+def scaled_dot_product_attention(q, k, v, attn_mask=None, key_padding_mask=None, dropout_p=0.0, training=False,
+                                 need_weights=True):
+    B, N, Q, d = q.shape
+    S = k.shape[2]
+    scores = q @ k.transpose(-2, -1) {scale}
+    bias = additive_mask(attn_mask, key_padding_mask, B, N, Q, S, q.dtype)
+    if bias is not None:
+        scores = scores + bias.view(-1, *bias.shape[-2:]).expand(B * N, Q, S).view(B, N, Q, S)
+    P = softmax(scores, dim={dim})
+    return P @ v, P if need_weights else None
+'''
+
+
+def first_wrong(exercise: Exercise, operation):
+    """The first case that an operation answers wrongly: (case, right, outcome), or None."""
+    grading = exercise.grading
+    for stage in STAGES:
+        for case in grading.CASES:
+            if case.stage == stage:
+                right, got = wanted(case, grading), outcome(case, grading, operation)
+                if wrong_names(case, right, got):
+                    return case, right, got
+    return None
+
+
+@each
+def test_without_a_flaw_the_flawed_version_is_right(exercise: Exercise) -> None:
+    found = first_wrong(exercise, exercise.grading.flawed(frozenset()))
+    assert found is None, (found[0].title, found[2])
+
+
+def held(exercise: Exercise, flaws) -> None:
+    for flaw in flaws:
+        operation = exercise.grading.flawed(frozenset([flaw]))
+        found = first_wrong(exercise, operation)
+        assert found is not None, f"{flaw} is never wrong"
+        assert named_mistake(found[0], exercise.grading, operation, *found[1:]) == (flaw,), (flaw, found[0].title)
+
+
+@each
+def test_the_likeliest_mistakes_are_named(exercise: Exercise) -> None:
+    held(exercise, islice(exercise.grading.MISTAKES, 2))
+
+
+@pytest.mark.slow
+@each
+def test_every_mistake_of_the_table_is_wrong_somewhere_and_named(exercise: Exercise) -> None:
+    held(exercise, exercise.grading.MISTAKES)
+
+
+@pytest.mark.parametrize("body, stage, mistakes", [
+    ("return x @ weight.T", "example", ("bias_forgotten",)),
+    ("return x @ weight.T + (0 if bias is None else bias) * x.shape[-1]", "example", ("bias_for_each_input",)),
+    ("return x @ weight + bias", "example", ("weight_as_it_is",)),
+    ("return (x @ weight.T + bias).reshape(-1, len(weight))", "value", ("leading_axes_lost",)),
+    ("return x @ weight.T + bias", "edges", ("bias_needed",)),
+    ("return x @ weight.T / x.shape[-1] - (0 if bias is None else bias)", "example",
+     ("bias_subtracted", "mean_over_inputs")),
+])
+def test_a_readers_mistake_is_named_by_its_numbers(body: str, stage: str, mistakes: tuple) -> None:
+    report = grade("linear", LINEAR.format(body), proofs=False)
+    assert (report.passed, report.stage, report.mistakes) == (False, stage, mistakes)
+    assert report.shown[0] == "input" and report.hint
+
+
+@pytest.mark.parametrize("scale, dim, mistakes", [
+    ("", -1, ("no_root_d",)), ("/ d", -1, ("by_d",)), ("/ math.sqrt(d)", -2, ("softmax_over_queries",)),
+    ("", -2, ("no_root_d", "softmax_over_queries"))])
+def test_mistakes_of_an_attention_written_in_another_way_are_named(scale: str, dim: int, mistakes: tuple) -> None:
+    report = grade("attention", ATTENTION.format(scale=scale, dim=dim), proofs=False)
+    assert set(report.mistakes) == set(mistakes)
+    assert report.hint.startswith("Two mistakes at once. ") == (len(mistakes) == 2)
+
+
+@pytest.mark.parametrize("body, stage, general", [
+    ("y = x.detach() @ weight.detach().T; return y if bias is None else y + bias.detach()", "gradient",
+     "gradient_missing"),
+    ("pass", "example", "kind"),
+    ("return x @ weigth.T", "example", "name"),
+    ("return 7 * (x @ weight.T + (0 if bias is None else bias))", "example", "factor"),
+    ("x += 0.0; x *= 1.5; return x @ weight.T / 1.5 + (0 if bias is None else bias)", "example", "input_changed"),
+    ("while True: pass", "example", "endless"),
+    ("return (x.float() @ weight.float().T + (0 if bias is None else bias.float()))", "value", "dtype"),
+])
+def test_what_no_mistake_explains_is_described(body: str, stage: str, general: str, monkeypatch) -> None:
+    monkeypatch.setattr("exercises.case.outcome.__defaults__", (1,))  # seconds
+    report = grade("linear", LINEAR.format(body), proofs=False)
+    assert (report.stage, report.mistakes, report.general) == (stage, (), general), report.hint
+
+
+def test_answers_that_are_left_out_do_not_hide_a_mistake_in_the_others() -> None:
+    source = """
+import torch
+from scratch.objective.criterion import SetCriterion as Note
+from scratch.ops.cross_entropy import cross_entropy
+
+
+class SetCriterion(Note):
+    def _by_layer(self, logits, boxes, query, target, targets, normalisers):
+        L, B, Q, K = logits.shape
+        true = torch.cat([t["boxes"] for t in targets])[target]
+        l1 = (boxes.flatten(0, 2)[query] - true).abs().{of}(-1).view(L, -1).sum(-1) / normalisers.num_boxes
+        return {{"loss_bbox": l1}}
+"""
+    report = grade("criterion", source.format(of="mean"), proofs=False)
+    assert report.mistakes == ("l1_mean",)
+    report = grade("criterion", source.format(of="sum"), proofs=False)
+    assert report.general == "answer_missing" and "loss_ce" in report.hint
+
+
+def test_an_error_in_a_later_case_says_what_is_new_in_it() -> None:
+    body = "assert x.dim() == 2\n    y = x @ weight.T\n    return y if bias is None else y + bias"
+    report = grade("linear", LINEAR.format(body), proofs=False)
+    assert report.case == "two leading axes (2, 3, ·)" and report.mistakes == ("leading_axes_lost",)
+    body = body.replace("x.dim() == 2", "len(x) or x.dim() < 2")
+    report = grade("linear", LINEAR.format(body), proofs=False)
+    assert report.general == "error" and "new is here: no rows at all: x is (0, 3)." in report.hint
+
+
+def test_pytorchs_own_operation_is_refused_at_the_end_and_the_notes_own_as_well() -> None:
+    report = grade("linear", LINEAR.format("return torch.nn.functional.linear(x.relu(), weight, bias) - "
+                                           "torch.nn.functional.linear((-x).relu(), weight)"), proofs=False)
+    assert report.stage == "from scratch" and "relu" in report.hint
+    assert [stage for stage, _ in report.passed_stages] == list(STAGES)
+    report = grade("linear", "from scratch.ops.linear import linear\n", proofs=False)
+    assert report.stage == "from scratch" and "from scratch.ops.linear import linear" in report.hint
+
+
+def test_the_stages_that_passed_are_told_as_they_pass() -> None:
+    said: list[str] = []
+    report = grade("linear", LINEAR.format("return x @ weight.T + bias"), proofs=False, say=said.append)
+    assert [line.split()[1] for line in said] == ["example", "value", "gradient"]
+    assert [stage for stage, _ in report.passed_stages] == ["example", "value", "gradient"]
+
+
+def test_an_unknown_exercise_is_refused() -> None:
+    with pytest.raises(ValueError, match="no exercise 'lineal'; did you mean linear"):
+        grade("lineal", "")
+
+
+@pytest.mark.parametrize("source, said", [
+    ("def linear(x:\n", "line 1"), ("x = 1\n", "defines nothing; wanted linear"),
+    ("def liner(x): return x\n", "defines liner; wanted linear"),
+    ("import nowhere_at_all\n", "line 1: ModuleNotFoundError"),
+    ("linear = 3\n", "linear is int; wanted a function"),
+    ("class linear: pass\n", "linear is type; wanted a function")])
+def test_a_file_that_cannot_be_used_is_named_with_its_line(source: str, said: str) -> None:
+    report = grade("linear", source, proofs=False)
+    assert report.stage == "file" and said in report.hint
+
+
+def test_the_readers_seed_and_the_plain_mode_do_not_leak() -> None:
+    from scratch.ops.fast.switch import plain
+
+    before = plain()
+    grade("linear", LINEAR.format("raise ValueError('no')"), proofs=False)
+    assert plain() is before and not torch.is_autocast_enabled("cpu")

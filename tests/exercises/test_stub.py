@@ -1,0 +1,99 @@
+"""Stubs and solutions: made from the notes, never copied; a stub fails in clear words, a solution passes."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from exercises.check import grade
+from exercises.reader import Unusable, load
+from exercises.registry import EXERCISES, NAMES, Exercise, find
+from exercises.stub import answer_of, has_hole, note_of, solution_of, stub_of
+
+each = pytest.mark.parametrize("exercise", EXERCISES, ids=NAMES)
+
+
+def functions(source: str) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
+
+
+@each
+def test_a_stub_has_the_signature_and_the_docstring_of_the_note(exercise: Exercise) -> None:
+    theirs = {node.name: node for node in note_of(exercise).holes}
+    ours = functions(stub_of(exercise))
+    assert list(ours) == list(theirs)
+    for name, node in theirs.items():
+        assert ast.dump(ours[name].args) == ast.dump(node.args)
+        assert ast.get_docstring(node) in (None, ast.get_docstring(ours[name]))
+
+
+@each
+def test_a_stub_says_which_note_to_read_and_repeats_its_opening(exercise: Exercise) -> None:
+    said = ast.get_docstring(ast.parse(stub_of(exercise)))
+    assert f"Read first: the opening of scratch/{exercise.note}.py" in said
+    assert note_of(exercise).docstring.splitlines()[0] in said
+
+
+@each
+def test_every_stub_fails_with_a_clear_word(exercise: Exercise) -> None:
+    stub = stub_of(exercise)
+    assert has_hole(exercise, stub)
+    report = grade(exercise.name, stub, proofs=False)
+    assert (report.passed, report.stage) == (False, "file")
+    assert report.hint == (f"{exercise.name}.py still has its hole: write {exercise.target} and remove the line that "
+                           "raises NotImplementedError")
+
+
+@each
+def test_a_stub_can_be_imported_and_does_not_hold_the_answer(exercise: Exercise) -> None:
+    stub = stub_of(exercise)
+    load(exercise, stub.replace("raise NotImplementedError(", "print("))  # its imports are there
+    for node in ast.walk(ast.parse(stub)):
+        if isinstance(node, ast.ImportFrom) and node.module == exercise.module:
+            names = {item.name: item.asname for item in node.names}
+            assert names.get(exercise.target, "Note") == "Note" or exercise.methods
+            assert not any(name.endswith(("_naive", "_im2col", "_batched")) for name in names)
+        assert not (isinstance(node, ast.ImportFrom) and "fast" in (node.module or ""))
+
+
+@each
+def test_the_notes_own_solution_passes_every_stage(exercise: Exercise) -> None:
+    report = grade(exercise.name, solution_of(exercise), proofs=False)
+    assert report.passed, (report.stage, report.case, report.hint, report.shown)
+    assert report.speed > 0
+
+
+@pytest.mark.slow
+@each
+def test_the_notes_own_solution_passes_the_proofs(exercise: Exercise) -> None:
+    report = grade(exercise.name, solution_of(exercise))
+    assert report.passed, (report.stage, report.case, report.hint, report.shown)
+
+
+@each
+def test_the_answer_that_is_shown_is_the_text_of_the_note(exercise: Exercise) -> None:
+    text, line = answer_of(exercise)
+    assert exercise.path.read_text("utf-8").splitlines()[line - 1].strip() in text
+
+
+def test_a_stub_is_made_anew_when_the_note_changes(tmp_path, monkeypatch) -> None:
+    exercise = find("linear")
+    path = tmp_path / "scratch" / "ops" / "linear.py"
+    path.parent.mkdir(parents=True)
+    source = exercise.path.read_text("utf-8")
+    path.write_text(source.replace("def linear(x: Tensor, weight", "def linear(x: Tensor, matrix"), "utf-8")
+    monkeypatch.setattr("exercises.registry.REPOSITORY", tmp_path)
+    note_of.cache_clear()
+    try:
+        assert "def linear(x: Tensor, matrix: Tensor" in stub_of(exercise)
+    finally:
+        note_of.cache_clear()
+
+
+def test_a_hole_is_found_wherever_it_stands() -> None:
+    exercise = find("linear")
+    assert has_hole(exercise, "def linear(x):\n    y = x\n    raise NotImplementedError('…')\n")
+    assert not has_hole(exercise, "def linear(x):\n    return x\n")
+    with pytest.raises(Unusable, match="still has its hole"):
+        load(exercise, "def linear(x):\n    raise NotImplementedError\n")
