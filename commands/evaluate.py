@@ -30,7 +30,7 @@ from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.summary import format_summary
 from scratch.printable import abridged, command, printable
-from scratch.ranges import BATCH, refuse_senseless
+from scratch.ranges import BATCH, LAYERS, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
 from scratch.whole_file import write_json
@@ -59,7 +59,7 @@ class EvalArguments:
     """also write the figures to this file"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, batch_size=BATCH)
+        refuse_senseless(self, batch_size=BATCH, layers=LAYERS)
 
 
 def evaluate_checkpoint(arguments: EvalArguments) -> None:

@@ -42,7 +42,7 @@ from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
 from scratch.only_one import only_one
 from scratch.printable import printable
-from scratch.ranges import COUNT, MEGAPIXELS, QUERIES, SHARE, refuse_senseless
+from scratch.ranges import COUNT, LAYERS, MEGAPIXELS, QUERIES, SHARE, refuse_senseless
 
 SLOTS = "slots.json"
 MADE_BY = "detr_scratch.py explain"
@@ -91,7 +91,8 @@ class ExplainArguments:
     """auto, cpu, cuda, cuda:N or mps"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, threshold=SHARE, most=QUERIES, limit=COUNT, max_megapixels=MEGAPIXELS)
+        refuse_senseless(self, threshold=SHARE, most=QUERIES, limit=COUNT, max_megapixels=MEGAPIXELS,
+                         layers=LAYERS)
 
 
 def explain(arguments: ExplainArguments) -> None:

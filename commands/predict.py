@@ -42,7 +42,7 @@ from scratch.detector import Detections, Detector, load as load_detector
 from scratch.evaluation.coco_eval import coco_results
 from scratch.only_one import only_one
 from scratch.printable import printable
-from scratch.ranges import BATCH, COUNT, MEGAPIXELS, SHARE, Range, refuse_senseless
+from scratch.ranges import BATCH, COUNT, LAYERS, MEGAPIXELS, SHARE, Range, refuse_senseless
 from scratch.whole_file import whole_file, write_json
 
 PREDICTIONS, IMAGE_IDS = "predictions.json", "image_ids.json"
@@ -91,7 +91,7 @@ class PredictArguments:
 
     def __post_init__(self) -> None:
         refuse_senseless(self, threshold=SHARE, max_megapixels=MEGAPIXELS, slices=Range(32, 10**6), batch_size=BATCH,
-                         max_frames=COUNT)
+                         max_frames=COUNT, layers=LAYERS)
 
 
 def predict(arguments: PredictArguments) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional, Tuple
 
 from scratch.ranges import (
-    BATCH, COUNT, DETECTIONS, MEGAPIXELS, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds,
+    BATCH, COUNT, DETECTIONS, LAYERS, MEGAPIXELS, MINUTES, PROCESSES, QUERIES, SHARE, Range, refuse_other_kinds,
     refuse_senseless)
 
 Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -77,7 +77,7 @@ class ModelConfig:
         refuse_other_kinds(self)
         refuse_senseless(
             self, hidden_dim=Range(4, 8192), nheads=Range(1, 2048), dim_feedforward=Range(1, 65_536),
-            enc_layers=Range(0, 100), dec_layers=Range(1, 100), num_queries=QUERIES, dropout=Range(0, 1, "high"),
+            enc_layers=Range(0, 100), dec_layers=LAYERS, num_queries=QUERIES, dropout=Range(0, 1, "high"),
             num_classes=Range(1, 100_000), denoising=Range(0, 1000), groups=Range(1, 1000))
         if self.groups * self.num_queries > 20_000:  # the mask that keeps them apart has its square
             raise ValueError(f"got groups = {self.groups} of num_queries = {self.num_queries}, wanted "

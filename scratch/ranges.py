@@ -39,7 +39,7 @@ _BRIEF = reprlib.Repr()  # of a value from a file: lists in lists have texts tha
 _BRIEF.maxstring = _BRIEF.maxother = 200
 
 COUNT = Range(1, 10**12)  # of steps, images, epochs: more than any run can have
-QUERIES, BATCH, PROCESSES = Range(1, 10_000), Range(1, 65_536), Range(0, 256)
+QUERIES, LAYERS, BATCH, PROCESSES = Range(1, 10_000), Range(1, 100), Range(1, 65_536), Range(0, 256)
 SHARE, MINUTES = Range(0, 1), Range(0, 10**7, "low")
 DETECTIONS, MEGAPIXELS = Range(1, 10_000), Range(0, 10**6, "low")
 

@@ -36,6 +36,8 @@ from scratch.ops.linear import Linear
 
 CPU = torch.device("cpu")
 
+pytestmark = pytest.mark.slow
+
 
 def step_of(preset: str, precision: str = "float32", shape: tuple[int, int, int] = (2, 64, 96)) -> TrainingStep:
     return TrainingStep("ours", preset, shape, CPU, precision)

@@ -72,7 +72,7 @@ def packets_of_sound(path: Path) -> list[bytes]:
 class _Finder:
     """In place of a detector: one box, in every frame at the same place; keeps how many frames it was shown at once."""
 
-    threshold, classes, config = 0.5, Classes((3, 7), ("cat", "dog")), Config()
+    threshold, classes, config, notes = 0.5, Classes((3, 7), ("cat", "dog")), Config(), ()
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

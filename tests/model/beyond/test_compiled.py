@@ -22,6 +22,8 @@ from scratch.model.build import build_detr
 from scratch.model.anchors.queries import Queries
 from scratch.model.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def nothing_compiled_before():
