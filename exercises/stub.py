@@ -179,7 +179,7 @@ def also_asked(exercise: Exercise) -> dict[str, list[str]]:
     half = [case for case in cases if case.dtype in (torch.bfloat16, torch.float16)]
     asked = [case.title for case in cases if case.told and not case.bonus]
     if any(not case.bonus and case.result is None for case in half):
-        asked.append("bfloat16 and float16: compute in float32, round the result once to the dtype of the input")
+        asked.append("bfloat16 and float16: the dtype of the input, nearly as exact as float32 rounded once")
     bonus = [case.title for case in cases if case.bonus]
     return {name: titles for name, titles in (("Also asked", asked), ("Bonus, reported and never a failure", bonus))
             if titles}
