@@ -94,7 +94,8 @@ def check(exercise: Exercise, folder: Path, quick: bool) -> int:
         raise ValueError(str(error)) from None
     path = path_of(exercise, folder)
     print(f"{printable(path)} against scratch/{exercise.note}.py\n", flush=True)
-    report = grade(exercise.name, source, proofs=not quick, file=path, say=lambda line: print(line, flush=True))
+    report = grade(exercise.name, source, proofs=not quick, file=path, say=lambda line: print(
+        textwrap.fill(line, 100, subsequent_indent=" " * 18, break_on_hyphens=False), flush=True))
     if report.passed:
         if not quick:
             remember(exercise, folder, source, passed=True)

@@ -1,12 +1,13 @@
 """check: how good is an answer, and if it is wrong, which mistake is it?
 
-    source ── load ──▶ operation ── case by case, from the easiest stage ──▶ the first that is wrong ─┬─ a mistake that
-                                                                                                     │  gives the same
-                                 all right ──▶ from scratch? ──▶ the note's proofs ──▶ passed        └─ else: in general
+    source ── load ──▶ operation ── case by case, the easiest first ──▶ the first that is wrong ─┬─ a mistake that
+                                                                                                │  gives the same
+                                 all right ──▶ from scratch? ──▶ bonus, proofs ──▶ passed        └─ else: in general
 
 `grade(name, source)` is all of it, without a terminal. A mistake is recognised by its numbers: a version of the
 operation with one typical flaw in it (graded/NAME) answers the same case, and others, as the reader's does. If no flaw
-does, two at once are tried. Proven in tests/exercises/test_check.py. Read: Report → grade → named_mistake
+does, two at once are tried. A bonus is reported and never a failure. Proven in tests/exercises/test_check.py.
+Read: Report → grade → named_mistake
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Report:
     hint       what the reader is told
     shown      input, wanted and got, as lines
     passed_stages   each stage that passed, with what was asked there
+    not_yet    the titles of the bonus cases that are not right (yet), each with its hint; no failure
     speed      the reader's time divided by the note's, in plain mode; only a report
     """
 
@@ -53,6 +55,7 @@ class Report:
     hint: str = ""
     shown: tuple[str, ...] = ()
     passed_stages: tuple[tuple[str, str], ...] = ()
+    not_yet: tuple[tuple[str, str], ...] = ()
     speed: Optional[float] = None
 
 
@@ -77,18 +80,24 @@ def grade(name: str, source: str, proofs: bool = True, file: Optional[Path] = No
         say(f"ok   {stage:12} {what}")
 
     for stage in STAGES:
-        cases = [case for case in grading.CASES if case.stage == stage]
+        cases = [case for case in grading.CASES if case.stage == stage and not case.bonus]
         for case in cases:
-            right, got = wanted(case, grading), outcome(case, grading, operation)
-            wrong = wrong_names(case, right, got)
-            if wrong or got.changed:
-                failed = _failed(report, case, grading, operation, right, got, wrong)
+            failed = _judged(report, case, grading, operation)
+            if failed is not None:
                 return replace(failed, passed_stages=tuple(passed))
         if cases:
             note(stage, f"{WHAT[stage]}: {len(cases)} of {len(cases)}")
     if used := not_from_scratch(exercise, grading, operation, source):
         return replace(report, stage="from scratch", hint=used, passed_stages=tuple(passed))
     note("from scratch", "nothing but tensor arithmetic")
+    extra = [case for case in grading.CASES if case.bonus]
+    not_yet = tuple((failed.case, failed.hint) for case in extra
+                    if (failed := _judged(report, case, grading, operation)) is not None)
+    report = replace(report, not_yet=not_yet)
+    if extra and not not_yet:
+        note("bonus", f"more than was asked: {len(extra)} of {len(extra)}")
+    for title, hint in not_yet:
+        say(f"     {'bonus':12} not yet: {title}. {hint}")
     if proofs:
         proved = run_proofs(exercise, source)
         if proved.failed:
@@ -96,6 +105,13 @@ def grade(name: str, source: str, proofs: bool = True, file: Optional[Path] = No
                            passed_stages=tuple(passed))
         note("proofs", f"the note's own tests on your code: {proved.passed} of {proved.passed}")
     return replace(report, passed=True, passed_stages=tuple(passed), speed=speed(grading, operation, exercise))
+
+
+def _judged(report: Report, case: Case, grading: ModuleType, operation: Any) -> Optional[Report]:
+    """None if the operation is right in the case; otherwise the report of what is wrong."""
+    right, got = wanted(case, grading), outcome(case, grading, operation)
+    wrong = wrong_names(case, right, got)
+    return _failed(report, case, grading, operation, right, got, wrong) if wrong or got.changed else None
 
 
 def _failed(report: Report, case: Case, grading: ModuleType, operation: Any, right: dict, got: Outcome,
@@ -131,20 +147,21 @@ def _before(case: Case, grading: ModuleType) -> list[Case]:
 # -- which mistake ----------------------------------------------------------------------------------------------------
 
 
-SURE, TWO, COINCIDENCE = 0.8, 0.5, 0.25  # shares of the other cases that are answered as the reader's operation does
+PATIENCE = 3  # seconds of computing for an answer that only serves to compare
+SURE, TWO, COINCIDENCE = 0.8, 0.5, 0.5  # shares of the other cases that are answered as the reader's operation does
 
 
 def named_mistake(case: Case, grading: ModuleType, operation: Any, right: dict, got: Outcome) -> tuple[str, ...]:
     """The flaw, or the two flaws, that answer the case as the reader's operation does; () if none does.
 
-    Of several, the one that goes on to do so in the other cases; then the first in the table. One that does so in few
-    of them is a coincidence.
+    Of several, the one that does so in most of the other cases; then the first in the table. One that does so in few of
+    them is a coincidence.
     """
     # Agreement is counted as far as the check has come (and over the values); later stages only decide between equals.
     reached = max(STAGES.index(case.stage), STAGES.index("value"))
     others = sorted((other for other in grading.CASES if other is not case),
-                    key=lambda other: max(STAGES.index(other.stage), reached))
-    counted = sum(STAGES.index(other.stage) <= reached for other in others)
+                    key=lambda other: (other.bonus, max(STAGES.index(other.stage), reached)))
+    counted = sum(STAGES.index(other.stage) <= reached and not other.bonus for other in others)
     truth: list[dict] = []
     theirs: list[Outcome] = []
 
@@ -153,16 +170,15 @@ def named_mistake(case: Case, grading: ModuleType, operation: Any, right: dict, 
         if not alike:
             return 0.0, ()
         truth.extend(wanted(other, grading) for other in others[len(truth):])
-        theirs.extend(outcome(other, grading, operation) for other in others[len(theirs):])
-        for other, true, their in zip(others, truth, theirs):  # who agrees stays, where anybody does
-            if len(alike) > 1:
-                alike = [each for each in alike
-                         if _same(other, true, their, _with(other, grading, each), also_right=True)] or alike
-        agreed = sum(_same(other, true, their, _with(other, grading, alike[0]), also_right=True)
-                     for other, true, their in list(zip(others, truth, theirs))[:counted])
-        return agreed / counted, alike[0]
+        theirs.extend(outcome(other, grading, operation, PATIENCE) for other in others[len(theirs):])
+        asked = list(zip(others, truth, theirs))
+        agreed = [[_same(other, true, their, _with(other, grading, each), also_right=True)
+                   for other, true, their in (asked if len(alike) > 1 else asked[:counted])] for each in alike]
+        first = max(range(len(alike)), key=lambda i: (sum(agreed[i][:counted]), sum(agreed[i])))
+        return sum(agreed[first][:counted]) / counted, alike[first]
 
-    share, one = best((flaw,) for flaw in grading.MISTAKES)
+    share, one = best((flaw,) for flaw in [*grading.MISTAKES, *variants(grading)])
+    one = tuple(flaw.partition(":")[0] for flaw in one)
     if share >= SURE:
         return one
     share_of_two, two = best(combinations(grading.MISTAKES, 2))
@@ -171,6 +187,11 @@ def named_mistake(case: Case, grading: ModuleType, operation: Any, right: dict, 
     if share >= COINCIDENCE:
         return one
     return (case.on_error,) if got.error is not None and case.on_error else ()
+
+
+def variants(grading: ModuleType) -> list[str]:
+    """Other ways to make a mistake of the table, each as "mistake:way": another size of ε, rows without columns …"""
+    return [f"{mistake}:{way}" for mistake, ways in getattr(grading, "WAYS", {}).items() for way in ways]
 
 
 def _with(case: Case, grading: ModuleType, flaws: tuple[str, ...]) -> Outcome:
@@ -213,7 +234,7 @@ def not_from_scratch(exercise: Exercise, grading: ModuleType, operation: Any, so
         return f"“{line}” is the note's own answer: write it yourself. The rest of the note may be imported."
     used: dict[str, int] = {}
     for case in grading.CASES:
-        if not case.gradient and case.dtype is None and not case.autocast:
+        if not case.gradient and case.dtype is None and not case.autocast and not case.bonus:
             given = case.drawn()
             with plain_mode():
                 used |= composites(record_primitives(lambda: grading.run(operation, **given)))

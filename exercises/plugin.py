@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def asked(item: pytest.Item) -> bool:
         of_the_fast_code = "fast" in getattr(getattr(item, "callspec", None), "id", "").split("-")
         return not (of_the_fast_code or REFUSALS.search(item.name)
-                    or any(words in item.name for words in exercise.not_asked))
+                    or any(words in item.name for words in (*exercise.not_asked, *exercise.bonus)))
 
     config.hook.pytest_deselected(items=[item for item in items if not asked(item)])
     items[:] = [item for item in items if asked(item)]

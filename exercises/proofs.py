@@ -3,8 +3,8 @@
     pytest -p exercises.plugin tests/ops/test_conv2d.py        in a process of its own; the plugin puts the reader's
                                                                operation in the note's place before the tests are read
 
-Left out: tests that hold the note's own way of doing it (registry: not_asked) or the words of its errors, those of the
-fast code, and slow ones.
+Left out: tests that hold the note's own way of doing it (registry: not_asked), a bonus, or the words of its errors,
+those of the fast code, and slow ones.
 Proven in tests/exercises/test_proofs.py. Read: run_proofs; then plugin.py
 """
 

@@ -16,6 +16,8 @@ import textwrap
 from functools import lru_cache
 from typing import Iterator, Union
 
+import torch
+
 from exercises.registry import Exercise
 
 Function = Union[ast.FunctionDef, ast.ClassDef]
@@ -151,7 +153,36 @@ def _opening(note: Note) -> str:
         for name in note.exercise.given:
             said = (ast.get_docstring(note.definitions[name]) or "").partition("\n\n")[0]
             lines.append(f"    {name}: {' '.join(said.split())}")
+    for name in note.exercise.explain:
+        lines += ["", *_explained(note, name)]
+    for heading, titles in also_asked(note.exercise).items():
+        lines += ["", f"{heading}:", "", *(textwrap.fill(title, 96, initial_indent="    ", subsequent_indent="      ")
+                                           for title in titles)]
     return "\n".join(lines)
+
+
+def _explained(note: Note, name: str) -> Iterator[str]:
+    """The docstring of a function or class of the note, and the fields of a dataclass."""
+    node = note.definitions[name]
+    said = (ast.get_docstring(node) or "").replace("\\", "\\\\")
+    yield f"{name}, from scratch/{note.exercise.note}.py:"
+    yield ""
+    yield from textwrap.wrap(" ".join(said.split()), 96, initial_indent="    ", subsequent_indent="    ")
+    if fields := [note.source.splitlines()[each.lineno - 1].strip() for each in node.body
+                  if isinstance(each, ast.AnnAssign)]:
+        yield from ["", *(f"    {field}" for field in fields)]
+
+
+def also_asked(exercise: Exercise) -> dict[str, list[str]]:
+    """What the check asks beyond the formula and the docstring, from the titles of its own cases."""
+    cases = exercise.grading.CASES
+    half = [case for case in cases if case.dtype in (torch.bfloat16, torch.float16)]
+    asked = [case.title for case in cases if case.told and not case.bonus]
+    if any(not case.bonus and case.result is None for case in half):
+        asked.append("bfloat16 and float16: the dtype of the input, nearly as exact as float32 rounded once")
+    bonus = [case.title for case in cases if case.bonus]
+    return {name: titles for name, titles in (("Also asked", asked), ("Bonus, reported and never a failure", bonus))
+            if titles}
 
 
 def _attributes(note: Note) -> Iterator[str]:

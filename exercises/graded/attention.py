@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from exercises.case import LOW, Case, draw, kind, Mistyped, random, several, tensor
 from scratch.ops.activations import softmax
+from scratch.ops.attention import additive_mask
 from scratch.ops.attention import scaled_dot_product_attention as note
 from scratch.ops.dropout import dropout
 
@@ -82,13 +83,19 @@ CASES = (
         **heads(B=2, N=2), "attn_mask": draw(4, 2, 3, seed=3)}),
     Case("gradient", "by q, k and v", lambda: heads(d=3), gradient=("q", "k", "v")),
     Case("edges", "in evaluation nothing is dropped", lambda: {**heads(), "dropout_p": 0.5, "training": False}),
+    Case("edges", "in training a share dropout_p of the weights is dropped: with 1, all", lambda: {
+        **heads(), "dropout_p": 1.0, "training": True}, reference=of_the_note),
     Case("edges", "without need_weights the weights are None", lambda: {**heads(), "need_weights": False}),
     Case("edges", "scores of thousands", lambda: heads(scale=100.0)),
     Case("edges", "values of another width", lambda: {**heads(), "v": draw(1, 1, 3, 2, seed=2)}),
     Case("edges", "a query that may look nowhere gets zeros", lambda: {
-        **heads(), "attn_mask": forbidden([True, True, True], [False, False, True])}, reference=of_the_note),
+        **heads(), "attn_mask": forbidden([True, True, True], [False, False, True])}, told=True, reference=of_the_note),
     Case("edges", "an image of padding alone gets zeros", lambda: {
-        **heads(B=2), "key_padding_mask": padding(2, 3, 0, S=3)}, reference=of_the_note),
+        **heads(B=2), "key_padding_mask": padding(2, 3, 0, S=3)}, told=True, reference=of_the_note),
+    Case("precision", "float16, where q·k overflows before it is divided by √d (65,504 is the largest)", lambda: {
+        "q": torch.full((1, 1, 2, 16), 70.0, dtype=torch.float64), "k": torch.full((1, 1, 3, 16), 70.0,
+                                                                                    dtype=torch.float64),
+        "v": draw(1, 1, 3, 16, seed=2)}, dtype=torch.float16, units=4, bonus=True),
     *(Case("precision", str(dtype).removeprefix("torch."), lambda: {
         "q": random(2, 3, 29, 11), "k": random(2, 3, 31, 11, seed=1), "v": random(2, 3, 31, 11, seed=2)}, dtype=dtype,
         units=4) for dtype in LOW),
@@ -107,8 +114,15 @@ def attempt(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, ke
         scores = q @ k / divisor
     elif "values_as_keys" in flaws:
         scores = q @ v.transpose(-2, -1) / divisor
+    elif "divided_after_the_product" in flaws:
+        scores = q @ k.transpose(-2, -1) / divisor
     else:
-        scores = q @ k.transpose(-2, -1) / divisor  # (B, N, Q, S)
+        scores = (q / divisor) @ k.transpose(-2, -1)  # (B, N, Q, S)
+    if "mask_multiplied:all" in flaws:
+        bias = additive_mask(attn_mask, key_padding_mask, B, N, Q, S, q.dtype)
+        if bias is not None:
+            scores = (scores.reshape(B * N, Q, S) * bias).view(B, N, Q, S)
+        attn_mask = key_padding_mask = None
     masks = []
     if key_padding_mask is not None and "padding_ignored" not in flaws:
         mask = ~key_padding_mask if flaws & {"masks_inverted", "padding_inverted"} else key_padding_mask
@@ -139,7 +153,7 @@ def attempt(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, ke
             P = P.masked_fill(mask, 0.0)
     if "plain_mean" in flaws:
         P = torch.ones_like(P) / S
-    P = dropout(P, dropout_p, training or "dropout_always" in flaws)
+    P = dropout(P, dropout_p, (training or "dropout_always" in flaws) and "dropout_forgotten" not in flaws)
     output = P @ (k if "keys_as_values" in flaws else v)  # (B, N, Q, d)
     if "scaled_twice" in flaws:
         output = output / math.sqrt(d)
@@ -148,6 +162,9 @@ def attempt(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, ke
     weights = scores if "scores_as_weights" in flaws else P
     weights = weights.mean(1) if "weights_averaged" in flaws else weights
     return output, (weights if need_weights or "weights_always" in flaws else None)
+
+
+WAYS = {"mask_multiplied": ("all",)}
 
 
 def flawed(flaws: frozenset) -> Callable:
@@ -175,7 +192,9 @@ MISTAKES = {
                                   "alike, and the query gets a mean over padding. The note wants zeros.",
     "nan_for_nowhere": "A query that may look nowhere gives NaN (0/0). The note wants weights and output 0: its "
                        "softmax of a row of −∞ gives zeros.",
-    "mask_multiplied": "A float mask is multiplied with the scores; it is to be added.",
+    "mask_multiplied": "The mask is multiplied with the scores; it is to be added (0 allows, −∞ forbids).",
+    "divided_after_the_product": "q·k is divided by √d too late for float16, where the product overflows: divide "
+                                 "q first.",
     "times_root_d": "The scores are multiplied by √d; they are to be divided by it.",
     "root_of_keys": "The scores are divided by the root of the number of keys; d is the width of a query and a key, "
                     "the last axis.",
@@ -195,6 +214,7 @@ MISTAKES = {
     "residual_added": "The query is added to the output: the residual connection belongs to the transformer, not to "
                       "the attention.",
     "dropout_always": "Weights are dropped in evaluation too: only while `training`.",
+    "dropout_forgotten": "Nothing is dropped in training: the weights go through dropout (dropout_p, training).",
     "weights_always": "Without need_weights the second result should be None.",
     "weights_averaged": "The weights are averaged over the heads: here they are wanted for each head, (B,N,Q,S).",
     "scores_as_weights": "The scores are returned as weights: the weights are those after the softmax.",

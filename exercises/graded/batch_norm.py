@@ -67,8 +67,11 @@ CASES = (
     Case("precision", "float16 whose squares would overflow", lambda: {
         **drawn(3, 5, 7, 11, make=random, training=True), "x": random(3, 5, 7, 11) * 200}, dtype=torch.float16,
         mutable=STATISTICS, units=4),
-    Case("precision", "float32 at a mean of ten thousand", lambda: drawn(
-        3, 5, 7, 11, make=random, offset=1e4, training=True), dtype=torch.float32, mutable=STATISTICS, units=60),
+    Case("precision", "float32 at a mean of ten thousand: two digits have to be left", lambda: drawn(
+        3, 5, 7, 11, make=random, offset=1e4, training=True), dtype=torch.float32, mutable=STATISTICS, units=30000),
+    Case("precision", "float32 at a mean of ten thousand, to five digits: the rounding of the mean is subtracted, too",
+         lambda: drawn(3, 5, 7, 11, make=random, offset=1e4, training=True), dtype=torch.float32, mutable=STATISTICS,
+         units=60, bonus=True),
 )
 
 
@@ -76,7 +79,8 @@ def attempt(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor
             momentum: float = 0.1, eps: float = 1e-5, *, flaws: frozenset) -> Tensor:
     wide = x if "half_statistics" in flaws else x.to(torch.promote_types(x.dtype, torch.float32))
     axes = next((axes for flaw, axes in {
-        "over_the_batch_alone": (0,), "each_image_by_itself": (2, 3), "over_the_channels": (1,),
+        "over_the_batch_alone": (0,), "each_image_by_itself": (2, 3),
+        "each_image_by_itself:in_memory": (2, 3), "over_the_channels": (1,),
         "over_everything": (0, 1, 2, 3), "over_each_image": (1, 2, 3)}.items() if flaw in flaws), (0, 2, 3))
     mean = wide.mean(axes, keepdim=True)
     centred = wide - mean
@@ -97,6 +101,8 @@ def attempt(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor
     track = training or "updated_in_evaluation" in flaws
     new_mean = wide.detach().mean((0, 2, 3))
     new_var = wide.detach().var((0, 2, 3), correction=0) if wide.numel() else running_var
+    if "each_image_by_itself:in_memory" in flaws and wide.numel():
+        new_var = wide.detach().var((2, 3), correction=0).mean(0)
     count = x.numel() // max(C, 1)
     if "population_variance_remembered" not in flaws:
         new_var = new_var * count / max(count - 1, 1)
@@ -104,6 +110,8 @@ def attempt(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor
         new_var = new_var.sqrt()
     if "momentum_fixed" in flaws:
         momentum = 0.1
+    if "replaced" in flaws:
+        momentum = 1.0
     share = 1 - momentum if "momentum_turned_round" in flaws else momentum
     shift = 0 if "running_statistics_in_training" not in flaws else None
     if (training and shift is None) or (not training and "batch_statistics_in_evaluation" not in flaws):
@@ -143,6 +151,9 @@ def attempt(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor
     return y if "half_not_returned" in flaws else y.to(x.dtype)
 
 
+WAYS = {"each_image_by_itself": ("in_memory",)}
+
+
 def flawed(flaws: frozenset) -> Callable:
     return partial(attempt, flaws=flaws)
 
@@ -164,6 +175,7 @@ MISTAKES = {
                              "the rest.",
     "never_updated": "The running statistics are not updated: they must change in place (lerp_, copy_, mul_ …), "
                      "because the state dict holds these very tensors; `running_mean = …` makes a new one.",
+    "replaced": "The running statistics become those of the batch: they move towards them by the share `momentum`.",
     "mean_not_updated": "running_mean is not updated in training.",
     "variance_not_updated": "running_var is not updated in training.",
     "updated_in_evaluation": "The running statistics are updated in evaluation: only while training.",

@@ -59,10 +59,10 @@ CASES = (
     Case("precision", "bfloat16: a sum of 576 ones", lambda: {
         "x": torch.ones(1, 64, 3, 3, dtype=torch.float64), "weight": torch.ones(1, 64, 3, 3, dtype=torch.float64)},
         dtype=torch.bfloat16),
-    Case("precision", "under autocast, where a product is bfloat16", lambda: {
+    Case("precision", "under autocast the result stays bfloat16, with a float32 bias too", lambda: {
         name: value.float() if isinstance(value, Tensor) else value
         for name, value in drawn(B=2, C=5, O=7, padding=1, make=random).items()}, autocast=True, result=torch.bfloat16,
-        units=3),
+        units=3, bonus=True),
 )
 
 
@@ -91,6 +91,8 @@ def attempt(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
         pads = tuple((k - 1) * d // 2 for k, d in zip(weight.shape[2:], gaps))
     before = (0, 0) if "padding_after_alone" in flaws else pads
     after = (0, 0) if "padding_before_alone" in flaws else pads
+    if "padding_off_by_one" in flaws:
+        before, after = tuple(max(p - 1, 0) for p in pads), tuple(p + 1 if p else 0 for p in pads)
     w = weight
     if "kernel_flipped" in flaws:
         w = w.flip(2, 3)
@@ -114,6 +116,10 @@ def attempt(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
     h, width = seen.shape[2:4]
     if "last_window_lost" in flaws:
         seen, h, width = seen[:, :, :h - 1, :width - 1], h - 1, width - 1
+    if "last_window_lost:rows" in flaws:
+        seen, h = seen[:, :, :h - 1], h - 1
+    if "last_window_lost:columns" in flaws:
+        seen, width = seen[:, :, :, :width - 1], width - 1
     if "columns_out_of_order" in flaws:
         columns = seen.permute(0, 4, 5, 1, 2, 3)
     else:
@@ -153,6 +159,9 @@ def attempt(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
     return y.transpose(2, 3) if "axes_swapped" in flaws else y
 
 
+WAYS = {"last_window_lost": ("rows", "columns")}
+
+
 def flawed(flaws: frozenset) -> Callable:
     return partial(attempt, flaws=flaws)
 
@@ -172,6 +181,8 @@ MISTAKES = {
     "padding_after_alone": "The zeros stand below and on the right alone: p pixels belong on every side, so that "
                            "window 0 begins at pixel −p.",
     "padding_one_too_many": "The padding is one pixel too wide on every side.",
+    "padding_off_by_one": "The image stands one pixel too far up and left in its padding: its first pixel belongs at "
+                          "[p, p], with p pixels of zeros before it and p behind.",
     "padding_doubled": "The padding is twice as wide as asked: p on each side, not 2p.",
     "padding_to_the_same_size": "The image is padded to keep its size, whatever `padding` says (its default is 0).",
     "padding_repeats_the_edge": "The padding repeats the pixels at the edge: it is filled with zeros.",
@@ -193,7 +204,7 @@ MISTAKES = {
     "bias_for_each_tap": "The bias is inside the sum, so that it counts for every tap; it is added once.",
     "bias_subtracted": "The bias is subtracted.",
     "first_bias_for_all": "The bias of the first filter is added to all.",
-    "last_window_lost": "The last window of each axis is missing: H' = ⌊(H + 2p − d·(k−1) − 1)/s⌋ + 1, mind the + 1.",
+    "last_window_lost": "The last window of an axis is missing: H' = ⌊(H + 2p − d·(k−1) − 1)/s⌋ + 1, mind the + 1.",
     "relu_at_the_end": "Negative results are cut off: an activation function is a step of its own.",
     "half_sums": "The products are added up in half precision, which stops growing (bfloat16 at 256). One matrix "
                  "product keeps its sums in float32.",

@@ -59,9 +59,12 @@ CASES = (
         "logits": tensor([[1e4, -1e4, 0], [1e4, -1e4, 0]]), "target": torch.tensor([0, 1])}, gradient=("logits",)),
     Case("edges", "no targets: the sum is 0", lambda: drawn(0, reduction="sum")),
     Case("edges", "no targets: the mean is NaN, as in torch", lambda: drawn(0)),
-    *(Case("precision", str(dtype).removeprefix("torch."), lambda: {
-        **drawn(53, K=11, make=random), "reduction": "none"}, dtype=dtype) for dtype in LOW),
-    Case("precision", "float16, the mean of 5000 losses", lambda: drawn(5000, K=3, make=random), dtype=torch.float16),
+    Case("precision", "float32", lambda: {**drawn(53, K=11, make=random), "reduction": "none"}, dtype=torch.float32),
+    *(Case("precision", f"{str(dtype).removeprefix('torch.')} logits give a {str(dtype).removeprefix('torch.')} loss, "
+           "rounded once", lambda: {**drawn(53, K=11, make=random), "reduction": "none"}, dtype=dtype, bonus=True)
+      for dtype in LOW[1:]),
+    Case("precision", "the mean of 5000 losses in float16, rounded once", lambda: drawn(5000, K=3, make=random),
+         dtype=torch.float16, bonus=True),
     Case("precision", "under autocast the result is float32", lambda: {
         **drawn(53, K=11, make=random), "logits": random(53, 11).bfloat16()}, autocast=True, result=torch.float32,
         units=100),
@@ -118,7 +121,9 @@ def attempt(logits: Tensor, target: Tensor, weight: Tensor | None = None, reduct
             w = 1 / w[target]
         else:
             w = w[target]
-        loss = loss * w
+        loss = loss if "weight_ignored:but_in_the_mean" in flaws else loss * w
+        if "weight_applied_twice" in flaws:
+            loss = loss * w
         if reduction == "mean" and "mean_over_rows" not in flaws and "always_sum" not in flaws \
                 and "never_reduced" not in flaws:
             total = w.sum() * (1 if "weights_squared" not in flaws else w.sum())
@@ -139,6 +144,9 @@ def attempt(logits: Tensor, target: Tensor, weight: Tensor | None = None, reduct
         return loss.mean().to(dtype)
     reduced = loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
     return reduced if "half_not_returned" in flaws else reduced.to(dtype)
+
+
+WAYS = {"weight_ignored": ("but_in_the_mean",)}
 
 
 def flawed(flaws: frozenset) -> Callable:
@@ -174,6 +182,7 @@ MISTAKES = {
                          "weight[target].",
     "weight_of_the_prediction": "The weight is that of the predicted class: it is that of the target, weight[target].",
     "weight_divides": "The loss is divided by the class weight; it is multiplied by it.",
+    "weight_applied_twice": "The class weight is applied twice: each loss is multiplied by it once.",
     "divided_by_all_weights": "The sum is divided by the weights of all classes: by those of the targets, each as "
                               "often as it occurs.",
     "weights_squared": "The sum is divided twice.",

@@ -54,14 +54,15 @@ CASES = (
          lambda: {"logits": tensor([1e4, -1e4, 1e4, -1e4]), "targets": tensor([0, 1, 1, 0])}),
     Case("edges", "the gradient at ±10,000", lambda: {
         "logits": tensor([1e4, -1e4]), "targets": tensor([0, 1])}, gradient=("logits",)),
-    Case("edges", "the gradient at exactly 0", lambda: {"logits": tensor([0, 0, 0]), "targets": tensor([0, 1, 0.3])},
-         gradient=("logits",)),
+    Case("edges", "the gradient at exactly 0, where |z| and max(z, 0) have a kink but the loss has none", lambda: {
+        "logits": tensor([0, 0, 0]), "targets": tensor([0, 1, 0.3])}, gradient=("logits",), bonus=True),
     Case("edges", "logits of ±50 in float32", lambda: {
         "logits": tensor([50, -50, 50, -50]).float(), "targets": tensor([0, 1, 1, 0]).float()}, tolerance=1e-5),
     Case("edges", "no queries", lambda: drawn(0, 3)),
-    *(Case("precision", str(dtype).removeprefix("torch."), lambda: {
-        name: value * 4 if name == "logits" else value for name, value in drawn(53, 11, make=random).items()},
-        dtype=dtype, units=4) for dtype in LOW),
+    *(Case("precision", "float32" if dtype == torch.float32 else f"{str(dtype).removeprefix('torch.')} logits give a "
+           f"{str(dtype).removeprefix('torch.')} loss, rounded once", lambda: {
+               name: value * 4 if name == "logits" else value for name, value in drawn(53, 11, make=random).items()},
+           dtype=dtype, units=4, bonus=dtype != torch.float32) for dtype in LOW),
     Case("precision", "under autocast the result is float32", lambda: {
         "logits": random(53, 11).bfloat16(), "targets": drawn(53, 11)["targets"].float()}, autocast=True,
         result=torch.float32, units=100),
@@ -101,6 +102,11 @@ def attempt(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float =
         error = (t - p).abs()
     if "factor_detached" in flaws:
         error = error.detach()
+    if "softmax:in_the_factor" in flaws:
+        p = z.softmax(-1)
+        error = (1 - p) * t + p * (1 - t)
+    if "gamma_fixed" in flaws:
+        gamma = 2.0
     power = gamma + 1 if "gamma_one_more" in flaws else gamma
     factor = gamma * error if "gamma_multiplied" in flaws else error ** power
     loss = entropy if "factor_left_out" in flaws else factor if "no_entropy" in flaws else factor * entropy
@@ -133,6 +139,9 @@ def attempt(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float =
     return loss if "half_not_returned" in flaws else loss.to(dtype)
 
 
+WAYS = {"softmax": ("in_the_factor",)}
+
+
 def flawed(flaws: frozenset) -> Callable:
     return partial(attempt, flaws=flaws)
 
@@ -147,6 +156,7 @@ MISTAKES = {
     "one_minus_p_for_all": "The factor is (1 − p)^γ for yes and no: p_t is 1 − p for a no, so its factor is p^γ.",
     "factor_left_out": "The factor (1 − p_t)^γ is missing: this is the binary cross-entropy, weighted by α.",
     "gamma_multiplied": "The error is multiplied by γ: γ is its exponent.",
+    "gamma_fixed": "The argument `gamma` has no effect: 2 is used.",
     "gamma_one_more": "The exponent is γ + 1.",
     "softmax": "The probabilities come from a softmax: each class is a yes or no of its own, a sigmoid.",
     "naive": "log(1 − p) is −∞ where p rounds to 1, and its product with 0 is NaN. Write the cross-entropy in terms "

@@ -51,8 +51,10 @@ CASES = (
     Case("edges", "no tokens", lambda: drawn(0)),
     *(Case("precision", str(dtype).removeprefix("torch."), lambda: drawn(3, 7, shape=61, make=random), dtype=dtype,
            units=3) for dtype in LOW),
-    Case("precision", "float32 at a mean of ten thousand", lambda: drawn(7, shape=61, offset=1e4, make=random),
-         dtype=torch.float32, units=10),
+    Case("precision", "float32 at a mean of ten thousand: two digits have to be left", lambda: drawn(
+        7, shape=61, offset=1e4, make=random), dtype=torch.float32, units=30000),
+    Case("precision", "float32 at a mean of ten thousand, to six digits: the rounding of the mean is subtracted, too",
+         lambda: drawn(7, shape=61, offset=1e4, make=random), dtype=torch.float32, units=10, bonus=True),
     Case("precision", "float16 whose squares would overflow", lambda: {
         **drawn(3, shape=61, make=random), "x": random(3, 61) * 1000}, dtype=torch.float16, units=3),
     Case("precision", "under autocast the result is float32", lambda: float32(**drawn(3, shape=61, make=random)),
@@ -86,6 +88,10 @@ def attempt(x: Tensor, normalized_shape: Any, weight: Tensor, bias: Tensor, eps:
         variance = wide.square().mean(axes, keepdim=True) - mean * mean
     else:
         variance = centred.square().mean(axes, keepdim=True)
+    if "variance_not_centred" in flaws:
+        variance = wide.square().mean(axes, keepdim=True)
+    if "numerator_not_centred" in flaws:
+        centred = wide
     n = wide[(0,) * (wide.dim() - len(axes))].numel() if wide.numel() else 1
     if "sample_variance" in flaws:
         variance = variance * n / (n - 1)
@@ -95,6 +101,8 @@ def attempt(x: Tensor, normalized_shape: Any, weight: Tensor, bias: Tensor, eps:
         variance = variance.detach()
     if "eps_missing" in flaws:
         eps = 0.0
+    if flaws & {"eps_fixed", *(f"eps_fixed:{size}" for size in WAYS["eps_fixed"])}:
+        eps = float(next((flaw for flaw in flaws if ":" in flaw), ":1e-5").partition(":")[2])
     if "eps_outside_the_root" in flaws:
         scale = 1 / (variance.sqrt() + eps)
     elif "eps_squared" in flaws:
@@ -125,6 +133,9 @@ def attempt(x: Tensor, normalized_shape: Any, weight: Tensor, bias: Tensor, eps:
     return y if "half_not_returned" in flaws or autocast else y.to(x.dtype)
 
 
+WAYS = {"eps_fixed": ("1e-2", "1e-3", "1e-4", "1e-6", "1e-7")}
+
+
 def flawed(flaws: frozenset) -> Callable:
     return partial(attempt, flaws=flaws)
 
@@ -134,6 +145,10 @@ MISTAKES = {
                        "own variance, divided by n (correction=0).",
     "eps_outside_the_root": "ε is added outside of the root: the formula is √(σ² + ε), not √σ² + ε.",
     "eps_missing": "ε is missing: a token of equal numbers has variance 0, and 0/0 is NaN.",
+    "eps_fixed": "The argument `eps` has no effect: a number of its own is added to the variance.",
+    "variance_not_centred": "The variance is the mean of x² here: it is that of (x − mean)².",
+    "numerator_not_centred": "The mean is subtracted for the variance, but not above the root: x̂ = "
+                             "(x − mean)/√(σ² + ε).",
     "eps_squared": "ε is squared before it is added to the variance.",
     "over_the_batch": "The statistics go over the tokens (the first axis): layer norm treats every token by itself, "
                       "over its features.",

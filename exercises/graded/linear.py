@@ -41,9 +41,9 @@ CASES = (
     *(Case("precision", str(dtype).removeprefix("torch."), lambda: {
         "x": random(11, 67), "weight": random(7, 67, seed=1), "bias": random(7, seed=2)}, dtype=dtype)
       for dtype in LOW),
-    Case("precision", "under autocast, where a product is bfloat16", lambda: {
+    Case("precision", "under autocast the result stays bfloat16, with a float32 bias too", lambda: {
         "x": random(11, 67).float(), "weight": random(7, 67, seed=1).float(), "bias": random(7, seed=2).float()},
-        autocast=True, result=torch.bfloat16),
+        autocast=True, result=torch.bfloat16, bonus=True),
 )
 
 
@@ -62,6 +62,8 @@ def attempt(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, flaws: fro
             y = y + I * bias
         elif "bias_multiplied" in flaws:
             y = y * bias
+        elif "bias_summed" in flaws:
+            y = y + bias.sum()
         elif "bias_down_the_rows" in flaws:
             y = y + bias[:, None]
         elif "bias_first" in flaws:
@@ -97,6 +99,7 @@ MISTAKES = {
                            "added once, after the sum.",
     "bias_twice": "The bias is added twice (addmm adds it already).",
     "bias_multiplied": "The bias is multiplied with y; it is added.",
+    "bias_summed": "The biases are summed up to one number: each output has its own, b[o].",
     "bias_first": "The bias is added to x before the product; it belongs to the outputs.",
     "mean_over_inputs": "The products are averaged over the inputs: the formula has a sum, Σ_i W[o,i]·x[i].",
     "leading_axes_lost": "The leading axes of x are lost: they are flattened for the product, and have to come back "

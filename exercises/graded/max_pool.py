@@ -46,7 +46,7 @@ CASES = (
         [[-4, -3], [-2, -1]], kernel_size=2, padding=1)),
     Case("edges", "a remainder that no window reaches is left out", lambda: {"x": draw(1, 1, 5, 7), "kernel_size": 3}),
     Case("edges", "of equal pixels the first gets the whole gradient", lambda: image(
-        [[1, 1, 0, 2], [1, 1, 2, 2]], kernel_size=2), gradient=("x",)),
+        [[1, 1, 0, 2], [1, 1, 2, 2]], kernel_size=2), gradient=("x",), bonus=True),
     Case("edges", "a window of −∞ alone", lambda: image([[-inf, -inf, 1, 2], [-inf, -inf, 3, 4]], kernel_size=2)),
     Case("edges", "−∞ wins against the padding", lambda: image([[-inf, -inf], [-inf, -inf]], kernel_size=2, padding=1)),
     Case("edges", "NaN wins", lambda: image([[1, nan, 5, 6], [2, 3, 7, 8]], kernel_size=2)),
@@ -81,6 +81,8 @@ def attempt(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *
         pads = after = (2 * pads[0], 2 * pads[1])
     if "rounded_up" in flaws:
         after = tuple(a + (-(n + p + a - k)) % s for n, p, a, k, s in zip(x.shape[2:], pads, after, kernel, steps))
+    if ways := flaws & {f"{flaw}:{way}" for flaw, ways in WAYS.items() for way in ways} | flaws & {"last_tap_missing"}:
+        return by_taps(x, kernel, steps, pads, next(iter(ways)))
     padded = F.pad(x, (pads[1], after[1], pads[0], after[0]), value=fill)
     seen = padded.unfold(2, kernel[0], steps[0]).unfold(3, kernel[1], steps[1]).flatten(4)  # (B, C, H', W', k·k')
     if "mean" in flaws:
@@ -91,7 +93,8 @@ def attempt(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *
         y = F.pad(x, (pads[1], after[1], pads[0], after[0]), value=-fill).unfold(2, kernel[0], steps[0]).unfold(
             3, kernel[1], steps[1]).flatten(4).amin(-1)
     elif "largest_size" in flaws:
-        y = seen.abs().amax(-1)
+        y = F.pad(x.abs(), (pads[1], after[1], pads[0], after[0]), value=fill).unfold(2, kernel[0], steps[0]).unfold(
+            3, kernel[1], steps[1]).flatten(4).amax(-1)
     elif "first_pixel" in flaws:
         y = seen[..., 0]
     elif "centre_pixel" in flaws:
@@ -111,6 +114,25 @@ def attempt(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *
     if "over_channels" in flaws:
         y = y.amax(1, keepdim=True)
     return y.transpose(2, 3) if "axes_swapped" in flaws else y
+
+
+WAYS = {"kernel_swapped": ("taps",), "padding_ignored": ("taps",), "last_tap_missing": ("rows", "columns")}
+
+
+def by_taps(x: Tensor, kernel: tuple, steps: tuple, pads: tuple, flaw: str) -> Tensor:
+    """The right number of windows, whose taps are the wrong pixels; a tap beside the image looks at its edge."""
+    places = [torch.arange((n + 2 * p - k) // s + 1) * s - p for n, p, k, s in zip(x.shape[2:], pads, kernel, steps)]
+    if flaw == "padding_ignored:taps":
+        places = [place + p for place, p in zip(places, pads)]
+    rows, columns = kernel[::-1] if flaw == "kernel_swapped:taps" else kernel
+    if flaw in ("last_tap_missing", "last_tap_missing:rows"):
+        rows = max(rows - 1, 1)
+    if flaw in ("last_tap_missing", "last_tap_missing:columns"):
+        columns = max(columns - 1, 1)
+    H, W = x.shape[2:]
+    taps = [x[:, :, (places[0] + u).clamp(0, H - 1)][..., (places[1] + v).clamp(0, W - 1)]
+            for u in range(rows) for v in range(columns)]
+    return torch.stack(taps, -1).max(-1).values
 
 
 def flawed(flaws: frozenset) -> Callable:
@@ -138,6 +160,7 @@ MISTAKES = {
     "rounded_up": "The number of windows is rounded up: a remainder at the end that no whole window fits into is left "
                   "out (⌊ ⌋).",
     "kernel_swapped": "Rows and columns of the kernel have changed places: a pair is (rows, columns).",
+    "last_tap_missing": "The last row or column of each window is not looked at: a kernel of k has the taps 0 … k−1.",
     "stride_swapped": "Rows and columns of the stride have changed places.",
     "padding_swapped": "Rows and columns of the padding have changed places: a pair is (rows, columns); F.pad wants "
                        "the last axis first.",

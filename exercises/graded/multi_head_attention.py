@@ -69,6 +69,7 @@ CASES = (
     Case("value", "two heads of width 2", tokens),
     Case("value", "two images, three heads", lambda: tokens(B=2, N=3)),
     Case("value", "as many heads as numbers in a head", lambda: tokens(N=3, d=3)),
+    Case("value", "as many queries as keys", lambda: tokens(B=2, Q=3, S=3)),
     Case("value", "one head", lambda: tokens(N=1, d=3)),
     Case("value", "a padding mask", padded),
     Case("value", "an attention mask (True = not allowed)", lambda: {
@@ -101,6 +102,7 @@ def flawed(flaws: frozenset) -> type:
                 average_attn_weights: bool = False) -> tuple:
         B, Q, D = query.shape
         order = {"value_and_key_maps_swapped": (0, 2, 1), "query_and_key_maps_swapped": (1, 0, 2),
+                 "key_map_for_value": (0, 1, 1),
                  "one_map_for_all": (0, 0, 0)}
         places = next((order[flaw] for flaw in order if flaw in flaws), (0, 1, 2))
         if "maps_interleaved" in flaws:
@@ -112,6 +114,10 @@ def flawed(flaws: frozenset) -> type:
         inputs = [query, key, value]
         if "only_the_query" in flaws:
             inputs = [query, query, query]
+        if "key_from_query" in flaws:
+            inputs = [query, query, value]
+        if "keys_and_values_swapped" in flaws:
+            inputs = [query, value, key]
         if "value_from_key" in flaws:
             inputs = [query, key, key]
         if "no_input_maps" in flaws:
@@ -182,6 +188,10 @@ MISTAKES = {
                       "own.",
     "value_from_key": "The values come from the key: they have an input of their own. (In DETR the key has the "
                       "positional encoding added, the value has not.)",
+    "key_from_query": "The keys come from the query: they have an input of their own, `key`.",
+    "keys_and_values_swapped": "Key and value have changed places: the scores come from `key` and W_k, what is "
+                               "averaged from `value` and W_v.",
+    "key_map_for_value": "The value goes through W_k: the last D rows of in_proj_weight are W_v.",
     "padding_ignored": "key_padding_mask has no effect.",
     "attn_mask_ignored": "attn_mask has no effect.",
     "residual_added": "The query is added to the output: the residual connection belongs to the transformer.",

@@ -45,7 +45,8 @@ CASES = (
     Case("example", "two columns, plain counts: y = 1, and x = 1, 2", lambda: whole(1, 2, 4, normalize=False),
          {"encoding": torch.stack((tensor(counted(1, 1)), tensor(counted(1, 2))), -1).view(1, 8, 1, 2)}),
     Case("value", "2×3 cells, plain counts", lambda: whole(2, 3, 4, normalize=False)),
-    Case("value", "2×3 cells, normalised to 0 … 2π", lambda: whole(2, 3, 4)),
+    Case("value", "2×3 cells, normalised to 0 … 2π: y/(rows + 1e-6)·2π, as in the official code", lambda: whole(
+        2, 3, 4), told=True),
     Case("value", "3×3 cells, eight features", lambda: whole(3, 3, 8)),
     Case("value", "another temperature", lambda: whole(2, 3, 4, temperature=20.0)),
     Case("value", "another scale", lambda: whole(2, 3, 4, scale=1.0)),
@@ -89,7 +90,7 @@ def attempt(pad_mask: Tensor, num_pos_feats: int, temperature: float = 10000.0, 
         y, x = y / (last_y + eps) * scale, x / (last_x + eps) * scale
     pair = torch.arange(F // 2, dtype=working)
     exponent = pair / F if "exponent_without_two" in flaws else 2 * pair / F
-    divisor = temperature ** exponent
+    divisor = (10000.0 if "temperature_ignored" in flaws else temperature) ** exponent
     if "multiplied" in flaws:
         divisor = 1 / divisor
     if "linear_frequencies" in flaws:
@@ -137,6 +138,7 @@ MISTAKES = {
                             "together), so that the last of the F/2 pairs comes near T.",
     "multiplied": "The position is multiplied by T^(2i/F): it is divided by it.",
     "linear_frequencies": "The divisors grow by equal steps: they grow by equal factors, T^(2i/F).",
+    "temperature_ignored": "The argument `temperature` has no effect: 10,000 is used.",
     "scale_forgotten": "The scale is forgotten: normalised positions go from 0 to 2π, not to 1.",
     "half_turn": "Half of the scale is used: 2π, a whole turn, is the default.",
     "never_normalised": "normalize=True has no effect: the positions should be shares of the image times the scale.",

@@ -47,7 +47,8 @@ CASES = (
     Case("edges", "the gradient of a row of −∞ is zero", lambda: {"x": tensor([[-inf, -inf], [0, 0]]), "dim": -1},
          gradient=("x",), reference=of_the_note),
     Case("edges", "no rows", lambda: {"x": draw(0, 3), "dim": -1}),
-    Case("edges", "rows without a logit", lambda: {"x": draw(3, 0), "dim": -1}, on_error="empty_refused"),
+    Case("edges", "rows without a logit: empty in, empty out", lambda: {"x": draw(3, 0), "dim": -1},
+         on_error="empty_refused", bonus=True),
     *(Case("precision", str(dtype).removeprefix("torch."), lambda: {"x": random(13, 101) * 3, "dim": -1}, dtype=dtype)
       for dtype in LOW),
     Case("precision", "under autocast the result is float32", lambda: {"x": random(3, 5).bfloat16(), "dim": -1},
@@ -71,6 +72,8 @@ def attempt(x: Tensor, dim: int, *, flaws: frozenset) -> Tensor:
         return under
     if "no_maximum" in flaws:
         shifted = wide
+    elif "absolute_values" in flaws:
+        shifted = wide.abs()
     elif "minimum" in flaws:
         shifted = wide - wide.amin(dim, keepdim=True)
     elif "one_maximum_for_all" in flaws:
@@ -100,14 +103,17 @@ def attempt(x: Tensor, dim: int, *, flaws: frozenset) -> Tensor:
         total = e.square().sum(dim, keepdim=True).sqrt()
     if "total_detached" in flaws:
         total = total.detach()
-    if "eps_in_the_sum" in flaws:
-        total = total + 1e-6
+    if flaws & {"eps_in_the_sum", *(f"eps_in_the_sum:{size}" for size in WAYS["eps_in_the_sum"])}:
+        total = total + float(next((flaw for flaw in flaws if ":" in flaw), ":1e-6").partition(":")[2])
     if "no_maximum" not in flaws and "nan_for_minus_infinity" not in flaws:
         total = torch.where(total == 0, 1, total) if "one_maximum_for_all" not in flaws else total
     y = e / total
     if "logarithm" in flaws:
         y = torch.log(y)
     return y if "half_not_returned" in flaws else y.to(under.dtype)
+
+
+WAYS = {"eps_in_the_sum": ("1e-2", "1e-3", "1e-4", "1e-5", "1e-7", "1e-8")}
 
 
 def flawed(flaws: frozenset) -> Callable:
@@ -141,6 +147,7 @@ MISTAKES = {
     "base_two": "The powers are those of 2, not of e.",
     "no_exponential": "The logits themselves are divided by their sum, without e^x: negative logits then become "
                       "negative “probabilities”.",
+    "absolute_values": "The exponent is |x|: a very negative logit then gets a large weight instead of a small one.",
     "squared": "Squares are used where e^x should be.",
     "total_detached": "The sum is detached: in the gradient every probability then depends on its own logit alone.",
     "eps_in_the_sum": "A small number is added to the sum: the sum is at least 1 once the maximum is subtracted, so "

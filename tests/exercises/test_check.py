@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from random import Random
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from exercises.case import STAGES, outcome, wanted, wrong_names
 from exercises.check import grade, named_mistake
 from exercises.registry import EXERCISES, NAMES, Exercise
+from tests.exercises.wrong_answers import WRONG, source_of
 
 each = pytest.mark.parametrize("exercise", EXERCISES, ids=NAMES)
 
@@ -66,8 +68,8 @@ def test_the_likeliest_mistakes_are_named(exercise: Exercise) -> None:
 
 @pytest.mark.slow
 @each
-def test_every_mistake_of_the_table_is_wrong_somewhere_and_named(exercise: Exercise) -> None:
-    held(exercise, exercise.grading.MISTAKES)
+def test_four_mistakes_of_the_table_drawn_by_lot_are_wrong_somewhere_and_named(exercise: Exercise) -> None:
+    held(exercise, Random(1).sample(sorted(exercise.grading.MISTAKES), 4))
 
 
 @pytest.mark.parametrize("body, stage, mistakes", [
@@ -87,7 +89,7 @@ def test_a_readers_mistake_is_named_by_its_numbers(body: str, stage: str, mistak
 
 @pytest.mark.parametrize("scale, dim, mistakes", [
     ("", -1, ("no_root_d",)), ("/ d", -1, ("by_d",)), ("/ math.sqrt(d)", -2, ("softmax_over_queries",)),
-    ("", -2, ("no_root_d", "softmax_over_queries"))])
+    pytest.param("", -2, ("no_root_d", "softmax_over_queries"), marks=pytest.mark.slow)])
 def test_mistakes_of_an_attention_written_in_another_way_are_named(scale: str, dim: int, mistakes: tuple) -> None:
     report = grade("attention", ATTENTION.format(scale=scale, dim=dim), proofs=False)
     assert set(report.mistakes) == set(mistakes)
@@ -110,6 +112,7 @@ def test_what_no_mistake_explains_is_described(body: str, stage: str, general: s
     assert (report.stage, report.mistakes, report.general) == (stage, (), general), report.hint
 
 
+@pytest.mark.slow
 def test_answers_that_are_left_out_do_not_hide_a_mistake_in_the_others() -> None:
     source = """
 import torch
@@ -153,6 +156,24 @@ def test_the_stages_that_passed_are_told_as_they_pass() -> None:
     report = grade("linear", LINEAR.format("return x @ weight.T + bias"), proofs=False, say=said.append)
     assert [line.split()[1] for line in said] == ["example", "value", "gradient"]
     assert [stage for stage, _ in report.passed_stages] == ["example", "value", "gradient"]
+
+
+def test_a_bonus_is_reported_with_a_hint_and_is_no_failure() -> None:
+    said: list[str] = []
+    body = "y = x @ weight.T\n    return y if bias is None else y + bias"
+    report = grade("linear", LINEAR.format(body), proofs=False, say=said.append)
+    assert report.passed and [title for title, _ in report.not_yet] == [
+        "under autocast the result stays bfloat16, with a float32 bias too"]
+    assert "bias.to(y.dtype)" in report.not_yet[0][1] and "not yet: under autocast" in said[-1]
+    body = body.replace("y + bias", "y + bias.to(y.dtype)")
+    report = grade("linear", LINEAR.format(body), proofs=False)
+    assert report.passed and report.not_yet == () and ("bonus", "more than was asked: 1 of 1") in report.passed_stages
+
+
+def test_the_mistake_that_agrees_in_most_cases_is_named_not_the_first_that_agrees_in_one() -> None:
+    wrong = next(wrong for wrong in WRONG["matcher"] if wrong.what == "softmax over the queries")
+    report = grade("matcher", source_of("matcher", wrong.body), proofs=False)
+    assert report.mistakes == ("softmax_over_queries",)  # the Euclidean distance gives the same first wrong answer
 
 
 def test_an_unknown_exercise_is_refused() -> None:

@@ -18,7 +18,7 @@ def test_the_list_is_that_of_the_registry_in_its_order() -> None:
 
 def test_the_stages_are_those_of_a_check_in_their_order() -> None:
     assert re.findall(r"^\| ([a-z ]+?) \| [a-z].*\|$", PAGE.partition("## What a check does")[2], re.M)[1:] == [
-        *STAGES, "from scratch", "proofs"]
+        *STAGES, "from scratch", "bonus", "proofs"]
 
 
 def test_the_commands_are_those_of_the_program() -> None:

@@ -39,9 +39,9 @@ def test_a_given_helper_belongs_to_the_note_and_not_to_the_answer(exercise: Exer
 
 
 @each
-def test_what_is_not_asked_names_tests_that_exist(exercise: Exercise) -> None:
+def test_what_is_not_asked_or_a_bonus_names_tests_that_exist(exercise: Exercise) -> None:
     text = "".join((REPOSITORY / test).read_text("utf-8") for test in exercise.tests)
-    for words in exercise.not_asked:
+    for words in (*exercise.not_asked, *exercise.bonus):
         assert words in text, words
 
 
@@ -63,6 +63,16 @@ def test_there_are_at_least_eight_typical_mistakes_each_with_a_sentence(exercise
 @each
 def test_the_mistake_that_an_error_points_at_is_in_the_table(exercise: Exercise) -> None:
     assert {case.on_error for case in exercise.grading.CASES} - {""} <= set(exercise.grading.MISTAKES)
+
+
+@each
+def test_other_ways_are_ways_of_a_mistake_in_the_table(exercise: Exercise) -> None:
+    assert set(getattr(exercise.grading, "WAYS", {})) <= set(exercise.grading.MISTAKES)
+
+
+@each
+def test_a_bonus_test_comes_with_a_case_or_stands_for_a_slope_at_the_limits(exercise: Exercise) -> None:
+    assert not exercise.bonus or exercise.name == "giou" or any(case.bonus for case in exercise.grading.CASES)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

@@ -64,8 +64,9 @@ def test_the_notes_own_solution_passes_every_stage(exercise: Exercise) -> None:
     assert report.speed > 0
 
 
-@pytest.mark.slow
-@each
+@pytest.mark.slow  # of all, a learner's right answer does: test_wrong_answers.py
+@pytest.mark.parametrize("exercise", [find(name) for name in ("linear", "criterion", "adamw", "focal_loss")],
+                         ids=lambda exercise: exercise.name)
 def test_the_notes_own_solution_passes_the_proofs(exercise: Exercise) -> None:
     report = grade(exercise.name, solution_of(exercise))
     assert report.passed, (report.stage, report.case, report.hint, report.shown)
@@ -75,6 +76,20 @@ def test_the_notes_own_solution_passes_the_proofs(exercise: Exercise) -> None:
 def test_the_answer_that_is_shown_is_the_text_of_the_note(exercise: Exercise) -> None:
     text, line = answer_of(exercise)
     assert exercise.path.read_text("utf-8").splitlines()[line - 1].strip() in text
+
+
+@each
+def test_a_stub_lists_what_is_asked_beyond_the_formula_and_what_is_a_bonus(exercise: Exercise) -> None:
+    stub = " ".join(stub_of(exercise).split())
+    told = [case.title for case in exercise.grading.CASES if case.told or case.bonus]
+    assert all(" ".join(title.split()) in stub for title in told)
+    assert ("Bonus, reported and never a failure:" in stub) == any(case.bonus for case in exercise.grading.CASES)
+
+
+def test_the_stub_of_the_criterion_says_what_its_arguments_are() -> None:
+    stub = stub_of(find("criterion"))
+    assert "as a place among the L·B·Q queries and one among all targets" in stub
+    assert "num_boxes: float  # Σ_i M_i, and 1 if there is none" in stub
 
 
 def test_a_stub_is_made_anew_when_the_note_changes(tmp_path, monkeypatch) -> None:
