@@ -13,6 +13,7 @@ language = "en"
 extensions = ["myst_parser", "docs.site.extension"]
 root_doc = "index"
 nitpicky = True
+highlight_language = "text"  # a block of a document that names no language holds commands
 suppress_warnings = ["myst.header"]  # a page that tools write may begin at the second level
 smartquotes = False  # documents and code write their own
 
