@@ -1,6 +1,6 @@
 """removal_chart: what breaks if you remove it?
 
-    removal.json ─▶ removal.png    left: a trained detector without a part; right: trainings without one
+    removal.json ─▶ removal.png    a trained detector without a part; beside it, trainings without one
 
 The data comes from `python -m benchmarks.removal`, which also writes the table. A bar is the mean over the seeds, a point
 one of them, a dashed line the detector with nothing removed. Proven in tests/test_removal.py.
@@ -30,14 +30,14 @@ class Bar(NamedTuple):
 
 
 def trained_bars(results: dict[str, Any]) -> list[Bar]:
-    """The bars of the left panel."""
+    """The bars of a trained detector."""
     return [Bar("nothing removed" if row["name"] == "nothing" else row["title"],
                 [row["AP50"]] if row["AP50"] is not None else [], row["name"] == "nothing")
             for row in results["trained"]]
 
 
 def training_bars(results: dict[str, Any]) -> list[Bar]:
-    """The bars of the right panel: each setting whole, then without each of its parts."""
+    """The bars of trainings: each setting whole, then without each of its parts."""
     def values(name: str) -> list[float]:
         return [run["AP50"] for run in results["runs"] if run["variant"] == name and run["AP50"] is not None]
 
@@ -51,12 +51,16 @@ def training_bars(results: dict[str, Any]) -> list[Bar]:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Two panels of horizontal bars, AP50."""
-    panels = [("After training: the same weights without …", trained_bars(results)),
-              (f"In training: {results['steps'] or 0:,} steps without …", training_bars(results))]
+    """A panel of horizontal bars, AP50, for each half that was measured."""
+    panels = []
+    if results["trained"] or not results["runs"]:
+        panels.append(("After training: the same weights without …", trained_bars(results)))
+    if results["runs"]:
+        panels.append((f"In training: {results['steps']:,} steps without …", training_bars(results)))
     rows = max([len(bars) for _, bars in panels] + [1])
-    figure, axes = plt.subplots(1, 2, figsize=(13, 1.6 + 0.42 * rows), layout="constrained")
-    for each, (title, bars) in zip(axes, panels):
+    figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels) + 1, 1.6 + 0.42 * rows), squeeze=False,
+                                layout="constrained")
+    for each, (title, bars) in zip(axes[0], panels):
         draw_bars(each, bars)
         each.set(title=title, xlabel="AP50 on val", xlim=(0, 1))
     save(figure, path)
@@ -76,7 +80,7 @@ def draw_bars(axes: Axes, bars: list[Bar]) -> None:
         middle = mean(bar.values)
         axes.barh(row, middle, color=WHOLE if bar.whole else WITHOUT, height=0.62)
         axes.plot(bar.values, [row] * len(bar.values), "o", color="black", markersize=3.5, linestyle="none")
-        axes.text(max(max(bar.values), middle) + 0.015, row, f"{middle:.3f}", va="center", fontsize=9)
+        axes.text(0.012, row, f"{middle:.3f}", va="center", fontsize=9, color="white", fontweight="bold")
     for start, end in zip(starts, [*starts[1:], len(bars)]):
         if bars[start].values:
             level = mean(bars[start].values)
