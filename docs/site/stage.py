@@ -113,10 +113,10 @@ def front_menu(project: Project) -> str:
         + [(posixpath.basename(entry.name), note(entry)) for entry in loose]))
     menus.append(toctree("Use and measure", [("", project.docnames[path]) for path in documents if path not in first]
                          + [("", "CONTRIBUTING"), ("", project.docnames[CHARTS])]))
-    beside = [f"{folder}/__init__.py" for folder in ("commands", "commands/compare", "commands/sweep", "reference",
-                                                     "benchmarks", "exercises", "notebooks")]
+    beside = sorted(path for path in project.code if path.endswith("/__init__.py")
+                    and path.startswith(("commands/", "reference/", "benchmarks/", "exercises/", "notebooks/")))
     menus.append(toctree("Code beside the notes", [("detr_scratch", "detr_scratch")] + [
-        (path.removesuffix("/__init__.py"), project.docnames[path]) for path in beside if path in project.docnames]))
+        (path.removesuffix("/__init__.py"), project.docnames[path]) for path in beside]))
     return "\n".join(menus)
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.site.browser import chromium
 from tests.site.conftest import Site
 
+PHONE, DESK = 360, 1400  # pixels
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 # A page of every kind; what is made of the widgets is added where it is there.
 KINDS = ["index", "docs/glossary", "docs/reading_order", "docs/trace", "docs/questions", "docs/timeline", "docs/speed",
@@ -40,14 +41,16 @@ def page_of(browser: Any, width: int, theme: str = "light") -> Iterator[tuple[An
         context.close()
 
 
-@pytest.mark.parametrize("width", [360, 1400])
-def test_every_page_opens_without_an_error_or_a_request_and_fits(site: Site, browser: Any, width: int) -> None:
+def test_every_page_opens_without_an_error_or_a_request_and_fits(site: Site, browser: Any) -> None:
     wide = []
-    with page_of(browser, width) as (page, found):
+    with page_of(browser, PHONE) as (page, found):
         for path in site.pages():
+            page.set_viewport_size({"width": PHONE, "height": 900})
             page.goto(path.as_uri())
-            if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
-                wide.append(path.relative_to(site.folder).as_posix())
+            for width in (PHONE, DESK):
+                page.set_viewport_size({"width": width, "height": 900})
+                if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+                    wide.append(f"{path.relative_to(site.folder).as_posix()} at {width}")
     assert not found, found[:10]
     assert not wide, wide[:10]
 
@@ -58,7 +61,7 @@ def test_axe_finds_nothing_wrong(site: Site, browser: Any, theme: str) -> None:
     kinds = KINDS + [path.relative_to(site.folder).with_suffix("").as_posix()
                      for path in sorted((site.folder / "play").glob("*.html"))]
     wrong = []
-    with page_of(browser, 1400, theme) as (page, found):
+    with page_of(browser, DESK, theme) as (page, found):
         for kind in kinds:
             page.goto((site.folder / f"{kind}.html").as_uri())
             # preload: axe would fetch the style sheets again, which a page from a file may not.
@@ -70,7 +73,7 @@ def test_axe_finds_nothing_wrong(site: Site, browser: Any, theme: str) -> None:
 
 
 def test_a_letter_says_what_it_means_and_lights_up(site: Site, browser: Any) -> None:
-    with page_of(browser, 1400) as (page, found):
+    with page_of(browser, DESK) as (page, found):
         page.goto((site.folder / "scratch/ops/attention.html").as_uri())
         page.locator(".dim", has_text="S").first.hover()
         assert page.locator("#tip").inner_text() == "S: S = h·w: tokens"
@@ -85,7 +88,7 @@ def test_a_letter_says_what_it_means_and_lights_up(site: Site, browser: Any) -> 
 
 
 def test_search_finds_a_note(site: Site, browser: Any) -> None:
-    with page_of(browser, 1400) as (page, _):
+    with page_of(browser, DESK) as (page, _):
         page.goto((site.folder / "search.html").as_uri() + "?q=im2col")
         page.locator("#search-results li a").first.wait_for()
         targets = [link.get_attribute("href") for link in page.locator("#search-results li a").all()]
