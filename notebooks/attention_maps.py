@@ -143,8 +143,8 @@ draw_boxes(replace(record, boxes=record.boxes[:4], iou=record.iou[:4],
 #
 # A heat map persuades easily. An experiment persuades better: *cover* the cells with the most attention, and see
 # whether the score falls. As a control, cover as many cells at random. For this we need a detector that runs.
-# `CHECKPOINT` names one, such as the run of [detr.ipynb](detr.ipynb); `None` trains a small one here, in about
-# a minute on two CPU cores.
+# `CHECKPOINT` names one, such as the run of [detr.ipynb](detr.ipynb); `None` trains a small one here, in a few
+# minutes on two CPU cores.
 
 # %%
 CHECKPOINT = None  # such as "runs/tiny-shapes"
