@@ -12,7 +12,7 @@
 # # DETR from scratch, from the first setting to average precision
 #
 # **The question:** how does a network that has never seen an image learn to predict a *set* of objects, without a
-# grid of anchors and without non-maximum suppression? Here it happens before your eyes, in about five
+# grid of anchors and without non-maximum suppression? Here it happens before your eyes, in some
 # minutes on two CPU cores. Run all cells, and read while it trains.
 #
 # 1 configuration and set-up · 2 dataset preparation · 3 PyTorch dataset · 4 model architecture · 5 training utilities
@@ -89,7 +89,7 @@ from scratch.training.optimizer import AdamW, parameter_groups
 
 # %matplotlib inline
 keep_freed_memory();  # steps on a CPU are faster
-STEPS = 450          # of training on a CPU, in three to four minutes on two cores; with more it gets better
+STEPS = 450          # of training on a CPU; with more it gets better
 
 # %% [markdown]
 # A configuration is four frozen dataclasses: `model`, `loss`, `data` and `train`. A *preset* names a whole one. On a
