@@ -89,7 +89,7 @@ from scratch.training.optimizer import AdamW, parameter_groups
 
 # %matplotlib inline
 keep_freed_memory();  # steps on a CPU are faster
-STEPS = 450          # of training on a CPU; with more it gets better
+STEPS = 450          # of training on a CPU, in three to four minutes on two cores; with more it gets better
 
 # %% [markdown]
 # A configuration is four frozen dataclasses: `model`, `loss`, `data` and `train`. A *preset* names a whole one. On a
