@@ -129,7 +129,7 @@ class NotePage:
 
     def drawings(self) -> str:
         return "\n".join(
-            f'<figure class="drawing" id="drawing-{escape(drawing.name)}"><div class="drawing-svg">{svg}</div>'
+            f'<figure class="drawing" id="figure-{escape(drawing.name)}"><div class="drawing-svg">{svg}</div>'
             f"<figcaption>{inline(drawing.title, self.words)}</figcaption></figure>"
             for drawing, svg in zip(DRAWINGS.get(self.note, []), drawn(self.note)))
 
