@@ -26,11 +26,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
 
-from benchmarks.trials import Trial, configuration, epochs_between, markdown, run_all, spread
+from benchmarks.trials import Trial, conclude, configuration, epochs_between, markdown, run_all, spread
 from commands.children import as_flags
 from scratch.analysis.ablation_chart import BUDGETS, draw, label, runs_of
 from scratch.analysis.names import code, literal
@@ -227,25 +226,22 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return arguments
 
 
+def measure(arguments: argparse.Namespace) -> list[str]:
+    """Run, or redraw, what the command asks for; returns what failed."""
+    if arguments.redraw:
+        data = arguments.out / "ablation.json"
+        content = read_record(data, MADE_BY)
+        with believed(data, MADE_BY):
+            write(content, arguments.out)
+        return []
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    return run_all(plan_trials(arguments), arguments.device, arguments.jobs,
+                   lambda runs: write(summary(arguments, runs), arguments.out))
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     arguments = parse(argv)
-    try:
-        if arguments.redraw:
-            data, failures = arguments.out / "ablation.json", []
-            content = read_record(data, MADE_BY)
-            with believed(data, MADE_BY):
-                write(content, arguments.out)
-        else:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            failures = run_all(plan_trials(arguments), arguments.device, arguments.jobs,
-                               lambda runs: write(summary(arguments, runs), arguments.out))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
-    if failures:
-        sys.exit(f"error: {len(failures)} runs failed, the same command tries them again:\n" + "\n".join(failures))
-    print((arguments.out / "ablation.md").read_text(encoding="utf-8"))
+    conclude(lambda: measure(arguments), arguments.out / "ablation.md")
 
 
 if __name__ == "__main__":

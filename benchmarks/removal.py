@@ -15,7 +15,6 @@ where it was. What is found is written to removal.json, removal.md and removal.p
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence
 import torch
 from torch import nn
 
-from benchmarks.trials import Trial, configuration, epochs_between, markdown, run_all, spread
+from benchmarks.trials import Trial, conclude, configuration, epochs_between, markdown, run_all, spread
 from benchmarks.without import removed
 from commands.children import DETECTOR
 from commands.opening import open_split, resolve_device
@@ -260,31 +259,28 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return arguments
 
 
+def measure(arguments: argparse.Namespace) -> list[str]:
+    """Measure, or redraw, what the command asks for; returns what failed."""
+    data = arguments.out / "removal.json"
+    before = read_record(data, MADE_BY) if data.exists() or arguments.redraw else {"trained": [], "runs": []}
+    with believed(data, MADE_BY):
+        trained = before["trained"]
+        if arguments.redraw:
+            write(before, arguments.out)
+            return []
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.run:
+        trained = measure_trained(arguments.run, resolve_device(arguments.device))
+    if arguments.steps:
+        return run_all(plan_trials(arguments), arguments.device, arguments.jobs,
+                       lambda runs: write(summary(arguments, trained, runs), arguments.out))
+    write({**summary(arguments, trained, []), **before, "trained": trained}, arguments.out)
+    return []
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     arguments = parse(argv)
-    data, failures = arguments.out / "removal.json", []
-    try:
-        before = read_record(data, MADE_BY) if data.exists() or arguments.redraw else {"trained": [], "runs": []}
-        with believed(data, MADE_BY):
-            if arguments.redraw:
-                write(before, arguments.out)
-                return
-            trained = before["trained"]
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        if arguments.run:
-            trained = measure_trained(arguments.run, resolve_device(arguments.device))
-        if arguments.steps:
-            failures = run_all(plan_trials(arguments), arguments.device, arguments.jobs,
-                               lambda runs: write(summary(arguments, trained, runs), arguments.out))
-        else:
-            write({**summary(arguments, trained, []), **before, "trained": trained}, arguments.out)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
-    if failures:
-        sys.exit(f"error: {len(failures)} runs failed, the same command tries them again:\n" + "\n".join(failures))
-    print((arguments.out / "removal.md").read_text(encoding="utf-8"))
+    conclude(lambda: measure(arguments), arguments.out / "removal.md")
 
 
 if __name__ == "__main__":

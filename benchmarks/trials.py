@@ -9,6 +9,7 @@ own. What `ablation` and `removal` have in common.
 from __future__ import annotations
 
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,22 @@ def run_all(trials: Sequence[Trial], device: str, jobs: int,
         finally:
             signal.signal(signal.SIGTERM, before)
     return failures
+
+
+def conclude(measure: Callable[[], list[str]], page: Path) -> None:
+    """Do all that was asked for, and print `page`; a failure, bad input and a stop each end the program in words.
+
+    measure   does it, and returns what failed
+    """
+    try:
+        failures = measure()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")
+    if failures:
+        sys.exit(f"error: {len(failures)} runs failed, the same command tries them again:\n" + "\n".join(failures))
+    print(page.read_text(encoding="utf-8"))
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ class Finder:
     batch_size: int = 1
 
     def all(self, images: Sequence[Image.Image]) -> list[Detections]:
-        """What is on each of some pictures, whatever it scores (in slices: from the threshold on)."""
+        """What is on each of some pictures, at any score (in slices: from the threshold on)."""
         if self.slices is not None:
             return [found_in_slices(self.detector, image, self.slices, self.threshold, self.batch_size)
                     for image in images]

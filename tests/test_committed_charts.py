@@ -156,6 +156,18 @@ def test_what_an_idea_bought_is_the_mean_of_its_runs(name: str, rows: dict[str, 
         assert f"({figures}" in said.split(f"**{words}**")[1][:60], variant
 
 
+def test_what_a_removed_part_costs_is_what_was_measured() -> None:
+    trained = json.loads((CHARTS / "removal_shapes" / "removal.json").read_text(encoding="utf-8"))["trained"]
+    ap, ap50 = ({row["name"]: f"{row[figure]:.3f}" for row in trained} for figure in ("AP", "AP50"))
+    said = section("removal_shapes")
+    for words in (f"AP {ap['nothing']} → {ap['positions']}.", f"next ({ap['scale']})", f"decoder** ({ap['self-attention']})",
+                  f"({ap50['nothing']} → {ap50['scale']})", f"queries** ({ap['half']})",
+                  f"the first alone has {ap['layers-1']}, the first two {ap['layers-2']}"):
+        assert words in said, words
+    results = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f"(AP {ap['nothing']} → {ap['positions']})" in results
+
+
 def test_the_sweeps_best_and_default_are_those_of_its_trials() -> None:
     trials = json.loads((CHARTS / "sweep_tiny" / "sweep.json").read_text(encoding="utf-8"))["trials"]
     best = max((trial for trial in trials if trial["state"] == "complete"), key=lambda trial: trial["value"])

@@ -94,7 +94,7 @@ def as_rgb(image: Image.Image) -> np.ndarray:
 
 
 def detect(model: Model, pictures: np.ndarray) -> list[Found]:
-    """What is on B pictures of one size, uint8 (B,H,W,3), whatever it scores."""
+    """What is on B pictures of one size, uint8 (B,H,W,3), at any score."""
     boxes, scores, labels = model.session.run(["boxes", "scores", "labels"], {"pictures": pictures})
     return [Found(*found) for found in zip(boxes, scores, labels)]
 

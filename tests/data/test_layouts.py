@@ -164,7 +164,7 @@ def test_a_set_two_folders_down_keeps_its_file_of_names(tmp_path):
 def test_what_is_no_file_is_not_opened(tmp_path):
     root = WITH_SPLITS["yolo"](tmp_path / "set", {"train": draw(4), "val": draw(4, 1)})
     pipes = ("data.yaml", "annotations.json", "images/train/b.jpg", "labels/train/b.txt", "images/train/b.xml")
-    for name in pipes:  # whoever opens one waits for ever
+    for name in pipes:  # to open one is to wait for ever
         os.mkfifo(root / name)
     (root / "labels/train/c.txt").symlink_to("/dev/zero")
     (root / "images/train/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
