@@ -8,14 +8,14 @@
     python detr_scratch.py download coco-subset|coco COCO 2017, or a small part of it: ten classes (or bccd: cells)
     python detr_scratch.py compare --data D --out O  ours, torch.nn, fine-tuned: same budget, one table and chart
     python detr_scratch.py export RUN                ONNX, for where there is no PyTorch
-    python detr_scratch.py convert RUN --out FILE    weights for the official code, or as safetensors
+    python detr_scratch.py convert RUN --out FILE    weights for the official code, for transformers, as safetensors
     python detr_scratch.py eval RUN [--data DIR]     COCO AP of a trained detector (RUN: its folder or a checkpoint)
     python detr_scratch.py eval detr_r50 --data DIR  COCO AP of the published one
     python detr_scratch.py analyze RUN [RUN …]       where detectors err and what it costs: report.md, report.html
     python detr_scratch.py charts --out DIR          what happens in every layer over some batches, as charts
     python detr_scratch.py sweep --space … --out DIR good settings, searched by Optuna; resumable, several at a time
     python detr_scratch.py lr-range --out DIR        how high a learning rate may be
-    python detr_scratch.py predict IMAGE|DIR         boxes drawn on pictures, and as COCO JSON
+    python detr_scratch.py predict SOURCE            boxes drawn on pictures or a video, and as COCO JSON
     python detr_scratch.py explain IMAGE             what it looks at: attention, boxes layer by layer
     python detr_scratch.py info [--preset NAME]      parameters by part, and the primitives that one step is made of
     python detr_scratch.py check-data DIR            every problem of a data set, before it costs a night

@@ -123,12 +123,13 @@ def main() -> None:
                         "products take most of the time, and in the warm-up weights hardly move")
     parser.add_argument("--width", type=int, help="channels of the backbone's first stage, instead of 64 (tiny: 16), and "
                         "the transformer narrower by as much: a model of the same depth that a CPU trains in minutes")
-    parser.add_argument("--zero-init-residual", action="store_true", help="residual blocks begin as their shortcut")
+    parser.add_argument("--zero-init-residual", action=argparse.BooleanOptionalAction,
+                        help="residual blocks begin as their shortcut; left out: as the preset says")
     arguments = parser.parse_args()
     config = PRESETS[arguments.preset]
     print("step  loss scale  loss")
-    if arguments.zero_init_residual:
-        config = replace(config, model=replace(config.model, zero_init_residual=True))
+    if arguments.zero_init_residual is not None:
+        config = replace(config, model=replace(config.model, zero_init_residual=arguments.zero_init_residual))
     block, depths, usual = RESNETS[config.model.backbone]
     width = arguments.width or usual
     config = replace(config, model=replace(config.model, hidden_dim=config.model.hidden_dim * width // usual))

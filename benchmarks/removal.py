@@ -33,7 +33,7 @@ from scratch.analysis.removal_chart import draw
 from scratch.data.check import check_dataset
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
-from scratch.detector import Detector, load
+from scratch.detector import Detector, first_layers, load
 from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.summary import three_decimals
@@ -100,18 +100,6 @@ AFTER_TRAINING = {
 # -- after training ---------------------------------------------------------------------------------------------------
 
 
-class FirstLayers(nn.Module):
-    """A detector whose prediction is that of decoder layer `count`, counted from 1."""
-
-    def __init__(self, model: nn.Module, count: int) -> None:
-        super().__init__()
-        self.model, self.count, self.config = model, count, model.config
-
-    def forward(self, *args: Any) -> dict[str, Any]:
-        outputs = self.model(*args)
-        return {**outputs, **[*outputs["aux_outputs"], {}][self.count - 1]}
-
-
 def without_self_attention(model: nn.Module) -> nn.Module:
     """The decoder's self-attention adds nothing: what is left of it is the skip connection."""
     for layer in model.transformer.decoder.layers:
@@ -139,10 +127,13 @@ CHANGES: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 def measure_trained(run: Path, device: str) -> list[dict[str, Any]]:
     """AP and AP50 on val of the detector in `run`: whole, and without each part."""
-    layers = load(run, device).model.config.dec_layers
+    config = load(run, device).model.config
+    if not config.aux_loss:
+        raise ValueError(f"{run} was trained without auxiliary losses, so that its first layers predict nothing; wanted "
+                         "a run with them")
     rows = [(name, *words) for name, words in AFTER_TRAINING.items()]
     rows += [(f"layers-{count}", f"the decoder layers after layer {count}", "Every layer has been trained to predict.")
-             for count in range(1, layers)]
+             for count in range(1, config.dec_layers)]
     found = []
     for name, title, why in rows:
         metrics = evaluated(load(run, device), name, device)
@@ -153,12 +144,9 @@ def measure_trained(run: Path, device: str) -> list[dict[str, Any]]:
 
 def evaluated(detector: Detector, name: str, device: str) -> dict[str, Any]:
     """COCO's figures of a detector on its own val split, without the part `name`."""
-    model, config, classes = detector.model, detector.config, detector.classes
     if name.startswith("layers-"):
-        if not model.config.aux_loss:
-            raise ValueError("the run was trained without auxiliary losses, so its first layers predict nothing; wanted "
-                             "one that was trained with them")
-        model = FirstLayers(model, int(name.partition("-")[2]))
+        detector = first_layers(detector, int(name.partition("-")[2]))
+    model, config, classes = detector.model, detector.config, detector.classes
     model = CHANGES.get(name, lambda same: same)(model)
     report = check_dataset(config.data, config.model.num_queries, decode=False, only=("val",), classes=classes,
                            need=("val",))

@@ -68,7 +68,7 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
     if published_name(arguments.checkpoint) and data.data == "shapes" and not (
             data.val_annotations or data.train_annotations):
         raise ValueError(f"{arguments.checkpoint} knows COCO's classes, and the generated shapes are none of them: "
-                         "name a COCO-format folder with --data (python detr_scratch.py download coco fetches COCO)")
+                         "name a folder of its classes with --data (python detr_scratch.py download coco fetches COCO)")
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     detector = load_detector(arguments.checkpoint, distributed.device, arguments.layers, arguments.class_names)
     model, config, classes = detector.model, detector.config, detector.classes
@@ -79,7 +79,7 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
     if data.data == "shapes" and config.data.data == "shapes" and not set(classes.names) & set(OUTLINES) and not (
             data.val_annotations or data.train_annotations):
         raise ValueError(f"{arguments.checkpoint} knows {described(classes)}, and the generated shapes are none of "
-                         "them: name a COCO-format folder with --data")
+                         "them: name a folder of its classes with --data")
     generate_shapes(data, distributed)
     if (numbered := numbered_as_in(data, classes)) != classes:
         classes = numbered

@@ -109,7 +109,8 @@ def explain(arguments: ExplainArguments) -> None:
     checkpoint = arguments.checkpoint or newest_run()
     detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names),
                        arguments.sixteen_bit, arguments.max_megapixels)
-    print(*detector.notes, sep="\n", end="\n" if detector.notes else "", file=sys.stderr)
+    for note in detector.notes:
+        print(note, file=sys.stderr)
     image = read_image(arguments.image, config=detector.config.data) if arguments.image else None
     words = f"{checkpoint}, {detector.config.preset}"
     with only_one(arguments.out):

@@ -100,7 +100,8 @@ def predict(arguments: PredictArguments) -> None:
     checkpoint = arguments.checkpoint or newest_run()
     detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names),
                        arguments.sixteen_bit, arguments.max_megapixels)
-    print(*detector.notes, sep="\n", end="\n" if detector.notes else "", file=sys.stderr)
+    for note in detector.notes:
+        print(note, file=sys.stderr)
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold
     finder = Finder(detector, threshold, arguments.slices, arguments.batch_size)
     with given(str(arguments.source), arguments.out) as source:

@@ -58,7 +58,8 @@ class TrainArguments:
     histograms_every: int = 0
     """steps between two histograms of all weights and gradients in TensorBoard; 0: none"""
     ops: Optional[Path] = None
-    """a folder of operations that you wrote (python -m exercises): they replace the notes', and the rest is in plain mode"""
+    """a folder of operations that you wrote (python -m exercises): they replace the notes', and the rest is in
+    plain mode"""
 
     def __post_init__(self) -> None:
         refuse_senseless(self, histograms_every=Range(0, COUNT.high))

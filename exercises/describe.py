@@ -57,13 +57,13 @@ def of_an_error(error: BaseException) -> tuple[str, str]:
                                          or "positional argument" in said):
         return "signature", (f"The signature differs from the stub's: {said}{at}. Keep the names and the order of the "
                              "parameters.")
+    if isinstance(error, UnboundLocalError):  # a kind of NameError
+        return "name", f"A variable is used before it has a value: {said}{at}."
     if isinstance(error, NameError):
         return "name", f"A name is not known: {said}{at}. Is an import missing?"
-    if isinstance(error, UnboundLocalError):
-        return "name", f"A variable is used before it has a value: {said}{at}."
     if isinstance(error, RuntimeError) and re.search("cannot be multiplied|expected .* to match|must match", said):
         return "shapes", f"Shapes do not fit{at}: {said}. Print the shapes of both operands just before it."
-    if isinstance(error, RuntimeError) and "same dtype" in said or "expected m1 and m2" in said:
+    if isinstance(error, RuntimeError) and ("same dtype" in said or "expected m1 and m2" in said):
         return "dtypes", (f"Two tensors have different dtypes{at}: {said}. Make new tensors with x.new_zeros or "
                           "dtype=x.dtype.")
     if isinstance(error, RuntimeError) and "in-place operation" in said:

@@ -45,7 +45,7 @@ def operations_in(folder: Path) -> dict[Exercise, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {printable(folder)}: python -m exercises start NAME makes "
                                 "the first file of one")
-    files = sorted(path for path in folder.glob("*.py"))
+    files = sorted(folder.glob("*.py"))
     if not files:
         raise ValueError(f"{printable(folder)} has no operation in it (NAME.py); exercises are {', '.join(NAMES)}")
     if strangers := [path.name for path in files if path.stem not in NAMES]:

@@ -247,7 +247,7 @@ class TrainConfig:
     checkpoint_every: int = 200
     """optimizer steps between two checkpoints, beside the one after each epoch"""
     checkpoint_minutes: float = 0.0
-    """minutes between two checkpoints, instead of these steps and epochs; 0: by steps and epochs"""
+    """minutes between two checkpoints; then neither checkpoint_every nor the end of an epoch counts. 0: those count"""
     seed: int = 42
     """the seed of weights, order, augmentation and dropout"""
 
@@ -258,8 +258,8 @@ class TrainConfig:
             self, epochs=COUNT, max_steps=COUNT, max_minutes=MINUTES, batch_size=BATCH, accumulate=BATCH, lr=rate,
             lr_backbone=rate, lr_matrices=rate, weight_decay=rate, clip_max_norm=Range(0, 10**12), lr_drop_at=SHARE,
             warmup_steps=Range(0, COUNT.high), warmup_share=SHARE, eval_minutes=Range(0, MINUTES.high),
-            checkpoint_minutes=Range(0, MINUTES.high), ema_decay=Range(0, 1, "high"), eval_every=COUNT, checkpoint_every=COUNT,
-            seed=Range(0, 2**32 - 1))
+            checkpoint_minutes=Range(0, MINUTES.high), ema_decay=Range(0, 1, "high"), eval_every=COUNT,
+            checkpoint_every=COUNT, seed=Range(0, 2**32 - 1))
 
 
 @dataclass(frozen=True)
@@ -409,9 +409,9 @@ def _fast(name: str, vanilla: Config, model: dict[str, Any], **train: float) -> 
         train=replace(vanilla.train, optimizer="muon", clip_max_norm=0.0, weight_decay=0.2, **train))
 
 
-# The generated shapes have sides of 192 to 320 pixels: squares of 256 lose nothing, and no pixel is padding. One
-# checkpoint is 1.2 GB, so they are written by the clock.
-# Fifty residual blocks begin as their shortcuts: else the first gradients overflow in fp16.
+# The generated shapes have sides of 192 to 320 pixels: as squares of 256, no pixel is padding. A checkpoint holds weights
+# and momenta, over 1 GB, so checkpoints are written by the clock.
+# All residual blocks begin as their shortcuts: otherwise the first gradients overflow in fp16.
 _141M_FAST = _fast("detr_141m_fast", _141M_VANILLA, {"dec_layers": 5, "zero_init_residual": True}, lr=3e-4,
                    lr_backbone=3e-4, warmup_share=0.05, eval_minutes=2.0, checkpoint_minutes=5.0)
 _TINY_FAST = _fast("tiny", _TINY_VANILLA, {}, lr=2e-3, lr_backbone=2e-3)

@@ -3,7 +3,7 @@
     from scratch.detector import load
     detector = load("runs/tiny-shapes")     a run's folder (its best.pt), a file, "detr_r50", "hf:OWNER/NAME"
     found = detector.predict("street.jpg")  found.names, found.scores, found.boxes_xyxy
-    found.drawn_on("street.jpg")             the picture with these boxes, as a PIL image
+    found.drawn_on("street.jpg")            the picture with these boxes, as a PIL image
 
     path ───────────────┐
     PIL image ──────────┼─▶ picture ─▶ resized ─▶ model ─▶ postprocess ─▶ what scores enough, in
@@ -287,7 +287,7 @@ def first_layers(detector: Detector, layers: int) -> Detector:
 def _opened(path: Union[str, Path]) -> Union[dict[str, Any], Weights]:
     """The state of a checkpoint, or the weights in another file. Raises what `load` raises."""
     if is_hub_name(path) or Path(path).is_dir() and hub_file(Path(path)):
-        return read_weights(find_weights(str(path)))
+        return _no_backbone(read_weights(find_weights(str(path))), path)
     file = Path(path)
     if not file.is_file():
         return read_checkpoint(path)

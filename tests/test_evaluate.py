@@ -96,7 +96,7 @@ def test_data_with_other_classes_is_refused_with_both_named(server, tmp_path, ca
 
 
 def test_without_data_nothing_is_fetched_and_no_shapes_are_drawn(server, tmp_path):
-    with pytest.raises(SystemExit, match="name a COCO-format folder with --data"):
+    with pytest.raises(SystemExit, match="name a folder of its classes with --data"):
         figures("detr_r50")
     assert server.asked == [] and not (tmp_path / "data").exists()
 
@@ -155,7 +155,7 @@ def test_a_detector_of_transformers_is_judged_as_the_run_that_it_was(coco_dir, t
     assert figures("hf", *flags)["losses"] != theirs["losses"]
     with pytest.raises(SystemExit) as stopped:
         detr_scratch.main(["eval", "hf", "--device", "cpu"])
-    assert "none of them: name a COCO-format folder with --data" in stopped.value.code
+    assert "none of them: name a folder of its classes with --data" in stopped.value.code
 
 
 def test_classes_are_described_by_their_number_and_the_first_of_them():

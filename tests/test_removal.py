@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.ablation import settings
 from benchmarks.removal import (
-    AFTER_TRAINING, IN_TRAINING, SETTINGS, FirstLayers, main, parse, plan_trials, report, with_half_the_queries,
+    AFTER_TRAINING, IN_TRAINING, SETTINGS, main, parse, plan_trials, report, with_half_the_queries,
     without_self_attention,
 )
 from benchmarks.trials import configuration
@@ -117,14 +117,6 @@ def test_half_the_queries_are_the_first_half(changes: dict) -> None:
     half = looked_at(with_half_the_queries(without_self_attention(built(**changes))))
     assert half["pred_boxes"].shape == (2, 3, 4)
     assert torch.allclose(half["pred_boxes"], whole["pred_boxes"][:, :3], atol=1e-12)
-
-
-def test_the_first_layers_predict_what_their_last_one_does() -> None:
-    model = built()
-    whole = looked_at(model)
-    for count in (1, 2):
-        assert torch.equal(looked_at(FirstLayers(model, count))["pred_boxes"], whole["aux_outputs"][count - 1]["pred_boxes"])
-    assert torch.equal(looked_at(FirstLayers(model, 3))["pred_boxes"], whole["pred_boxes"])
 
 
 # -- the trainings -----------------------------------------------------------------------------------------------------

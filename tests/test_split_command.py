@@ -56,6 +56,16 @@ def test_a_part_without_a_picture_is_not_written(tmp_path, capsys):
     assert "the shares count for new pictures" in capsys.readouterr().out
 
 
+def test_an_xml_file_that_is_no_annotation_is_no_picture(tmp_path, capsys):
+    root = voc_flat(tmp_path / "set", {"all": draw(6)})
+    folder = next(root.rglob("*.xml")).parent
+    (folder / "a0.xml").write_text("<PAMDataset/>", encoding="utf-8")
+    (folder / "a1.xml").write_text("<annotation>", encoding="utf-8")
+    detr_scratch.main(["split", str(root)])
+    written = json.loads((root / "split.json").read_text(encoding="utf-8"))
+    assert len(written["train"]) + len(written["val"]) == 6
+
+
 def test_a_set_with_a_split_is_not_divided(tmp_path):
     root = yolo(tmp_path, {"train": draw(4), "val": draw(3, 1)})
     with pytest.raises(SystemExit, match="has a split already .train, val; it was recognised as YOLO"):

@@ -158,7 +158,7 @@ def calibration_split(detector: Detector, arguments: ExportArguments) -> CocoDet
         return split_of(detector, arguments.checkpoint, data_of(detector, arguments), "train", arguments.calibrate)
     except (ValueError, OSError) as error:
         raise ValueError(f"--int8 wants pictures to measure the range of every activation on, and there are none: "
-                         f"{error}\nname a COCO-format folder with a train split: --data FOLDER") from error
+                         f"{error}\nname a folder with a train split: --data FOLDER") from error
 
 
 def machine() -> str:

@@ -16,9 +16,8 @@ does, to the last bit. Its bilinear filter with antialiasing gives one axis of n
 
 Rows first, then columns; both results are rounded to whole numbers. Weights are whole numbers too,
 in units of 2⁻²², so that all sums are exact, in any order and on any machine. (Pillow 13 takes the
-columns first where that is less work: then about a fifth of the values differ by 1 of 255.) The node
-that runtimes have for it, Resize with antialias, counts in float32: a few values in a hundred differ,
-by up to 12. Only a few old pixels have a weight; the sum visits them one by one, so that a photograph
+columns first where that is less work: then some values differ by 1 of 255.) The node that runtimes
+have for it, Resize with antialias, counts in float32, and some values differ. Only a few old pixels have a weight; the sum visits them one by one, so that a photograph
 of 12 megapixels needs no table of all products.
 
 The rule of the sizes is that of data/transforms, rounding included. Pictures of one call have one

@@ -1,6 +1,6 @@
 """slices: how are small objects found in a large picture?
 
-    a picture 1600×900, --slices 640: windows of 640×640 that overlap by a fifth, and the picture as a whole
+    a picture 1152×1152, --slices 640: four windows of 640×640 that overlap by a fifth, and the picture as a whole
 
     ┌────────┬─┬──────┐      each window is shown to the network as large as a whole picture is,
     │   1    │ │  2   │      so an object in it has more pixels

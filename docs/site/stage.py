@@ -3,7 +3,6 @@ they are; the front page gets the side menu, and each widget gets a page."""
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from docs.site.order import Entry
 from docs.site.play import WIDGETS, Widget
+from docs.site.play.page import data_element
 from docs.site.project import LISTING, Project
 
 FENCE = "`" * 8  # longer than any that a widget's script may hold
@@ -136,9 +136,8 @@ def play(folder: Path) -> None:
 
 
 def widget_page(widget: Widget) -> str:
-    data = json.dumps(widget.data(), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return (f"---\nhide-toc: true\n---\n\n# {widget.title}\n\n"
             f"Beside the note `{widget.note}`.\n\n{widget.text_markdown}\n\n"
             f"{FENCE}{{raw}} html\n<div class=\"widget\">\n{widget.html}\n</div>\n"
-            f"<script type=\"application/json\" id=\"{widget.name}-data\">{data}</script>\n"
+            f"{data_element(widget)}\n"
             f"<script src=\"{widget.script_file.name}\" defer></script>\n{FENCE}\n")

@@ -13,7 +13,7 @@ VOC counts pixels from 1, and xmax is the last pixel of the object. A set with a
 so: then x, y = xmin, ymin and w, h = xmax − xmin, ymax − ymin. A box whose corners are one point is a click of a
 tool's user, and has no size. Difficult objects become crowds: they are not learnt, and what is found there does not
 count. Classes are numbered from 1 in the order of their names, over all splits. An XML file that declares a document
-type is refused: only so can it hold entities that grow without bound.
+type is refused: only such a declaration can define entities that expand without limit.
 The format: Everingham et al. 2010, IJCV 88, and the VOC2012 development kit. Proven in tests/data/test_layout_voc.py.
 Read: parse → Voc
 """
@@ -76,16 +76,17 @@ class Voc(Source):
             report("malformed entry", f"list of {self.split}", "{} stands in it, and has no XML file of its own", name)
         roots: dict[str, ElementTree.Element] = {}
         mine, names, from_one = set(self.files), set(), True
+        troubles: list[tuple[str, ...]] = []  # told below: `choose` is asked about the pictures first
         for file in self.every:
             try:
                 root = parse(self.listing.root / file)
             except ValueError as error:
-                if file in mine and choose([file]):  # told in one part alone
-                    report("malformed entry", file, str(error))
+                if file in mine:
+                    troubles.append(("malformed entry", file, "{}", str(error)))
                 continue
             if root.tag != "annotation":  # what geographic tools keep beside a picture, say
-                if file in mine and choose([file]):
-                    report("other XML file", file, "its root is <{}>, not <annotation>", root.tag)
+                if file in mine:
+                    troubles.append(("other XML file", file, "its root is <{}>, not <annotation>", root.tag))
                 continue
             names |= {name for found in root.iterfind("object") if (name := _text(found, "name"))}
             from_one = from_one and not _below_one(root)
@@ -93,6 +94,9 @@ class Voc(Source):
                 roots[file] = root
         pictures = _pictures_of(self.listing, roots)
         chosen = set(choose(list(pictures.values())))
+        for kind, file, *told in troubles:
+            if choose([file]):  # told in one part alone
+                report(kind, file, *told)
         self._tell_of_unlabelled(set(pictures.values()), report, choose)
         if not from_one and chosen:
             report("coordinates from 0", min(chosen), "taken as the edges of the boxes, in pixels from 0")

@@ -38,6 +38,7 @@ class Source:
     def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
         """What a COCO file would hold of the pictures that are chosen, or of the first `limit` of them.
 
+        `choose` is asked about the pictures first, all of them in one call.
         Raises ValueError where nothing can be read; lesser trouble is reported.
         """
         raise NotImplementedError
@@ -75,7 +76,7 @@ class Part(Source):
         gone = [name for name, split in written.items() if split == self.split and name not in there]
         if there and written and not written.keys() & there:
             report("malformed entry", FILE, f"got {{}} and {len(written) - 1:,} names more, none of which is a picture "
-                   "of this set, wanted such as {}: python detr_scratch.py split writes it anew, once it is removed",
+                   "of this set, wanted names such as {}: python detr_scratch.py split writes it anew, once it is removed",
                    next(iter(written)), min(there))
         elif gone:
             report("name without a picture", FILE, f"{{}}{f' and {len(gone) - 1:,} more' if gone[1:] else ''}", gone[0],

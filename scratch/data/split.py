@@ -2,8 +2,8 @@
 
     name of the file ─▶ SHA-256 ─▶ u in [0,1)     u < 0.2: val     else: train
 
-    raccoon-7.jpg     0.73  train          The name alone decides. A picture that is added moves no other, every machine
-    raccoon-8.jpg     0.11  val            finds the same split, and so does a copy of the set in another layout.
+    raccoon-7.jpg     0.18  val            The name alone decides. A picture that is added moves no other, every machine
+    raccoon-8.jpg     0.31  train          finds the same split, and so does a copy of the set in another layout.
 
 Only the last part of a path counts. Roboflow's augmented copies of one picture (a.rf.0123.jpg, a.rf.4567.jpg) stay
 together: a copy in val of a picture in train is no test. If a side would be empty, the picture next to it goes there.

@@ -104,9 +104,10 @@ class VariantCriterion(SetCriterion):
         if weight is None and not focal:
             return super()._by_layer(logits, boxes, query, target, targets, normalisers)
         (L, B, Q, _), K, P = logits.shape, self.num_classes, len(query) // len(logits)
-        none = torch.full((1,), K, device=logits.device), boxes.new_full((1, 4), 0.5)           # any box will do
-        labels = torch.cat([*(t["labels"] for t in targets), none[0]])[target]                  # (L·P)
-        true_boxes = torch.cat([*(t["boxes"].to(boxes.dtype) for t in targets), none[1]])[target]  # (L·P,4)
+        no_label = torch.full((1,), K, device=logits.device)                                    # of target T: "no object"
+        any_box = boxes.new_full((1, 4), 0.5)                                                   # its losses count 0
+        labels = torch.cat([*(t["labels"] for t in targets), no_label])[target]                 # (L·P)
+        true_boxes = torch.cat([*(t["boxes"].to(boxes.dtype) for t in targets), any_box])[target]  # (L·P,4)
         matched_boxes = boxes.flatten(0, 2)[query]                                              # (L·P,4)
         classes = torch.full((L * B * Q,), K, device=logits.device)                             # K: "no object"
         classes[query] = labels

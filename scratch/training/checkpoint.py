@@ -104,7 +104,7 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         convert = command("python", "detr_scratch.py", "convert", path, "--to", "ours", "--out", "FILE.pt")
         raise NotOurs(f"{path} is not a checkpoint of this project: it has no format tag {FORMAT!r}; {wanted} "
-                         f"(of other weights: {convert})")
+                      f"(of other weights: {convert})")
     return state_of(content, path)
 
 

@@ -98,6 +98,8 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
                 log.evaluation({**watch.place(), **metrics})
                 run.remember(metrics)  # and its weights, if they are the best
                 watch.agree()
+                if watch.stopped():  # the clock may not have asked for a checkpoint yet
+                    run.save()
                 continue
             sampler.set_position(run.epoch, run.batch)
             watch.wait()

@@ -123,10 +123,11 @@ class Run:
         self.between_steps = False
         self.last_metrics, self.evaluation_due, self.evaluated_at = metrics, False, self.minutes
         ap = metrics["AP"] or 0.0  # None: there was nothing to find
-        if ap > self.best_ap:
+        better = ap > self.best_ap
+        if better:
             self.best_ap = ap
             self.save(BEST)
-        if self.checkpoint_due(epoch_ended=True):
+        if better or self.checkpoint_due(epoch_ended=True):  # a run that goes on must know the AP of best.pt
             self.save()
         self.between_steps = True
 
@@ -135,8 +136,8 @@ class Run:
         return {
             "config": self.config.to_dict(), "classes": self.classes,
             "step": self.step, "epoch": self.epoch, "batch": self.batch,
-            "parts": self.parts, "minutes": self.minutes, "evaluated_at": self.evaluated_at, "best_ap": self.best_ap, "last_metrics": self.last_metrics,
-            "last_matching": self.last_matching,
+            "parts": self.parts, "minutes": self.minutes, "evaluated_at": self.evaluated_at,
+            "best_ap": self.best_ap, "last_metrics": self.last_metrics, "last_matching": self.last_matching,
             "evaluation_due": self.evaluation_due, "world_size": self.distributed.world_size,
             "model": self.unwrapped.state_dict(), "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(), "ema": self.ema.state_dict() if self.ema else None,

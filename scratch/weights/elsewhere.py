@@ -11,7 +11,8 @@
 A pickle names classes and functions, and reading it calls them. So torch reads it with weights_only=True: nothing but
 tensors and plain values; an object of any other class is refused. What training scripts often save beside their weights
 (arguments, paths, NumPy's numbers, Lightning's settings) would be refused, too, and the weights with it. For these few
-names stands something of ours that does nothing: their own code is not even imported.
+names stands a plain value, or something of ours that does nothing (argparse.Namespace alone stays itself: it holds
+values): no code of another package is imported.
 
 Proven in tests/weights/test_elsewhere.py and tests/test_weights.py. Read: read_file → state_dicts → behind_prefix
 """

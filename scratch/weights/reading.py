@@ -176,8 +176,9 @@ def read_weights(path: Path) -> Weights:
         return Weights({**state["model"], **averaged}, "checkpoint", state["config"], state["classes"],
                        state["last_metrics"].get("threshold"))
     found = [(names, *known) for names, state in state_dicts(content) if (known := _recognised(state))]
-    document = _beside(path, CONFIG)
-    another = document.get("model_type", MODEL_TYPE) if path.name in FILES else MODEL_TYPE
+    theirs = path.name in FILES or bool(found) and found[0][1] == "Hugging Face DETR"
+    document = _beside(path, CONFIG) if theirs else {}  # beside other weights it is another program's
+    another = document.get("model_type", MODEL_TYPE)
     if not found and another != MODEL_TYPE:
         raise ValueError(f"{path} holds a {str(another)[:60]} model, as {CONFIG} beside it says, which is another "
                          f"network; wanted a DETR ({MODEL_TYPE})")

@@ -14,6 +14,7 @@ NAMES = [f"IMG_{k:04d}.jpg" for k in range(2000)]
 def test_the_place_of_a_name_is_known():
     # the first 8 bytes of SHA-256 of the name, as a share of 2^64
     assert place("raccoon-1.jpg") == 0x5592834818517e0d / 2**64
+    assert [round(place(f"raccoon-{k}.jpg"), 2) for k in (7, 8)] == [0.18, 0.31]  # the opening of split.py
     assert place("images/raccoon-1.jpg") == place("a\\b\\raccoon-1.jpg") == place("raccoon-1.jpg")
     assert place("cafe\u0301.jpg") == place("café.jpg") != place("cafe.jpg")
 

@@ -52,6 +52,10 @@ def test_an_error_has_a_name(error: Exception, what: str) -> None:
     assert describe(CASE, {"y": W}, Outcome(error=error), "y")[0] == what
 
 
+def test_a_variable_without_a_value_is_no_unknown_name() -> None:
+    assert describe(CASE, {"y": W}, Outcome(error=UnboundLocalError("x")), "y")[1].startswith("A variable is used before")
+
+
 def test_low_precision_is_judged_by_dtype_and_digits() -> None:
     case = Case("precision", "", dict, dtype=torch.bfloat16)
     assert said(W, W.float(), case) == "dtype" and said(W, (W * 1.1).bfloat16(), case) == "digits"

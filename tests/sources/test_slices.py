@@ -39,6 +39,11 @@ def found(*entries: tuple[list[float], float, int]) -> Detections:
 LEFT, RIGHT, WHOLE = (0, 0, 100, 80), (60, 0, 160, 80), (0, 0, 160, 80)
 
 
+def test_the_picture_of_the_note_has_four_windows():
+    assert sorted(windows(1152, 1152, 640)) == [(0, 0, 640, 640), (0, 512, 640, 1152), (512, 0, 1152, 640),
+                                                (512, 512, 1152, 1152)]
+
+
 def test_an_object_in_the_overlap_is_found_once_by_the_better_of_two_boxes():
     result = joined([(LEFT, found(([65.0, 10, 95, 40], 0.7, 0))), (RIGHT, found(([6.0, 10, 36, 40], 0.9, 0)))], 160, 80)
     assert result.boxes_xyxy.tolist() == [[66, 10, 96, 40]] and result.scores.tolist() == [pytest.approx(0.9)]

@@ -189,6 +189,19 @@ def test_ctrl_c_during_an_evaluation_keeps_its_figures_and_then_stops(tmp_path: 
     assert load_checkpoint(tmp_path / "best.pt")["best_ap"] == 0.25
 
 
+def test_ctrl_c_during_an_evaluation_saves_also_where_the_clock_does_not_ask_for_it_yet(tmp_path: Path) -> None:
+    run = make_run(small_config(checkpoint_minutes=100.0, max_steps=50), tmp_path)
+    run.best_ap = 0.5
+
+    def interrupted(run: Run) -> dict:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"AP": 0.25}
+
+    assert not fit_quietly(run, interrupted)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert (state["step"], state["last_metrics"], state["evaluation_due"]) == (run.step, {"AP": 0.25}, False)
+
+
 def test_ctrl_c_during_the_last_evaluation_finds_a_run_that_is_complete(tmp_path: Path) -> None:
     run = make_run(small_config(eval_every=100), tmp_path)
 
