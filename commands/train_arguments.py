@@ -16,16 +16,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Iterator, Literal, Optional, Sequence
 
 from commands.finetune import config_for, frozen_norm, recipe, sized
 from commands.flags import flags_given, parse, preset_config
 from commands.opening import newest_run, resolve_device
+from commands.recipe import chosen_for, told
 from scratch.blueprint import read_state
 from scratch.config import PRESETS, Config
 from scratch.only_one import NAME as LOCK
 from scratch.only_one import only_one
 from scratch.ranges import COUNT, Range, refuse_senseless
+from scratch.recipe import applied
 from scratch.training.checkpoint import LAST, PREVIOUS, latest_checkpoint
 from scratch.training.distributed import Distributed
 from scratch.whole_file import write_text
@@ -45,6 +47,9 @@ class TrainArguments:
     weights: Optional[str] = None
     """begin with these, as far as they fit: detr_r50 …, resnet50 …, hf:OWNER/NAME (fetched once), or a file; see
     scratch/weights/reading"""
+    recipe: Literal["auto", "none"] = "auto"
+    """auto: without --preset, the data chooses picture size, augmentation, rates, minutes and more (scratch/recipe),
+    and each choice is told; none: the preset as it is. Given as a flag, auto does so for a named preset, too"""
     resume: bool = False
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
     compile: bool = False
@@ -67,7 +72,7 @@ class TrainArguments:
 
 def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     """A preset's or a resumed run's configuration, changed by the flags; and a free folder, or the run's own."""
-    given = flags_given(argv, "preset", "device", "run-dir", "resume", "weights")
+    given = flags_given(argv, "preset", "device", "run-dir", "resume", "weights", "recipe", "epochs", "max-steps")
     begun = begun_by_this_launcher(given.run_dir)
     if begun is not None and latest_checkpoint(begun) is not None:  # for any flags: it was begun with them
         given.resume, given.run_dir, given.weights = True, begun, None
@@ -95,13 +100,31 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     config = frozen_norm(config) if weights else config  # of a preset that was named, too; --norm changes it again
     default = TrainArguments(recipe(config) if tuning else config, weights=weights)
     arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)
+    headline, choices = "", []
+    if recipe_is_wanted(given.recipe, given.preset, weights, config):
+        headline, choices = chosen_for(config, arguments.config.data, device, bool(given.epochs or given.max_steps))
+        arguments = parse(TrainArguments, replace(default, config=applied(config, choices)), "train", argv)
     if given.preset is None and meant is None and os.environ.get("RANK", "0") == "0":
         here = {"cuda": "there is a GPU", "mps": "on a Mac's GPU"}.get(device.partition(":")[0], "no GPU in use")
         print(f"preset {arguments.config.preset}: {here} "
               f"(--preset {'|'.join(PRESETS)} chooses another)")
+    if choices and os.environ.get("RANK", "0") == "0":
+        print(told(headline, choices, arguments.config))
     arguments = replace(arguments, run_dir=arguments.run_dir or begun, resume=False)
     refuse_begun(arguments)
     return arguments
+
+
+def recipe_is_wanted(asked: Optional[str], preset: Optional[str], weights: Optional[str], config: Config) -> bool:
+    """Does the data choose? By itself where no preset is named, and for detectors that learn in minutes from nothing.
+
+    Raises ValueError where it is asked for and cannot.
+    """
+    can = weights is None and config.model.queries != "learned"
+    if asked == "auto" and not can:
+        raise ValueError(f"got --recipe auto {'with trained weights' if weights else f'with {config.preset}'}: it is made "
+                         "for presets that learn in minutes from nothing (tiny, detr_141m_fast); leave it out")
+    return can and asked != "none" and (asked == "auto" or preset is None)
 
 
 def parse_finetune(argv: Sequence[str]) -> TrainArguments:

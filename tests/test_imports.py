@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "scratch.ops": (),
     "scratch.config": ("scratch.ranges",),
     "scratch.ranges": (),
+    "scratch.recipe": ("scratch.config", "scratch.data.summary"),
     "scratch.whole_file": (),
     "scratch.printable": (),
     "scratch.only_one": (),

@@ -1,0 +1,122 @@
+"""recipe: how should a detector be trained on this data, on this machine?
+
+    DataSummary, Machine ─▶ choose ─▶ [Choice: field, value, reason] ─▶ applied ─▶ Config
+
+`train --data DIR` without a preset's name begins from the device's preset and changes it so; a flag that
+is given counts more, `--recipe none` leaves the preset as it is. What was chosen is printed, a line for
+each choice, and travels in the checkpoint as the run's configuration: a run that goes on chooses nothing.
+
+    --short-side     small_object × short_side = 14 pixels        more pixels cost time: quadratically
+    --turns          where boxes look the same from all sides     four pictures from one
+    --num-queries    1½ × the most objects in a picture           an object without a query is not found
+    …
+
+Every threshold was tried on three sets: generated shapes, BCCD's blood cells, and raccoons; docs/recipe.md has
+the measurements, what did not help among them. On the shapes the recipe is the preset itself.
+
+A pure function: the same numbers give the same choices. Proven in tests/test_recipe.py.
+Read: Choice → choose → applied
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+from scratch.config import Config
+from scratch.data.summary import DataSummary
+
+SMALL_PIXELS = 14  # of a small object's side: it then covers two cells of the decoder's grid each way
+SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a CPU
+GPU_SIDES = (256, 640)
+GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (docs/gpu_estimate.md)
+SPARE = 1.5  # queries for each object of the fullest picture
+FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
+MINUTES = (10, 60)  # the least and the most
+FEW_BOXES = 5000  # with fewer, the preset's learning rates are halved
+EVALUATIONS = 15  # in a run
+EVALUATED_A_SECOND = {"cpu": 60, "cuda": 600}  # pictures: rough, so that evaluations take a tenth of the time at most
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run takes place."""
+
+    kind: str = "cpu"
+    """cpu, cuda or mps"""
+    gib: Optional[float] = None
+    """GiB of the GPU's memory; None: not known, or no GPU"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One field of the configuration, its value, and why it has it."""
+
+    part: str
+    """which part of the Config: model, data or train"""
+    field: str
+    value: Any
+    reason: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.field.replace("_", "-")
+
+
+def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) -> list[Choice]:
+    """What to change of a preset for this data, in the order in which it is told; what is not named stays.
+
+    config      the preset of this machine
+    evaluated   pictures of the split that is evaluated
+    """
+    train, minutes = config.train, _minutes(data.boxes)
+    side, bound = _side(data, machine)
+    queries = min(300, max(config.model.num_queries, 10 * math.ceil(SPARE * data.most_objects / 10)))
+    full = data.typical_objects > FULL
+    rate = 0.5 if data.boxes < FEW_BOXES else 1.0
+    cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
+    rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
+    often = f"{evaluated:,} pictures to evaluate: {EVALUATIONS} times in the run, or in a tenth of its time"
+    objects = f"{data.typical_objects:.1f} objects in a picture"
+    few = f"{data.boxes:,} boxes: " + ("few, which learn more at half the preset's rate" if rate < 1 else "enough")
+    return [
+        Choice("data", "short_side", side, f"a small object has {data.small_object:.2f} of a picture's shorter side: "
+               f"{data.small_object * side:.0f} pixels of {side}{bound}"),
+        Choice("data", "augment", "zoom", "photographs: crops show objects larger, and at other places"),
+        Choice("data", "turns", data.turnable, "boxes look the same from all four sides" if data.turnable else
+               "there is an up and a down, or too few boxes to know"),
+        Choice("data", "mosaic", 0.0 if full else config.data.mosaic,
+               f"{objects}: four pictures in one would be " + ("too many, too small" if full else "as good as new ones")),
+        Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, and some to spare"),
+        Choice("train", "lr", train.lr * rate, few),
+        Choice("train", "lr_backbone", train.lr_backbone * rate, few),
+        Choice("train", "lr_matrices", train.lr_matrices * rate, few),
+        Choice("train", "max_minutes", minutes, f"{data.boxes:,} boxes: ten minutes more for ten times as many"),
+        Choice("train", "eval_every", 1, often),
+        Choice("train", "eval_minutes", rhythm, often),
+    ]
+
+
+def applied(config: Config, choices: list[Choice]) -> Config:
+    """The configuration with the choices in it."""
+    for choice in choices:
+        part = replace(getattr(config, choice.part), **{choice.field: choice.value})
+        config = replace(config, **{choice.part: part})
+    return config
+
+
+def _minutes(boxes: int) -> float:
+    """20 for 200 boxes, 10 more for ten times as many; in steps of 5."""
+    least, most = MINUTES
+    return float(min(most, max(least, 5 * round((10 * math.log10(max(1, boxes)) - 3) / 5))))
+
+
+def _side(data: DataSummary, machine: Machine) -> tuple[int, str]:
+    """Pixels of the shorter side, a multiple of 16; and what bounds it, in words."""
+    least, most = GPU_SIDES if machine.kind == "cuda" else SIDES
+    if machine.kind == "cuda" and machine.gib:  # seven tenths of it, for what is not counted
+        most = max(least, min(most, int((0.7 * machine.gib / GIB_A_PIXEL) ** 0.5)))
+    wanted = SMALL_PIXELS / data.small_object if data.small_object else least
+    side = 16 * round(min(most, max(least, wanted)) / 16)
+    return side, {wanted < least: ", the least here", wanted > most: ", the most here"}.get(True, "")

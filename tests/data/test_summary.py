@@ -1,0 +1,86 @@
+"""summary: a data set in a dozen numbers, and whether its pictures have an up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scratch.data.annotations import read_annotations
+from scratch.data.summary import looks_the_same_turned, summarise
+
+
+def boxes_all_over(count: int, width: float = 20, height: float = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes on a lattice over pictures of 400×300, and the size of the picture of each."""
+    u = (np.arange(count) + 0.5) / count                                            # (M,)
+    v = (np.arange(count) * 0.6180339887) % 1
+    boxes = np.stack((u * (400 - width), v * (300 - height), np.full(count, width), np.full(count, height)), axis=1)
+    return boxes, np.tile([400.0, 300.0], (count, 1))
+
+
+def test_a_split_of_three_pictures_by_hand(coco_set: Any) -> None:
+    for id in (1, 2, 3):
+        coco_set.image("train", id)  # 37×23, with a box of 11×7
+    coco_set.box("train", 2, [0, 0, 8, 8], category_id=7)
+    coco_set.box("train", 2, [5, 5, 9, 9], iscrowd=1)
+    summary = summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json"))
+    assert (summary.pictures, summary.classes, summary.boxes, summary.rarest) == (3, 2, 4, 1)
+    assert (summary.typical_objects, summary.most_objects, summary.short_side) == (4 / 3, 2, 23)
+    # No class has twenty boxes, so they are taken together; three of the four have √77 pixels, one has 8.
+    assert summary.small_object == pytest.approx((8 + 0.75 * (77**0.5 - 8)) / 23)
+    assert not summary.turnable
+
+
+def test_the_class_of_the_smallest_objects_says_what_is_small(coco_set: Any) -> None:
+    coco_set.image("train", 1)
+    for _ in range(60):
+        coco_set.box("train", 1, [0, 0, 16, 16])
+    for _ in range(20):
+        coco_set.box("train", 1, [0, 0, 4, 4], category_id=7)
+    assert summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json")).small_object == 4 / 23
+
+
+def test_a_class_of_a_few_boxes_does_not_say_what_is_small(coco_set: Any) -> None:
+    coco_set.image("train", 1)
+    for _ in range(60):
+        coco_set.box("train", 1, [0, 0, 16, 16])
+    coco_set.box("train", 1, [0, 0, 2, 2], category_id=7)
+    assert summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json")).small_object == 16 / 23
+
+
+def test_a_split_without_a_box_is_summarised_too(coco_set: Any) -> None:
+    coco_set.image("train", 1)
+    coco_set.split("train")["annotations"].clear()
+    summary = summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json"))
+    assert (summary.boxes, summary.small_object, summary.most_objects, summary.rarest) == (0, 0.0, 0, 0)
+
+
+def test_square_boxes_all_over_the_picture_look_the_same_turned() -> None:
+    assert looks_the_same_turned(*boxes_all_over(400), 40)
+
+
+@pytest.mark.parametrize("width, height", [(20, 25), (25, 20)])
+def test_boxes_that_are_taller_or_wider_have_an_up(width: float, height: float) -> None:
+    assert not looks_the_same_turned(*boxes_all_over(400, width, height), 40)
+
+
+def test_boxes_along_a_horizon_have_an_up() -> None:
+    boxes, sides = boxes_all_over(400)
+    boxes[:, 1] = 140 + (boxes[:, 1] - 140) / 3
+    assert not looks_the_same_turned(boxes, sides, 40)
+
+
+def test_boxes_of_the_lower_half_have_an_up() -> None:
+    boxes, sides = boxes_all_over(400)
+    boxes[:, 1] += 30
+    assert not looks_the_same_turned(boxes, sides, 40)
+
+
+def test_too_few_boxes_do_not_tell() -> None:
+    assert not looks_the_same_turned(*boxes_all_over(199), 10)
+    assert not looks_the_same_turned(*boxes_all_over(400), 101)
+
+
+def test_boxes_on_one_spot_do_not_tell() -> None:
+    assert not looks_the_same_turned(np.tile([190.0, 140.0, 20, 20], (400, 1)), np.tile([400.0, 300.0], (400, 1)), 40)

@@ -1,0 +1,161 @@
+"""recipe: what is chosen for a data set and a machine, and that flags count more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from commands.recipe import as_flag, chosen_for, told
+from commands.train_arguments import parse_train
+from scratch.config import PRESETS, Config
+from scratch.data.summary import DataSummary
+from scratch.recipe import Machine, applied, choose
+from tests.data.conftest import CocoSet
+
+TINY, BIG = PRESETS["tiny"], PRESETS["detr_141m_fast"]
+# The training splits of BCCD, of raccoons (numbers divisible by 5 are val) and of the generated shapes.
+CELLS = DataSummary(205, 3, 2804, 209, 13.678, 28, 0.0739, 480, True)
+RACCOONS = DataSummary(160, 1, 174, 174, 1.0875, 3, 0.668, 352, False)
+SHAPES = DataSummary(2000, 5, 9104, 1737, 4.552, 8, 0.13, 229, True)
+T4 = Machine("cuda", 14.6)
+
+
+def config_for(summary: DataSummary, preset: Config = TINY, evaluated: int = 80, machine: Machine = Machine()) -> Config:
+    return applied(preset, choose(preset, summary, evaluated, machine))
+
+
+def test_the_same_numbers_give_the_same_choices() -> None:
+    assert choose(TINY, CELLS, 87, Machine()) == choose(TINY, CELLS, 87, Machine())
+
+
+@pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 144), (SHAPES, 144)])
+def test_small_objects_have_fourteen_pixels(summary: DataSummary, side: int) -> None:
+    assert config_for(summary).data.short_side == side
+
+
+def test_a_picture_has_no_more_pixels_than_the_machine_can_train_with() -> None:
+    tiny_objects = replace(CELLS, small_object=0.01)
+    assert config_for(tiny_objects).data.short_side == 256
+    assert config_for(tiny_objects, BIG, machine=Machine("cuda", 80.0)).data.short_side == 640
+    assert config_for(tiny_objects, BIG, machine=T4).data.short_side == 400
+    assert config_for(RACCOONS, BIG, machine=T4).data.short_side == 256
+    assert config_for(tiny_objects, BIG, machine=Machine("cuda", 2.0)).data.short_side == 256
+
+
+def test_pictures_without_an_up_are_turned() -> None:
+    assert config_for(CELLS).data.turns and not config_for(RACCOONS).data.turns
+
+
+def test_full_pictures_are_not_put_together() -> None:
+    assert (config_for(CELLS).data.mosaic, config_for(RACCOONS).data.mosaic) == (0.0, TINY.data.mosaic)
+
+
+@pytest.mark.parametrize("most, queries", [(3, 40), (28, 50), (60, 90), (1000, 300)])
+def test_the_fullest_picture_has_queries_to_spare(most: int, queries: int) -> None:
+    assert config_for(replace(CELLS, most_objects=most)).model.num_queries == queries
+
+
+@pytest.mark.parametrize("boxes, minutes", [(1, 10), (174, 20), (2804, 30), (9104, 35), (860_001, 55), (10**9, 60)])
+def test_ten_times_as_many_boxes_have_ten_minutes_more(boxes: int, minutes: float) -> None:
+    assert config_for(replace(CELLS, boxes=boxes)).train.max_minutes == minutes
+
+
+def test_evaluations_take_a_tenth_of_the_time_at_most() -> None:
+    assert config_for(CELLS, evaluated=87).train.eval_minutes == 2.0
+    assert config_for(CELLS, evaluated=5000).train.eval_minutes == pytest.approx(10 * 5000 / 60 / 60, abs=0.1)
+    assert config_for(CELLS, BIG, 5000, T4).train.eval_minutes == 2.0
+
+
+def test_few_boxes_are_learnt_at_half_the_rates() -> None:
+    slow, fast = config_for(CELLS).train, config_for(SHAPES).train
+    assert (slow.lr, slow.lr_backbone, slow.lr_matrices) == (1e-3, 1e-3, 0.01)
+    assert (fast.lr, fast.lr_backbone, fast.lr_matrices) == (2e-3, 2e-3, 0.02)
+
+
+def test_what_is_not_named_stays_as_the_preset_has_it() -> None:
+    choices = choose(BIG, CELLS, 87, T4)
+    changed = {(choice.part, choice.field) for choice in choices}
+    before, after = BIG.to_dict(), applied(BIG, choices).to_dict()
+    assert before.pop("preset") == after.pop("preset")
+    assert {(part, name) for part in before for name in before[part] if before[part][name] != after[part][name]} <= changed
+
+
+def test_a_data_set_without_a_box_has_choices_too() -> None:
+    assert config_for(DataSummary(3, 2, 0, 0, 0.0, 0, 0.0, 23, False)).data.short_side == 144
+
+
+# -- on the command line -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    coco_set = CocoSet(tmp_path / "set")
+    for id in range(1, 5):
+        coco_set.image("train", id)
+    coco_set.image("val", 5)
+    monkeypatch.chdir(tmp_path)
+    return str(coco_set.write())
+
+
+def parsed(*words: str, preset: Optional[str] = None) -> Config:
+    return parse_train([*words, "--device", "cpu", *(["--preset", preset] if preset else [])]).config
+
+
+def test_without_a_preset_the_data_chooses_and_each_choice_is_told(data: str, capsys: pytest.CaptureFixture) -> None:
+    config = parsed("--data", data)
+    assert (config.data.augment, config.train.max_minutes) == ("zoom", 10.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == ("recipe for 4 pictures with 4 boxes of 2 classes (a flag counts more; --recipe none: the preset as "
+                        "it is)")
+    flags = " ".join(lines[2:])
+    assert all(choice.flag in flags or f"--no-{choice.flag[2:]}" in flags
+               for choice in chosen_for(TINY, config.data, "cpu", False)[1])
+
+
+def test_a_flag_counts_more_and_is_told_beside_the_recipe(data: str, capsys: pytest.CaptureFixture) -> None:
+    config = parsed("--data", data, "--lr", "0.003")
+    assert (config.train.lr, config.train.lr_backbone) == (0.003, 1e-3)
+    assert "--lr 0.003 --lr-backbone 0.001" in (out := capsys.readouterr().out)
+    assert "(as given; recipe: --lr 0.001)" in out
+
+
+@pytest.mark.parametrize("words", [["--recipe", "none"], ["--preset", "tiny"]])
+def test_a_named_preset_and_recipe_none_are_the_preset_as_it_is(data: str, words: list[str]) -> None:
+    assert parsed("--data", data, *words) == replace(TINY, data=replace(TINY.data, data=data))
+
+
+def test_a_named_preset_takes_the_recipe_where_it_is_asked_for(data: str) -> None:
+    assert parsed("--data", data, "--recipe", "auto", preset="tiny") == parsed("--data", data)
+
+
+@pytest.mark.parametrize("words", [["--epochs", "3"], ["--max-steps", "30"]])
+def test_a_given_budget_is_not_cut_short_by_minutes(data: str, words: list[str]) -> None:
+    assert parsed("--data", data, *words).train.max_minutes is None
+    assert parsed("--data", data, *words, "--max-minutes", "7").train.max_minutes == 7
+
+
+def test_the_published_detector_is_trained_as_published(data: str) -> None:
+    with pytest.raises(ValueError, match="got --recipe auto with detr_r50: it is made for presets that learn in minutes"):
+        parsed("--data", data, "--recipe", "auto", preset="detr_r50")
+
+
+def test_generated_shapes_are_what_the_preset_is_made_for() -> None:
+    assert chosen_for(TINY, TINY.data, "cpu", False) == ("", [])
+
+
+def test_data_that_cannot_be_read_is_left_to_the_run_to_refuse(tmp_path: Path) -> None:
+    assert chosen_for(TINY, replace(TINY.data, data=str(tmp_path)), "cpu", False) == ("", [])
+
+
+def test_choices_of_one_reason_share_a_line() -> None:
+    choices = choose(TINY, CELLS, 87, Machine())
+    assert told("head", choices, applied(TINY, choices)).count("few, which learn more") == 1
+
+
+@pytest.mark.parametrize("value, word", [(True, "--turns"), (False, "--no-turns"), (0.01, "--turns 0.01"),
+                                         (None, "--turns None"), (3, "--turns 3")])
+def test_a_choice_is_told_as_it_would_be_typed(value: object, word: str) -> None:
+    assert as_flag("--turns", value) == word
