@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
+from scratch.training.checkpoint import LAST, PREVIOUS
 from tests.chaos.arena import broken_files, run
 from tests.chaos.ground import LEARNING, SMALL, Ground, Trial, commands, settled, size_of
 from tests.chaos.kills import _difference
@@ -73,9 +74,18 @@ def commands_on_a_full_disk(ground: Ground) -> Iterator[Trial]:
                     ended = run(commands(ground, room / "w")[name], ground.folder, 300)
                     broken = broken_files(room / "w")
                 unnamed = ended.code == 1 and str(room) not in ended.output and "no file is named" or ""
-                again = run(commands(ground, room / "w")[name], ground.folder, 300)
+                again = run(goes_on(commands(ground, room / "w")[name]), ground.folder, 300)
                 yield settled(f"{name}, {share:.0%} of what it needs", ended, *broken, unnamed, again.fault(codes=(0,)),
                               *broken_files(room / "w"))
+
+
+def goes_on(words: list[str]) -> list[str]:
+    """The same command again; or, where it is a training that has saved something, the one that goes on with it."""
+    if "--run-dir" in words:
+        run_dir = Path(words[words.index("--run-dir") + 1])
+        if any((run_dir / name).exists() for name in (LAST, PREVIOUS)):
+            return ["train", "--resume", "--run-dir", str(run_dir)]
+    return words
 
 
 def training_on_a_full_disk(ground: Ground) -> Iterator[Trial]:
@@ -90,7 +100,7 @@ def training_on_a_full_disk(ground: Ground) -> Iterator[Trial]:
             with left_free(room, int(share * needed)):
                 ended = run(train, room, 300)
                 broken = broken_files(room)
-            saved = any((room / "run" / name).exists() for name in ("last.pt", "previous.pt"))
+            saved = any((room / "run" / name).exists() for name in (LAST, PREVIOUS))
             if not saved:
                 shutil.rmtree(room / "run", ignore_errors=True)
             again = run(["train", "--resume", "--run-dir", "run"] if saved else train, room, 300)
