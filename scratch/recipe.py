@@ -78,16 +78,17 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
     often = f"{evaluated:,} pictures to evaluate: {EVALUATIONS} times in the run, or in a tenth of its time"
-    objects = f"{data.typical_objects:.1f} objects in a picture"
+    objects = f"{data.typical_objects:.1f} objects in a picture: " + (
+        "many, so crops show them larger; four pictures in one would be too full" if full else
+        "few, so four pictures in one show more of them, in more sizes")
     few = f"{data.boxes:,} boxes: " + ("few, which learn more at half the preset's rate" if rate < 1 else "enough")
     return [
         Choice("data", "short_side", side, f"a small object has {data.small_object:.2f} of a picture's shorter side: "
                f"{data.small_object * side:.0f} pixels of {side}{bound}"),
-        Choice("data", "augment", "zoom", "photographs: crops show objects larger, and at other places"),
         Choice("data", "turns", data.turnable, "boxes look the same from all four sides" if data.turnable else
                "there is an up and a down, or too few boxes to know"),
-        Choice("data", "mosaic", 0.0 if full else config.data.mosaic,
-               f"{objects}: four pictures in one would be " + ("too many, too small" if full else "as good as new ones")),
+        Choice("data", "augment", "zoom" if full else config.data.augment, objects),
+        Choice("data", "mosaic", 0.0 if full else config.data.mosaic, objects),
         Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, and some to spare"),
         Choice("train", "lr", train.lr * rate, few),
         Choice("train", "lr_backbone", train.lr_backbone * rate, few),

@@ -49,8 +49,10 @@ def test_pictures_without_an_up_are_turned() -> None:
     assert config_for(CELLS).data.turns and not config_for(RACCOONS).data.turns
 
 
-def test_full_pictures_are_not_put_together() -> None:
-    assert (config_for(CELLS).data.mosaic, config_for(RACCOONS).data.mosaic) == (0.0, TINY.data.mosaic)
+def test_full_pictures_are_cropped_and_others_are_put_together() -> None:
+    cells, raccoons = config_for(CELLS).data, config_for(RACCOONS).data
+    assert (cells.augment, cells.mosaic) == ("zoom", 0.0)
+    assert (raccoons.augment, raccoons.mosaic) == (TINY.data.augment, TINY.data.mosaic)
 
 
 @pytest.mark.parametrize("most, queries", [(3, 40), (28, 50), (60, 90), (1000, 300)])
@@ -106,7 +108,7 @@ def parsed(*words: str, preset: Optional[str] = None) -> Config:
 
 def test_without_a_preset_the_data_chooses_and_each_choice_is_told(data: str, capsys: pytest.CaptureFixture) -> None:
     config = parsed("--data", data)
-    assert (config.data.augment, config.train.max_minutes) == ("zoom", 10.0)
+    assert (config.data.mosaic, config.train.max_minutes) == (0.4, 10.0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == ("recipe for 4 pictures with 4 boxes of 2 classes (a flag counts more; --recipe none: the preset as "
                         "it is)")
