@@ -62,6 +62,15 @@ def tag(name: str, split: str) -> Optional[str]:
     return f"1 precision/{name}" if name.startswith(("AP", "AR")) else None
 
 
+def _is_text(path: Path) -> bool:
+    """Can the path be written as UTF-8? Linux lets a file's name be any bytes."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class TensorBoard:
     """Writes a run's records where TensorBoard finds them; does nothing where it is off or not installed.
 
@@ -71,7 +80,10 @@ class TensorBoard:
     def __init__(self, directory: Path, step: int, on: bool) -> None:
         self.writer: Any = None
         self.hook: Any = None
-        if on:
+        if on and not _is_text(directory):
+            print(f"note: TensorBoard's file is not written: the name of {printable(directory)} is no UTF-8, and TensorBoard "
+                  "cannot write there")
+        elif on:
             try:
                 from torch.utils.tensorboard import SummaryWriter  # here: it takes a second, and few commands write
             except ImportError:

@@ -188,3 +188,16 @@ def test_classes_and_paths_of_any_name_are_written(tmp_path: Path) -> None:
     text = {name: reader.Tensors(name)[0].tensor_proto.string_val[0].decode() for name in reader.Tags()["tensors"]}
     assert r"| data.data | a\|b\\n\\udcff\<i\> |" in text["configuration/text_summary"]
     assert text[r"warning/loss \ud83d/text_summary"] == "\\x1b[2J\nand \\ud83d"
+
+
+def test_a_folder_whose_name_is_no_utf8_is_trained_in_without_tensorboard(
+        tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "a\udcffb"  # on Linux, the byte 0xff
+    try:
+        folder.mkdir()
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system wants names that are UTF-8")
+    board = TensorBoard(folder, 0, on=True)
+    board.step({**STEP, "step": 1})
+    assert board.writer is None and not list(folder.iterdir())
+    assert "is no UTF-8, and TensorBoard cannot write there" in capsys.readouterr().out
