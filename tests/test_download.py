@@ -351,3 +351,22 @@ def test_what_a_killed_process_had_fetched_is_used(server, tmp_path):
     assert not (tmp_path / "a.bin").exists()
     assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
     assert server.asked[-1] == ("/a.bin", f"bytes={there}-")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_process_that_is_killed_at_the_rename_leaves_nothing_beside_the_file(server, tmp_path, monkeypatch, before):
+    class Killed(BaseException):
+        pass
+
+    def replace_and_die(source, target):
+        if not before:
+            replaced(source, target)
+        raise Killed
+
+    replaced = os.replace
+    monkeypatch.setattr(download.os, "replace", replace_and_die)
+    with pytest.raises(Killed):
+        fetch(server.url("/a.bin"), tmp_path / "a.bin")
+    monkeypatch.setattr(download.os, "replace", replaced)
+    assert fetch(server.url("/a.bin"), tmp_path / "a.bin").read_bytes() == BODY
+    assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == ["a.bin"]

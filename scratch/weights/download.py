@@ -104,7 +104,7 @@ def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Se
 
     Raises what `fetch` raises, and Stopped once `stop` is set.
     """
-    partial, _ = _unfinished(path)
+    partial, tag = _unfinished(path)
     resumed = partial.exists()
     furthest, failures = _size(partial), 0
     while True:
@@ -129,8 +129,9 @@ def fetch_into(url: str, path: Path, sha256: Optional[str], session: requests.Se
                              f"something on the way (a proxy, a login page) answered instead. It was removed\n"
                              f"{_by_hand(url, path)}")
         resumed, furthest = False, 0  # a power cut can leave a hole in what had arrived: once more, from the beginning
+    # The server's name for it goes first: killed after the rename, nobody would look for it again.
+    tag.unlink(missing_ok=True)
     os.replace(partial, path)
-    forget(path)
 
 
 def _receive(url: str, path: Path, session: requests.Session, show: Show, stop: threading.Event, most: int) -> None:
