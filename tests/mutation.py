@@ -58,6 +58,8 @@ MIRRORS = {
     "scratch/ops/fast/attention.py": (*ATTENTIONS, "tests/ops/fast/test_tiled_attention.py"),
     "scratch/ops/conv2d.py": CONVOLUTIONS,
     "scratch/ops/fast/convolution.py": CONVOLUTIONS,
+    "scratch/ops/fast/activations.py": (
+        "tests/ops/fast/test_activations.py", "tests/ops/test_activations.py", "tests/ops/test_in_place.py"),
     "scratch/ops/activations.py": ("tests/ops/test_activations.py", "tests/ops/test_in_place.py"),
     "scratch/ops/dropout.py": ("tests/ops/test_dropout.py", "tests/ops/test_in_place.py"),
     "scratch/ops/batch_norm.py": ("tests/ops/test_batch_norm.py", "tests/ops/test_in_place.py"),
@@ -88,8 +90,13 @@ def modules() -> list[str]:
 
 
 def mirrored_tests(module: str) -> tuple[str, ...]:
+    """The tests of a module; those of a fast version are also its note's, which run with and without it."""
+    if module in MIRRORS:
+        return MIRRORS[module]
     path = Path(module)
-    return MIRRORS.get(module, (str(Path("tests", *path.parts[1:-1], f"test_{path.name}")),))
+    own = Path("tests", *path.parts[1:-1], f"test_{path.name}")
+    of_the_note = own.parent.parent / own.name if path.parent.name == "fast" else own
+    return tuple(str(file) for file in dict.fromkeys((own, of_the_note)) if (REPOSITORY / file).exists())
 
 
 # -- the faults ------------------------------------------------------------------------------------------------------

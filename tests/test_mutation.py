@@ -139,7 +139,8 @@ def test_tests_that_fail_without_a_fault_are_refused(tmp_path) -> None:
 
 def test_every_module_has_its_mirrored_tests() -> None:
     for module in mutation.modules():
-        assert all((REPOSITORY / path).is_file() for path in mutation.mirrored_tests(module)), module
+        paths = mutation.mirrored_tests(module)
+        assert paths and all((REPOSITORY / path).is_file() for path in paths), module
 
 
 def test_the_table_counts_killed_equivalent_and_left_over() -> None:
