@@ -67,6 +67,14 @@ def test_what_rounding_the_mean_leaves_over_is_made_good_in_value_and_gradients(
         torch.testing.assert_close(ours, theirs.float(), rtol=1e-4, atol=1e-5)
 
 
+def test_what_rounding_the_mean_leaves_over_is_in_the_running_mean_too() -> None:
+    """The mean is 2²⁴ + 1, which float32 does not have: its nearest numbers are 2²⁴ and 2²⁴ + 2."""
+    x = torch.tensor([0.0, 2.0, 2.0, 0.0, 0.0, 0.0, 2.0, 2.0]).view(2, 1, 2, 2) + 2.0**24
+    mean = torch.zeros(1)
+    batch_norm(x, mean, torch.ones(1), torch.ones(1), torch.zeros(1), training=True, momentum=1.0)
+    assert mean.item() in (2**24, 2**24 + 2)
+
+
 def test_the_layers_tell_their_numbers() -> None:
     assert repr(BatchNorm2d(5, momentum=0.2)) == "BatchNorm2d(5, eps=1e-05, momentum=0.2)"
     assert repr(FrozenBatchNorm2d(5)) == "FrozenBatchNorm2d(5, eps=1e-05)"

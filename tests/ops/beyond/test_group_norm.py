@@ -122,6 +122,24 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         group_norm(torch.zeros(6), 2, one, one)
 
 
+@pytest.mark.parametrize("weight, bias", [(4, 6), (6, 4)])
+def test_a_weight_or_a_bias_of_another_length_is_refused(weight: int, bias: int) -> None:
+    with pytest.raises(ValueError, match="each of 6 channels"):
+        group_norm(torch.zeros(1, 6, 2, 2), 2, torch.ones(weight), torch.zeros(bias))
+
+
+@pytest.mark.parametrize("function", [group_norm_naive, group_norm])
+def test_without_an_eps_it_is_torchs(function) -> None:
+    x, weight, bias = random_inputs(2, 6, 5, 3)
+    x = x * 1e-3  # a variance of 10⁻⁶, to which 10⁻⁵ is added
+    torch.testing.assert_close(function(x, 2, weight, bias), F.group_norm(x, 2, weight, bias))
+
+
+def test_the_layer_may_have_one_group() -> None:
+    x = torch.randn(2, 6, 5, 3)
+    torch.testing.assert_close(GroupNorm(1, 6)(x), nn.GroupNorm(1, 6)(x))
+
+
 @pytest.mark.parametrize("groups", [0, -2, 4])
 def test_groups_that_do_not_divide_the_channels_are_refused_by_function_and_layer(groups: int) -> None:
     with pytest.raises(ValueError, match=f"6 channels in {groups} groups"):

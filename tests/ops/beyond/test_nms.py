@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scratch.ops.beyond import nms as nms_module
 from scratch.ops.beyond.nms import batched_nms, nms, nms_definition
 
 
@@ -64,3 +65,18 @@ def test_boxes_of_different_groups_leave_each_other_alone() -> None:
 def test_of_nothing_nothing_is_kept() -> None:
     empty = torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     assert batched_nms(*empty, 0.5).shape == (0,)
+
+
+class OnAMac(torch.Tensor):
+    """Numbers of the CPU that say they are on a Mac's GPU."""
+
+    device = property(lambda self: torch.device("mps"))
+
+
+@pytest.mark.parametrize("kind, dtype", [(torch.Tensor, torch.float64), (OnAMac, torch.float32)])
+def test_groups_are_moved_in_the_widest_numbers_that_the_device_has(monkeypatch, kind, dtype) -> None:
+    taken = []
+    monkeypatch.setattr(nms_module, "nms", lambda boxes, scores, threshold: taken.append(boxes.dtype))
+    boxes = torch.tensor([[0.0, 0.0, 3.0, 2.0], [1.0, 1.0, 5.0, 4.0]]).as_subclass(kind)
+    batched_nms(boxes, torch.tensor([0.5, 0.25]), torch.tensor([0, 1]), 0.5)
+    assert taken == [dtype]
