@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ from commands.command_line import OTHER_COMMANDS, run_command
 from commands.finetune import begin_with
 from commands.opening import (
     generate_shapes, make_criterion, open_split, parameter_count, record_division, resolve_device)
-from commands.sheets import draw_sheet, shown_from
+from commands.sheets import draw_samples, draw_sheet, shown_from
 from commands.train_arguments import TrainArguments, claimed, parse_finetune, parse_train
 from scratch.analysis.run_summary import summarise_log
 from scratch.config import TrainConfig
@@ -53,7 +54,9 @@ from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.evaluate import evaluate
-from scratch.evaluation.health import QueryHealth, diagnose
+from scratch.evaluation.health import QueryHealth, diagnose, follows_pictures
+from scratch.evaluation.hints import Trained, why_nothing_is_found
+from scratch.evaluation.matching import Results, Truth
 from scratch.evaluation.summary import format_summary, three_decimals
 from scratch.model.beyond.compiled import compile_blocks, compiler_missing
 from scratch.model.build import build_detr
@@ -109,6 +112,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
         compile_blocks(model)
     if arguments.weights:
         say(begin_with(model, arguments.weights, distributed, classes))
+    if distributed.is_main and not arguments.resume:
+        say(draw_samples(run_dir / "pictures" / "augmented.png", train_set, sampler))
     run = Run(model, make_criterion(config), config, classes.to_dict(), run_dir, distributed)
     torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations
     own = ("--ops", arguments.ops) if arguments.ops else ()
@@ -131,8 +136,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     log.board.config(config)
     log.board.watch(run, arguments.histograms_every)
     try:
-        finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log),
-                       arguments.profile)
+        finished = fit(run, loader, sampler, log, partial(judge, eval_set=eval_set, loader=eval_loader, log=log,
+                                                        train_set=train_set), arguments.profile)
         if finished and (summary := summarise_log(run_dir)):
             best = summary["best"]  # one evaluation, that of best.pt; None where there was nothing to find
             names = {"best AP": "AP", "AP50 at best AP": "AP50", "AP75 at best AP": "AP75"}
@@ -146,8 +151,9 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
         say(f"stopped at step {run.step} with everything saved; to go on: {to_go_on}")
         return
     if arguments.resume and run.step == log.first_step:
-        say("this run was already at its end; a larger --epochs, --max-steps or --max-minutes takes it further")
-    say(f"\n{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
+        longer = "--patience (0: none)" if run.ended_early() else "--epochs, --max-steps or --max-minutes"
+        say(f"this run was already at its end; a larger {longer} takes it further")
+    say(f"\n{ending_of(run)}{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
         f"{format_summary(run.last_metrics)}\n"
         f"({best_of(run)})\n\nLook next at\n"
         f"  {there}{os.sep}pictures: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
@@ -163,15 +169,25 @@ def best_of(run: Run) -> str:
     return f"the best evaluation had AP {run.best_ap:.3f}, and its weights are in best.pt"
 
 
+def ending_of(run: Run) -> str:
+    """Why the run ended before its budget was spent, in a line; "" if it did not."""
+    if not run.ended_early():
+        return ""
+    best = run.course.best()
+    return (f"ended by --patience {run.config.train.patience}: as many evaluations in a row had no better AP than "
+            f"{best.ap:.3f}, that of step {best.step:,} (best.pt)\n")
+
+
 def budget(train: TrainConfig) -> str:
     """What ends the run, in words."""
     bounds = [f"{train.epochs:,} epochs"]
     bounds += [f"{train.max_steps:,} steps"] if train.max_steps is not None else []
     bounds += [f"{train.max_minutes:g} minutes"] if train.max_minutes is not None else []
+    bounds += [f"{train.patience:,} evaluations without a better AP"] if train.patience else []
     return " or ".join(bounds) + (", whichever comes first" if len(bounds) > 1 else "")
 
 
-def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[str, Any]:
+def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, train_set: CocoDetection) -> dict[str, Any]:
     """Evaluate the run's weights (or their running average); draw predictions beside the truth; print warnings."""
     health, truth = QueryHealth(run.last_matching), eval_set.ground_truth()
     evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names, run.config.data.max_dets)
@@ -180,7 +196,8 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
         metrics, results = evaluate(run.unwrapped, loader, run.criterion, evaluator, run.device, run.precision.autocast,
                                     gather=run.distributed.gather, progress=run.distributed.is_main, health=health)
     run.last_matching = health.matching()
-    metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"], run.progress()),
+    metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"], run.progress())
+                            + advice(run, metrics, truth, results, train_set),
                 "split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm,
                 "threshold": shown_from(truth, results, evaluator.max_dets)}
     if run.distributed.is_main:
@@ -190,7 +207,7 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
         if (metrics["AP"] or 0.0) > run.best_ap:  # beside the weights that will be best.pt
             detections = {"split": metrics["split"], "step": run.step, "results": results}
             write_json(run.directory / "best_detections.json", detections)
-        if run.finished():
+        if run.ends_with(metrics["AP"]):
             drawn = draw_mistakes(eval_set, results, sheet.parent, evaluator.max_dets)
             for name, picture in drawn.items():
                 log.board.picture(f"mistakes/{name}", picture, run.step)
@@ -200,6 +217,19 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog) -> dict[s
         for warning in metrics["warnings"]:
             log.say(f"warning: {warning}")
     return metrics
+
+
+def advice(run: Run, metrics: dict[str, Any], truth: Truth, results: Results, train_set: CocoDetection) -> list[str]:
+    """That the run overfits, or why nothing is found: each once in a run, and the latter again at its end."""
+    labels = Counter(train_set.annotations.labels[~train_set.annotations.crowd].tolist())
+    course = run.course.judged(run.step, metrics["AP"])
+    hint = why_nothing_is_found(truth, results, metrics["AP50"], Trained.of(run, labels, metrics["losses"].get("loss")),
+                                follows_pictures(metrics["health"]))
+    texts = {"overfitting": course.overfitting(), **({hint.name: hint.text} if hint else {})}
+    again = hint.name if hint and run.ends_with(metrics["AP"]) else None
+    new = [name for name, text in texts.items() if text and (name not in course.said or name == again)]
+    run.course = run.course.noted(*new)
+    return [texts[name] for name in new]
 
 
 COMMANDS = {"train": (parse_train, train), "finetune": (parse_finetune, train), **OTHER_COMMANDS}

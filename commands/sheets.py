@@ -1,7 +1,8 @@
-"""sheets: some images of a split, ground truth beside detections, on one picture; and their score threshold."""
+"""sheets: images of a split, truth beside detections, and their score threshold; the first samples of a training."""
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
@@ -10,10 +11,12 @@ from PIL import Image
 
 from scratch.data.coco import CocoDetection
 from scratch.data.images import read_image
+from scratch.data.loader import ResumableBatchSampler
 from scratch.evaluation.matching import Results, Truth, coco_evaluation, matches_of
 from scratch.evaluation.operating_point import best_threshold
-from scratch.evaluation.pictures import prediction_sheet
+from scratch.evaluation.pictures import prediction_sheet, sample_sheet
 from scratch.ops.boxes import box_xywh_to_xyxy
+from scratch.printable import printable
 
 
 def shown_from(truth: Truth, results: Results, most: int = 100) -> float:
@@ -46,3 +49,19 @@ def draw_sheet(path: Path, dataset: CocoDetection, image_ids: Sequence[int], res
     prediction_sheet(path, images or read_images(dataset, image_ids),
                      [of_image(truth["annotations"], i) for i in image_ids],
                      [of_image(results, i) for i in image_ids], dataset.classes.names, threshold)
+
+
+def draw_samples(path: Path, dataset: CocoDetection, sampler: ResumableBatchSampler, most: int = 8) -> str:
+    """Draw the first samples that a run will learn from: augmented, with the boxes that are left. Returns a line on it.
+
+    They are those of the first steps, to the pixel: a sample follows from (seed, epoch, index) alone, and an iteration
+    over the sampler does not move it. So nothing that the run draws later changes. A picture that cannot be read ends
+    no run here; the run itself says what is the matter when it meets it.
+    """
+    try:
+        samples = [dataset[key] for key in islice(chain.from_iterable(sampler), most)]
+        sample_sheet(path, [(pixels, target["boxes"], target["labels"]) for pixels, target in samples],
+                     dataset.classes.names)
+    except (OSError, ValueError) as error:
+        return f"note: the first training pictures could not be drawn: {error}"
+    return f"the first training pictures, augmented, with their boxes: {printable(path)}"

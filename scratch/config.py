@@ -244,6 +244,9 @@ class TrainConfig:
     """epochs between two evaluations"""
     eval_minutes: float = 0.0
     """and at least so many minutes between them"""
+    patience: int = 0
+    """early stopping: end the run after this number of evaluations in a row without a better AP; 0: by its budget alone
+    (scratch/training/course)"""
     checkpoint_every: int = 200
     """optimizer steps between two checkpoints, beside the one after each epoch"""
     checkpoint_minutes: float = 0.0
@@ -259,7 +262,7 @@ class TrainConfig:
             lr_backbone=rate, lr_matrices=rate, weight_decay=rate, clip_max_norm=Range(0, 10**12), lr_drop_at=SHARE,
             warmup_steps=Range(0, COUNT.high), warmup_share=SHARE, eval_minutes=Range(0, MINUTES.high),
             checkpoint_minutes=Range(0, MINUTES.high), ema_decay=Range(0, 1, "high"), eval_every=COUNT,
-            checkpoint_every=COUNT, seed=Range(0, 2**32 - 1))
+            checkpoint_every=COUNT, patience=Range(0, COUNT.high), seed=Range(0, 2**32 - 1))
 
 
 @dataclass(frozen=True)

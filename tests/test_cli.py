@@ -16,6 +16,7 @@ from PIL import Image
 import detr_scratch
 from commands.sheets import shown_from
 from scratch.config import PRESETS
+from scratch.evaluation.hints import Hint, Trained
 from scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import REPOSITORY
 
@@ -47,6 +48,9 @@ def test_training_without_a_command_writes_a_run_and_says_what_to_look_at_next(t
     run = folder / "runs" / "tiny-shapes"
     assert {"last.pt", "best.pt", "log.jsonl", "pictures"} <= {p.name for p in run.iterdir()}
     assert "AP" in output and "Look next at" in output and str(run.relative_to(folder)) in output
+    said, = (line for line in output.splitlines() if "augmented" in line)  # before the first step
+    assert said.endswith(str(run.relative_to(folder) / "pictures" / "augmented.png"))
+    assert (run / "pictures" / "augmented.png").is_file() and output.index(said) < output.index("step 3")
     with Image.open(next((run / "pictures").glob("*.png"))) as sheet:
         assert sheet.width > 500
 
@@ -99,6 +103,7 @@ def test_a_warning_is_said_after_its_evaluation_and_logged_with_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(detr_scratch, "diagnose", lambda health, ap50, progress: [
         f"{health['num_queries']} ill queries at {progress:.0%}"])
+    monkeypatch.setattr(detr_scratch, "why_nothing_is_found", lambda *_: None)
     detr_scratch.main([*QUICK, "--max-steps", "1", "--num-queries", "11", "--clip-max-norm", "0.5"])
     lines = capsys.readouterr().out.splitlines()
     place = lines.index("warning: 11 ill queries at 100%")
@@ -107,6 +112,43 @@ def test_a_warning_is_said_after_its_evaluation_and_logged_with_it(
     assert record["warnings"] == ["11 ill queries at 100%"] and record["clip_max_norm"] == 0.5
     assert {"box_spread", "box_response", "matching_instability", "matched_queries",
             "matched_agreement"} <= set(record["health"])
+
+
+def test_a_hint_is_said_once_and_again_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = []
+
+    def hint(truth: dict, results: list, ap50: float, trained: Trained, witness: bool) -> Hint:
+        asked.append(trained)
+        return Hint("a cause", "why nothing is found: the cause")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(detr_scratch, "why_nothing_is_found", hint)
+    detr_scratch.main([*QUICK, "--limit-train", "4", "--epochs", "4", "--eval-every", "1"])
+    lines = [line for line in capsys.readouterr().out.splitlines()
+             if line.startswith("warning: why nothing") or re.match(r"step \d+, epoch", line)]
+    assert [line.split(",")[0].split(":")[0] for line in lines] == [
+        "step 1", "warning", "step 2", "step 3", "step 4", "warning"]
+    assert [trained.shown for trained in asked] == [4, 8, 12, 16] and sum(asked[0].objects.values()) > 0
+    assert load_checkpoint(tmp_path / "runs" / "tiny-shapes" / "last.pt")["course"]["said"] == ["a cause"]
+
+
+def test_a_run_that_its_patience_ends_says_so_and_names_the_best_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    judge, figures = detr_scratch.judge, iter([0.5, 0.375, 0.25])
+    monkeypatch.setattr(detr_scratch, "judge", lambda *given, **named: judge(*given, **named) | {"AP": next(figures)})
+    monkeypatch.chdir(tmp_path)
+    flags = [*QUICK, "--limit-train", "4", "--epochs", "9", "--eval-every", "1", "--patience", "2"]
+    detr_scratch.main(flags)
+    output = capsys.readouterr().out
+    assert "for 9 epochs or 2 evaluations without a better AP, whichever comes first" in output
+    assert ("ended by --patience 2: as many evaluations in a row had no better AP than 0.500, that of step 1 (best.pt)"
+            "\n3 steps in ") in output
+    detr_scratch.main(["train", "--resume", "--run-dir", "runs/tiny-shapes", "--device", "cpu"])
+    output = capsys.readouterr().out
+    assert "already at its end; a larger --patience (0: none) takes it further" in output
 
 
 def test_a_second_training_run_gets_a_folder_of_its_own(trained: tuple[Path, str]) -> None:

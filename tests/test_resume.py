@@ -76,6 +76,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
         assert a.keys() == b.keys()
         assert all(torch.equal(a[name], b[name]) for name in a), part
     assert ours["step"] == theirs["step"] == LAST_STEP
+    assert ours["course"] == theirs["course"] and len(ours["course"]["points"]) > 1
     watched = ("step", "loss", "loss_ce", "loss_bbox", "loss_giou", "grad_norm", "lr_backbone")
     losses = [[[r[k] for k in watched] for r in steps_of(f) if r["kind"] == "step"] for f in (folder, other)]
     assert losses[0] == losses[1]

@@ -178,7 +178,7 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, criterion
     run.last_matching = health.matching()
     metrics |= {"split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm,
                 "threshold": shown_from(truth, results, evaluator.max_dets), "peak_memory_gib": peak()}
-    if run.finished():
+    if run.ends_with(metrics["AP"]):
         draw_sheet(run.directory / "predictions.png", eval_set, [image["id"] for image in truth["images"][:8]], results,
                    metrics["threshold"])
     log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {three_decimals(metrics['AP'])}  "

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from typing import Any, Optional
 
 import numpy as np
@@ -131,10 +132,10 @@ class CocoEvaluator:
                 self.results += coco_results(image_id, prediction, self.category_ids)
 
     def summary(self) -> dict[str, Any]:
-        """The twelve COCO figures by name, `max_dets`, and `per_class`: {name: {"AP", "AP50"}}.
+        """The twelve COCO figures by name, `max_dets`, and `per_class`: {name: {"AP", "AP50", "objects"}}.
 
         A figure is None where there is no object (pycocotools' −1: no box of that size, or of that class), and 0.0
-        where there are objects and no detection found one.
+        where there are objects and no detection found one. A crowd is no object.
         """
         detections = {**self._truth, "annotations": [
             {**r, "id": i, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0}
@@ -146,8 +147,9 @@ class CocoEvaluator:
             evaluation.accumulate()
         precision = evaluation.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K): all areas, max_dets
         columns = {i: precision[..., k] for k, i in enumerate(evaluation.params.catIds)}
-        per_class = {name: {"AP": _or_none(columns[i].mean()), "AP50": _or_none(columns[i][0].mean())}
-                     for i, name in zip(self.category_ids, self.names)}
+        objects = Counter(a["category_id"] for a in self._truth["annotations"] if not a["iscrowd"])
+        per_class = {name: {"AP": _or_none(columns[i].mean()), "AP50": _or_none(columns[i][0].mean()),
+                            "objects": objects[i]} for i, name in zip(self.category_ids, self.names)}
         figures = dict(zip(METRICS, map(_or_none, _stats(evaluation))))
         return {**figures, "max_dets": self.max_dets, "per_class": per_class}
 

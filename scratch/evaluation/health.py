@@ -155,6 +155,12 @@ def _instability(previous: Optional[Matching], current: Optional[Matching]) -> O
     return float((then != today).mean()) if len(then) else None
 
 
+def follows_pictures(health: dict[str, Any]) -> bool:
+    """Do the boxes differ within a picture, and from one to the next, as far as it could be measured?"""
+    spread, response = health["box_spread"], health["box_response"]
+    return (spread is None or spread >= LEAST_SPREAD) and (response is None or response >= LEAST_RESPONSE)
+
+
 def diagnose(health: dict[str, Any], ap50: Optional[float], progress: float = 0.0) -> list[str]:
     """What is wrong with the queries, in plain sentences: the number, what it means, what to try. [] if nothing is.
 

@@ -2,6 +2,7 @@
 
     draw_detections    one picture with its boxes and labels
     prediction_sheet   a PNG of several: the truth on the left, the predictions on the right
+    sample_sheet       a PNG of several training pictures, as the network is shown them
 
 Boxes are drawn after the picture has been scaled to the size at which it will be looked at, so that
 lines and letters are equally sharp on a thumbnail and on a photograph of 20 megapixels. A line is a
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any, Sequence, Union
 
 import matplotlib
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from scratch.ops.boxes import box_cxcywh_to_xyxy
 from scratch.printable import printable
 from scratch.whole_file import whole_file
 
@@ -89,29 +92,44 @@ def prediction_sheet(path: Path, images: Sequence[Union[Image.Image, str, Path]]
         order = prediction["scores"].argsort(descending=True)
         order = order[prediction["scores"][order] >= threshold]
         labels, scores = prediction["labels"][order].tolist(), prediction["scores"][order].tolist()
-        panels.append((
-            _panel(photograph, truth["boxes"], truth["labels"].tolist(), [names[k] for k in truth["labels"].tolist()]),
-            _panel(photograph, prediction["boxes"][order], labels,
-                   [f"{names[k]} {s:.2f}" for k, s in zip(labels, scores)]),
-            f"truth: {_boxes(len(truth['labels']))}", f"predicted (score ≥ {threshold:g}): {_boxes(len(labels))}"))
+        true = truth["labels"].tolist()
+        panels.append((_panel(photograph, truth["boxes"], true, [names[k] for k in true]),
+                       f"truth: {_boxes(len(true))}"))
+        panels.append((_panel(photograph, prediction["boxes"][order], labels,
+                              [f"{names[k]} {s:.2f}" for k, s in zip(labels, scores)]),
+                       f"predicted (score ≥ {threshold:g}): {_boxes(len(labels))}"))
+    pairs = 1 if len(images) <= 3 else 2
+    lefts = [2 * _GAP + pair * (2 * _PANEL[0] + 3 * _GAP) + x for pair in range(pairs) for x in (0, _PANEL[0] + _GAP)]
+    return _sheet(path, panels, lefts)
 
-    columns = 1 if len(panels) <= 3 else 2
+
+def sample_sheet(path: Path, samples: Sequence[tuple[Tensor, Tensor, Tensor]], names: Sequence[str]) -> Path:
+    """Write a PNG of training samples, up to four in a row: pixels uint8 (3,h,w), boxes (M,4) cxcywh in [0,1], labels.
+
+    Label k is called `names[k]`. Returns `path`.
+    """
+    panels = []
+    for pixels, boxes_cxcywh, labels in samples:
+        _, h, w = pixels.shape
+        boxes_xyxy = box_cxcywh_to_xyxy(boxes_cxcywh) * torch.tensor([w, h, w, h])  # (M,4)
+        panels.append((_panel(Image.fromarray(pixels.permute(1, 2, 0).numpy()), boxes_xyxy, labels.tolist(),
+                              [names[k] for k in labels.tolist()]), f"{w}×{h} pixels, {_boxes(len(labels))}"))
+    return _sheet(path, panels, [2 * _GAP + column * (_PANEL[0] + _GAP) for column in range(min(4, len(panels)))])
+
+
+def _sheet(path: Path, panels: Sequence[tuple[Image.Image, str]], lefts: Sequence[int]) -> Path:
+    """Pictures with captions, in rows: one at each of `lefts`, the left ends of the columns in pixels."""
+    columns, caption, font = len(lefts), 22, _font(15)
     rows = [panels[i:i + columns] for i in range(0, len(panels), columns)]
-    font = _font(15)
-    caption = 22
-    width = columns * (2 * _PANEL[0] + _GAP) + (columns + 1) * 2 * _GAP
-    heights = [max(panel[0].height for panel in row) + caption + 2 * _GAP for row in rows]
-    sheet = Image.new("RGB", (width, sum(heights) + _GAP), _PAPER)
+    heights = [max(picture.height for picture, _ in row) + caption + 2 * _GAP for row in rows]
+    sheet = Image.new("RGB", (lefts[-1] + _PANEL[0] + 2 * _GAP, sum(heights) + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
     y = _GAP
     for row, height in zip(rows, heights):
-        for column, (truth_picture, predicted_picture, truth_caption, predicted_caption) in enumerate(row):
-            x = 2 * _GAP + column * (2 * _PANEL[0] + 3 * _GAP)
-            for picture, text in ((truth_picture, truth_caption), (predicted_picture, predicted_caption)):
-                left = x + (_PANEL[0] - picture.width) // 2
-                draw.text((left, y), text, font=font, fill=_INK)
-                sheet.paste(picture, (left, y + caption))
-                x += _PANEL[0] + _GAP
+        for (picture, text), x in zip(row, lefts):
+            left = x + (_PANEL[0] - picture.width) // 2
+            draw.text((left, y), text, font=font, fill=_INK)
+            sheet.paste(picture, (left, y + caption))
         y += height
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,24 +14,32 @@ def three_decimals(value: Optional[float]) -> str:
 
 
 def format_summary(summary: dict[str, Any], most_classes: int = 20) -> str:
-    """A summary as a small table: precision, recall, then the classes from the best AP to the worst."""
+    """A summary as a small table: precision, recall, then the classes from the best AP to the worst.
+
+    Of more than `most_classes` classes the best ones are shown and, which say what to work on, as many of the worst.
+    """
     def row(name: str, values: Iterable[Optional[float]]) -> str:
         return name + "".join(f"{three_decimals(value):>8}" for value in values)
 
     most, per_class_of = summary.get("max_dets", DETECTIONS), summary.get("per_class", {})  # an older one has neither
-    measured = ((ap["AP"], _short(name), ap["AP50"]) for name, ap in per_class_of.items() if ap["AP"] is not None)
+    measured = ((ap["AP"], _short(name), ap["AP50"], ap.get("objects")) for name, ap in per_class_of.items()
+                if ap["AP"] is not None)
     per_class = sorted(measured, key=lambda entry: (-entry[0], entry[1]))
-    width = max([6, *(len(name) for _, name, _ in per_class[:most_classes])])
+    worst = most_classes // 2 if len(per_class) > most_classes else 0
+    shown = [per_class[:most_classes - worst], per_class[len(per_class) - worst:]]
+    width = max([6, *(len(name) for part in shown for _, name, *_ in part)])
     lines = [" " * width + "     all   IoU.5  IoU.75   small  medium   large",
              row(f"{'AP':{width}}", (summary.get(name) for name in METRICS[:6])),
              " " * width + f"   top 1  top 10{f'top {most}':>8}   small  medium   large",
              row(f"{'AR':{width}}", (summary.get(name) for name in METRICS[6:]))]
     if per_class:
-        lines.append(f"{'class':{width}}      AP    AP50")
-    lines += [row(f"{name:{width}}", (ap, ap50)) for ap, name, ap50 in per_class[:most_classes]]
-    hidden, absent = len(per_class[most_classes:]), len(per_class_of) - len(per_class)
-    if hidden:
-        lines.append(f"… and {hidden} more classes, each with an AP of at most {per_class[most_classes][0]:.3f}")
+        lines.append(f"{'class':{width}}      AP    AP50 objects")
+    for part, classes in enumerate(shown):
+        if part and worst:
+            lines.append(f"… {len(per_class) - most_classes:,} classes between, then the worst {worst}")
+        lines += [row(f"{name:{width}}", (ap, ap50)) + f"{'–' if objects is None else format(objects, ','):>8}"
+                  for ap, name, ap50, objects in classes]
+    absent = len(per_class_of) - len(per_class)
     if most != DETECTIONS:
         lines.append(f"the best {most:,} detections of a class in an image count; COCO's figures are of {DETECTIONS}")
     if absent:

@@ -12,8 +12,9 @@ program, or made to do harm. Everything that is wrong with it ends in a ValueErr
 what belongs there, before anything is built or changed. Nothing here costs more than the file itself has: layers are
 counted in the file before a model with that number of layers is described, and no value is printed at length.
 
-What older versions did not write (`last_matching`, `parts`, newer fields of the configuration) may be missing, and so
-may all that only training needs, if the file is not used for training. Proven in tests/training/test_content.py.
+What older versions did not write (`last_matching`, `parts`, `course`, newer fields of the configuration) may be
+missing, and so may all that only training needs, if the file is not used for training. Proven in
+tests/training/test_content.py.
 Read: check_content → check_weights → check_optimizer
 """
 
@@ -74,6 +75,7 @@ def check_content(state: Any, training: bool = False) -> Config:
     _want(isinstance(state.get("evaluation_due", False), bool),
           f"evaluation_due is {described(state.get('evaluation_due'))}, wanted True or False")
     _check_matching(state.get("last_matching"))
+    _check_course(state.get("course"))
     if training:
         _check_groups(state["optimizer"])
         _check_precision(state["precision"])
@@ -316,6 +318,24 @@ def _check_matching(matching: Any) -> None:
     ids, sizes, queries = (matching[name] for name in names)
     _want(len(ids) == len(sizes) and bool((sizes >= 0).all()) and int(sizes.sum()) == len(queries),
           f"last_matching is of {len(ids)} images with {len(queries)} objects, which its sizes contradict")
+
+
+def _check_course(course: Any) -> None:
+    if course is None:
+        return
+    names = ("points", "said", "first", "latest", "total", "count")
+    _want(isinstance(course, dict) and set(course) == set(names) and all(
+        isinstance(course[name], (list, tuple)) for name in names[:4]),
+        f"course is {described(course)}, wanted a dict of {', '.join(names)}")
+    for point in course["points"]:
+        _want(isinstance(point, (list, tuple)) and len(point) == 3 and _whole(point[0])
+              and all(value is None or is_number(value) for value in point[1:]),
+              f"a point of the course is {described(point)}, wanted a step, an AP and a loss")
+    _want(all(isinstance(name, str) for name in course["said"]),
+          f"what the course said is {described(course['said'])}, wanted texts")
+    _want(all(map(is_number, (*course["first"], *course["latest"], course["total"]))) and _whole(course["count"]),
+          f"the course's losses are {described(course['first'])}, {described(course['latest'])}, "
+          f"{described(course['total'])} and {described(course['count'])}, wanted numbers")
 
 
 # -- words ---------------------------------------------------------------------------------------------------------

@@ -62,8 +62,11 @@ class RunLog:
                 continue  # the line that a killed run was writing
         write_text(self.path, "".join(line + "\n" for line in kept))
 
-    def step(self, record: dict[str, Any], progress: float) -> None:
-        """Write one step's record and move the bar to `progress` (the share of the run that is done)."""
+    def step(self, record: dict[str, Any], progress: float, left: str = "") -> None:
+        """Write one step's record and move the bar to `progress` (the share of the run that is done).
+
+        left   the time that is left, in words; the bar of a terminal has its own
+        """
         if not self.active:
             return
         self._write({"kind": "step", **record})
@@ -78,7 +81,7 @@ class RunLog:
         self.bar.update(max(0.0, progress - self.bar.n))
         if self.bar.disable and time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
-            self.say(f"{progress:4.0%} {text}")
+            self.say(f"{progress:4.0%} {f'{left}: ' * bool(left)}{text}")
 
     def evaluation(self, record: dict[str, Any]) -> None:
         """Write one evaluation's record."""

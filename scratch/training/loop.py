@@ -105,7 +105,7 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
             watch.wait()
             for batches in watch.groups(loader):
                 record = watch.take(train_step, batches)
-                run.advance(len(batches))
+                run.advance(len(batches), record["loss_queries"])
                 watch.record(record, batches)
                 if run.finished():
                     break

@@ -1,7 +1,7 @@
 """run: which state must a checkpoint hold, so that a resumed run equals an uninterrupted one?
 
     weights · optimizer's moments · loss scale · running average · random generators ·
-    place in the data · clock · best AP · last matching
+    place in the data · clock · best AP · last matching · course of AP and loss
 
 `Run` holds all of it beside the run's budget and the configuration; what it saves and loads is all
 that a resumed run needs to go on bit for bit on a CPU: tests/test_resume.py kills one and compares.
@@ -21,6 +21,7 @@ from torch import nn
 from scratch.config import Config
 from scratch.training.checkpoint import LAST, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from scratch.training.content import naming, check_content, check_optimizer, check_weights
+from scratch.training.course import Course
 from scratch.training.distributed import Distributed
 from scratch.training.ema import ExponentialMovingAverage
 from scratch.training.muon import Muon, muon_groups
@@ -56,7 +57,7 @@ class Run:
         self.step = self.epoch = self.batch = 0  # batch: those of the current epoch that are done
         self.batches_per_epoch = 0
         self.parts = 1  # of a batch, one after the other, where the whole does not fit into memory (memory.py)
-        self.best_ap = -1.0
+        self.best_ap, self.course = -1.0, Course()
         self.last_metrics: dict[str, Any] = {}
         self.last_matching: Optional[dict[str, torch.Tensor]] = None  # the last evaluation's, for the next to compare
         self.evaluation_due = False
@@ -68,10 +69,12 @@ class Run:
 
     # -- the budget ----------------------------------------------------------------------------------------------
 
-    def advance(self, batches: int) -> None:
-        """Count one optimizer step that used up `batches` batches; every rank reads the same clock."""
+    def advance(self, batches: int, loss: Optional[float] = None) -> None:
+        """Count one optimizer step that used up `batches` batches and had this `loss`; all ranks read one clock."""
         self.step += 1
         self.batch += batches
+        if loss is not None:
+            self.course = self.course.trained(loss)
         self._read_clock()
         self.between_steps = True
 
@@ -84,17 +87,31 @@ class Run:
             minutes = {"minutes": torch.tensor(self.minutes, dtype=torch.float64)}
             self.minutes = self.distributed.mean(minutes)["minutes"]
 
+    def steps(self) -> int:
+        """The number of optimizer steps after which the run ends in any case."""
+        train = self.config.train
+        steps = train.epochs * max(1, -(-self.batches_per_epoch // train.accumulate))
+        return min(steps, train.max_steps or steps)
+
     def progress(self) -> float:
         """The share of the run that is done, in [0, 1]: by steps, or by the clock where that is ahead."""
         train = self.config.train
-        steps = train.epochs * max(1, -(-self.batches_per_epoch // train.accumulate))
-        shares = [self.step / min(steps, train.max_steps or steps)]
+        shares = [self.step / self.steps()]
         if train.max_minutes is not None:
             shares.append(self.minutes / train.max_minutes)
         return min(1.0, max(shares))
 
     def finished(self) -> bool:
-        return self.progress() >= 1.0
+        """Is the budget spent, or the patience?"""
+        return self.progress() >= 1.0 or self.course.spent(self.config.train.patience)
+
+    def ended_early(self) -> bool:
+        """Has the patience ended it, before its budget was spent?"""
+        return self.finished() and self.progress() < 1.0
+
+    def ends_with(self, ap: Optional[float]) -> bool:
+        """Is an evaluation with this AP, which is not remembered yet, the last one?"""
+        return self.finished() or self.course.judged(self.step, ap).spent(self.config.train.patience)
 
     def complete(self) -> bool:
         """Finished, and judged as well."""
@@ -122,6 +139,7 @@ class Run:
         self._read_clock()
         self.between_steps = False
         self.last_metrics, self.evaluation_due, self.evaluated_at = metrics, False, self.minutes
+        self.course = self.course.judged(self.step, metrics["AP"])
         ap = metrics["AP"] or 0.0  # None: there was nothing to find
         better = ap > self.best_ap
         if better:
@@ -137,7 +155,8 @@ class Run:
             "config": self.config.to_dict(), "classes": self.classes,
             "step": self.step, "epoch": self.epoch, "batch": self.batch,
             "parts": self.parts, "minutes": self.minutes, "evaluated_at": self.evaluated_at,
-            "best_ap": self.best_ap, "last_metrics": self.last_metrics, "last_matching": self.last_matching,
+            "best_ap": self.best_ap, "course": self.course.state_dict(),
+            "last_metrics": self.last_metrics, "last_matching": self.last_matching,
             "evaluation_due": self.evaluation_due, "world_size": self.distributed.world_size,
             "model": self.unwrapped.state_dict(), "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(), "ema": self.ema.state_dict() if self.ema else None,
@@ -167,6 +186,7 @@ class Run:
             setattr(self, name, state[name])
         self.last_matching, self.parts = state.get("last_matching"), state.get("parts", 1)  # an older one has none
         self.evaluated_at, self.saved_at = state.get("evaluated_at", 0.0), self.minutes
+        self.course = Course.from_state(state.get("course"), self.step, self.best_ap)
         if state["world_size"] == self.distributed.world_size:
             set_rng_state(state["rng"][self.distributed.rank])
         self._tick = time.perf_counter()

@@ -5,6 +5,7 @@
           ├─ a signal            the run stops before its next step, saved         (interrupt.py)
           ├─ a record            losses, rates, seconds, memory ─▶ log.jsonl       (log.py)
           ├─ a guard's warning   a loss spike, dead layers, waiting for data       (guards.py)
+          ├─ the end             how many minutes are left, at which step          (ending.py)
           └─ the profiler        where the time of the first steps goes            (profile.py)
 
 One `Watch` belongs to one call of `fit`. It changes nothing of what the run learns.
@@ -15,8 +16,9 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Optional
 
+from scratch.training.ending import FIRST, Ending, Place, ending, left, words
 from scratch.training.guards import Guards, first_non_finite, spoilt
 from scratch.training.interrupt import Interrupt
 from scratch.training.log import RunLog
@@ -34,6 +36,8 @@ class Watch:
         self.interrupt, self._contexts = Interrupt(partial(run.rescued, save=False)), ExitStack()
         self.guards, self.profile = Guards(run), Profile(run, profiled and run.distributed.is_main)
         self.waiting = self.started = time.perf_counter()
+        self.since: Optional[Place] = None  # after the first step of this process
+        self.evaluated_at = run.evaluated_at
 
     def __enter__(self) -> "Watch":
         self._contexts.enter_context(self.interrupt)
@@ -95,11 +99,20 @@ class Watch:
                   "images_per_second": len(images) * run.distributed.world_size / (now - self.waiting),
                   "data_wait_seconds": self.started - self.waiting, "step_seconds": now - self.waiting,
                   "memory_gib": peak_memory_gib(run.device)}
-        self.log.step(record, run.progress())
+        end = self.ending()
+        self.log.step(record, run.progress(), left(end.minutes) if end else "")
+        if end and run.step - self.since.step == FIRST and end.minutes >= 1:
+            self.log.say(words(end, run.evaluated_at > self.evaluated_at, run.config.train.patience))
         for alert in self.guards.look(run, record, images):
             self.log.warning(record, *alert)
         if report := self.profile.note(record):
             self.log.say(report)
+
+    def ending(self) -> Optional[Ending]:
+        """When the run will end; None at first."""
+        run, now = self.run, Place(self.run.step, self.run.minutes)
+        self.since = self.since or now
+        return ending(self.since, now, run.steps(), run.config.train.max_minutes)
 
     @contextmanager
     def _ending(self) -> Iterator[None]:

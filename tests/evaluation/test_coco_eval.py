@@ -157,21 +157,22 @@ def test_area_and_iscrowd_may_be_missing_from_the_ground_truth():
 def test_nothing_predicted_scores_nought():
     summary = judged(truth_of(), {}).summary()
     assert [summary[name] for name in METRICS] == [0.0] * 12
-    assert summary["per_class"] == {name: {"AP": 0.0, "AP50": 0.0} for name in NAMES}
+    assert {name: (of["AP"], of["AP50"]) for name, of in summary["per_class"].items()} == {
+        name: (0.0, 0.0) for name in NAMES}
 
 
 def test_nothing_to_find_scores_none():
     truth = {**truth_of(), "annotations": []}
     summary = judged(truth, predictions_for(truth, extra=3)).summary()
     assert [summary[name] for name in METRICS] == [None] * 12
-    assert summary["per_class"]["bee"] == {"AP": None, "AP50": None}
+    assert summary["per_class"]["bee"] == {"AP": None, "AP50": None, "objects": 0}
 
 
 def test_a_class_without_ground_truth_is_none_and_leaves_the_mean_alone():
     truth = truth_of()
     truth["annotations"] = [a for a in truth["annotations"] if a["category_id"] != 7]
     summary = judged(truth, predictions_for(truth, extra=5)).summary()
-    assert summary["per_class"]["bee"] == {"AP": None, "AP50": None}
+    assert summary["per_class"]["bee"] == {"AP": None, "AP50": None, "objects": 0}
     assert summary["AP"] == pytest.approx((summary["per_class"]["ant"]["AP"] + summary["per_class"]["cat"]["AP"]) / 2)
 
 
@@ -396,24 +397,40 @@ def test_the_forward_pass_runs_under_autocast_and_the_criterion_outside(setting:
 
 def test_the_table_names_every_figure_and_sorts_the_classes():
     summary = {name: i / 100 for i, name in enumerate(METRICS)} | {"per_class": {
-        "ant": {"AP": 0.1, "AP50": 0.2}, "bee": {"AP": 0.5, "AP50": 0.625}, "cat": {"AP": None, "AP50": None}}}
+        "ant": {"AP": 0.1, "AP50": 0.2, "objects": 1234}, "bee": {"AP": 0.5, "AP50": 0.625, "objects": 7},
+        "cat": {"AP": None, "AP50": None, "objects": 0}}}
     assert format_summary(summary) == """\
            all   IoU.5  IoU.75   small  medium   large
 AP       0.000   0.010   0.020   0.030   0.040   0.050
          top 1  top 10 top 100   small  medium   large
 AR       0.060   0.070   0.080   0.090   0.100   0.110
-class       AP    AP50
-bee      0.500   0.625
-ant      0.100   0.200
+class       AP    AP50 objects
+bee      0.500   0.625       7
+ant      0.100   0.200   1,234
 1 of 3 classes have no box to find here"""
 
 
-def test_the_table_stays_short_with_many_classes_and_shows_what_could_not_be_measured():
+def test_the_table_of_many_classes_shows_the_best_and_the_worst_and_what_could_not_be_measured():
     per_class = {f"class {k:02}": {"AP": k / 100, "AP50": k / 50} for k in range(50)}
     summary = dict.fromkeys(METRICS) | {"per_class": per_class}
-    table = format_summary(summary, most_classes=7)
-    assert len(table.splitlines()) == 13 and "–" in table
-    assert table.endswith("… and 43 more classes, each with an AP of at most 0.420")
+    lines = format_summary(summary, most_classes=7).splitlines()[5:]
+    assert lines[4] == "… 43 classes between, then the worst 3"
+    assert [int(line.split()[1]) for line in lines[:4] + lines[5:]] == [49, 48, 47, 46, 2, 1, 0]
+    assert all(line.endswith("–") for line in lines[:4])  # a file from before tells no number of objects
+
+
+def test_the_table_of_a_few_classes_has_each_once():
+    per_class = {f"class {k:02}": {"AP": k / 100, "AP50": k / 50, "objects": k} for k in range(7)}
+    table = format_summary(dict.fromkeys(METRICS) | {"per_class": per_class}, most_classes=7)
+    assert len(table.splitlines()) == 12 and "…" not in table
+
+
+def test_a_class_counts_its_objects_and_no_crowds():
+    truth = truth_of()
+    truth["annotations"].append({**truth["annotations"][1], "id": 99, "iscrowd": 1})
+    before, after = (judged(of, {}).summary()["per_class"] for of in (truth_of(), truth))
+    assert {name: of["objects"] for name, of in before.items()} == {name: of["objects"] for name, of in after.items()}
+    assert sum(of["objects"] for of in before.values()) == sum(not a["iscrowd"] for a in truth_of()["annotations"])
 
 
 def test_two_categories_of_one_name_have_figures_of_their_own() -> None:

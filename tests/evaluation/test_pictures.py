@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from scratch.evaluation.pictures import PALETTE, class_colour, draw_detections, prediction_sheet
+from scratch.evaluation.pictures import PALETTE, class_colour, draw_detections, prediction_sheet, sample_sheet
 from scratch.evaluation.pictures import _hidden_share, _place, _readable_on
 
 BLUE, GREEN = PALETTE[1], PALETTE[2]
@@ -151,3 +151,28 @@ def test_a_sheet_needs_one_truth_and_one_prediction_for_each_image(tmp_path: Pat
         sheet(tmp_path, [Image.new("RGB", (9, 9))], [truth()] * 2, [prediction(0.9)], ["ant"], 0.5)
     with pytest.raises(ValueError, match="at least one image"):
         sheet(tmp_path, [], [], [], ["ant"], 0.5)
+
+
+def test_a_sheet_of_samples_shows_each_with_the_boxes_that_the_network_sees(tmp_path: Path):
+    boxes, none = torch.tensor([[0.5, 0.5, 0.5, 0.25]]), torch.zeros(0, 4)
+    grey = [(torch.full((3, h, w), 9, dtype=torch.uint8), *found) for h, w, *found in (
+        (60, 80, none, torch.zeros(0, dtype=torch.int64)), (80, 60, boxes, torch.tensor([1])),
+        (70, 70, boxes, torch.tensor([2])), (60, 80, boxes, torch.tensor([1])), (60, 80, boxes, torch.tensor([1])))]
+    path = sample_sheet(tmp_path / "new" / "sheet.png", grey, ("ant", "bee", "cat"))
+    with Image.open(path) as sheet:
+        panel = sheet.width // 4  # four in a row
+        first, second, third = (sheet.crop((i * panel, 0, (i + 1) * panel, sheet.height // 2)) for i in range(3))
+        assert not has(first, BLUE) and has(second, BLUE) and has(third, GREEN) and not has(third, BLUE)
+        below = sheet.crop((0, sheet.height // 2, panel, sheet.height))
+        assert has(below, BLUE)
+        assert not has(sheet.crop((panel, sheet.height // 2, sheet.width, sheet.height)), BLUE)
+
+
+def test_a_box_of_a_sample_stands_where_its_shares_of_the_picture_say(tmp_path: Path):
+    white = torch.full((3, 42, 48), 255, dtype=torch.uint8)
+    path = sample_sheet(tmp_path / "sheet.png", [(white, torch.tensor([[0.75, 0.5, 0.25, 0.5]]), torch.tensor([1]))],
+                        ("ant", "bee"))
+    with Image.open(path) as sheet:
+        columns = [x for x in range(sheet.width) for y in (250,) if sheet.getpixel((x, y)) == BLUE]
+    # The picture is shown tenfold, 24 pixels from the left border; its box begins at 5/8 of 480 pixels and ends at 7/8.
+    assert min(columns) == pytest.approx(24 + 300, abs=5) and max(columns) == pytest.approx(24 + 420, abs=5)

@@ -30,6 +30,7 @@ def trained(folder: Path, **train: Any) -> Run:
     run.step, run.batches_per_epoch, run.best_ap = 1, 5, 0.25
     run.last_metrics = {"AP": 0.25, "AP50": 0.5, "AR_1": None, "threshold": 0.4,
                         "per_class": {"cat": {"AP": None, "AP50": None}, "dog": {"AP": 0.5, "AP50": 1.0}}}
+    run.course = run.course.trained(9.0).judged(1, 0.25).noted("overfitting").trained(8.0)
     run.last_matching = {"image_ids": torch.tensor([7, 9]), "sizes": torch.tensor([1, 2]),
                          "queries": torch.tensor([4, 0, 6], dtype=torch.int32)}
     return run
@@ -113,6 +114,12 @@ def test_what_a_run_saves_is_what_it_says_that_it_is(run: Run, saved: dict[str, 
     ("last_metrics/per_class", {"cat": 0.5}, "wanted AP and AP50 of each class"),
     ("step", -1, "step is -1, wanted a whole number, 0 or more"), ("step", ENDLESS, "step is a list of 2"),
     ("minutes", float("nan"), "minutes is nan"), ("best_ap", "0.5", "best_ap is '0.5'"), ("parts", 0, "parts is 0"),
+    ("course", [], "course is a list of 0"), ("course/points", del_, "course is a dict of 5"),
+    ("course/points/0", [1, 2], "point of the course is a list of 2"),
+    ("course/points/0/0", -1, "point of the course is .*wanted a step, an AP and a loss"),
+    ("course/points/0/1", "high", "point of the course is"), ("course/said", [3], "what the course said is"),
+    ("course/total", float("nan"), "the course's losses are"), ("course/first", ["low"], "the course's losses are"),
+    ("course/count", -1, "the course's losses are"),
     ("last_matching", [1], "last_matching is a list"), ("last_matching/sizes", torch.tensor([9, 9]), "contradict"),
 ])
 def test_what_contradicts_itself_is_refused_with_the_place_and_what_belongs_there(saved, way, value, said):
@@ -150,8 +157,8 @@ def test_what_only_training_needs_is_looked_at_before_anything_of_a_run_has_chan
 
 
 @pytest.mark.parametrize("names", [("optimizer", "rng", "step", "epoch", "batch", "minutes", "best_ap", "precision",
-                                    "evaluation_due", "world_size", "last_matching", "parts"),
-                                   ("last_matching", "parts")])
+                                    "evaluation_due", "world_size", "last_matching", "parts", "course"),
+                                   ("last_matching", "parts", "course")])
 def test_what_older_versions_did_not_write_or_only_training_needs_may_be_missing(saved, names):
     check_state({name: value for name, value in saved.items() if name not in names}, "last.pt")
 

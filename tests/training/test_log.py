@@ -61,6 +61,18 @@ def test_without_a_terminal_a_line_is_printed_now_and_then(
     assert 1 <= len(lines) <= 3 and errors == "" and all(line.rstrip().endswith("GiB") for line in lines)
 
 
+def test_a_printed_line_says_how_much_time_is_left_where_it_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log_module, "_SECONDS_BETWEEN_LINES", 0)
+    log = RunLog(tmp_path)
+    log.step({**RECORD, "step": 1}, 0.1)
+    log.step({**RECORD, "step": 2}, 0.2, "about 7 minutes left")
+    log.close()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(" 10% step 1 ") and second.startswith(" 20% about 7 minutes left: step 2 ")
+
+
 def test_the_bar_fits_eighty_columns_and_a_resumed_run_owes_its_speed_to_its_own_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
