@@ -58,6 +58,7 @@ from scratch.evaluation.summary import format_summary, three_decimals
 from scratch.model.beyond.compiled import compile_blocks, compiler_missing
 from scratch.printable import command, printable
 from scratch.training.checkpoint import latest_checkpoint
+from scratch.training.cuda_graph import GraphedModel, no_graph
 from scratch.training.distributed import Distributed
 from scratch.training.heap import keep_freed_memory
 from scratch.training.log import RunLog
@@ -76,6 +77,9 @@ def train(arguments: TrainArguments) -> None:
 
 def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed) -> None:
     config, say = arguments.config, partial(print, flush=True) if distributed.is_main else lambda *_: None
+
+    if arguments.cuda_graph and (reason := no_graph(config.model, distributed.device, distributed.world_size)):
+        raise ValueError(f"got --cuda-graph, which cannot be used here ({reason}): leave it out")
 
     # What is there, what is wrong with it, and what it is called.
     data = config.data
@@ -108,6 +112,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     if arguments.weights:
         say(begin_with(model, arguments.weights, distributed, classes))
     run = Run(model, make_criterion(config), config, classes.to_dict(), run_dir, distributed)
+    if arguments.cuda_graph:
+        run.model = GraphedModel(run.model, say)
     if distributed.device.type == "cuda" and distributed.is_main and not arguments.compile:
         say_what_fits(partial(make_model, config), config, run.precision.name, distributed.device, say)
     torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations

@@ -102,8 +102,8 @@ def test_the_line_names_what_fits_and_the_flags_of_the_same_step() -> None:
     config = small(batch_size=16, accumulate=2)
     assert what_fits(lambda images: images / 2, config, 8 + SPARE, "cuda:0") == ""
     line = what_fits(lambda images: images / 2, config, 6 + SPARE, "cuda:0")
-    assert line.startswith("memory: 16 images of 64×64 at once need about 9.0 GiB (counted, before the first step), "
-                           "and cuda:0 has 7.0 GiB: 12 fit. --batch-size 8 --accumulate 4 takes the same steps in parts")
+    assert line.startswith("memory: 16 images of 64×64 at once need about 9.0 GiB (counted, before the first step), and "
+                           "cuda:0 has 7.0 GiB: 12 fit. --batch-size 8 --accumulate 4 takes the same steps in parts")
     one = what_fits(lambda images: images / 2, config, 0.9 + SPARE, "cuda")
     assert "1 fits. --batch-size 1 --accumulate 32" in one
     assert "not even one image fits" in what_fits(lambda images: images / 2, config, 0.4 + SPARE, "cuda")
@@ -139,7 +139,8 @@ def said(config: Config, gib: float, precision: str = "float32") -> list[str]:
 
 
 def test_before_the_first_step_a_line_says_what_does_not_fit_into_a_small_gpu() -> None:
-    config = replace(ADAMW, data=replace(ADAMW.data, short_side=8, square=True), train=replace(ADAMW.train, batch_size=8))
+    data, train = replace(ADAMW.data, short_side=8, square=True), replace(ADAMW.train, batch_size=8)
+    config = replace(ADAMW, data=data, train=train)
     between = (products(3, 3) + products(3, 4)) / 2 / 1024
     counting, line = said(config, SPARE + between)
     assert counting.startswith("memory: counting") and "8 images of 8×8 at once need about 1." in line
