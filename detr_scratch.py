@@ -55,7 +55,7 @@ from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.health import QueryHealth, diagnose
 from scratch.evaluation.summary import format_summary, three_decimals
-from scratch.model.beyond.compiled import compile_blocks, compiler_missing
+from scratch.model.beyond.compiled import compile_model, compiler_missing
 from scratch.printable import command, printable
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.cuda_graph import GraphedModel, no_graph
@@ -105,16 +105,16 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     torch.manual_seed(config.train.seed)  # every rank draws the same weights
     config = replace(config, model=replace(config.model, num_classes=len(classes.ids)))
     model = make_model(config).to(distributed.device)
-    if arguments.compile:
+    if arguments.compile != "no":
         if reason := compiler_missing(distributed.device):
             raise ValueError(f"got --compile, which cannot be used here ({reason}): leave it out")
-        compile_blocks(model)
+        compile_model(model, arguments.compile)
     if arguments.weights:
         say(begin_with(model, arguments.weights, distributed, classes))
     run = Run(model, make_criterion(config), config, classes.to_dict(), run_dir, distributed)
     if arguments.cuda_graph:
         run.model = GraphedModel(run.model, say)
-    if distributed.device.type == "cuda" and distributed.is_main and not arguments.compile:
+    if distributed.device.type == "cuda" and distributed.is_main and arguments.compile == "no":
         say_what_fits(partial(make_model, config), config, run.precision.name, distributed.device, say)
     torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations
     own = ("--ops", arguments.ops) if arguments.ops else ()

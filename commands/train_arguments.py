@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Iterator, Literal, Optional, Sequence
 
 from commands.finetune import config_for, frozen_norm, recipe, sized
 from commands.flags import flags_given, parse, preset_config
@@ -47,10 +47,10 @@ class TrainArguments:
     scratch/weights/reading"""
     resume: bool = False
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
-    compile: bool = False
-    """have the model's blocks compiled by torch.compile: minutes at first, faster steps then; every size of image for
-    itself, so take --square with it (scratch/model/beyond/compiled). Attention then keeps all its weights: much memory
-    where pictures have thousands of cells"""
+    compile: Literal["no", "blocks", "whole"] = "no"
+    """have the model compiled by torch.compile, block by block or as a whole: minutes at first, more for the whole;
+    every size of image for itself, so take --square with it (scratch/model/beyond/compiled). Attention then keeps all
+    its weights: much memory where pictures have thousands of cells"""
     cuda_graph: bool = False
     """launch the model's forward and backward as one CUDA graph each, recorded from the first batch; batches of another
     size pass without it, so take --square with it (scratch/training/cuda_graph)"""
@@ -66,8 +66,8 @@ class TrainArguments:
 
     def __post_init__(self) -> None:
         refuse_senseless(self, histograms_every=Range(0, COUNT.high))
-        if self.cuda_graph and (self.compile or self.profile):
-            other = "--profile" if self.profile else "--compile"
+        if self.cuda_graph and (self.compile != "no" or self.profile):
+            other = "--profile" if self.profile else f"--compile {self.compile}"
             raise ValueError(f"got --cuda-graph with {other}: what is inside of a graph is out of its reach; leave one "
                              "of the two out")
 

@@ -188,7 +188,7 @@ def test_where_a_graph_cannot_be_used_it_is_refused_with_the_reason(tmp_path: Pa
     assert "denoising = 3 makes" in no_graph(replace(model, denoising=3), CUDA, 1)
     with pytest.raises(ValueError, match="got --cuda-graph, which cannot be used here .*the device is cpu.: leave it"):
         train(TrainArguments(PRESETS["tiny"], tmp_path / "run", device="cpu", cuda_graph=True))
-    for other, flag in (({"compile": True}, "--compile"), ({"profile": True}, "--profile")):
+    for other, flag in (({"compile": "blocks"}, "--compile blocks"), ({"profile": True}, "--profile")):
         with pytest.raises(ValueError, match=f"got --cuda-graph with {flag}"):
             TrainArguments(PRESETS["tiny"], cuda_graph=True, **other)
 
