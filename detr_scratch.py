@@ -43,7 +43,7 @@ from commands.analyze import draw_mistakes
 from commands.command_line import OTHER_COMMANDS, run_command
 from commands.finetune import begin_with
 from commands.opening import (
-    generate_shapes, make_criterion, open_split, parameter_count, record_division, resolve_device)
+    generate_shapes, make_criterion, make_model, open_split, parameter_count, record_division, resolve_device)
 from commands.sheets import draw_samples, draw_sheet, shown_from
 from commands.train_arguments import TrainArguments, claimed, parse_finetune, parse_train
 from scratch.analysis.run_summary import summarise_log
@@ -58,16 +58,16 @@ from scratch.evaluation.health import QueryHealth, diagnose, follows_pictures
 from scratch.evaluation.hints import Trained, why_nothing_is_found
 from scratch.evaluation.matching import Results, Truth
 from scratch.evaluation.summary import format_summary, three_decimals
-from scratch.model.beyond.compiled import compile_blocks, compiler_missing
-from scratch.model.build import build_detr
-from scratch.model.detr import freeze_backbone
+from scratch.model.beyond.compiled import compile_model, compiler_missing
 from scratch.printable import command, printable
 from scratch.training.checkpoint import latest_checkpoint
+from scratch.training.cuda_graph import GraphedModel, no_graph
 from scratch.training.distributed import Distributed
 from scratch.training.heap import keep_freed_memory
 from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.run import Run
+from scratch.training.step_memory import say_what_fits
 from scratch.whole_file import write_json
 
 
@@ -80,6 +80,9 @@ def train(arguments: TrainArguments) -> None:
 
 def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed) -> None:
     config, say = arguments.config, partial(print, flush=True) if distributed.is_main else lambda *_: None
+
+    if arguments.cuda_graph and (reason := no_graph(config.model, distributed.device, distributed.world_size)):
+        raise ValueError(f"got --cuda-graph, which cannot be used here ({reason}): leave it out")
 
     # What is there, what is wrong with it, and what it is called.
     data = config.data
@@ -104,17 +107,20 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     # The network, the objective, and all that changes while it learns.
     torch.manual_seed(config.train.seed)  # every rank draws the same weights
     config = replace(config, model=replace(config.model, num_classes=len(classes.ids)))
-    model = build_detr(config.model).to(distributed.device)
-    freeze_backbone(model, config.train.train_backbone)
-    if arguments.compile:
+    model = make_model(config).to(distributed.device)
+    if arguments.compiled:
         if reason := compiler_missing(distributed.device):
             raise ValueError(f"got --compile, which cannot be used here ({reason}): leave it out")
-        compile_blocks(model)
+        compile_model(model, arguments.compiled)
     if arguments.weights:
         say(begin_with(model, arguments.weights, distributed, classes))
     if distributed.is_main and not arguments.resume:
         say(draw_samples(run_dir / "pictures" / "augmented.png", train_set, sampler))
     run = Run(model, make_criterion(config), config, classes.to_dict(), run_dir, distributed)
+    if arguments.cuda_graph:
+        run.model = GraphedModel(run.model, say)
+    if distributed.device.type == "cuda" and distributed.is_main and not arguments.compiled:
+        say_what_fits(partial(make_model, config), config, run.precision.name, distributed.device, say)
     torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations
     own = ("--ops", arguments.ops) if arguments.ops else ()
     to_go_on = command("python", "detr_scratch.py", "train", "--resume", "--run-dir", run_dir, *own)

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import math
 import sys
-import weakref
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Iterable, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from scratch.training.step_memory import Alive
 
 # Nothing is launched for these: they name memory, or ask for it, or read what the CPU knows.
 NO_KERNEL = frozenset("""alias detach lift_fresh _unsafe_view _reshape_alias empty empty_like empty_strided new_empty
@@ -65,7 +64,7 @@ def total(rows: Iterable[Row]) -> Total:
                  sum(row.flops for row in rows) / 1e12)
 
 
-class Counter(TorchDispatchMode):
+class Counter(Alive):
     """While it is active, appends a Row for each operation, and follows which storages are alive.
 
     `part` names what runs. `peaks` holds, in bytes, the most that was alive in each part.
@@ -74,33 +73,11 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[Row] = []
-        self.part, self.alive = "", 0
-        self.peaks: dict[str, int] = defaultdict(int)
-        self._known: set[int] = set()
-
-    def hold(self, tensors: Iterable[Tensor]) -> None:
-        """Count the memory of tensors that were there before."""
-        for tensor in tensors:
-            self._follow(tensor)
 
     def forget_rows(self) -> None:
         """Begin anew; what is alive stays alive."""
         self.rows.clear()
         self.peaks.clear()
-
-    def _follow(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.alive += size
-
-            def freed() -> None:
-                self._known.discard(key)
-                self.alive -= size
-
-            weakref.finalize(storage, freed)
-        self.peaks[self.part] = max(self.peaks[self.part], self.alive)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

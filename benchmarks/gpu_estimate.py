@@ -44,11 +44,11 @@ from scratch.model.detr import freeze_backbone
 from scratch.program import ends_in_a_line
 from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
+from scratch.training.step_memory import LOW, largest_batch
 from scratch.whole_file import write_text
 
 SIDES = {"ours": "ours", "reference": "torch.nn"}
 PARTS = ("forward", "backward", "optimizer")
-LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 OBJECTS = 7  # of each image
 CALIBRATION = 1.25  # measured ÷ counted kernel time on an H100: 178 ms ours and 64 ms torch.nn
 
@@ -239,19 +239,9 @@ def drawn(outputs: Any, name: str, generator: torch.Generator) -> Any:
 # -- what fits -----------------------------------------------------------------------------------------------------
 
 
-def largest_batch(case: Case, gib: float) -> int:
-    """The largest batch whose step stays below `gib` GiB, 0 if not even one image does.
-
-    Memory grows by the same amount for each image, so two counts give the line. The answer is counted itself: where
-    it turns out to be above, the next smaller one is tried.
-    """
-    low, high = 2, 4
-    peaks = [counted(replace(case, batch_size=size)).peak for size in (low, high)]
-    slope = (peaks[1] - peaks[0]) / (high - low)
-    size = int((gib - peaks[0]) / slope + low) if slope > 0 else 0
-    while size > 0 and counted(replace(case, batch_size=size)).peak > gib:
-        size -= 1
-    return max(size, 0)
+def fitting_batch(case: Case, gib: float) -> int:
+    """The largest batch whose step stays below `gib` GiB, 0 if not even one image does."""
+    return largest_batch(lambda size: counted(replace(case, batch_size=size)).peak, gib)
 
 
 # -- showing -------------------------------------------------------------------------------------------------------
@@ -320,7 +310,7 @@ def main(argv: Optional[Iterable[str]] = None) -> None:
         cases = {side: Case(side, preset, arguments.batch_size or config.train.batch_size, height, width,
                             arguments.precision) for side in SIDES}
         if arguments.fits:
-            size = largest_batch(cases["ours"], arguments.fits)
+            size = fitting_batch(cases["ours"], arguments.fits)
             print(f"{preset}, {height}×{width}, {arguments.precision}: {size} images at once stay below "
                   f"{arguments.fits:g} GiB", flush=True)
             continue

@@ -1,10 +1,13 @@
 """plans: is the plan that conv2d chooses the fastest one?
 
     python -m benchmarks.plans                     # on the CPU, with the figures of ops/fast/convolution.py
+    python -m benchmarks.plans --presets tiny      # the convolutions of a preset
     python -m benchmarks.plans --json FILE
 
 Convolutions of the detectors, and others near the thresholds of ops/fast/convolution.py: each by every plan that can do
-it, and by torch.nn, in turn, forward and backward in float32. The plan that `conv2d` chooses is marked.
+it, and by torch.nn, in turn, forward and backward in float32. The plan that `conv2d` chooses is in brackets; the last
+two columns are its time divided by that of the fastest plan, and by that of torch.nn. How the thresholds are read from
+this on another processor: docs/speed.md.
 """
 
 from __future__ import annotations
@@ -22,12 +25,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.timing import race
-from scratch.ops.conv2d import conv2d
+from benchmarks.training_step import DEFAULTS
+from scratch.config import PRESETS
+from scratch.model.build import build_detr
+from scratch.ops.conv2d import Conv2d, conv2d
 from scratch.ops.fast.columns import Columns
 from scratch.ops.fast.shifted import Shifted
 from scratch.ops.fast.rows import Rows
 from scratch.ops.fast.winograd import Winograd
-from scratch.ops.windows import Windows, output_size
+from scratch.ops.windows import Windows, output_size, pair
 from scratch.program import ends_in_a_line
 from scratch.training.heap import keep_freed_memory
 from scratch.whole_file import write_text
@@ -64,6 +70,25 @@ CASES = (
     Case(4, 64, 40, 40, 64), Case(2, 64, 32, 32, 64), Case(1, 256, 16, 16, 256), Case(1, 128, 60, 80, 128),
     Case(8, 256, 7, 7, 256), Case(2, 48, 120, 160, 48),
 )
+
+
+def cases_of(preset: str, batch_size: int, height: int, width: int) -> list[Case]:
+    """The convolutions of a preset's backbone for such images, each once; without those of 1×1, which have one plan."""
+    config, cases = PRESETS[preset], {}
+    with torch.device("meta"):
+        backbone = build_detr(config).backbone
+        images = torch.empty(batch_size, 3, height, width)
+
+    def note(module: Conv2d, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        (B, C, H, W), (O, _, k, _) = inputs[0].shape, module.weight.shape
+        if k > 1:
+            cases[Case(B, C, H, W, O, k, pair(module.stride)[0], pair(module.dilation)[0])] = None
+
+    for module in backbone.modules():
+        if isinstance(module, Conv2d):
+            module.register_forward_hook(note)
+    backbone(images)
+    return list(cases)
 
 
 def windows_of(case: Case) -> Windows:
@@ -115,18 +140,25 @@ def line(result: dict[str, Any]) -> str:
         seconds = result["seconds"].get(name)
         text = "–" if seconds is None else f"{1e3 * seconds:.1f}"
         cells.append(f"{f'[{text}]' if name == result['chosen'] else text:>11}")
+    of_plans = {name: seconds for name, seconds in result["seconds"].items() if name != "torch.nn"}
+    taken = of_plans[result["chosen"]]
+    cells += [f"{taken / seconds:>11.2f}" for seconds in (min(of_plans.values()), result["seconds"]["torch.nn"])]
     return f"{result['case']:34}{''.join(cells)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--presets", nargs="+", choices=list(DEFAULTS), help="instead: the convolutions of these, at "
+                        "the size of benchmarks.training_step")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    names = "".join(f"{name:>11}" for name in ("Columns", "Rows", "Shifted", "Winograd", "torch.nn"))
+    names = "".join(f"{name:>11}" for name in ("Columns", "Rows", "Shifted", "Winograd", "torch.nn", "÷ fastest",
+                                               "÷ torch.nn"))
     print(f"forward + backward, ms{'':12}{names}", flush=True)
     results = []
-    for case in CASES:
+    wanted = dict.fromkeys(case for preset in options.presets or [] for case in cases_of(preset, *DEFAULTS[preset]))
+    for case in wanted or CASES:
         results.append(measure(case, options.repeats))
         print(line(results[-1]), flush=True)
     if options.json:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_step                          # tiny, tiny_vanilla and detr_r50 on the CPU
     python -m benchmarks.training_step --presets detr_141m --device cuda --precision bf16 --batch-size 16 \
-        --size 512 512 --compile
+        --size 512 512 --graph --compile blocks whole
 
 A step is forward, matching and losses, backward, clipping and the optimizer (AdamW; `tiny` has Muon, and no
 clipping). Both sides hold the same weights and see the same batch, in one process and in turn (who goes first
@@ -29,7 +29,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import torch
 
@@ -37,10 +37,11 @@ from commands.opening import make_criterion
 from reference import ReferenceCriterion, ReferenceMuon, anchors, build_reference
 from reference import model as plain
 from scratch.config import PRESETS, Config
-from scratch.model.beyond.compiled import compile_blocks
+from scratch.model.beyond.compiled import compile_model
 from scratch.model.build import build_detr
 from scratch.model.detr import freeze_backbone
 from scratch.program import ends_in_a_line
+from scratch.training.cuda_graph import GraphedModel
 from scratch.training.heap import keep_freed_memory
 from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, clip_grad_norm_, parameter_groups
@@ -51,10 +52,12 @@ SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
 # preset → images, height, width: as the preset is trained; those of detr_141m and detr_141m_fast are smaller, for a CPU
 DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640),
-            "detr_r50_dc5": (1, 800, 1066), "detr_141m": (2, 256, 256), "detr_141m_fast": (2, 256, 256)}
+            "detr_r50_dc5": (1, 800, 1066), "detr_141m": (2, 256, 256), "detr_r50_fast": (2, 256, 256),
+            "detr_141m_fast": (2, 256, 256)}
 # What torch.compile is given of torch.nn's side: the same pieces as of ours (scratch/model/beyond/compiled.py).
 REFERENCE_BLOCKS = (plain.BasicBlock, plain.Bottleneck, plain.EncoderLayer, plain.DecoderLayer,
                     anchors.AnchorDecoderLayer)
+COMPILED = {"blocks": "compiled", "whole": "compiled_whole"}  # what is compiled → the name of its figures
 WARM_UP = 2  # steps of each side that are not counted: AdamW's state is made in the first
 
 
@@ -178,11 +181,16 @@ def steps_in_turn(steps: dict[str, TrainingStep], repeats: int) -> dict[str, Any
     return result
 
 
-def compile_both(steps: dict[str, TrainingStep]) -> dict[str, float]:
-    """Have both sides' blocks compiled, by a first step; returns the seconds that it took."""
-    compile_blocks(steps["ours"].model)
-    for module in steps["reference"].model.modules():
-        if isinstance(module, REFERENCE_BLOCKS):
+def compile_both(steps: dict[str, TrainingStep], what: str) -> dict[str, float]:
+    """Have both sides' "blocks", or "whole" models, compiled by a first step; returns the seconds that it took."""
+    torch.compiler.reset()
+    for step in steps.values():
+        for module in step.model.modules():
+            module._compiled_call_impl = None  # what was compiled before
+    compile_model(steps["ours"].model, what)
+    theirs = steps["reference"].model
+    for module in [theirs] if what == "whole" else theirs.modules():
+        if what == "whole" or isinstance(module, REFERENCE_BLOCKS):
             module.compile(dynamic=False)
     seconds = {}
     for side, step in steps.items():
@@ -192,16 +200,37 @@ def compile_both(steps: dict[str, TrainingStep]) -> dict[str, float]:
     return seconds
 
 
+def as_graphs(steps: dict[str, TrainingStep], repeats: int) -> dict[str, Any]:
+    """Both sides' steps in turn, with each model's forward and backward as CUDA graphs; {} where one has none."""
+    models = {side: step.model for side, step in steps.items()}
+    for side, step in steps.items():
+        step.model = GraphedModel(step.model, lambda line, side=side: print(f"{side}: {line}", flush=True))
+    timed = steps_in_turn(steps, repeats)
+    recorded = all(step.model.graphed is not None for step in steps.values())
+    for side, step in steps.items():
+        step.model.forget()
+        step.model = models[side]
+    return timed if recorded else {}
+
+
 def measure(preset: str, shape: tuple[int, int, int], device: torch.device, precision: str,
-            repeats: int, compiled: bool = False) -> dict[str, Any]:
-    """Both sides' steps in turn, and each side's peak memory; if asked for, the steps again with compiled blocks."""
+            repeats: int, compiled: Sequence[str] = (), graph: bool = False) -> dict[str, Any]:
+    """Both sides' steps in turn, and each side's peak memory; if asked for, the steps again as CUDA graphs, and with
+    compiled "blocks" and "whole" models.
+    """
     steps = {side: TrainingStep(side, preset, shape, device, precision) for side in SIDES}
     timed = steps_in_turn(steps, repeats)
-    if compiled:  # which may take long, or fail
-        print(f"{preset}, eager: ours {timed['ours']['step']:.3f} s, torch.nn {timed['reference']['step']:.3f} s, "
-              f"ratio {timed['ratio']['step']:.3f}", flush=True)
+    if compiled or graph:  # which may take long, or fail
+        say_ratio(f"{preset}, eager", timed)
     objective = statistics.median(steps["ours"].objective() for _ in range(repeats))
-    after = {"compiled": {"compile_seconds": compile_both(steps), **steps_in_turn(steps, repeats)}} if compiled else {}
+    after: dict[str, Any] = {}
+    if graph and (replayed := as_graphs(steps, repeats)):
+        say_ratio(f"{preset}, as CUDA graphs", replayed)
+        after["graph"] = replayed
+    for what in compiled:
+        result = {"compile_seconds": compile_both(steps, what), **steps_in_turn(steps, repeats)}
+        say_ratio(f"{preset}, compiled, {what}", result)
+        after[COMPILED[what]] = result
     del steps
     if device.type == "cuda":
         torch.cuda.empty_cache()  # free it for the processes that measure memory
@@ -213,6 +242,11 @@ def measure(preset: str, shape: tuple[int, int, int], device: torch.device, prec
     result["ratio"]["peak_memory_gib"] = (result["ours"]["peak_memory_gib"] / result["reference"]["peak_memory_gib"])
     result["objective_share"] = objective / result["ours"]["step"]
     return result | after
+
+
+def say_ratio(what: str, timed: dict[str, Any]) -> None:
+    print(f"{what}: ours {timed['ours']['step']:.3f} s, torch.nn {timed['reference']['step']:.3f} s, ratio "
+          f"{timed['ratio']['step']:.3f}", flush=True)
 
 
 def peak_memory_of(side: str, preset: str, shape: tuple[int, int, int], device: torch.device, precision: str) -> float:
@@ -242,11 +276,12 @@ def table(result: dict[str, Any]) -> str:
     for name, label in labels.items():
         lines.append(f"  {label:14}" + "".join(f"{column[name]:10.3f}" for column in columns.values()))
     lines.append(f"  matching and losses with their backward: {100 * result['objective_share']:.1f} % of our step")
-    if compiled := result.get("compiled"):
-        sides = [compiled["ours"], compiled["reference"], compiled["ratio"]]
-        lines.append("  compiled (s)  " + "".join(f"{side['step']:10.3f}" for side in sides))
-        took = compiled["compile_seconds"]
-        lines.append(f"  compiled in {took['ours']:.0f} s and {took['reference']:.0f} s")
+    for key, label in (("graph", "as graphs (s)"), ("compiled", "compiled (s)"), ("compiled_whole", "as a whole (s)")):
+        if again := result.get(key):
+            sides = [again["ours"], again["reference"], again["ratio"]]
+            lines.append(f"  {label:14}" + "".join(f"{side['step']:10.3f}" for side in sides))
+            if took := again.get("compile_seconds"):
+                lines.append(f"  compiled in {took['ours']:.0f} s and {took['reference']:.0f} s")
     return "\n".join(lines)
 
 
@@ -259,7 +294,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--compile", action="store_true", help="also with both sides' blocks compiled: minutes")
+    parser.add_argument("--compile", nargs="*", choices=list(COMPILED), help="also with both sides' blocks "
+                        "compiled, or the whole models: minutes (without a word: blocks)")
+    parser.add_argument("--graph", action="store_true", help="also with each model's forward and backward as "
+                        "CUDA graphs")
     parser.add_argument("--fresh-memory", action="store_true", help="give dropped memory back to the system, on a CPU, "
                         "and ask for it again: what scratch/training/heap.py spares")
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
@@ -275,7 +313,9 @@ def main() -> None:
         if arguments.memory_of:
             print(own_peak_memory(arguments.memory_of, preset, shape, device, arguments.precision))
             return
-        results.append(measure(preset, shape, device, arguments.precision, arguments.repeats, arguments.compile))
+        compiled = () if arguments.compile is None else arguments.compile or ["blocks"]
+        results.append(measure(preset, shape, device, arguments.precision, arguments.repeats, compiled,
+                               arguments.graph))
         print(f"\n{table(results[-1])}", flush=True)
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
     if arguments.json:

@@ -18,6 +18,8 @@ from scratch.data.coco import CocoDetection, find_layout, find_splits
 from scratch.data.split import FILE
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, best_device
+from scratch.model.build import build_detr
+from scratch.model.detr import Detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
 from scratch.objective.variant import criterion_for
@@ -93,6 +95,13 @@ def reading(detector: Detector, sixteen_bit: Optional[str], max_megapixels: Opti
     changed = {name: value for name, value in (("sixteen_bit", sixteen_bit), ("max_megapixels", max_megapixels))
                if value is not None}
     return detector._replace(config=replace(detector.config, data=replace(detector.config.data, **changed)))
+
+
+def make_model(config: Config) -> Detr:
+    """The network that `config.model` describes, with random weights; those that are not to learn have no gradient."""
+    model = build_detr(config.model)
+    freeze_backbone(model, config.train.train_backbone)
+    return model
 
 
 def make_criterion(config: Config) -> SetCriterion:

@@ -56,6 +56,11 @@ class TrainArguments:
     """have the model's blocks compiled by torch.compile: minutes at first, faster steps then; every size of image for
     itself, so take --square with it (scratch/model/beyond/compiled). Attention then keeps all its weights: much memory
     where pictures have thousands of cells"""
+    compile_whole: bool = False
+    """have the model compiled as a whole: more minutes at first; no denoising"""
+    cuda_graph: bool = False
+    """launch the model's forward and backward as one CUDA graph each, recorded from the first batch; batches of another
+    size pass without it, so take --square with it (scratch/training/cuda_graph)"""
     profile: bool = False
     """say where the time of a step goes, and trace a few: RUN/profile"""
     tensorboard: bool = True
@@ -68,6 +73,16 @@ class TrainArguments:
 
     def __post_init__(self) -> None:
         refuse_senseless(self, histograms_every=Range(0, COUNT.high))
+        if self.cuda_graph and (self.compiled or self.profile):
+            other = "--profile" if self.profile else "--compile-whole" if self.compile_whole else "--compile"
+            raise ValueError(f"got --cuda-graph with {other}: what is inside of a graph is out of its reach; leave one "
+                             "of the two out")
+
+
+    @property
+    def compiled(self) -> Literal["", "blocks", "whole"]:
+        """What is compiled, if anything."""
+        return "whole" if self.compile_whole else "blocks" if self.compile else ""
 
 
 def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:

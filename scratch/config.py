@@ -417,9 +417,15 @@ def _fast(name: str, vanilla: Config, model: dict[str, Any], **train: float) -> 
 # All residual blocks begin as their shortcuts: otherwise the first gradients overflow in fp16.
 _141M_FAST = _fast("detr_141m_fast", _141M_VANILLA, {"dec_layers": 5, "zero_init_residual": True}, lr=3e-4,
                    lr_backbone=3e-4, warmup_share=0.05, eval_minutes=2.0, checkpoint_minutes=5.0)
+# The same recipe with a smaller backbone and width: more steps in the same minutes (docs/gpu_estimate.md).
+_R50_SMALL = replace(_141M_VANILLA, model=replace(_R50.model, norm="batch"))
+_R50_FAST = _fast("detr_r50_fast", _R50_SMALL, {"dec_layers": 5, "zero_init_residual": True}, lr=3e-4, lr_backbone=3e-4,
+                  warmup_share=0.05, eval_minutes=2.0, checkpoint_minutes=5.0)
+_SQUARES = DataConfig(short_side=256, square=True, augment="flip", mosaic=0.4)
 _TINY_FAST = _fast("tiny", _TINY_VANILLA, {}, lr=2e-3, lr_backbone=2e-3)
 
 # tiny_vanilla and detr_141m are DETR as published, scaled; tiny and detr_141m_fast, the default runs, learn in minutes.
+# detr_r50_fast is the latter's recipe on a smaller network.
 PRESETS: dict[str, Config] = {
     "tiny": replace(_TINY_FAST, data=replace(_TINY_FAST.data, mosaic=0.4)),
     "tiny_vanilla": _TINY_VANILLA,
@@ -428,5 +434,6 @@ PRESETS: dict[str, Config] = {
     "detr_r101": _published("detr_r101", "resnet101", False),
     "detr_r101_dc5": _published("detr_r101_dc5", "resnet101", True),
     "detr_141m": _141M_VANILLA,
-    "detr_141m_fast": replace(_141M_FAST, data=DataConfig(short_side=256, square=True, augment="flip", mosaic=0.4)),
+    "detr_r50_fast": replace(_R50_FAST, data=_SQUARES),
+    "detr_141m_fast": replace(_141M_FAST, data=_SQUARES),
 }

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from benchmarks import watching
-from benchmarks.training_step import PARTS, TrainingStep, as_leaves, table
+from benchmarks.training_step import PARTS, TrainingStep, as_graphs, as_leaves, table
 from scratch.training.guards import EVERY
 from scratch.training.tensorboard import TensorBoard
+from tests.training.recorded import graphs_of_a_cpu
 from tests.training.test_loop import make_run, small_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -50,6 +51,25 @@ def test_the_figures_of_a_run_are_printed_and_written(tmp_path):
     # activations come on top.
     for side in ("ours", "reference"):
         assert 4 * 4 * 1_948_570 / 2**30 < result[side]["peak_memory_gib"]
+
+
+def test_both_sides_are_timed_as_graphs_and_get_their_models_back():
+    steps = {side: TrainingStep(side, "tiny_vanilla", (2, 64, 64), CPU, "float32") for side in ("reference", "ours")}
+    models = {side: step.model for side, step in steps.items()}
+    with graphs_of_a_cpu() as graphs:
+        timed = as_graphs(steps, 1)
+    assert [graph.replays for graph in graphs] == [3] * 4 and timed["ratio"]["step"] > 0  # two of them warm-up
+    assert all(step.model is models[side] for side, step in steps.items())
+
+
+def test_a_side_without_a_graph_gives_no_figures(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    steps = {side: TrainingStep(side, "tiny_vanilla", (1, 64, 64), CPU, "float32") for side in ("reference", "ours")}
+    assert as_graphs(steps, 1) == {}
+    assert "ours: CUDA graph: the model cannot be recorded (not permitted" in capsys.readouterr().out
 
 
 def test_the_objective_alone_ends_at_the_outputs():

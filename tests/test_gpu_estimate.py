@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.fake_cuda import compiler, fake_cuda, provide
 from benchmarks.gpu_count import Counter, Row, launches, products, size_of, total
 from benchmarks.gpu_estimate import GPUS, PARTS, Case, Count, Gpu, Step, configured, kernel_seconds, step_seconds
+from scratch.training.step_memory import COUNTED
 from tests.conftest import REPOSITORY
 
 SMALL = Case("ours", "tiny", 2, 64, 96, "float32")
@@ -132,12 +133,60 @@ def test_a_process_that_has_torch_already_is_told_to_begin_anew(monkeypatch):
 # A budget is what was counted, and 2 % more; who needs more, raises it, with a reason.
 BUDGETS = {
     ("tiny", 16, 144, "fp16"): (2_890, 2.6, 0.126),
+    ("detr_r50_fast", 16, 256, "fp16"): (5_780, 36.1, 1.77),
     ("detr_141m_fast", 16, 256, "fp16"): (9_200, 87.0, 4.29),
 }
+needs_compiler = pytest.mark.skipif(compiler() is None and not torch.version.cuda, reason="there is no C++ compiler")
+
+
+def test_the_memory_of_a_preset_that_train_knows_is_its_budget() -> None:
+    assert {name: (images, side) for name, (images, side, _) in COUNTED.items()} == {
+        preset: (images, side) for preset, images, side, _ in BUDGETS}
+    for (preset, *_), (_, _, gib) in BUDGETS.items():
+        assert gib <= COUNTED[preset][2] <= 1.05 * gib
+
+
+# On the fake GPU: what `train` counts beside what the benchmark counts, and the steps of the CPU in a forward and a
+# backward of each kind of model, with the operations that a GPU takes.
+ON_THE_FAKE_GPU = """
+from benchmarks.fake_cuda import fake_cuda, provide
+provide()
+import json, torch
+from dataclasses import replace
+from benchmarks.gpu_estimate import Case, configured, counted
+from commands.opening import make_model
+from scratch.config import PRESETS
+from scratch.ops.fast.switch import for_replay
+from scratch.training.cuda_graph import Pass, host_reads
+from scratch.training.step_memory import step_peak
+
+config = configured("tiny")
+found = {}
+for preset in ("tiny", "tiny_vanilla", "detr_r50", "detr_r50_fast"):
+    base = PRESETS[preset]
+    model = replace(base.model, hidden_dim=32, nheads=2, enc_layers=1, dec_layers=2, num_queries=7, dropout=0.1)
+    with fake_cuda(), for_replay():
+        with torch.device("cuda"):
+            some = make_model(replace(base, model=model)).train()
+            images, pad_mask = torch.zeros(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.bool)
+        found[preset] = host_reads(Pass(some, lambda: torch.autocast("cuda", torch.float16)), images, pad_mask)
+print(json.dumps({
+    "train": step_peak(lambda: make_model(config), config, (4, 96, 96), "cuda", "fp16", fake_cuda),
+    "benchmark": counted(Case("ours", "tiny", 4, 96, 96, "fp16")).peak, "found": found}))
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compiler() is None and not torch.version.cuda, reason="there is no C++ compiler")
+@needs_compiler
+def test_on_the_fake_gpu_train_counts_what_the_benchmark_counts_and_a_graph_finds_no_step_of_the_cpu() -> None:
+    command = [sys.executable, "-c", ON_THE_FAKE_GPU]
+    result = json.loads(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout)
+    assert result["train"] == pytest.approx(result["benchmark"], rel=0.02) and result["train"] > 0.01
+    assert result["found"] == {"tiny": [], "tiny_vanilla": [], "detr_r50": [], "detr_r50_fast": []}
+
+
+@pytest.mark.slow
+@needs_compiler
 @pytest.mark.parametrize("case", BUDGETS, ids=lambda case: "-".join(map(str, case)))
 def test_no_preset_needs_more_launches_bytes_or_memory_than_it_did(case, tmp_path):
     preset, batch_size, side, precision = case

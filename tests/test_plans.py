@@ -37,6 +37,19 @@ def test_a_case_is_told_by_its_shapes() -> None:
     assert str(Case(2, 3, 4, 5, 6, dilation=2)) == "3→6 3×3 d2, 2×4×5"
 
 
+def test_the_convolutions_of_a_preset_are_those_of_its_images() -> None:
+    cases = plans.cases_of("tiny", 16, 144, 144)
+    assert cases[0] == Case(16, 3, 144, 144, 16, 7, 2) and len(cases) == len(set(cases))
+    assert set(plans.CASES[:1] + plans.CASES[2:10]) == set(cases)
+    assert Case(2, 128, 60, 80, 128) in plans.cases_of("detr_r50", 2, 480, 640)
+
+
+def test_a_line_ends_with_the_time_of_the_chosen_plan_beside_the_fastest_and_torch() -> None:
+    seconds = {"Columns": 2.0, "Shifted": 3.0, "torch.nn": 1.5}
+    assert plans.line({"case": "c", "seconds": seconds, "chosen": "Shifted"}).split()[-2:] == ["1.50", "2.00"]
+    assert plans.line({"case": "c", "seconds": seconds, "chosen": "Columns"}).split()[-2:] == ["1.00", "1.33"]
+
+
 def test_the_table_is_printed_and_written(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(plans, "CASES", (Case(1, 16, 12, 12, 8),))
     monkeypatch.setattr(sys, "argv", ["plans", "--repeats", "1", "--json", str(tmp_path / "f.json")])

@@ -21,6 +21,7 @@ from typing import Any, Callable
 
 import torch
 
+from scratch.training.cuda_graph import GraphedModel
 from scratch.training.run import Run
 
 
@@ -41,6 +42,8 @@ def step_that_fits(step: Callable[[Run, list[Any]], dict[str, float]], run: Run,
                 raise
         # Only here, outside of the `except`, has the traceback let go of the step's tensors.
         run.optimizer.zero_grad(set_to_none=True)
+        if isinstance(run.model, GraphedModel):
+            run.model.forget()  # it holds the memory of a batch that is too large
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if run.device.type == "mps":

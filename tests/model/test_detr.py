@@ -48,6 +48,7 @@ def count(module, trainable: bool = False) -> int:
     ("detr_r101", 60_464_672, 60_242_272),
     ("detr_r101_dc5", 60_464_672, 60_242_272),
     ("detr_141m", 141_402_016, 141_402_016),
+    ("detr_r50_fast", 41_511_680, 41_511_680),
     ("detr_141m_fast", 145_532_672, 145_532_672),
 ])
 def test_presets_have_their_published_number_of_parameters(preset, parameters, trainable):
@@ -59,7 +60,7 @@ def test_presets_have_their_published_number_of_parameters(preset, parameters, t
 
 def test_every_preset_is_counted():
     assert set(PRESETS) == {"tiny", "tiny_vanilla", "detr_r50", "detr_r50_dc5", "detr_r101", "detr_r101_dc5",
-                            "detr_141m", "detr_141m_fast"}
+                            "detr_141m", "detr_r50_fast", "detr_141m_fast"}
 
 
 def test_detr_141m_with_frozen_batch_norm_has_141_250_592_parameters():

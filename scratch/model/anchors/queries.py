@@ -50,5 +50,6 @@ def attention_mask(sizes: list[int], device: torch.device) -> Optional[Tensor]:
     """The mask (T,T) that separates parts of `sizes` queries, T of them together; None if there is one part."""
     if len(sizes) < 2:
         return None
-    part = torch.tensor([i for i, size in enumerate(sizes) for _ in range(size)])  # (T)
-    return (part[:, None] != part).to(device, non_blocking=True)  # (T,T)
+    # Made on the device: a copy of numbers of the CPU could not be part of a CUDA graph (training/cuda_graph).
+    part = torch.cat([torch.full((size,), i, device=device) for i, size in enumerate(sizes)])  # (T)
+    return part[:, None] != part  # (T,T)

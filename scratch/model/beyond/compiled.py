@@ -7,17 +7,22 @@ torch.compile traces the Python code once, with stand-ins for tensors, and gener
 it saw. Elementwise operations and reductions are fused; matrix products stay as they are. The more
 steps a note spells out, the more it gains.
 
-A block at a time is compiled, not the whole detector. Blocks of one shape have the same code and
-differ in their weights (35 of the 36 in ResNet-152's third stage), so what is compiled for one serves
-them all; the whole detector would be compiled layer by layer. No parameter is renamed, so checkpoints
-are the same. Every image size is compiled separately: use images of one size (`--square`).
+    blocks   a block at a time. Blocks of one shape have the same code and differ in their weights (35 of
+             the 36 in ResNet-152's third stage), so what is compiled for one serves them all
+    whole    the detector as one graph: every layer is compiled for itself, which takes far longer, and
+             nothing is left between the blocks
 
-A traced block computes the same as an eager one; proven in tests/model/beyond/test_compiled.py. The
+No parameter is renamed, so checkpoints are the same. Every image size is compiled separately: use images
+of one size (`--square`).
+
+What is traced computes the same as the eager code; proven in tests/model/beyond/test_compiled.py. The
 kernels that are generated then round differently, and draw other random numbers for dropout.
-`python -m benchmarks.training_step --compile` times both.
+`python -m benchmarks.training_step --compile blocks whole` times both.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import nn
@@ -45,6 +50,24 @@ def compile_blocks(model: nn.Module, fullgraph: bool = False, backend: str = "in
         if isinstance(module, BLOCKS):
             module.compile(fullgraph=fullgraph, dynamic=False, backend=backend)
     return model
+
+
+def compile_whole(model: nn.Module, backend: str = "inductor") -> nn.Module:
+    """Let a detector be compiled as a whole when it is first called; returns the model.
+
+    What cannot be traced to its end is an error, so no piece runs eagerly in between. Raises ValueError
+    for noised queries (denoising), whose number differs from step to step: each would be compiled anew.
+    """
+    config = getattr(model, "config", None)
+    if config is not None and config.denoising:
+        raise ValueError(f"got denoising = {config.denoising}, which makes another number of queries in each step, and "
+                         "each number would be compiled for itself: compile the blocks alone (--compile)")
+    model.compile(fullgraph=True, dynamic=False, backend=backend)
+    return model
+
+
+def compile_model(model: nn.Module, what: Literal["blocks", "whole"]) -> nn.Module:
+    return compile_whole(model) if what == "whole" else compile_blocks(model)
 
 
 def compiler_missing(device: torch.device) -> str:

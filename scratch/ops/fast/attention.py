@@ -26,7 +26,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from scratch.ops.dropout import dropout_mask
-from scratch.ops.fast.switch import plain
+from scratch.ops.fast.switch import plain, replayed
 from scratch.ops.fast.tiled_attention import TiledAttention, lowered, raised, scaled_product
 from scratch.ops.activations import at_least_float32, autocast_applies
 from scratch.ops.fast.precision import as_in_forward, without_autocast
@@ -116,17 +116,17 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout
     if autocast_applies(q):  # here, because the backward's products run outside autocast and must meet one dtype
         low = torch.get_autocast_dtype(q.device.type)
         q, k, v, bias = (x if x is None else x.to(low) for x in (q, k, v, bias))
-    if not need_weights and _too_many(len(q) * q.shape[1] * k.shape[1], q, bias):
+    if not need_weights and _too_many(len(q) * q.shape[1] * k.shape[1], q, bias, dropout_p):
         return TiledAttention.apply(q, k, v, bias, dropout_p), None
     return Attention.apply(q, k, v, bias, dropout_p)
 
 
-def _too_many(weights: int, q: Tensor, bias: Tensor | None) -> bool:
+def _too_many(weights: int, q: Tensor, bias: Tensor | None, dropout_p: float = 0.0) -> bool:
     """Should so many weights be made tile by tile? Not where a mask learns, and not where nothing is computed.
 
-    torch.compile would write out every tile of the loop.
+    torch.compile would write out every tile of the loop. A CUDA graph cannot repeat the seed of the tiles' dropout.
     """
-    real = q.device.type != "meta" and not torch.compiler.is_compiling()
+    real = q.device.type != "meta" and not torch.compiler.is_compiling() and not (replayed() and dropout_p > 0)
     most = _MOST_WEIGHTS_OF_A_GPU if q.is_cuda else _MOST_WEIGHTS
     return weights > most and real and not (bias is not None and bias.requires_grad)
 

@@ -41,7 +41,10 @@ class _MaxPool(torch.autograd.Function):
         ctx.windows = x.shape, kernel, stride, padding, size
         # −∞ is the maximum of nothing; written over by the first pixel, and every window sees one (`pooling_windows`).
         for pixels, outputs in taps(*ctx.windows):
-            torch.maximum(y[outputs], x[pixels], out=y[outputs])
+            if torch.compiler.is_compiling():  # it cannot write `out` with gaps, and does without
+                y[outputs] = torch.maximum(y[outputs], x[pixels])
+            else:
+                torch.maximum(y[outputs], x[pixels], out=y[outputs])
         ctx.save_for_backward(x, y)
         return y
 
@@ -55,7 +58,10 @@ class _MaxPool(torch.autograd.Function):
         wins = torch.empty_like(left)  # (B,C,H',W') memory for a comparison, used anew by every tap
         for pixels, outputs in taps(*ctx.windows):
             # 1 or 0, written as numbers: much faster on a CPU than through bool.
-            won = torch.eq(x[pixels], y[outputs], out=wins[outputs])
+            if torch.compiler.is_compiling():
+                won = (x[pixels] == y[outputs]).to(wide)
+            else:
+                won = torch.eq(x[pixels], y[outputs], out=wins[outputs])
             grad_x[pixels].addcmul_(won, left[outputs])  # the winner takes all that is left; it may win again elsewhere
             left[outputs].addcmul_(won, left[outputs], value=-1)  # g − g is exactly 0, for the second of a tie
         return grad_x.to(x.dtype), None, None, None, None  # (B,C,H,W)
