@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Iterator, TextIO
+from typing import TextIO
 
 from PIL import Image
 
@@ -38,6 +38,7 @@ IMAGES, BOXES, CROWDS, CLASSES = 118_287, 860_001, 10_498, 80  # of train2017
 VAL = 24                # training pictures for one of validation: COCO has 5,000
 LINKS = 30_000          # of one file; ext4 allows 65,000
 SIZE = (640, 480)
+SHAPES = 5_000          # that are drawn; each box is one of them
 CORNERS = 13            # of an outline: with them, an annotation takes as many bytes as in COCO
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -78,26 +79,29 @@ def write_annotations(file: TextIO, names: list[str], boxes: int, before: int, d
     file.write('{"info": {"description": "drawn"}, "licenses": [{"url": "none", "id": 1, "name": "none"}], "images": [')
     for k, name in enumerate(names):
         url = f"http://images.cocodataset.org/train2017/{name}"
-        entry = {"license": 1, "file_name": name, "coco_url": url, "height": SIZE[1], "width": SIZE[0],
-                 "date_captured": "2013-11-14 16:28:13", "flickr_url": url, "id": before + k + 1}
-        file.write(", " * (k > 0) + json.dumps(entry))
+        file.write(f'{", " * (k > 0)}{{"license": 1, "file_name": "{name}", "coco_url": "{url}", "height": {SIZE[1]}, '
+                   f'"width": {SIZE[0]}, "date_captured": "2013-11-14 16:28:13", "flickr_url": "{url}", '
+                   f'"id": {before + k + 1}}}')
     file.write('], "annotations": [')
-    crowds = max(1, boxes * CROWDS // BOXES)
-    for k, entry in enumerate(annotations(len(names), boxes, before, draw)):
-        entry["iscrowd"] = int(k % (boxes // crowds) == 0)
-        file.write(", " * (k > 0) + json.dumps({**entry, "id": before * BOXES // IMAGES + k + 1}))
+    of_shape, crowds = shapes(draw), max(1, boxes * CROWDS // BOXES)
+    for k in range(boxes):
+        image, category, crowd = draw.randrange(len(names)), draw.randrange(CLASSES), int(k % (boxes // crowds) == 0)
+        file.write(f'{", " * (k > 0)}{{{of_shape[draw.randrange(SHAPES)]}, "iscrowd": {crowd}, "image_id": '
+                   f'{before + image + 1}, "category_id": {category + 1}, "id": {before * BOXES // IMAGES + k + 1}}}')
     categories = [{"supercategory": "thing", "id": k + 1, "name": f"class {k + 1}"} for k in range(CLASSES)]
     file.write(f'], "categories": {json.dumps(categories)}}}')
 
 
-def annotations(images: int, boxes: int, before: int, draw: random.Random) -> Iterator[dict[str, Any]]:
-    """Boxes of two decimals that lie within their pictures, in no order of these, with outlines."""
-    for _ in range(boxes):
+def shapes(draw: random.Random) -> list[str]:
+    """SHAPES boxes of two decimals that lie within their pictures, with areas and outlines, as JSON."""
+    found = []
+    for _ in range(SHAPES):
         w, h = (round(side * draw.uniform(0.02, 0.6), 2) for side in SIZE)
         x, y = (round(draw.uniform(0, side - length), 2) for side, length in zip(SIZE, (w, h)))
         outline = [round(draw.uniform(0, side), 2) for _ in range(CORNERS) for side in SIZE]
-        yield {"segmentation": [outline], "area": round(w * h * 0.6, 4), "image_id": before + draw.randrange(images) + 1,
-               "bbox": [x, y, w, h], "category_id": draw.randrange(CLASSES) + 1}
+        entry = {"segmentation": [outline], "area": round(w * h * 0.6, 4), "bbox": [x, y, w, h]}
+        found.append(json.dumps(entry)[1:-1])
+    return found
 
 
 # -- a run on it ---------------------------------------------------------------------------------------------------
@@ -109,12 +113,12 @@ def forget(folder: Path) -> None:
         path.unlink()
 
 
-def until_the_first_step(folder: Path, flags: list[str]) -> dict[str, float]:
+def until_the_first_step(folder: Path) -> dict[str, float]:
     """Seconds, processor seconds and GiB of a new run, when its first step is done."""
     with tempfile.TemporaryDirectory() as place:
         run = Path(place) / "run"
         command = [sys.executable, "detr_scratch.py", "train", "--data", str(folder), "--preset", "tiny", "--max-steps",
-                   "1", "--limit-val", "8", "--device", "cpu", "--run-dir", str(run), *flags]
+                   "1", "--limit-val", "8", "--device", "cpu", "--run-dir", str(run)]
         start = time.monotonic()
         with open(Path(place) / "output", "w+", encoding="utf-8") as output:
             process = subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT)
@@ -158,17 +162,15 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=1, help="make: so many times COCO's size")
     parser.add_argument("--again-only", action="store_true", help="measure: leave out the run that finds nothing kept")
     parser.add_argument("--json", type=Path, help="measure: also write the figures here")
-    parser.add_argument("flags", nargs=argparse.REMAINDER, help="measure: after --, flags of train")
     options = parser.parse_args()
     if options.what == "make":
         make(options.folder, round(IMAGES * options.times), round(BOXES * options.times))
         return
     figures: dict[str, dict[str, float]] = {}
-    flags = [flag for flag in options.flags if flag != "--"]
     for name in ("again",) if options.again_only else ("nothing kept", "again"):
         if name != "again":
             forget(options.folder)
-        figures[name] = until_the_first_step(options.folder, flags)
+        figures[name] = until_the_first_step(options.folder)
     print(table(figures))
     if options.json:
         write_text(options.json, json.dumps(figures, indent=1) + "\n")

@@ -84,6 +84,35 @@ def test_a_number_that_a_piece_cuts_is_read_whole(number, piece, in_pieces, tmp_
     assert repr(listed(read_instances(path))) == repr(read_whole(path))
 
 
+@pytest.mark.parametrize("outline", ["[[1, 2.5, 3]]", "[[1,2],[3, 4.0]]", "[]", "[[]]", "[[1e2, -3]]", "[[-3, 0]]",
+                                     '{"counts": [1, 2], "size": [3, 4]}', "[[1, 2], []]", "null", "[[NaN]]"])
+@pytest.mark.parametrize("piece", [1, 20, 10**6])
+def test_outlines_in_every_form_leave_the_rest_as_it_is(outline, piece, in_pieces, tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE", piece)
+    path = tmp_path / "a.json"
+    path.write_text('{"images":[],"annotations":[{"id":1,"segmentation": %s,"bbox":null},{"segmentation":%s, "image_id":2,'
+                    '"category_id":3,"bbox":[1,2,3,4]}],"categories":[]}' % (outline, outline))
+    assert repr(listed(read_instances(path))) == repr(read_whole(path))
+
+
+@pytest.mark.parametrize("text", ['"segmentation": [[1, 2]]', '\\"segmentation": [[1, 2]]', 'x"', '"segmentation"'])
+def test_a_text_that_looks_like_an_outline_is_read_as_it_is(text, in_pieces, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"images": [], "annotations": [{"bbox": text, "id": text}], "categories": [text, [text]]}))
+    assert listed(read_instances(path)) == read_whole(path)
+
+
+@pytest.mark.parametrize("outline", ["[[1,, 2]]", "[[1 2]]", "[[1, 2]", "[[1, 2]]]", "[1, 2]]", "[[, 1]]", "[[1, 2],]"])
+def test_an_outline_whose_brackets_or_commas_are_wrong_is_refused_as_before(outline, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"images":[],"annotations":[{"segmentation": %s, "bbox":[1,2,3,4]}],"categories":[]}' % outline)
+    with pytest.raises(ValueError, match="is not valid JSON") as found:
+        read_instances(path)
+    with pytest.raises(ValueError) as wanted:
+        load_instances(path)
+    assert str(found.value) == str(wanted.value)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_the_mark_of_utf_8_does_no_harm(encoding, in_pieces, tmp_path):
     path = tmp_path / "a.json"
