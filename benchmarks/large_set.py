@@ -1,6 +1,6 @@
 """large_set: how soon does a run on a set of COCO's size take its first step, and how much memory does it need?
 
-    python -m benchmarks.large_set make FOLDER                   118,287 pictures, 860,001 boxes, 352 MB of JSON
+    python -m benchmarks.large_set make FOLDER                   118,287 pictures, 860,001 boxes, 346 MB of JSON
     python -m benchmarks.large_set make FOLDER --times 10        ten times as many
     python -m benchmarks.large_set measure FOLDER --json FILE    a run that finds nothing kept, and one after it
 
@@ -39,7 +39,7 @@ VAL = 24                # training pictures for one of validation: COCO has 5,00
 LINKS = 30_000          # of one file; ext4 allows 65,000
 SIZE = (640, 480)
 SHAPES = 5_000          # that are drawn; each box is one of them
-CORNERS = 13            # of an outline: with them, an annotation takes as many bytes as in COCO
+CORNERS = 13            # of an outline: with them, an annotation takes 350 bytes
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

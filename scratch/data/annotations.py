@@ -15,6 +15,7 @@ Proven in tests/data/test_coco.py, test_wrong_types.py. Read: Annotations → re
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -273,8 +274,8 @@ def _place_among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _row_of(id: Optional[int], ids: np.ndarray) -> Optional[int]:
-    row = -1 if id is None else int(_place_among(np.array([id]), ids)[0])
-    return row if row >= 0 else None
+    row = len(ids) if id is None else bisect_left(ids, id)
+    return row if row < len(ids) and ids[row] == id else None
 
 
 def _four(boxes: Iterable[tuple[float, ...]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""pieces: how is an annotation file of gigabytes read without room for all of it?
+"""pieces: how is an annotation file of gigabytes read, where all of it does not fit into memory?
 
     file ─▶ 4 MiB at a time ─▶ text ─▶ one entry after the other ─▶ rows.py ─▶ columns
                                           └─ a value that ends beyond the text: read on, and try it again
