@@ -4,7 +4,7 @@
     line 2       JSON: what they were made of; name, type, shape and place of each array; whatever else is kept
     the rest     the arrays, byte for byte, each at a multiple of 64
 
-    source ─▶ read (a minute) ─▶ arrays ─▶ keep ─▶ .NAME.kept ─▶ recall ─▶ the same arrays, mapped into memory (a second)
+    source ─▶ read (a minute) ─▶ arrays ─▶ keep ─▶ .NAME.kept ─▶ recall ─▶ the same arrays, in memory (a second)
 
 What is recalled is never believed blindly. The format's number, the checksum, and `made_of` have to fit; the caller
 puts there all that the arrays depend on, such as the SHA-256 of the file that was read. A file that does not fit is

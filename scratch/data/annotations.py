@@ -178,7 +178,8 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
     found = _Boxes(*(np.concatenate((ours, judged[name])) for ours, name in zip(sound, judged.dtype.names)),
                    np.concatenate((sound.box, _four(boxes))))
     in_file = np.argsort(found.place, kind="stable")                                # (M,)
-    as_written = np.concatenate((np.concatenate((sound.box, _four(written)))[in_file], _four(raw for _, raw in outside)))
+    as_written = np.concatenate((sound.box, _four(written)))[in_file]
+    as_written = np.concatenate((as_written, _four(raw for _, raw in outside)))
     written_rows = np.concatenate((found.row[in_file], np.array([row for row, _ in outside], dtype=np.int64)))
     order = in_file[np.argsort(found.row[in_file], kind="stable")]
     found = _Boxes(*(column[order] for column in found))
