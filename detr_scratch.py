@@ -86,19 +86,20 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
 
     # What is there, what is wrong with it, and what it is called.
     data = config.data
-    generate_shapes(data, distributed)
+    layout = generate_shapes(data, distributed)
     splits = ("train", data.eval_split)
-    look = partial(check_dataset, data, config.model.num_queries, decode=False, only=splits, need=splits)
+    look = partial(check_dataset, data, config.model.num_queries, decode=False, only=splits, need=splits, layout=layout)
     report = distributed.gather([look()] if distributed.is_main else [])[0]  # one rank looks for all
     if report.problems:
         say(report.table())
     report.refuse()
-    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)
+    train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed, None, report.left_out,
+                           layout)
     classes = train_set.classes
     eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes,
-                          report.left_out)
+                          report.left_out, layout)
     if distributed.is_main:
-        record_division(run_dir, data, {"train": train_set, data.eval_split: eval_set})
+        record_division(run_dir, layout, {"train": train_set, data.eval_split: eval_set})
     share = dict(workers=data.workers, seed=config.train.seed, device_type=distributed.device.type,
                  rank=distributed.rank, world_size=distributed.world_size)
     loader, sampler = make_loader(train_set, config.train.batch_size, train=True, **share)

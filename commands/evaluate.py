@@ -114,7 +114,8 @@ def refuse_other_classes(checkpoint: Path, classes: Classes, data: DataConfig) -
     """Raise ValueError for data with objects of classes that the detector does not know by the same ids and names."""
     folder, file = find_splits(data, need=(data.eval_split,))[data.eval_split]
     limit = data.limit_train if data.eval_split == "train" else data.limit_val
-    problems = read_annotations(file, classes, limit, data.classes, folder, data.as_is).problems
+    problems = read_annotations(file, classes, limit, data.classes, folder, data.as_is,
+                                remember=data.remember).problems
     if any(problem.kind in ("category renamed", "unknown category id") for problem in problems):
         raise ValueError(f"{file} has other classes than {checkpoint}, which knows {described(classes)}; wanted data "
                          f"with its ids and names, got {described(read_annotations(file).classes)}: name another "

@@ -181,6 +181,9 @@ class DataConfig:
     """a picture with more is refused before it is decoded; decoded, a megapixel takes 4 MB, in each worker"""
     leave_out_broken: bool = False
     """go on without the pictures that are missing, too large or cannot be decoded; all are decoded first, to know"""
+    remember: bool = True
+    """keep what was read of a large set in hidden files beside it, so that the next run begins in seconds: annotations
+    as arrays, and which pictures are whole (scratch/kept_arrays)"""
     workers: int = 2
     """processes that read and augment images, beside the one that trains"""
     shapes_train: int = 2000

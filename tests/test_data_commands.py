@@ -11,6 +11,7 @@ import pytest
 import detr_scratch
 from commands.check_data import CheckDataArguments, check_data
 from scratch.config import PRESETS, DataConfig
+from scratch.data import coco, pieces
 from tests.data.conftest import CocoSet
 
 QUICK = ["--preset", "tiny_vanilla", "--device", "cpu", "--short-side", "32", "--max-size", "64", "--batch-size", "2",
@@ -147,3 +148,18 @@ def test_check_data_does_not_write_over_the_data_that_it_looks_at(tmp_path: Path
     with pytest.raises(ValueError, match="is a file that this command reads"):
         check_data(CheckDataArguments(root, DataConfig(), all=root / place))
     assert (root / place).read_bytes() == before
+
+
+def test_a_run_looks_for_the_layout_once_and_two_runs_read_each_large_file_once(tmp_path, monkeypatch):
+    looked, reads = [], []
+    monkeypatch.setattr(pieces, "LARGE", 1)
+    monkeypatch.setattr(coco, "recognise", lambda root, find=coco.recognise: (looked.append(root), find(root))[1])
+    monkeypatch.setattr(pieces, "_read", lambda path, read=pieces._read: (reads.append(path.name), read(path))[1])
+    root = sound(tmp_path / "set").write()
+    losses = []
+    for name in ("cold", "again"):
+        detr_scratch.main(["train", *QUICK, "--data", str(root), "--run-dir", str(tmp_path / name)])
+        records = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
+        losses.append([(record["kind"], record.get("loss"), record.get("losses")) for record in records])
+    assert looked == [root] * 2 and sorted(reads) == ["instances_train.json", "instances_val.json"]
+    assert losses[0] == losses[1] and [kind for kind, *_ in losses[0]] == ["step", "evaluation"]

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "scratch.whole_file": (),
     "scratch.printable": (),
     "scratch.only_one": (),
+    "scratch.kept_arrays": (),
     "scratch.program": ("scratch.printable",),
     "scratch.blueprint": ("scratch.config", "scratch.model", "scratch.training"),
     "scratch.detector": ("scratch.blueprint", "scratch.config", "scratch.data", "scratch.evaluation", "scratch.model",
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "scratch.analysis": (),
 }
 # Leaves that import nothing but each other: every package but the notes, the model and the objective may use them.
-LEAVES = ("scratch.whole_file", "scratch.printable", "scratch.program", "scratch.only_one")
+LEAVES = ("scratch.whole_file", "scratch.printable", "scratch.program", "scratch.only_one", "scratch.kept_arrays")
 OURS = ("scratch", "reference", "benchmarks", "exercises", "tests", "commands", "detr_scratch")
 # The notes and the configuration stand on the standard library, torch and numpy alone.
 PLAIN = {"scratch.ops": {"torch", "numpy"}, "scratch.config": set(), "scratch.ranges": set(),

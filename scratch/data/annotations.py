@@ -4,20 +4,22 @@
 
 One reader, `read_annotations`, serves training and check-data: it turns the JSON into arrays (860,000 boxes of COCO
 would be gigabytes as dicts, once in every worker) and writes down every problem that it meets; `problems.KINDS` says
-which are refused. What remains is clean: every box has an area and lies within its image to 0.01 pixels. What is no
-such file, annotation_file says; which number a text means, values; what all boxes together look like, evidence.
+which are refused. What remains is clean: every box has an area and lies within its image to 0.01 pixels. Boxes with
+which nothing is wrong are found all at once, column by column (rows.py), and the others are judged one by one. What is
+no such file, annotation_file says; which number a text means, values; what all boxes together look like, evidence.
 
 Format: Lin et al. 2014 (arXiv 1405.0312), cocodataset.org/#format-data; boxes are x, y, width, height in pixels.
-Proven in tests/data/test_coco.py, test_wrong_types.py. Read: Annotations → read_annotations → _judge_box
+Proven in tests/data/test_coco.py, test_wrong_types.py. Read: Annotations → read_annotations → _sound, _judge_box
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Collection, Optional
+from typing import Any, Callable, Collection, Iterable, Iterator, NamedTuple, Optional
 
 import numpy as np
 
@@ -26,14 +28,13 @@ from scratch.data.evidence import judge
 from scratch.data.file_names import find_files
 from scratch.data.images import opened, upright_size
 from scratch.data.problems import LISTED, Notes, Problem, brief
+from scratch.data.rows import LONGEST_NAME, NO_AREA, NO_ID, Entries, Images
 from scratch.data.sources import Annotated, read_source
 from scratch.data.values import number, whole, yes
 from scratch.printable import abridged, printable
 
 # Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
 TOLERANCE = 0.01
-# File names are kept in one block, in which each takes the space of the longest; no path is longer than this.
-LONGEST_NAME = 1024
 # COCO counts an object in one of three sizes; one whose area is beyond the largest counts in none, nor in all.
 LARGEST_AREA = 1e10
 
@@ -77,7 +78,7 @@ class Annotations:
 
 def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: Optional[int] = None,
                      only: Optional[str] = None, folder: Optional[Path] = None, as_is: bool = False,
-                     most: Optional[int] = LISTED) -> Annotations:
+                     most: Optional[int] = LISTED, remember: bool = True) -> Annotations:
     """Read and clean a COCO annotation file, and write down every problem in it; refuses nothing by itself.
 
     path      the file, or what stands for it in another layout (sources.py)
@@ -88,6 +89,7 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
     folder    the images' folder, for sizes that the file does not tell; None: such an image is a malformed entry
     as_is     boxes that look like another form altogether are told, but not refused (see evidence)
     most      this number of problems of a kind are kept one by one; None: all
+    remember  what is read of a large file is kept for the next time, and recalled (pieces.py)
     Raises FileNotFoundError, or ValueError for a file that is not the JSON of a COCO data set or lacks a class.
     """
     path = Path(path) if isinstance(path, str) else path
@@ -97,37 +99,35 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
         notes.add(kind, lambda: f"{path.name}, {what if isinstance(what, str) else what()}", detail, *values,
                   times=times)
 
-    document = read_source(path, report, limit)
+    document = read_source(path, report, limit, remember)
     own, odd_categories = _read_categories(document["categories"], report, classes is None)
     classes, wanted = _chosen(own, classes, only, report)
     label_of = {id: label for label, id in enumerate(classes.ids) if id in wanted.ids}
     own_ids = set(own.ids)
     left_out = own_ids - set(wanted.ids) if only is not None else set()
 
-    images, unusable = _read_images(document["images"], report)
-    row_of = {id: row for row, (id, *_) in enumerate(images)}
-    used = images[:limit]
-    used, unsized = _read_sizes(used, folder, report)
+    ids, names, sizes, unusable = _read_images(Images.of(document["images"]), report)           # (N,), (N,), (N,2)
+    used, names, sizes = ids[:limit], names[:limit], sizes[:limit]                              # (n,), (n,), (n,2)
+    sizes, unsized = _read_sizes(used, names, sizes, folder, report)
 
-    rows: list[tuple[int, int, float, bool]] = []
+    entries = Entries.of(document["annotations"])
+    again = _again(entries)
+    sound, left = _sound(entries, again, ids, sizes, label_of, left_out, unsized)
+    rows: list[tuple[int, int, int, float, bool]] = []
     boxes: list[tuple[float, float, float, float]] = []
     written: list[tuple[float, float, float, float]] = []  # those of `boxes`, before they were clipped
     outside: list[tuple[int, tuple[float, float, float, float]]] = []
     stray: dict[int, tuple[_Annotation, int]] = {}  # category that no label counts → the first of its boxes, how many
-    seen_ids: set[int] = set()
-    listed = 0
-    for place, entry in enumerate(document["annotations"]):
+    listed = len(sound.place)
+    for place, entry in left:
         if not isinstance(entry, dict):
             report("malformed entry", f"annotation number {place}", "got {}, wanted an object", entry)
             continue
         what = _Annotation(place, entry)
-        id = whole(entry.get("id"))
-        if id is not None:
-            if id in seen_ids:
-                report("duplicate annotation id", what, "again as number {} of the file", place)
-            seen_ids.add(id)
+        if place in again:
+            report("duplicate annotation id", what, "again as number {} of the file", place)
         image_id = entry.get("image_id")
-        row = row_of.get(whole(image_id))
+        row = _row_of(whole(image_id), ids)
         category = whole(entry.get("category_id"))
         if row is None:
             if _key(image_id) not in unusable:  # of those it is said what is wrong with the image
@@ -136,7 +136,7 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
             continue
         if row >= len(used) or category in left_out or row in unsized:
             continue
-        what.file = used[row][1]
+        what.file, (width, height) = str(names[row]), sizes[row].tolist()
         label = label_of.get(category)
         if label is None:
             if category in own_ids:
@@ -148,13 +148,13 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
                                                        else []))
             continue
         listed += 1
-        kind, detail, box, raw = _judge_box(entry, used[row][2], used[row][3])
+        kind, detail, box, raw = _judge_box(entry, width, height)
         crowd = yes(entry.get("iscrowd"))
         if crowd is None:
             report("malformed entry", what, "iscrowd is {}, wanted 0 or 1", entry["iscrowd"])
             continue
         if kind:
-            report(kind, what, detail, entry.get("bbox"), used[row][2], used[row][3])
+            report(kind, what, detail, entry.get("bbox"), width, height)
         if raw is not None and box is None:
             outside.append((row, raw))
         if box is None:
@@ -163,7 +163,7 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
             report("crowd box", what, "{}", classes.names[label])
         area = number(entry.get("area"))
         usable = area is not None and 0 < area <= LARGEST_AREA  # NaN > 0 is False
-        rows.append((row, label, area if usable else box[2] * box[3], crowd))
+        rows.append((place, row, label, area if usable else box[2] * box[3], crowd))
         boxes.append(box)
         written.append(raw)
 
@@ -174,31 +174,116 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
         report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the "
                f"labels count its {len(classes)} classes{there} ({number_of:,} box{'es' * (number_of > 1)})",
                times=number_of)
-    table = np.array(rows, dtype=[("row", "i8"), ("label", "i8"), ("area", "f8"), ("crowd", "?")])
-    order = np.argsort(table["row"], kind="stable")
-    as_written = np.array(written + [box for _, box in outside], dtype=np.float64).reshape(-1, 4)
-    written_rows = np.concatenate((table["row"], np.array([row for row, _ in outside], dtype=np.int64)))
-    sizes = np.array([image[2:] for image in used], dtype=np.int64).reshape(-1, 2)
-    table = table[order]
-    for row in np.flatnonzero(np.bincount(table["row"][~table["crowd"]], minlength=len(used)) == 0):
-        report("image without boxes", used[row][1], f"image {used[row][0]}")
-    if not used:
-        report("no images", "images", f"{len(images)} usable images in the file, limit {limit}")
-    if found := judge(as_written, sizes[written_rows]):
-        row = written_rows[found.example]
-        example = ", ".join(f"{round(side, 3):g}" for side in as_written[found.example].tolist())
-        report("boxes in another form" if found.certain and not as_is else "boxes perhaps in another form",
-               f"{len(as_written):,} boxes", f"{found.words}. Such as [{example}] in {abridged(used[row][1])}, "
+    judged = np.array(rows, dtype=[("place", "i8"), ("row", "i8"), ("label", "i8"), ("area", "f8"), ("crowd", "?")])
+    found = _Boxes(*(np.concatenate((ours, judged[name])) for ours, name in zip(sound, judged.dtype.names)),
+                   np.concatenate((sound.box, _four(boxes))))
+    in_file = np.argsort(found.place, kind="stable")                                # (M,)
+    as_written = np.concatenate((sound.box, _four(written)))[in_file]
+    as_written = np.concatenate((as_written, _four(raw for _, raw in outside)))
+    written_rows = np.concatenate((found.row[in_file], np.array([row for row, _ in outside], dtype=np.int64)))
+    order = in_file[np.argsort(found.row[in_file], kind="stable")]
+    found = _Boxes(*(column[order] for column in found))
+    for row in np.flatnonzero(np.bincount(found.row[~found.crowd], minlength=len(used)) == 0):
+        report("image without boxes", str(names[row]), f"image {used[row]}")
+    if not len(used):
+        report("no images", "images", f"{len(ids)} usable images in the file, limit {limit}")
+    if seen := judge(as_written, sizes[written_rows]):
+        row = written_rows[seen.example]
+        example = ", ".join(f"{round(side, 3):g}" for side in as_written[seen.example].tolist())
+        report("boxes in another form" if seen.certain and not as_is else "boxes perhaps in another form",
+               f"{len(as_written):,} boxes", f"{seen.words}. Such as [{example}] in {abridged(str(names[row]))}, "
                f"{sizes[row, 0]}×{sizes[row, 1]}")
     return Annotations(
-        classes=classes,
-        image_ids=np.array([image[0] for image in used], dtype=np.int64),
-        file_names=np.array([image[1] for image in used], dtype=str),
-        sizes=sizes,
-        offsets=np.searchsorted(table["row"], np.arange(len(used) + 1)),
-        boxes_xywh=np.array(boxes, dtype=np.float64).reshape(-1, 4)[order],
-        labels=table["label"].copy(), areas=table["area"].copy(), crowd=table["crowd"].copy(),
-        problems=notes.problems(), written=(as_written, written_rows), listed=listed)
+        classes=classes, image_ids=used, file_names=names, sizes=sizes,
+        offsets=np.searchsorted(found.row, np.arange(len(used) + 1)), boxes_xywh=found.box, labels=found.label,
+        areas=found.area, crowd=found.crowd, problems=notes.problems(), written=(as_written, written_rows),
+        listed=listed)
+
+
+# -- the annotations with which nothing is wrong -------------------------------------------------------------------
+
+
+class _Boxes(NamedTuple):
+    """Boxes (M,4) xywh that are used; each with its place in the file and its image's row."""
+
+    place: np.ndarray
+    row: np.ndarray
+    label: np.ndarray
+    area: np.ndarray
+    crowd: np.ndarray
+    box: np.ndarray
+
+
+def _sound(entries: Entries, again: Collection[int], ids: np.ndarray, sizes: np.ndarray, label_of: dict[int, int],
+           left_out: Collection[int], unsized: Collection[int]) -> tuple[_Boxes, Iterator[tuple[int, Any]]]:
+    """The annotations of which there is nothing to tell, and (place, entry) of those to be judged one by one.
+
+    Neither has those that nobody asked for: of other classes (`left_out`), or of images beyond the limit.
+    """
+    c, places = entries.columns, entries.places                                     # (m,) each
+    row = _place_among(c["image_id"], ids)                                          # (m,) -1: no image of the file
+    known = sorted(label_of)
+    label = np.array([*(label_of[id] for id in known), -1])[_place_among(c["category_id"], np.array(known, np.int64))]
+    passed = row >= len(sizes)
+    for values, unwanted in ((c["category_id"], left_out), (row, unsized)):
+        passed |= (row >= 0) & np.isin(values, list(unwanted)) if unwanted else False
+    sound = (row >= 0) & (label >= 0) & ~passed & ~c["iscrowd"]
+    twice = np.isin(places, list(again)) if again else np.zeros(len(places), dtype=bool)
+    for side, (start, length) in enumerate((("x", "w"), ("y", "h"))):
+        limit = sizes[:, side][np.where(sound, row, 0)] if len(sizes) else np.zeros(len(row))
+        sound &= _within(c[start], c[length], limit)
+    there = (c["area"] > 0) & (c["area"] <= LARGEST_AREA) & (c["written"] & NO_AREA == 0)
+    mine = sound & ~twice
+    boxes = _Boxes(places[mine], row[mine], label[mine], np.where(there, c["area"], c["w"] * c["h"])[mine],
+                   c["iscrowd"][mine], np.column_stack([c[name][mine] for name in ("x", "y", "w", "h")]))
+    left = np.flatnonzero(~sound & ~passed | twice)
+
+    def one_by_one() -> Iterator[tuple[int, Any]]:
+        rows = [*zip(places[left].tolist(), left.tolist()), *((place, -1) for place in entries.others)]
+        for place, row in sorted(rows):
+            yield place, entries.others[place] if row < 0 else entries.entry(row)
+
+    return boxes, one_by_one()
+
+
+def _within(start: np.ndarray, length: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """(m,) bool: does what begins here lie within its image in this direction, as `_judge_box` judges it?"""
+    end = start + length
+    low, high = np.maximum(start, 0.0), np.minimum(end, side)
+    return (length > 0) & (low < high) & (low - start <= TOLERANCE) & (end - high <= TOLERANCE)
+
+
+def _again(entries: Entries) -> Collection[int]:
+    """The places of annotations that have the id of an earlier one."""
+    c = entries.columns
+    others = [(place, id) for place, entry in entries.others.items()
+              if isinstance(entry, dict) and (id := whole(entry.get("id"))) is not None]
+    numbered = c["written"] & NO_ID == 0
+    places = np.concatenate((entries.places[numbered], np.array([place for place, _ in others], dtype=np.int64)))
+    ids = np.concatenate((c["id"][numbered], np.array([id for _, id in others], dtype=np.int64)))
+    order = np.argsort(places, kind="stable")
+    _, first = np.unique(ids[order], return_index=True)
+    return set(np.delete(places[order], first).tolist())
+
+
+def _place_among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Where each value is among these, which are in order; -1 for one that is not."""
+    if not len(known):
+        return np.full(len(values), -1)
+    place = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.where(known[place] == values, place, -1)
+
+
+def _row_of(id: Optional[int], ids: np.ndarray) -> Optional[int]:
+    row = len(ids) if id is None else bisect_left(ids, id)
+    return row if row < len(ids) and ids[row] == id else None
+
+
+def _four(boxes: Iterable[tuple[float, ...]]) -> np.ndarray:
+    return np.array(list(boxes), dtype=np.float64).reshape(-1, 4)
+
+
+# -- all others ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -281,7 +366,23 @@ def _chosen(own: Classes, classes: Optional[Classes], only: Optional[str], repor
     return classes, classes.only(only) if only is not None else classes
 
 
-def _read_images(entries: list[Any], report: Any) -> tuple[list[tuple[int, str, int, int]], set[Any]]:
+def _read_images(entries: Images, report: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, set[Any]]:
+    """Ids (N,) in their order, file names (N,), sizes (N,2), 0 for one that is not told; and the ids of the others."""
+    c = entries.columns
+    ids = c["id"]
+    if not entries.others and len(np.unique(ids)) == len(ids):
+        sizes = np.column_stack((c["width"], c["height"]))
+        if (ids[1:] > ids[:-1]).all():  # no second copy in memory
+            return ids, c["file_name"], sizes, set()
+        order = np.argsort(ids)
+        return ids[order], c["file_name"][order], sizes[order], set()
+    images, unusable = _judge_images(entries, report)
+    names = np.array([image[1] for image in images], dtype=str)
+    return (np.array([image[0] for image in images], dtype=np.int64), names,
+            np.array([image[2:] for image in images], dtype=np.int64).reshape(-1, 2), unusable)
+
+
+def _judge_images(entries: Images, report: Any) -> tuple[list[tuple[int, str, int, int]], set[Any]]:
     """(id, file name, width, height) in the order of the ids, 0 for a size that is not told; and the ids of others."""
     images: dict[int, tuple[int, str, int, int]] = {}
     unusable: set[Any] = set()
@@ -318,15 +419,17 @@ def _size(width: int, height: int) -> tuple[int, int]:
     return (width, height) if min(width, height) > 0 else (0, 0)
 
 
-def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path], report: Any
-                ) -> tuple[list[tuple[int, str, int, int]], set[int]]:
-    """The images with the sizes that only their files tell, upright; and the rows of those that have none to tell."""
-    unsized: set[int] = set()
-    whole_list = list(images)
-    rows = [row for row, (_, _, width, _) in enumerate(images) if width <= 0]
-    files = find_files(folder, [images[row][1] for row in rows]).paths if folder is not None and rows else []
-    for place, row in enumerate(rows):
-        id, name = images[row][:2]
+def _read_sizes(ids: np.ndarray, names: np.ndarray, sizes: np.ndarray, folder: Optional[Path], report: Any
+                ) -> tuple[np.ndarray, set[int]]:
+    """The sizes (n,2) with those that only the files tell, upright; and the rows of those that have none to tell."""
+    rows = np.flatnonzero(sizes[:, 0] <= 0).tolist()
+    if not rows:
+        return sizes, set()
+    sizes, unsized = sizes.copy(), set()
+    called = [str(names[row]) for row in rows]
+    files = find_files(folder, called).paths if folder is not None else []
+    for place, (row, name) in enumerate(zip(rows, called)):
+        id = ids[row]
         try:
             if folder is None:
                 raise ValueError("wanted a whole number of pixels for each")
@@ -339,9 +442,9 @@ def _read_sizes(images: list[tuple[int, str, int, int]], folder: Optional[Path],
             report("malformed entry", f"image {id}, {abridged(name)}", "it has no usable width and height, and its "
                    f"file does not tell them: {error if folder is None else type(error).__name__}")
         else:
-            whole_list[row] = (id, name, *size)
+            sizes[row] = size
             report("size taken from the picture", f"image {id}, {abridged(name)}", f"{size[0]}×{size[1]}")
-    return whole_list, unsized
+    return sizes, unsized
 
 
 def _key(id: Any) -> Any:

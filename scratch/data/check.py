@@ -7,7 +7,8 @@
     small grey pictures of two splits ─▶ near_duplicates ────────┘
 
 `decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the
-splits that it uses; 16-bit pictures, and what looks broken, are decoded. `decode=True` (the check-data command, and
+splits that it uses; 16-bit pictures, and what looks broken, are decoded. Of a large split, pictures that were looked at
+before and have not changed are not looked at again (looks.py). `decode=True` (the check-data command, and
 --leave-out-broken) decodes every picture. Proven in tests/data/test_check.py, test_damaged.py, test_file_names.py.
 Read: look_at_image (one file) → check_dataset (a set) → Report
 """
@@ -17,14 +18,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Container, Iterable, Optional
+from typing import BinaryIO, Container, Iterable, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from scratch.config import DataConfig
 from scratch.data.annotations import Annotations, read_annotations
@@ -34,6 +34,8 @@ from scratch.data.evidence import best_ap, same_boxes, turned
 from scratch.data.file_names import Found, find_files
 from scratch.data.images import (Reduced, TooLarge, conversions, opened, read_reduced, reason, refuse_too_large,
                                  upright_size)
+from scratch.data.layouts import Layout
+from scratch.data.looks import Looks, look_at_all
 from scratch.data.near_duplicates import near_duplicates
 from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse
 from scratch.data.sources import Annotated
@@ -102,7 +104,8 @@ OF_EVALUATION = ("broken image left out", "no box to find", "more boxes than COC
 
 
 def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Container[str] = SPLITS,
-                  classes: Optional[Classes] = None, need: Iterable[str] = (), most: Optional[int] = LISTED) -> Report:
+                  classes: Optional[Classes] = None, need: Iterable[str] = (), most: Optional[int] = LISTED,
+                  layout: Optional[Layout] = None) -> Report:
     """Look at everything that a run on `config` would read.
 
     decode    True: decode every image; False: headers, checksums and file ends
@@ -110,9 +113,10 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
     classes   what a trained detector's labels count; None: what a new run's would, by `config.classes`
     need      the splits that have to be there; one that is not is refused
     most      this number of problems of a kind are kept one by one; None: all
+    layout    that of `find_layout`, where it is known; None: it is looked for
     Raises what `find_layout` raises, and UnknownClass; every other trouble becomes a Problem of the report.
     """
-    layout = find_layout(config)
+    layout = layout or find_layout(config)
     found = layout.splits
     splits = {name: paths for name, paths in found.items() if name in only}
     lines: list[str] = []
@@ -120,12 +124,13 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
                 for name in need if name not in found]
     left_out: dict[str, tuple[int, ...]] = {}
     learns = classes is None  # else a trained detector is judged
-    by_bytes: dict[int, list[tuple[str, Path]]] = defaultdict(list)  # file size → (split, file)
+    deep = decode or config.leave_out_broken
+    pictures: list[_Pictures] = []
     for split, (folder, file) in splits.items():
         try:
             annotations = read_annotations(file, classes, config.limit_train if split == "train" else
                                            config.limit_val if split == config.eval_split else None, config.classes,
-                                           folder, config.as_is, most)
+                                           folder, config.as_is, most, config.remember)
         except UnknownClass:  # the person's mistake, not the file's
             raise
         except ValueError as error:
@@ -138,7 +143,11 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         problems += _same_twice(annotations, file, config.max_dets,
                                 split != "train" or config.eval_split == "train", most)
         names = find_files(folder, annotations.file_names.tolist(), file.name)
-        of_images = _look_at_images(folder, names, annotations, split, decode or config.leave_out_broken, config)
+        looks = look_at_all(folder, names.paths, annotations.sizes, names.missing,
+                            partial(look_at_image, decode=deep, config=config),
+                            {"sixteen_bit": config.sixteen_bit, "max_megapixels": config.max_megapixels}, split,
+                            quick=not deep, remember=config.remember)
+        of_images = [*looks.problems, names.told + _range_of_16_bits(looks.problems, folder, config)]
         read = annotations.problems
         if not any(problem.kind == "boxes in another form" for problem in read):
             noted = _turned_by_cameras(annotations, file, folder, names, of_images, config.as_is)
@@ -153,15 +162,10 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
                 problems.append(Problem("no images", str(file), "all of them are broken, and left out"))
         problems += _nothing_to_find(annotations.without(left_out.get(split, ())), file, learns and split == "train")
         problems += dict.fromkeys(problem for found in of_images for problem in found)  # one may be that of them all
-        for path in (folder / name for name in dict.fromkeys(names.paths) if name):  # in the file's order
-            try:
-                if path.is_file():
-                    by_bytes[path.stat().st_size].append((split, path))
-            except OSError:  # it has gone meanwhile
-                continue
-    problems += _shared(by_bytes, within=decode)
+        pictures.append(_Pictures(split, folder, names.paths, looks))
+    problems += _shared(pictures, within=decode)
     if decode and len(splits) > 1:
-        problems += _similar(by_bytes, config, most)
+        problems += _similar(pictures, config, most)
     return Report(tuple(lines), tuple(problems), left_out,
                   layout.line() if layout.name else "")
 
@@ -256,21 +260,6 @@ def _checksums_agree(image: Image.Image) -> bool:
     return True
 
 
-def _look_at_images(folder: Path, names: Found, annotations: Annotations, split: str, decode: bool,
-                    config: DataConfig) -> list[list[Problem]]:
-    """The problems of every image of a split, and one list more: what can only be said of all of them."""
-    sizes = [(width, height) for width, height in annotations.sizes.tolist()]
-
-    def look(i: int) -> list[Problem]:
-        return [names.missing[i]] if i in names.missing else look_at_image(folder / names.paths[i], sizes[i], decode,
-                                                                            config)
-
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:  # waiting for disks and decoding free the GIL
-        looks = pool.map(look, range(len(sizes)))
-        found = list(tqdm(looks, total=len(sizes), desc=f"checking {split}", unit="image", disable=None, leave=False))
-    return found + [names.told + _range_of_16_bits(found, folder, config)]
-
-
 def _range_of_16_bits(found: list[list[Problem]], folder: Path, config: DataConfig) -> list[Problem]:
     deep = [problem for problems in found for problem in problems if isinstance(problem, _SixteenBits)]
     if not deep:
@@ -348,7 +337,7 @@ def _same_twice(annotations: Annotations, file: Annotated, max_dets: int, judged
     notes.more("same box twice", int(again.sum()) - (most or len(again)))
 
     if judged:
-        _, places, number = np.unique(np.column_stack((rows, labels)), axis=0, return_index=True, return_counts=True)
+        _, places, number = np.unique(rows * len(a.classes) + labels, return_index=True, return_counts=True)
         if (beyond := number > max_dets).any():
             best = best_ap(rows, labels, np.arange(len(rows)), max_dets)
             fullest = places[number.argmax()]
@@ -382,26 +371,58 @@ def _turned_by_cameras(annotations: Annotations, file: Annotated, folder: Path, 
                     f"{file.name}, the {len(as_stored):,} pictures with a camera's EXIF note", found.words)]
 
 
-def _shared(by_bytes: dict[int, list[tuple[str, Path]]], within: bool) -> list[Problem]:
-    """Files of one content in two splits, or `within` one too; only files of equal length need to be read for this."""
+class _Pictures(NamedTuple):
+    """The pictures of a split: their paths below a folder, row by row, and what was seen on them."""
+
+    split: str
+    folder: Path
+    paths: list[str]
+    looks: Looks
+
+    def rows(self) -> np.ndarray:
+        """Those that there are, each file once, in the order of the annotations."""
+        first = dict(zip(reversed(self.paths), range(len(self.paths) - 1, -1, -1)))
+        there = np.zeros(len(self.paths), dtype=bool)
+        there[list(first.values())] = True
+        return np.flatnonzero(there & (self.looks.stamps[:, 0] >= 0))
+
+
+def _shared(pictures: list[_Pictures], within: bool) -> list[Problem]:
+    """Files of one content in two splits, or `within` one too; only files of equal length and end are read for this."""
+    rows = [its.rows() for its in pictures]
+    if not pictures or not within and len(pictures) == 1:
+        return []
+    lengths = np.concatenate([its.looks.stamps[mine, 0] for its, mine in zip(pictures, rows)])      # (N,)
+    ends = np.concatenate([its.looks.ends[mine] for its, mine in zip(pictures, rows)])
+    of = np.repeat(np.arange(len(pictures)), [len(mine) for mine in rows])                          # (N,) its split
+    row = np.concatenate(rows)
+    order = np.lexsort((of, ends, lengths))
+    begins = np.flatnonzero(np.r_[True, (np.diff(lengths[order]) != 0) | (np.diff(ends[order]) != 0)][:len(order)])
+    number = np.diff(np.r_[begins, len(order)])
+    several = of[order[begins + number - 1]] != of[order[begins]] if not within else number > 1    # in order, so
+    alike = np.sort(order[np.repeat(several, number)])
+
     by_content: dict[bytes, list[tuple[str, Path]]] = defaultdict(list)
-    for files in by_bytes.values():
-        if len({split for split, _ in files}) > 1 or within and len(files) > 1:
-            for split, path in files:
-                try:
-                    by_content[hashlib.sha256(path.read_bytes()).digest()].append((split, path))
-                except OSError:  # it has gone meanwhile, or may not be read, and that is told already
-                    continue
+    content_of: dict[tuple[int, int], bytes] = {}  # of a file that has several names
+    for k in alike.tolist():
+        its = pictures[of[k]]
+        path = its.folder / its.paths[row[k]]
+        try:
+            found = os.stat(path)
+            identity = (found.st_dev, found.st_ino)
+            if identity not in content_of or not found.st_ino:
+                content_of[identity] = hashlib.sha256(path.read_bytes()).digest()
+            by_content[content_of[identity]].append((its.split, path))
+        except OSError:  # it has gone meanwhile, or may not be read, and that is told already
+            continue
     return [Problem("same picture twice" if split == files[0][0] else "same image in two splits",
                     printable(files[0][1]), f"equals {printable(path)} of {split}")
             for files in by_content.values() for split, path in files[1:] if within or split != files[0][0]]
 
 
-def _similar(by_bytes: dict[int, list[tuple[str, Path]]], config: DataConfig, most: Optional[int]) -> list[Problem]:
+def _similar(pictures: list[_Pictures], config: DataConfig, most: Optional[int]) -> list[Problem]:
     """Pictures that look nearly like one of another split."""
-    of_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    for split, path in (item for files in by_bytes.values() for item in files):
-        of_split[split].append(path)
+    of_split = {its.split: [its.folder / its.paths[row] for row in its.rows().tolist()] for its in pictures}
     notes = Notes(most)
     for path, split, other, its_split, alike in near_duplicates(of_split, config):
         notes.add("similar image in two splits", printable(path),

@@ -134,7 +134,7 @@ class CocoDetection:
     limit         only the first N images, in the order of their ids
     only, as_is   as for `read_annotations`: some of the classes; boxes that look like another form
     left_out      ids of images to do without (check_dataset tells them)
-    reading       its `sixteen_bit` and `max_megapixels` say how pictures are read
+    reading       its `sixteen_bit` and `max_megapixels` say how pictures are read, `remember` how annotations are
     seed          with epoch and index, all that the transform's randomness depends on: a sample is the same in
                   whichever worker it is made, and after a resume
 
@@ -145,7 +145,8 @@ class CocoDetection:
                  limit: Optional[int] = None, seed: int = 0, only: Optional[str] = None, as_is: bool = False,
                  left_out: Collection[int] = (), reading: DataConfig = DataConfig()) -> None:
         self.images, self.transform, self.seed, self.reading = Path(images), transform, seed, reading
-        self.annotations = read_annotations(annotations, classes, limit, only, self.images, as_is)
+        self.annotations = read_annotations(annotations, classes, limit, only, self.images, as_is,
+                                            remember=reading.remember)
         refuse(self.annotations.problems)
         self.cleaning = count(self.annotations.problems)
         self.annotations.problems.clear()  # a worker has no use for them
@@ -153,7 +154,7 @@ class CocoDetection:
         self.annotations = self.annotations.without(left_out)
         self._files = _paths_of(self.images, self.annotations.file_names)
         self.classes = self.annotations.classes
-        self._keeps = self._all_bytes() <= KEPT_BYTES
+        self._keeps = self._fits(KEPT_BYTES)
         self._kept: dict[int, Reduced] = {}
 
     def __len__(self) -> int:
@@ -197,13 +198,15 @@ class CocoDetection:
         raise FileNotFoundError(f"there is no picture {printable(self.annotations.file_names[index])} in "
                                 f"{printable(self.images)}")
 
-    def _all_bytes(self) -> int:
-        """What all pictures of the split need once they are decoded, reduced if they are JPEGs."""
+    def _fits(self, most: int) -> bool:
+        """Do all pictures of the split, once they are decoded, reduced if they are JPEGs, need no more bytes?"""
         total = 0
         for name, (width, height) in zip(self._files.tolist(), self.annotations.sizes.tolist()):
             by = self.transform.reduction(height, width) if name.lower().endswith((".jpg", ".jpeg")) else 1
             total += 4 * -(-width // by) * -(-height // by)  # 4: Pillow adds an unused byte to each pixel's three
-        return total
+            if total > most:
+                return False
+        return True
 
     def ground_truth(self) -> dict[str, Any]:
         """The COCO dict that evaluation compares with: these images, clean boxes, crowds too, the data's category ids.

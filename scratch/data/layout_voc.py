@@ -71,7 +71,7 @@ class Voc(Source):
     def __str__(self) -> str:
         return f"{self.listing.root} ({self.name})"
 
-    def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
+    def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
         for name in self.missing:
             report("malformed entry", f"list of {self.split}", "{} stands in it, and has no XML file of its own", name)
         roots: dict[str, ElementTree.Element] = {}

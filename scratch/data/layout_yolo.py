@@ -52,7 +52,7 @@ class Yolo(Source):
     def __str__(self) -> str:
         return f"{self.listing.root} ({self.name})"
 
-    def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
+    def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
         labels = labels_of(self.listing, self.pictures)
         chosen = set(choose(self.pictures))
         pictures = [picture for picture in self.pictures if picture in chosen][:limit]

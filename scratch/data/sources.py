@@ -1,6 +1,6 @@
 """sources: where do the annotations of a split come from, if not from one COCO file?
 
-    Path     a COCO file                        ─▶ load_instances ─┐
+    Path     a COCO file                        ─▶ read_instances ─┐
     Source   the files of another layout        ─▶ its `read`     ─┴─▶ {"images", "annotations", "categories"}
     Part     the pictures of a Source that one split has (split.py)         which annotations.py cleans
 
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Collection, Optional, Sequence, Union
 
-from scratch.data.annotation_file import load_instances
+from scratch.data.pieces import read_instances
+from scratch.data.rows import Document, Images
 from scratch.data.split import FILE, Division
 from scratch.data.values import whole
 
 Report = Callable[..., None]                             # kind, where, detail, as in annotations.py
 Choose = Callable[[Sequence[str]], Collection[str]]      # of these file names, those that are wanted
-Document = dict[str, Any]
 
 
 class Source:
@@ -35,10 +35,10 @@ class Source:
     def __str__(self) -> str:
         raise NotImplementedError
 
-    def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
+    def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
         """What a COCO file would hold of the pictures that are chosen, or of the first `limit` of them.
 
-        `choose` is asked about the pictures first, all of them in one call.
+        `choose` is asked about the pictures first, all of them in one call; `remember` is as for `read_instances`.
         Raises ValueError where nothing can be read; lesser trouble is reported.
         """
         raise NotImplementedError
@@ -59,14 +59,14 @@ class Part(Source):
     def __str__(self) -> str:
         return f"{self.whole}, {self.split}"
 
-    def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
+    def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
         asked: set[str] = set()
 
         def mine(names: Sequence[str]) -> Collection[str]:
             asked.update(names)
             divided = self.division.of(names)
             return choose([name for name in names if divided[name] == self.split])
-        document = self.whole.read(report, mine, limit)
+        document = self.whole.read(report, mine, limit, remember)
         self._tell_of_names(asked, report)
         return document
 
@@ -100,26 +100,25 @@ class CocoFile(Source):
     def __str__(self) -> str:
         return str(self.path)
 
-    def read(self, report: Report, choose: Choose, limit: Optional[int]) -> Document:
-        document = load_instances(self.path)
+    def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
+        document = read_instances(self.path, remember)
         if self.beside:
-            document = without_dummy(document, [path for path in self.beside if path != self.path])
+            document = without_dummy(document, [path for path in self.beside if path != self.path], remember)
         # An entry that is no picture is left to the reader, which says so: once, in the part with the first picture.
-        named = [(image.get("file_name") if isinstance(image, dict) else None) for image in document["images"]]
+        every = list(document["images"])
+        named = [(image.get("file_name") if isinstance(image, dict) else None) for image in every]
         names = list(dict.fromkeys(name for name in named if isinstance(name, str)))
         wanted = set(choose(names))
         if len(wanted) == len(names):
             return document
         first = bool(names) and names[0] in wanted
-        images = [image for image, name in zip(document["images"], named)
-                  if (name in wanted if isinstance(name, str) else first)]
-        others = {_key(image.get("id")) for image, name in zip(document["images"], named)
+        images = [image for image, name in zip(every, named) if (name in wanted if isinstance(name, str) else first)]
+        others = {_key(image.get("id")) for image, name in zip(every, named)
                   if isinstance(image, dict) and isinstance(name, str) and name not in wanted}
         mine = {_key(image.get("id")) for image in images if isinstance(image, dict)}
-        annotations = [entry for entry in document["annotations"]
-                       if (image := _key(entry.get("image_id") if isinstance(entry, dict) else None)) in mine
-                       or first and image not in others]
-        return {**document, "images": images, "annotations": annotations}
+        annotations = document["annotations"].of_images(
+            lambda id: (image := _key(id)) in mine or first and image not in others)
+        return {**document, "images": Images(images), "annotations": annotations}
 
 
 def _key(id: Any) -> str:
@@ -128,7 +127,7 @@ def _key(id: Any) -> str:
     return repr(id) if meant is None else str(meant)
 
 
-def without_dummy(document: Document, others: Sequence[Path]) -> Document:
+def without_dummy(document: Document, others: Sequence[Path], remember: bool = True) -> Document:
     """Without category 0 of Roboflow's exports, which is the name of the set: other classes have it as supercategory.
 
     It stays where a box of this file, or of the other splits' files, uses it.
@@ -138,20 +137,20 @@ def without_dummy(document: Document, others: Sequence[Path]) -> Document:
     if first is None or not any(entry.get("supercategory") == first.get("name") for entry in entries
                                 if entry is not first):
         return document
-    if any(_uses(document, 0) for document in (document, *map(load_instances, others))):
+    if document["annotations"].any_of_category(0) or any(
+            read_instances(path, remember)["annotations"].any_of_category(0) for path in others):
         return document
     return {**document, "categories": [entry for entry in document["categories"] if entry is not first]}
-
-
-def _uses(document: Document, category: int) -> bool:
-    return any(isinstance(entry, dict) and entry.get("category_id") == category for entry in document["annotations"])
 
 
 Annotated = Union[Path, Source]
 
 
-def read_source(source: Annotated, report: Report, limit: Optional[int] = None) -> Document:
-    """The dict of a COCO file, or of what stands for one. Raises what `load_instances` raises."""
+def read_source(source: Annotated, report: Report, limit: Optional[int] = None, remember: bool = True) -> Document:
+    """The dict of a COCO file, or of what stands for one. Raises what `load_instances` raises.
+
+    Its "images" and "annotations" may be lists or rows (rows.py).
+    """
     if isinstance(source, Source):
-        return source.read(report, lambda names: names, limit)
-    return load_instances(source)
+        return source.read(report, lambda names: names, limit, remember)
+    return read_instances(source, remember)

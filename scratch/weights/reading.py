@@ -41,6 +41,7 @@ from typing import Any, Iterable, Literal, Mapping, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from scratch import kept_arrays
 from scratch.blueprint import blueprint, check_state
 from scratch.config import MOST_PARAMETERS, RESNETS, Config
 from scratch.weights.convert import COUNTER, OFFICIAL_PREFIX, OUR_PREFIX, from_official
@@ -100,7 +101,7 @@ class Weights:
 def cache_folder() -> Path:
     """Where fetched weights are kept: $DETR_CACHE, else ~/.cache/detr_scratch."""
     try:
-        return Path(os.environ.get("DETR_CACHE") or "~/.cache/detr_scratch").expanduser()
+        return kept_arrays.cache_folder()
     except RuntimeError as error:  # no HOME, and a user of whom the system knows nothing: a container's, often
         raise ValueError("there is no home folder here, in which fetched weights are kept: name another folder in the "
                          "environment variable DETR_CACHE, as in DETR_CACHE=/tmp/detr_scratch") from error
