@@ -36,7 +36,8 @@ def seen(data: DataConfig) -> Optional[tuple[DataSummary, int]]:
         for split in dict.fromkeys(("train", data.eval_split)):
             images, file = splits[split]
             limit = data.limit_train if split == "train" else data.limit_val
-            sizes[split] = read_annotations(file, None, limit, data.classes, images, data.as_is)
+            sizes[split] = read_annotations(file, None, limit, data.classes, images, data.as_is,
+                                            remember=data.remember)
     except (OSError, ValueError):
         return None
     summary = summarise(sizes["train"])

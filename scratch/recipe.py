@@ -11,8 +11,8 @@ each choice, and travels in the checkpoint as the run's configuration: a run tha
     --num-queries    1½ × the most objects in a picture           an object without a query is not found
     …
 
-Every threshold was tried on three sets: generated shapes, BCCD's blood cells, and raccoons; docs/recipe.md has
-the measurements, what did not help among them. On the shapes the recipe is the preset itself.
+docs/recipe.md has the measurements on generated shapes, BCCD's blood cells, and raccoons, and what did not help:
+lower learning rates, for example. So what is not named here stays as the preset has it.
 
 A pure function: the same numbers give the same choices. Proven in tests/test_recipe.py.
 Read: Choice → choose → applied
@@ -34,7 +34,6 @@ GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (doc
 SPARE = 1.5  # queries for each object of the fullest picture
 FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
 MINUTES = (10, 60)  # the least and the most
-FEW_BOXES = 5000  # with fewer, the preset's learning rates are halved
 EVALUATIONS = 15  # in a run
 EVALUATED_A_SECOND = {"cpu": 60, "cuda": 600}  # pictures: rough, so that evaluations take a tenth of the time at most
 
@@ -70,18 +69,16 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
     config      the preset of this machine
     evaluated   pictures of the split that is evaluated
     """
-    train, minutes = config.train, _minutes(data.boxes)
+    minutes = _minutes(data.boxes)
     side, bound = _side(data, machine)
     queries = min(300, max(config.model.num_queries, 10 * math.ceil(SPARE * data.most_objects / 10)))
     full = data.typical_objects > FULL
-    rate = 0.5 if data.boxes < FEW_BOXES else 1.0
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
     often = f"{evaluated:,} pictures to evaluate: {EVALUATIONS} times in the run, or in a tenth of its time"
     objects = f"{data.typical_objects:.1f} objects in a picture: " + (
         "many, so crops show them larger; four pictures in one would be too full" if full else
         "few, so four pictures in one show more of them, in more sizes")
-    few = f"{data.boxes:,} boxes: " + ("few, which learn more at half the preset's rate" if rate < 1 else "enough")
     return [
         Choice("data", "short_side", side, f"a small object has {data.small_object:.2f} of a picture's shorter side: "
                f"{data.small_object * side:.0f} pixels of {side}{bound}"),
@@ -90,9 +87,6 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
         Choice("data", "augment", "zoom" if full else config.data.augment, objects),
         Choice("data", "mosaic", 0.0 if full else config.data.mosaic, objects),
         Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, and some to spare"),
-        Choice("train", "lr", train.lr * rate, few),
-        Choice("train", "lr_backbone", train.lr_backbone * rate, few),
-        Choice("train", "lr_matrices", train.lr_matrices * rate, few),
         Choice("train", "max_minutes", minutes, f"{data.boxes:,} boxes: ten minutes more for ten times as many"),
         Choice("train", "eval_every", 1, often),
         Choice("train", "eval_minutes", rhythm, often),

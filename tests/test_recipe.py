@@ -71,12 +71,6 @@ def test_evaluations_take_a_tenth_of_the_time_at_most() -> None:
     assert config_for(CELLS, BIG, 5000, T4).train.eval_minutes == 2.0
 
 
-def test_few_boxes_are_learnt_at_half_the_rates() -> None:
-    slow, fast = config_for(CELLS).train, config_for(SHAPES).train
-    assert (slow.lr, slow.lr_backbone, slow.lr_matrices) == (1e-3, 1e-3, 0.01)
-    assert (fast.lr, fast.lr_backbone, fast.lr_matrices) == (2e-3, 2e-3, 0.02)
-
-
 def test_what_is_not_named_stays_as_the_preset_has_it() -> None:
     choices = choose(BIG, CELLS, 87, T4)
     changed = {(choice.part, choice.field) for choice in choices}
@@ -118,10 +112,10 @@ def test_without_a_preset_the_data_chooses_and_each_choice_is_told(data: str, ca
 
 
 def test_a_flag_counts_more_and_is_told_beside_the_recipe(data: str, capsys: pytest.CaptureFixture) -> None:
-    config = parsed("--data", data, "--lr", "0.003")
-    assert (config.train.lr, config.train.lr_backbone) == (0.003, 1e-3)
-    assert "--lr 0.003 --lr-backbone 0.001" in (out := capsys.readouterr().out)
-    assert "(as given; recipe: --lr 0.001)" in out
+    config = parsed("--data", data, "--mosaic", "0.1")
+    assert (config.data.mosaic, config.data.augment) == (0.1, "flip")
+    assert "--augment flip --mosaic 0.1" in (out := capsys.readouterr().out)
+    assert "(as given; recipe: --mosaic 0.4)" in out
 
 
 @pytest.mark.parametrize("words", [["--recipe", "none"], ["--preset", "tiny"]])
@@ -154,7 +148,7 @@ def test_data_that_cannot_be_read_is_left_to_the_run_to_refuse(tmp_path: Path) -
 
 def test_choices_of_one_reason_share_a_line() -> None:
     choices = choose(TINY, CELLS, 87, Machine())
-    assert told("head", choices, applied(TINY, choices)).count("few, which learn more") == 1
+    assert told("head", choices, applied(TINY, choices)).count("13.7 objects in a picture") == 1
 
 
 @pytest.mark.parametrize("value, word", [(True, "--turns"), (False, "--no-turns"), (0.01, "--turns 0.01"),
