@@ -294,7 +294,7 @@ axes.legend(frameon=False);
 #
 # **Error analysis** asks what each *kind* of mistake costs: how much AP50 would we gain if it were repaired?
 # Detections with mistakes that we put in ourselves, 20 % of the classes wrong and 30 % given twice, should
-# show these and no others:
+# show these and hardly any others:
 
 # %%
 cost = analyse_errors(truth, detections(wrong_class=0.2, twice=0.3))["cost"]

@@ -266,7 +266,8 @@ for name, (_, p) in runs.items():
 #
 # ## What to take away
 #
-# * Bipartite matching is decided anew in every step, by cost. It is the only place where order is made.
+# * Bipartite matching is decided anew in every step, by cost. Only the matching says which prediction belongs to which
+#   object.
 # * Unmatched queries learn "no object", with a tenth of the weight. Their boxes learn nothing.
 # * One-to-one assignment replaces non-maximum suppression. Its price: few queries get a box gradient in each step,
 #   which is one reason why DETR learns slowly ([docs/results.md](../docs/results.md#what-makes-it-learn-in-minutes)).

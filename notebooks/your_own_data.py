@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Your own data: how do I train on my pictures, and what do I gain from trained weights?
 #
-# You have some pictures with boxes, and little time. In ten minutes you will
+# You have some pictures with boxes, and little time. In this notebook you will
 #
 # 1. write a small data set in COCO's format, from nothing,
 # 2. make typical mistakes in it on purpose, and see that they are found *before* the training,

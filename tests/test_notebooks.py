@@ -69,6 +69,14 @@ def test_a_notebook_holds_the_cells_of_its_source(name: str) -> None:
     assert told == held, f"python -m notebooks.execute {name}"
 
 
+def test_the_page_says_what_the_training_of_detr_reached() -> None:
+    texts = [output.data.get("text/markdown", "") for output in outputs_of(read("detr")) if "data" in output]
+    table = next(text for text in texts if text.startswith("| AP | AP50"))
+    ap, ap50, _, steps, _ = (cell.strip() for cell in table.splitlines()[2].strip("|").split("|"))
+    page = (REPOSITORY / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    assert f"reaches AP {ap}, AP50 {ap50} there in {steps} steps" in page
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_outputs_are_of_one_complete_run_in_full(name: str) -> None:
     notebook = read(name)
