@@ -48,8 +48,6 @@ sys.path.insert(0, str(root))
 QUICK = os.environ.get("NOTEBOOK_QUICK") == "1"  # the tests run every notebook with a few steps only
 
 # %%
-from itertools import permutations
-
 import torch
 from matplotlib import pyplot as plt
 from scipy.optimize import linear_sum_assignment as scipys
