@@ -120,8 +120,7 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, pictures: Path) 
     data = replace(config.data, eval_split=arguments.eval_split or config.data.eval_split,
                    max_dets=config.data.max_dets if arguments.max_dets is None else arguments.max_dets)
     if arguments.data:
-        data = replace(data, data=arguments.data, train_images=None, train_annotations=None, val_images=None,
-                       val_annotations=None)
+        data = data.in_folder(arguments.data)
     results, source = found(path, state, data, arguments)
     dataset = _open(data, config, state)
     truth = dataset.ground_truth()
