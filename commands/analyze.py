@@ -20,7 +20,7 @@ from typing import Any, Literal, Optional, Tuple
 import torch
 import tyro
 
-from commands.opening import generate_shapes, open_split, resolve_device
+from commands.opening import open_split, prepare_data, resolve_device
 from commands.sheets import draw_sheet, read_images
 from scratch.analysis.error_charts import CHARTS, save
 from scratch.analysis.flops import parts_table
@@ -213,7 +213,7 @@ def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     detector = load_detector(path, distributed.device)
     model, config, classes = detector.model, detector.config, detector.classes
-    generate_shapes(data, distributed)
+    prepare_data(data, distributed)
     report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
                            need=(data.eval_split,))
     report.refuse()

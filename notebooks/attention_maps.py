@@ -55,7 +55,7 @@ from commands.attention import explained
 from commands.opening import open_split
 from commands.train_arguments import TrainArguments, new_run
 from detr_scratch import train
-from notebooks.shown import panels, source
+from notebooks.shown import panels
 from scratch.analysis.attention_maps import draw_boxes, draw_detections, draw_encoder, heat_over
 from scratch.analysis.attention_record import Explanation
 from scratch.config import PRESETS

@@ -52,16 +52,15 @@ from dataclasses import replace
 
 import numpy as np
 from IPython.display import Markdown, display
-from matplotlib import pyplot as plt
 from PIL import Image
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # Optuna's progress bars wish for ipywidgets
 from commands.charts import ChartsArguments, collect
 from commands.lr_range import LrRangeArguments, measure
 from commands.sweep.command import SweepArguments, sweep
-from notebooks.shown import panels, source
+from notebooks.shown import panels
 from scratch.analysis import lr_range, sweep_charts
-from scratch.analysis.layer_curves import draw_by_group, draw_overview
+from scratch.analysis.layer_curves import draw_by_group
 from scratch.analysis.layer_record import read_layers
 from scratch.analysis.sweep_report import NOISE, best_trial, conclusions
 from scratch.config import PRESETS

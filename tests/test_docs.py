@@ -111,9 +111,9 @@ def test_the_commands_that_tell_the_layout_are_those_of_the_page() -> None:
     folder = REPOSITORY / "commands"
     first = {path: path.relative_to(folder).parts[0].removesuffix(".py").replace("_", "-")
              for path in folder.rglob("*.py") if path.name != "opening.py"
-             and re.search(r"\bgenerate_shapes\(|\blayout\.line\(|\breport\.layout\b", path.read_text(encoding="utf-8"))}
+             and re.search(r"\bprepare_data\(|\blayout\.line\(|\breport\.layout\b", path.read_text(encoding="utf-8"))}
     tell = {{"evaluate": "eval"}.get(name, name) for name in first.values()}
-    assert "generate_shapes(" in (REPOSITORY / "detr_scratch.py").read_text(encoding="utf-8")
+    assert "prepare_data(" in (REPOSITORY / "detr_scratch.py").read_text(encoding="utf-8")
     assert set(re.findall(r"`([a-z-]+)`", of_page + alone)) == tell | {"train", "finetune"}
 
 
