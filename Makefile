@@ -5,7 +5,7 @@
 # make test-chaos      kills, full disks, hostile files and flags: what survives (Linux; 25 minutes at most) → docs/chaos.md
 # make charts          draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
 # make site            build the web site of notes and documents → site/index.html
-# make notebooks       run every notebook in full and write it with its outputs: half an hour on two cores (ARGS=attention: one)
+# make notebooks       run every notebook in full and write it with its outputs (ARGS=attention: one)
 # make clean           remove the environment and the caches; runs/ and data/ stay
 #
 # The first call makes .venv and installs into it. PYTHON=python3.12 chooses the interpreter. On Linux, pip may take the

@@ -43,7 +43,7 @@ from commands.analyze import draw_mistakes
 from commands.command_line import OTHER_COMMANDS, run_command
 from commands.finetune import begin_with
 from commands.opening import (
-    generate_shapes, make_criterion, make_model, open_split, parameter_count, record_division, resolve_device)
+    make_criterion, make_model, open_split, parameter_count, prepare_data, record_division, resolve_device)
 from commands.sheets import draw_samples, draw_sheet, shown_from
 from commands.train_arguments import TrainArguments, claimed, parse_finetune, parse_train
 from scratch.analysis.run_summary import summarise_log
@@ -86,7 +86,7 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
 
     # What is there, what is wrong with it, and what it is called.
     data = config.data
-    layout = generate_shapes(data, distributed)
+    layout = prepare_data(data, distributed)
     splits = ("train", data.eval_split)
     look = partial(check_dataset, data, config.model.num_queries, decode=False, only=splits, need=splits, layout=layout)
     report = distributed.gather([look()] if distributed.is_main else [])[0]  # one rank looks for all

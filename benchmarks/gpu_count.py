@@ -108,9 +108,11 @@ def _moved(func: Any, name: str, args: tuple, kwargs: dict, results: list[Tensor
         if argument.kwarg_only:  # out=
             only_written |= {id(tensor) for tensor in tensors}
     read = 0
-    for i, tensor in enumerate(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)):
+    for i, tensor in enumerate(leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)):
         unread = i == 0 and (name in WRITES_ONLY or (name.startswith(("addmm", "baddbmm")) and kwargs.get("beta") == 0))
-        if id(tensor) not in only_written and not unread:
+        read += 0 if unread else size_of(tensor)
+    for tensor in tree_leaves(kwargs):  # out= is read only where it is an operand, too, and then it is among the others
+        if isinstance(tensor, Tensor) and id(tensor) not in only_written:
             read += size_of(tensor)
     return read + sum(size_of(tensor) for tensor in {id(t): t for t in written or results}.values())
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, Optional, Tuple
 import torch
 import tyro
 
-from commands.opening import generate_shapes, open_split, resolve_device
+from commands.opening import open_split, prepare_data, resolve_device
 from commands.sheets import draw_sheet, read_images
 from scratch.analysis.error_charts import CHARTS, save
 from scratch.analysis.flops import parts_table
@@ -120,8 +120,7 @@ def examine(path: Path, name: str, arguments: AnalyzeArguments, pictures: Path) 
     data = replace(config.data, eval_split=arguments.eval_split or config.data.eval_split,
                    max_dets=config.data.max_dets if arguments.max_dets is None else arguments.max_dets)
     if arguments.data:
-        data = replace(data, data=arguments.data, train_images=None, train_annotations=None, val_images=None,
-                       val_annotations=None)
+        data = data.in_folder(arguments.data)
     results, source = found(path, state, data, arguments)
     dataset = _open(data, config, state)
     truth = dataset.ground_truth()
@@ -214,7 +213,7 @@ def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     detector = load_detector(path, distributed.device)
     model, config, classes = detector.model, detector.config, detector.classes
-    generate_shapes(data, distributed)
+    prepare_data(data, distributed)
     report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
                            need=(data.eval_split,))
     report.refuse()

@@ -16,7 +16,7 @@ from typing import Any, Iterator, Optional
 import torch
 from tqdm import tqdm
 
-from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
+from commands.opening import make_criterion, open_split, parameter_count, prepare_data, resolve_device
 from scratch.analysis.layer_charts import INDEX, draw_set
 from scratch.analysis.layer_record import LayerRecord, data_file, read_layers
 from scratch.analysis.layer_watch import LayerWatch
@@ -145,7 +145,7 @@ def open_run(config: Config, checkpoint: Optional[Path], out: Path,
     """A run as `train` would begin it (or go on with it), its loader and its sampler."""
     data, share = config.data, dict(workers=config.data.workers, seed=config.train.seed,
                                     device_type=distributed.device.type)
-    generate_shapes(data, distributed)
+    prepare_data(data, distributed)
     report = check_dataset(data, config.model.num_queries, decode=False, only=("train",), need=("train",))
     report.refuse()
     train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)

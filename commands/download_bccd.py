@@ -45,12 +45,12 @@ def bccd(host: str, out: Path) -> None:
     top = f"BCCD_Dataset-{COMMIT}/"
     for folder in FOLDERS:
         unpack(archive, f"{top}BCCD/{folder}/", out / UNPACKED / folder)
-    unpack(archive, f"{top}LICENSE", out)
     if (got := digest_of(out / UNPACKED)) != CONTENT:
         archive.unlink()
         shutil.rmtree(out / UNPACKED)
         raise ValueError(f"{host} gave another content than BCCD's at commit {COMMIT[:7]} (SHA-256 {got[:12]}, wanted "
                          f"{CONTENT[:12]}), which is removed: run the command again")
+    unpack(archive, f"{top}LICENSE", out)
     write_coco(DataConfig(data=str(out / UNPACKED)), out)
     shutil.rmtree(out / UNPACKED)
     archive.unlink()

@@ -16,7 +16,7 @@ from typing import Optional
 
 import tyro
 
-from commands.opening import generate_shapes, make_criterion, open_split, resolve_device
+from commands.opening import make_criterion, open_split, prepare_data, resolve_device
 from scratch.config import DataConfig
 from scratch.data.check import OF_EVALUATION, check_dataset
 from scratch.data.annotations import read_annotations
@@ -80,7 +80,7 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
             data.val_annotations or data.train_annotations):
         raise ValueError(f"{arguments.checkpoint} knows {described(classes)}, and the generated shapes are none of "
                          "them: name a folder of its classes with --data")
-    generate_shapes(data, distributed)
+    prepare_data(data, distributed)
     if (numbered := numbered_as_in(data, classes)) != classes:
         classes = numbered
         if distributed.is_main:

@@ -234,9 +234,8 @@ def points_of(texts: Sequence[str], size: tuple[int, int]) -> tuple[tuple[float,
 def slots_of(detector: Detector, words: str, arguments: ExplainArguments) -> dict[str, Any]:
     """The record of the boxes of every query in all images of --data, for objects of any class."""
     config = detector.config
-    data = replace(config.data, data=arguments.data, classes=None, limit_train=arguments.limit,
-                   limit_val=arguments.limit, train_images=None, train_annotations=None, val_images=None,
-                   val_annotations=None)
+    data = replace(config.data.in_folder(arguments.data), classes=None, limit_train=arguments.limit,
+                   limit_val=arguments.limit)
     dataset = open_split(data, arguments.split, Augmentation.for_evaluation(data), config.train.seed)
     device = next(detector.model.parameters()).device
     loader, _ = make_loader(dataset, 8, train=False, workers=data.workers, seed=config.train.seed,

@@ -34,7 +34,7 @@ import tyro
 from torch import Tensor
 
 from commands.traceable import traceable
-from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD
+from scratch.config import IMAGENET_MEAN, IMAGENET_STD
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
 from scratch.printable import printable

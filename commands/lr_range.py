@@ -21,7 +21,7 @@ import tyro
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from commands.opening import generate_shapes, make_criterion, open_split, resolve_device
+from commands.opening import make_criterion, open_split, prepare_data, resolve_device
 from scratch.analysis.lr_range import draw, in_words, rate_at
 from scratch.analysis.records import believed, read_record
 from scratch.config import Config
@@ -160,7 +160,7 @@ def opened(arguments: LrRangeArguments) -> tuple[Run, Iterator[Any]]:
     """A run as `train` would begin it, and its batches, epoch after epoch."""
     config, data = arguments.config, arguments.config.data
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    generate_shapes(data, distributed)
+    prepare_data(data, distributed)
     report = check_dataset(data, config.model.num_queries, decode=False, only=("train",), need=("train",))
     report.refuse()
     dataset = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)

@@ -63,8 +63,12 @@ def _say_once(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def generate_shapes(data: DataConfig, distributed: Distributed) -> Layout:
-    """What the data is recognised as, and say so; shapes are generated. One rank looks, once, while the others wait."""
+def prepare_data(data: DataConfig, distributed: Distributed) -> Layout:
+    """Ahead of any reading: one rank looks for the data and says in a line which layout it has; the others wait.
+
+    To look for the generated shapes is to draw them where they are not there yet. They, and explicit paths, have no
+    layout to tell.
+    """
     layout = distributed.gather([find_layout(data)] if distributed.is_main else [])[0]
     if distributed.is_main and layout.name:
         print(layout.line(), flush=True)

@@ -151,7 +151,7 @@ def predict_film(arguments: PredictArguments, finder: Finder, source: Given, wha
         begin = time.perf_counter()
         seen = watch(frames, out, cut(film.stem, _LONGEST_NAME) if film else f"webcam-{source.camera}",
                      ending_of(film) if film else ".mkv", finder.find, finder.described,
-                     finder.drawn if film and arguments.frames == "video" else None, arguments.batch_size,
+                     drawn if film and arguments.frames == "video" else None, arguments.batch_size,
                      arguments.max_frames, name)
         seconds = time.perf_counter() - begin
     if seen.ended:
@@ -188,8 +188,10 @@ class Finder:
         entries = coco_results(image_id, tensors, self.detector.classes.ids)
         return [{"category_name": name, **entry} for name, entry in zip(found.names, entries)]
 
-    def drawn(self, image: Image.Image, found: Detections) -> Image.Image:
-        return found.drawn_on(image)
+
+def drawn(image: Image.Image, found: Detections) -> Image.Image:
+    """The picture with what was found on it."""
+    return found.drawn_on(image)
 
 
 def look_at_all(pictures: dict[Path, Path], names: dict[Path, str], ids: dict[Path, int], finder: Finder,
@@ -204,7 +206,7 @@ def look_at_all(pictures: dict[Path, Path], names: dict[Path, str], ids: dict[Pa
                 if path in ids:
                     results.add([{"file_name": names[path], **entry}
                                  for entry in finder.described(above, ids[path])])
-                drawn = finder.drawn(image, above)
+                drawn = above.drawn_on(image)
                 with whole_file(pictures[path]) as partial:
                     drawn.save(partial)
                 best = f"best score {found.scores[0]:.2f}" if len(found) else "nothing else either"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from exercises.registry import REPOSITORY, Exercise
+from exercises.sentences import sentence
 
 VARIABLES = ("DETR_EXERCISE", "DETR_EXERCISE_FILE", "DETR_EXERCISE_RESULT")
 
@@ -62,9 +62,3 @@ def run_proofs(exercise: Exercise, source: str) -> Proofs:
     return Proofs(kept["passed"], sentence(kept["failed"]),
                   f"{kept['passed']} proofs passed before it. Its name says what should hold; read it in "
                   f"{kept['failed'].partition('::')[0]}.", tuple(shown))
-
-
-def sentence(test: str) -> str:
-    """The name of a test as the sentence that it is."""
-    name = test.rpartition("::")[2]
-    return re.sub(r"\[.*$", "", name).removeprefix("test_").replace("_", " ")

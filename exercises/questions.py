@@ -83,8 +83,8 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
                  lambda: softmax(numbers(1000, 1000 + math.log(3)), 0)[1].item(),
                  "The same: a constant cancels in the ratio, which is why the maximum may be subtracted.", 1e-5),
         Question("100 logits are all equal. What is the probability of each?",
-                 lambda: softmax(torch.zeros(100).double(), 0)[0].item(), "1/100: at the start, a query of DETR looks "
-                                                                          "everywhere alike."),
+                 lambda: softmax(torch.zeros(100).double(), 0)[0].item(),
+                 "1/100: at the start, a query of DETR looks everywhere alike."),
     ),
     "attention": (
         Question("One query, three keys, all scores equal; the values are 3, 6 and 9. What is the output?",
@@ -92,14 +92,12 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
                                                       torch.zeros(1, 1, 3, 4).double(),
                                                       numbers(3, 6, 9).view(1, 1, 3, 1))[0].item(),
                  "The mean of the values, for the weights are ⅓ each."),
-        Question("d = 16; one query and one of two keys are the same vector of ones, the other key is 0. "
-                 "By what factor is "
-                 "the weight of the first key larger?", lambda: _ratio_of_weights(16),
+        Question("d = 16; one query and one of two keys are the same vector of ones, the other key is 0. By what "
+                 "factor is the weight of the first key larger?", lambda: _ratio_of_weights(16),
                  "The scores are 16/√16 = 4 and 0, and the weights have the ratio e⁴.", 0.01),
         Question("How many weights has the self-attention of one encoder layer for one image of 19×20 cells, 8 heads?",
-                 lambda: _weights_of(19 * 20, 8), "8 heads, each with 380·380 weights: memory grows with "
-                                                    "the square of the "
-                                                  "cells."),
+                 lambda: _weights_of(19 * 20, 8),
+                 "8 heads, each with 380·380 weights: memory grows with the square of the cells."),
     ),
     "multi_head_attention": (
         Question("How many numbers does a multi-head attention of width 256 learn?",
@@ -129,44 +127,39 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
                  "128 for y and 128 for x: as many as a token has."),
         Question("What is sin² + cos² of the first pair of any cell?", lambda: _length_of_a_pair(),
                  "1: each pair is a point on a circle, and a shift turns it."),
-        Question("An image of 4 columns, T = 10000, normalised. What angle (radians) has the first pair "
-                 "of x in the first "
-                 "column?", lambda: _angle_of_x(4), "A quarter of the way, ¼·2π: the first cell counts as 1.", 1e-3),
+        Question("An image of 4 columns, T = 10000, normalised. What angle (radians) has the first pair of x in the "
+                 "first column?", lambda: _angle_of_x(4),
+                 "A quarter of the way, ¼·2π: the first cell counts as 1.", 1e-3),
     ),
     "max_pool": (
         Question("An image of 112×112 is pooled with kernel 3, stride 2, padding 1. How many rows has the result?",
                  lambda: output_size((112, 112), (3, 3), (2, 2), (1, 1))[0], "⌊(112 + 2 − 3)/2⌋ + 1."),
-        Question("All pixels of an image are −1. It is pooled with kernel 2 and padding 1. What is the first "
-                 "number of the "
-                 "result?", lambda: max_pool2d(torch.full((1, 1, 2, 2), -1.0), 2, padding=1)[0, 0, 0, 0].item(),
+        Question("All pixels of an image are −1. It is pooled with kernel 2 and padding 1. What is the first number of "
+                 "the result?", lambda: max_pool2d(torch.full((1, 1, 2, 2), -1.0), 2, padding=1)[0, 0, 0, 0].item(),
                  "The padding never wins: it counts as −∞, not as 0."),
-        Question("A window of 2×2 has the pixels 3, 3, 1, 1 and its output the gradient 8. What gradient does "
-                 "the second 3 "
-                 "get?", lambda: _gradient_of_a_tie(), "None: of equal pixels the first one gets all."),
+        Question("A window of 2×2 has the pixels 3, 3, 1, 1 and its output the gradient 8. What gradient does the "
+                 "second 3 get?", lambda: _gradient_of_a_tie(), "None: of equal pixels the first one gets all."),
     ),
     "conv2d": (
         Question("How many numbers does a 3×3 convolution from 64 to 64 channels learn, without bias?",
                  lambda: Conv2d(64, 64, 3, bias=False).weight.numel(), "64·64·3·3."),
-        Question("An image of 800 rows goes through ResNet's first layer: kernel 7, stride 2, padding 3. "
-                 "How many rows come "
-                 "out?", lambda: output_size((800, 800), (7, 7), (2, 2), (3, 3))[0], "⌊(800 + 6 − 7)/2⌋ + 1: half."),
-        Question("A 5×5 image of ones meets a 3×3 filter of ones with padding 1, no bias. What stands in the "
-                 "upper left "
-                 "corner of the result?",
+        Question("An image of 800 rows goes through ResNet's first layer: kernel 7, stride 2, padding 3. How many rows "
+                 "come out?", lambda: output_size((800, 800), (7, 7), (2, 2), (3, 3))[0],
+                 "⌊(800 + 6 − 7)/2⌋ + 1: half."),
+        Question("A 5×5 image of ones meets a 3×3 filter of ones with padding 1, no bias. What stands in the upper "
+                 "left corner of the result?",
                  lambda: conv2d(torch.ones(1, 1, 5, 5), torch.ones(1, 1, 3, 3), padding=1)[0, 0, 0, 0].item(),
                  "4: the other five taps see padding, which is 0."),
     ),
     "batch_norm": (
-        Question("A channel has the two pixels 1 and 5, momentum 0.1, running_var 1. What is running_var "
-                 "after one training "
-                 "step?", lambda: _running_variance(), "The variance divided by n − 1 is 8: 0.9·1 + 0.1·8."),
+        Question("A channel has the two pixels 1 and 5, momentum 0.1, running_var 1. What is running_var after one "
+                 "training step?", lambda: _running_variance(), "The variance divided by n − 1 is 8: 0.9·1 + 0.1·8."),
         Question("What is running_mean after 10 batches of mean 7, if it began at 0 (momentum 0.1)?",
                  lambda: _running_mean(10, 7.0), "7·(1 − 0.9¹⁰): a third of the start is still in it.", 0.01),
-        Question("In evaluation a batch norm has mean 3, variance 4, weight 10, bias 7, ε = 0. What becomes of "
-                 "a pixel of 5?",
+        Question("In evaluation a batch norm has mean 3, variance 4, weight 10, bias 7, ε = 0. What becomes of a pixel "
+                 "of 5?",
                  lambda: batch_norm(torch.full((1, 1, 1, 1), 5.0).double(), numbers(3), numbers(4), numbers(10),
-                                    numbers(7),
-                                    eps=0.0).item(), "(5 − 3)/2 · 10 + 7."),
+                                    numbers(7), eps=0.0).item(), "(5 − 3)/2 · 10 + 7."),
     ),
     "giou": (
         Question("Two boxes of 2×2 overlap in a square of 1×1. What is their IoU?",
@@ -191,17 +184,15 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
                  lambda: DETR.num_queries - _pairs(DETR.num_queries, 7), "One query for each object, the others none."),
         Question("3 queries, 11 objects. How many pairs are there?", lambda: _pairs(3, 11),
                  "min(M, Q): each query has one object at most."),
-        Question("A query predicts the class with p = 1 and the very box of the object. What is its cost at "
-                 "the weights 1, 5, "
-                 "2?", lambda: _perfect_cost(), "−1·1 + 5·0 − 2·1: costs may be negative."),
+        Question("A query predicts the class with p = 1 and the very box of the object. What is its cost at the "
+                 "weights 1, 5, 2?", lambda: _perfect_cost(), "−1·1 + 5·0 − 2·1: costs may be negative."),
     ),
     "cross_entropy": (
         Question("K = 4 classes, all logits equal. What is the loss?",
                  lambda: cross_entropy(torch.zeros(1, 4).double(), torch.tensor([1])).item(),
                  "−ln ¼ = ln 4: the first loss of a classifier is the logarithm of its classes.", 0.01),
         Question("The right class has the probability ½, the gradient by its logit is …?",
-                 lambda: _slope_of_the_target(),
-                 "p − 1: the probability minus the one-hot target."),
+                 lambda: _slope_of_the_target(), "p − 1: the probability minus the one-hot target."),
         Question("Two targets have the losses 1 and 3, and the class weights 1 and 0.1. What is the weighted mean?",
                  lambda: _weighted_mean(), "(1·1 + 0.1·3)/(1 + 0.1).", 0.01),
     ),
@@ -217,8 +208,8 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
     ),
     "adamw": (
         Question("The first gradient of a weight is 1000; η = 0.01, no weight decay. How far does the weight move?",
-                 lambda: -adamw_steps(1000.0, lr=0.01)[-1].item(), "η: m̂/√v̂ = 1 in the first step, whatever the "
-                                                                   "gradient.", 1e-3),
+                 lambda: -adamw_steps(1000.0, lr=0.01)[-1].item(),
+                 "η: m̂/√v̂ = 1 in the first step, whatever the gradient.", 1e-3),
         Question("And if the first gradient is 0.001?", lambda: -adamw_steps(0.001, lr=0.01)[-1].item(),
                  "η again: the step does not see the scale of the gradient.", 1e-3),
         Question("Gradients 1000, −1000, 1000, −1000 with η = 1. How far does the fourth step move the weight?",

@@ -50,8 +50,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from notebooks.shown import panels, source
-from scratch.ops.attention import (
-    MultiheadAttention, attention_batched, attention_naive, scaled_dot_product_attention)
+from scratch.ops.attention import MultiheadAttention, attention_batched, attention_naive
 from scratch.ops.cross_entropy import cross_entropy
 from scratch.ops.linear import Embedding, Linear
 from scratch.training.optimizer import AdamW

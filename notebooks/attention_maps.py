@@ -55,7 +55,7 @@ from commands.attention import explained
 from commands.opening import open_split
 from commands.train_arguments import TrainArguments, new_run
 from detr_scratch import train
-from notebooks.shown import panels, source
+from notebooks.shown import panels
 from scratch.analysis.attention_maps import draw_boxes, draw_detections, draw_encoder, heat_over
 from scratch.analysis.attention_record import Explanation
 from scratch.config import PRESETS
@@ -98,8 +98,8 @@ draw_detections(replace(record, boxes=record.boxes[:4], cross=record.cross[:4],
                         about={**record.about, "detections": record.about["detections"][:4]}));
 
 # %% [markdown]
-# Two of the four heads are dark all over, the others are lit inside the box. How much of a head's attention is spent
-# in the box of its own detection?
+# Two of the four heads are dark all over. One is lit inside the box, and another inside some boxes only. How much of a
+# head's attention is spent in the box of its own detection?
 #
 # **Predict the number 2.** The boxes cover a few per cent of the image each. Which share of its attention does the
 # head that looks closest spend there?
@@ -253,8 +253,8 @@ panels([shown[0], heat_over(shown[0], attention.cpu().numpy()), *shown[1:]],
 # * A map is a row of weights, and its sum is 1. "Bright" means *more than the mean*, so always read the per cents,
 #   too.
 # * Heads divide the work: some look into the box, others over the whole image.
-# * Where the network looks is where it knows it from, at least so far that covering it hurts. A map without such a
-#   test is only a picture.
+# * Covering the cells with the most attention lowers the score far more than covering random cells, so the score
+#   depends on them. A map without such a test is only a picture.
 #
 # **Try it:** cover *only* the cells inside the box, or only those outside. For your own picture: `python
 # detr_scratch.py explain IMAGE --checkpoint RUN` writes all of these charts, and a page to walk through them.

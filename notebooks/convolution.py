@@ -131,8 +131,9 @@ print("columns that contain 13:", int((columns == 13).any(0).sum()))
 print("numbers in the image:", small.numel(), "  numbers in the matrix:", columns.numel())
 
 # %% [markdown]
-# That is the price of im2col: with padding, every pixel is copied k·k times. The gain is that a matrix multiplication
-# runs at the speed of the processor. ([ops/fast](../scratch/ops/fast/convolution.py) has plans without the copies.)
+# That is the price of im2col: with stride 1 and padding, the matrix has k·k times as many numbers as the image. A
+# pixel inside is copied k·k times, one at the border less often. The gain is that a matrix multiplication runs at the
+# speed of the processor. ([ops/fast](../scratch/ops/fast/convolution.py) has plans without the copies.)
 # All ways give the same numbers as PyTorch, here in float64:
 
 # %%
@@ -218,7 +219,7 @@ print("same weights:", torch.equal(ours.weight, theirs.weight),
 # ## What to take away
 #
 # * A convolution is one small linear layer, used at every place of the image.
-# * It is a matrix multiplication in disguise; the disguise costs k·k copies of each pixel.
+# * It is a matrix multiplication in disguise; the disguise costs up to k·k copies of each pixel.
 # * Depth and stride make a cell see far. The middle counts most.
 #
 # **Try it:** give the windows a `dilation` of 2 in section 3 and predict the field first. Then read

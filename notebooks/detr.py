@@ -58,7 +58,7 @@ from PIL import Image
 
 from commands.analyze import judged
 from commands.flags import preset_config
-from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
+from commands.opening import make_criterion, open_split, parameter_count, prepare_data, resolve_device
 from commands.sheets import draw_sheet
 from commands.train_arguments import TrainArguments, new_run
 from detr_scratch import train
@@ -89,7 +89,7 @@ from scratch.training.optimizer import AdamW, parameter_groups
 
 # %matplotlib inline
 keep_freed_memory();  # steps on a CPU are faster
-STEPS = 450          # of training on a CPU, in three to four minutes on two cores; with more it gets better
+STEPS = 450          # of training on a CPU; with more it gets better
 
 # %% [markdown]
 # A configuration is four frozen dataclasses: `model`, `loss`, `data` and `train`. A *preset* names a whole one. On a
@@ -105,7 +105,7 @@ if QUICK:
         PRESETS["tiny"].data, shapes_train=16, shapes_val=16, short_side=64, workers=0), train=replace(
             PRESETS["tiny"].train, batch_size=4, max_steps=2, max_minutes=None, eval_every=9))
 print(f"preset {config.preset} on {device}; changed here:",
-      {name: now for name, now, _ in changed_fields(config.to_dict(), PRESETS[config.preset].to_dict())})
+      {name: now for name, _, now in changed_fields(config.to_dict(), PRESETS[config.preset].to_dict())})
 source(type(config.train))
 
 # %% [markdown]
@@ -131,7 +131,7 @@ if DATA == "coco-subset":
         print(f"no COCO without a network ({error}): the shapes instead")
         DATA = "shapes"
 config = replace(config, data=replace(config.data, data=DATA))
-generate_shapes(config.data, Distributed(0, 1, device))
+prepare_data(config.data, Distributed(0, 1, device))
 report = check_dataset(config.data, config.model.num_queries, decode=False)
 print(report.table())
 
@@ -277,7 +277,7 @@ def average_precision(results):
     evaluator.results = results
     return evaluator.summary()
 
-print("AP50 of boxes shifted by half:", average_precision(detections(0.5))["AP50"])
+print(f"AP50 of boxes shifted by half: {average_precision(detections(0.5))['AP50']:.3f}")
 
 # %%
 shifts = [0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]
@@ -294,7 +294,7 @@ axes.legend(frameon=False);
 #
 # **Error analysis** asks what each *kind* of mistake costs: how much AP50 would we gain if it were repaired?
 # Detections with mistakes that we put in ourselves, 20 % of the classes wrong and 30 % given twice, should
-# show these and no others:
+# show these and hardly any others:
 
 # %%
 cost = analyse_errors(truth, detections(wrong_class=0.2, twice=0.3))["cost"]

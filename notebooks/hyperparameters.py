@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Hyperparameters: which settings matter, how do I find good ones, and how sure can I be?
 #
-# A training has dozens of settings, and each try costs minutes or nights. In ten minutes you will
+# A training has dozens of settings, and each try costs minutes or nights. In this notebook you will
 #
 # 1. find a good learning rate with *one* short run,
 # 2. look inside a training: are all layers learning at a healthy speed?
@@ -52,16 +52,15 @@ from dataclasses import replace
 
 import numpy as np
 from IPython.display import Markdown, display
-from matplotlib import pyplot as plt
 from PIL import Image
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # Optuna's progress bars wish for ipywidgets
 from commands.charts import ChartsArguments, collect
 from commands.lr_range import LrRangeArguments, measure
 from commands.sweep.command import SweepArguments, sweep
-from notebooks.shown import panels, source
+from notebooks.shown import panels
 from scratch.analysis import lr_range, sweep_charts
-from scratch.analysis.layer_curves import draw_by_group, draw_overview
+from scratch.analysis.layer_curves import draw_by_group
 from scratch.analysis.layer_record import read_layers
 from scratch.analysis.sweep_report import NOISE, best_trial, conclusions
 from scratch.config import PRESETS
@@ -80,8 +79,8 @@ SMALL = replace(tiny, data=replace(tiny.data, short_side=96, shapes_train=32 if 
 # ## 1 The learning rate, in one run
 #
 # The *range test*: begin with a rate that is far too small, and multiply it by the same factor in every step. At
-# first nothing happens, then the loss falls, then it stops falling, and at last it blows up. The steepest fall is a
-# good rate.
+# first nothing happens, then the loss falls, then it stops falling, and at last it may blow up. A good rate
+# lies between the steepest fall and the lowest loss.
 #
 # **Predict the number 1.** The test below goes from 10⁻⁵ to 1 in 100 steps. By which factor does the rate grow in one
 # step?
@@ -98,8 +97,8 @@ print(*lr_range.in_words(results), sep="\n")
 lr_range.chart(results);
 
 # %% [markdown]
-# The preset's own rate for AdamW's part is 0.002. The test gives the power of ten. Which value of that order is best
-# only whole trainings can tell, which is what sweeps are for.
+# The preset's own rate for AdamW's part is 0.002. The test gives a range. Which value in it is best only whole
+# trainings can tell, which is what sweeps are for.
 #
 # ## 2 Inside the layers
 #
@@ -182,8 +181,8 @@ print(*conclusions(kept), sep="\n")
 #
 # ## 4 Your own sweep
 #
-# Three learning rates, a short training each. So that a minute is enough to see a difference, the trainings learn eight
-# images by heart, and are judged on these. The default, 0.002, is one of them. In earnest you would take more
+# Three learning rates, a short training each. So that a few steps are enough to see a difference, the trainings learn
+# eight images by heart, and are judged on these. The default, 0.002, is one of them. In earnest you would take more
 # images, more trials, and `"lr=log:1e-4:1e-2"`. Each trial is a process of its own, and the same call goes on with a
 # sweep that was stopped.
 
@@ -199,7 +198,7 @@ sweep_charts.learning_curves(json.loads(Path("runs/my-sweep/sweep.json").read_te
 # %% [markdown]
 # ## What to take away
 #
-# * One range test finds the order of the learning rate. Do it first: it costs a minute.
+# * One range test finds a range for the learning rate. Do it first.
 # * Layer charts show *where* a training is in trouble; the loss only shows *that* it is.
 # * A difference smaller than that between two seeds is no difference. The best of many is partly luck.
 #

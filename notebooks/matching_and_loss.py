@@ -48,8 +48,6 @@ sys.path.insert(0, str(root))
 QUICK = os.environ.get("NOTEBOOK_QUICK") == "1"  # the tests run every notebook with a few steps only
 
 # %%
-from itertools import permutations
-
 import torch
 from matplotlib import pyplot as plt
 from scipy.optimize import linear_sum_assignment as scipys
@@ -266,7 +264,8 @@ for name, (_, p) in runs.items():
 #
 # ## What to take away
 #
-# * Bipartite matching is decided anew in every step, by cost. It is the only place where order is made.
+# * Bipartite matching is decided anew in every step, by cost. Only the matching says which prediction belongs to which
+#   object.
 # * Unmatched queries learn "no object", with a tenth of the weight. Their boxes learn nothing.
 # * One-to-one assignment replaces non-maximum suppression. Its price: few queries get a box gradient in each step,
 #   which is one reason why DETR learns slowly ([docs/results.md](../docs/results.md#what-makes-it-learn-in-minutes)).

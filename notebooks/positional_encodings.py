@@ -80,8 +80,8 @@ panels([code[c] for c in channels], [f"channel {c}: {'row' if c < 128 else 'colu
 
 # %% [markdown]
 # **Predict the number 1.** The first pair of channels (0 and 1) turns once while the row goes from the top to the
-# bottom. Each later pair turns less, down to a 10,000th of it. Of the 64 pairs of the row, how many move by less than
-# 0.1 rad from one edge of the image to the other?
+# bottom. Each later pair turns less, down to nearly a 10,000th of it. Of the 64 pairs of the row, how many move by
+# less than 0.1 rad from one edge of the image to the other?
 
 # %%
 turns = 2 * math.pi / 10000 ** (2 * torch.arange(64) / 128)   # how far each pair turns over the image, in rad
@@ -106,8 +106,8 @@ panels([alike(c, *cell) for c in (code, sharper) for cell in cells],
        [f"T = {T:,}: cell {cell}" for T in (10000, 20) for cell in cells], columns=3, cmap="magma", vmin=0, vmax=1);
 
 # %% [markdown]
-# Near cells are alike, far ones are not, in every direction. With T = 20 the peak is sharper: more channels take
-# part.
+# Near cells are the most alike, in every direction. With T = 10,000 far cells are still rather alike, because most
+# channels hardly move. With T = 20 the peak is sharper: more channels take part.
 #
 # ## 2 Padding, and a shift
 #
@@ -120,8 +120,9 @@ padded[:, :20, :30] = False
 print(f"largest change of the image's cells: {(sine_encoding(padded, 128)[0][:, :20, :30] - code).abs().max():.1e}")
 
 # %% [markdown]
-# A shift to the right by a share s of the image turns each pair (sin, cos) by the same angle, wherever it began. A
-# rotation is a linear map, so one linear layer can learn "a quarter of the image to the left".
+# A shift to the right by a share s of the image turns each pair (sin, cos) by an angle of its own, the same
+# wherever the shift begins. A rotation is a linear map, so one linear layer can learn "a quarter of the image to the
+# left".
 #
 # **Predict the number 2.** The first pair of the column turns by 360° over the whole image of 32 cells. By how many
 # degrees does it turn from cell 4 to cell 12? And from cell 20 to cell 28?

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Your own data: how do I train on my pictures, and what do I gain from trained weights?
 #
-# You have some pictures with boxes, and little time. In ten minutes you will
+# You have some pictures with boxes, and little time. In this notebook you will
 #
 # 1. write a small data set in COCO's format, from nothing,
 # 2. make typical mistakes in it on purpose, and see that they are found *before* the training,
@@ -56,8 +56,6 @@ from matplotlib import pyplot as plt
 from PIL import Image, ImageDraw, ImageFont
 
 import matplotlib
-from commands.flags import preset_config
-from commands.opening import resolve_device
 from commands.train_arguments import TrainArguments, new_run
 from detr_scratch import train
 from notebooks.shown import panels
@@ -173,7 +171,8 @@ for mistake in (as_corners, as_shares, without_width, missing_file):
     report = check_dataset(replace(PRESETS["tiny"].data, data=str(folder)), num_queries=40, decode=False)
     refused = [p for p in report.problems if p.severity == "refused"]
     stopped += bool(refused)
-    print(f"{mistake.__name__}: {'refused' if refused else 'training would go on'}; {report.problems[0]}\n")
+    reason = (refused or report.problems)[0]
+    print(f"{mistake.__name__}: {'refused' if refused else 'training would go on'}; {reason}\n")
 print(stopped, "of 4 are refused")
 
 # %% [markdown]

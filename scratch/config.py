@@ -25,6 +25,9 @@ from scratch.ranges import (
     refuse_senseless)
 
 Backbone = Literal["resnet_tiny", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+# The channel statistics of ImageNet that published backbones were trained with, for pixels in [0,1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 MOST_PARAMETERS = 10**9  # seven times those of the largest preset: 4 GB of weights, and 16 GB while they learn
 
 
@@ -88,6 +91,12 @@ class ModelConfig:
                 f"got a network of {parameters:,} parameters (hidden_dim = {self.hidden_dim}, dim_feedforward = "
                 f"{self.dim_feedforward}, enc_layers = {self.enc_layers}, dec_layers = {self.dec_layers}, num_classes "
                 f"= {self.num_classes}), wanted {MOST_PARAMETERS:,} at most: take a smaller --hidden-dim first")
+
+    def beyond_published(self) -> str:
+        """What the published DETR has not, of any size: "queries = proposal, groups = 3"; "" if there is nothing."""
+        published = dict(queries="learned", classification="softmax", fine_memory=False, denoising=0, groups=1)
+        return ", ".join(f"{name} = {value}" for name, value in vars(self).items()
+                         if value != published.get(name, value))
 
 
 @dataclass(frozen=True)
@@ -201,6 +210,11 @@ class DataConfig:
             mosaic=chance, mixup=chance, workers=PROCESSES,
             shapes_train=Range(1, 10**7), shapes_val=Range(1, 10**7), max_dets=DETECTIONS,
             max_megapixels=MEGAPIXELS)
+
+    def in_folder(self, folder: str) -> DataConfig:
+        """The same settings for the data of another folder: explicit paths, which would go first, are left out."""
+        return replace(self, data=folder, train_images=None, train_annotations=None, val_images=None,
+                       val_annotations=None)
 
 
 @dataclass(frozen=True)
@@ -380,7 +394,7 @@ def refuse_what_does_not_fit(model: ModelConfig, memory: Optional[int]) -> None:
 _R50 = Config()
 
 
-def _published(name: str, backbone: Backbone, dilation: bool) -> Config:
+def _of_paper(name: str, backbone: Backbone, dilation: bool) -> Config:
     return replace(_R50, preset=name, model=replace(_R50.model, backbone=backbone, dilation=dilation))
 
 
@@ -432,10 +446,10 @@ _TINY_FAST = _fast("tiny", _TINY_VANILLA, {}, lr=2e-3, lr_backbone=2e-3)
 PRESETS: dict[str, Config] = {
     "tiny": replace(_TINY_FAST, data=replace(_TINY_FAST.data, mosaic=0.4)),
     "tiny_vanilla": _TINY_VANILLA,
-    "detr_r50": _published("detr_r50", "resnet50", False),
-    "detr_r50_dc5": _published("detr_r50_dc5", "resnet50", True),
-    "detr_r101": _published("detr_r101", "resnet101", False),
-    "detr_r101_dc5": _published("detr_r101_dc5", "resnet101", True),
+    "detr_r50": _of_paper("detr_r50", "resnet50", False),
+    "detr_r50_dc5": _of_paper("detr_r50_dc5", "resnet50", True),
+    "detr_r101": _of_paper("detr_r101", "resnet101", False),
+    "detr_r101_dc5": _of_paper("detr_r101_dc5", "resnet101", True),
     "detr_141m": _141M_VANILLA,
     "detr_r50_fast": replace(_R50_FAST, data=_SQUARES),
     "detr_141m_fast": replace(_141M_FAST, data=_SQUARES),

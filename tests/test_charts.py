@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +227,7 @@ def test_a_set_of_which_the_drawing_was_stopped_is_drawn_to_its_end_by_the_same_
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = replace(commands.charts.Distributed.from_environment("cpu"), world_size=2)
-    monkeypatch.setattr(commands.charts.Distributed, "from_environment", partial(lambda *_: distributed))
+    monkeypatch.setattr(commands.charts.Distributed, "from_environment", staticmethod(lambda *_: distributed))
     with pytest.raises(ValueError, match="got 2 processes"):
         charts(arguments())
 

@@ -74,7 +74,7 @@ def test_tensorboards_file_holds_curves_pictures_and_the_result(trained: tuple[P
     assert {"2 loss/train total", "2 loss/val total", "loss_ce/train layer 1", "loss_bbox/train last layer",
             "loss_giou/val last layer", "class_error/val last layer", "cardinality_error/val last layer",
             "1 precision/AP", "1 precision/AP50", "1 precision/AP75", "3 step/learning rate backbone",
-            "3 step/gradient norm before clipping", "3 step/images per second", "3 step/memory, GiB at most",
+            "3 step/gradient norm before clipping", "3 step/images per second", "3 step/memory in GiB at most",
             "4 AP by class/ellipse", "5 health/box_spread", "result/best AP"} <= set(tags["scalars"])
     assert "configuration/text_summary" in tags["tensors"] and "_hparams_/session_start_info" in reader.summary_metadata
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])

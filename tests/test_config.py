@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scratch.config import MOST_PARAMETERS, PRESETS, LossConfig, ModelConfig, memory_here, parameters_of
-from scratch.config import refuse_what_does_not_fit
+from scratch.config import (
+    MOST_PARAMETERS, PRESETS, DataConfig, LossConfig, ModelConfig, memory_here, parameters_of, refuse_what_does_not_fit)
 from scratch.model import build
 from scratch.model.build import build_detr
 
@@ -71,3 +71,16 @@ def test_a_network_that_the_machine_cannot_hold_is_refused_before_it_is_built(mo
 
 def test_the_memory_of_this_machine_is_known_or_not_asked_for():
     assert memory_here() is None or memory_here() > 2**26
+
+
+def test_another_folder_is_not_overruled_by_explicit_paths_of_before():
+    before = DataConfig("a", train_images="b", train_annotations="c", val_images="d", val_annotations="e", max_dets=7)
+    assert before.in_folder("f") == DataConfig("f", max_dets=7)
+
+
+@pytest.mark.parametrize("changed, words", [
+    ({}, ""), ({"num_queries": 11, "hidden_dim": 48, "norm": "group"}, ""), ({"groups": 3}, "groups = 3"),
+    ({"classification": "focal", "queries": "anchor"}, "queries = anchor, classification = focal"),
+    ({"fine_memory": True, "denoising": 2}, "fine_memory = True, denoising = 2")])
+def test_what_the_published_detr_has_not_is_named(changed, words):
+    assert replace(SMALL, **changed).beyond_published() == words

@@ -104,6 +104,19 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
         assert module == "pytest" or path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
 
 
+def test_the_commands_that_tell_the_layout_are_those_of_the_page() -> None:
+    page = (REPOSITORY / "docs" / "using.md").read_text(encoding="utf-8")
+    of_page, alone = re.search(r"takes the folder as the tool wrote it\.(.*?)say in one line(.*?)\. In the table", page,
+                               re.S).groups()
+    folder = REPOSITORY / "commands"
+    first = {path: path.relative_to(folder).parts[0].removesuffix(".py").replace("_", "-")
+             for path in folder.rglob("*.py") if path.name != "opening.py"
+             and re.search(r"\bprepare_data\(|\blayout\.line\(|\breport\.layout\b", path.read_text(encoding="utf-8"))}
+    tell = {{"evaluate": "eval"}.get(name, name) for name in first.values()}
+    assert "prepare_data(" in (REPOSITORY / "detr_scratch.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"`([a-z-]+)`", of_page + alone)) == tell | {"train", "finetune"}
+
+
 def test_the_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_bytes()) <= MOST_BYTES
 

@@ -100,7 +100,7 @@ def test_other_content_is_refused_and_removed(server, tmp_path):
     server.files[ADDRESS] = archived(root)
     with pytest.raises(ValueError, match="gave another content than BCCD's"):
         download(DownloadArguments("bccd", out, server.address))
-    assert not (out / "annotations").exists() and not (out / "bccd.zip").exists() and not (out / ".bccd").exists()
+    assert not [name for name in ("annotations", "LICENSE", "bccd.zip", ".bccd") if (out / name).exists()]
 
 
 def test_a_page_instead_of_the_archive_is_refused_and_removed(server, tmp_path):

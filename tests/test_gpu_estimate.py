@@ -9,11 +9,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.fake_cuda import compiler, fake_cuda, provide
 from benchmarks.gpu_count import Counter, Row, launches, products, size_of, total
 from benchmarks.gpu_estimate import GPUS, PARTS, Case, Count, Gpu, Step, configured, kernel_seconds, step_seconds
+from scratch.ops.fast.batch_norm import _BatchNorm, _HalfBatchNorm
 from scratch.training.step_memory import COUNTED
 from tests.conftest import REPOSITORY
 
@@ -87,8 +89,8 @@ def test_a_view_launches_nothing_and_a_broadcast_is_read_once():
 def test_what_is_written_only_is_not_read():
     x, y = torch.ones(5, 7), torch.ones(5, 7)
     with Counter() as counter:
-        x.copy_(y), x.add_(y), torch.add(x, y, out=torch.empty(5, 7))
-    assert [row.bytes // (4 * 5 * 7) for row in counter.rows] == [2, 3, 3]
+        x.copy_(y), x.add_(y), torch.add(x, y, out=torch.empty(5, 7)), torch.add(x, y, out=x)
+    assert [row.bytes // (4 * 5 * 7) for row in counter.rows] == [2, 3, 3, 3]  # the last reads what it then writes over
 
 
 @pytest.mark.parametrize("numbers, wanted", [([1] * 64, 1), ([1] * 65, 2), ([2**16 * 320], 1), ([2**16 * 321], 2)])
@@ -127,6 +129,61 @@ def test_a_process_that_has_torch_already_is_told_to_begin_anew(monkeypatch):
         provide()
     with pytest.raises(RuntimeError, match=r"wanted provide\(\)"), fake_cuda():
         pass
+
+
+# -- what docs/gpu_estimate.md says ------------------------------------------------------------------------------------
+
+PAGE = (REPOSITORY / "docs" / "gpu_estimate.md").read_text(encoding="utf-8")
+
+
+def image() -> torch.Tensor:
+    """A half image without numbers, so large that the figures of a channel are no share of its bytes."""
+    return torch.empty(2, 3, 311, 313, dtype=torch.float16, device="meta", requires_grad=True)
+
+
+def counted(forward, backward=True):
+    """The operations of `forward`, from a half image to another one, and of its backward pass."""
+    x = image()
+    with Counter() as counter:
+        y = forward(x)
+        y.backward(torch.empty_like(y)) if backward else None
+    return counter.rows
+
+
+def bytes_of(rows) -> int:
+    """Bytes an element of the image, to the nearest whole number."""
+    return round(sum(row.bytes for row in rows if row.operation != "empty_like") / image().numel())
+
+
+def of_channels():
+    return [torch.empty(3, device="meta", requires_grad=True) for _ in range(2)]
+
+
+def test_batch_norm_moves_and_launches_what_the_page_says():
+    half, single = (counted(lambda x, norm=norm: norm.apply(x, *of_channels(), 1e-5)[0])
+                    for norm in (_HalfBatchNorm, _BatchNorm))
+    theirs = counted(lambda x: F.batch_norm(x, None, None, *of_channels(), training=True))
+    few = [row for row in half if row.bytes < image().numel()]
+    assert f"| batch norm, bytes an element | {bytes_of(half)} | {bytes_of(theirs)} |" in PAGE
+    assert f"batch norm: {bytes_of(half)} bytes an element instead of {bytes_of(single)};" in PAGE
+    assert f"| batch norm, launches a layer | {len(half)} | {len(theirs)} |" in PAGE
+    assert len(few) == 11 and "eleven of them compute with one number for each channel" in PAGE
+
+
+def test_the_backward_of_relu_moves_what_the_page_says():
+    theirs = counted(F.relu)[-1]
+    with Counter() as counter:  # as fast/activations computes it on a GPU
+        y, grad = image(), image()
+        grad * (y > 0)
+    ours = [row for row in counter.rows if row.operation in ("gt", "mul")]
+    assert f"| relu, backward, bytes an element | {bytes_of(ours)} | {bytes_of([theirs])} |" in PAGE
+
+
+def numbers(text: str) -> dict[str, list[float]]:
+    """First cell → the numbers of a row, of each row of the table of one case."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+            if line.startswith(("| ours", "| torch.nn"))]
+    return {first: [float(cell.replace(",", "")) for cell in cells if cell] for first, *cells in rows}
 
 
 # preset, images, sides, precision → most launches, GB and GiB (peak) of a step of ours, without matching and losses.
@@ -202,3 +259,8 @@ def test_no_preset_needs_more_launches_bytes_or_memory_than_it_did(case, tmp_pat
         assert 0.9 * budget < got <= budget, counts
     ours, theirs = (sum(part["teraflops"] for part in result[side]["parts"].values()) for side in ("ours", "reference"))
     assert ours == pytest.approx(theirs, rel=0.05)  # the same products
+    if preset == "detr_141m_fast":  # whose table is in the page
+        of_page, found = numbers(PAGE.partition("What has changed")[0]), numbers(output)
+        assert of_page.keys() == found.keys() and len(found) == 12
+        for name, values in found.items():
+            assert of_page[name] == pytest.approx(values, rel=0.02, abs=0.06), name

@@ -24,6 +24,7 @@ import nbformat  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
 from notebooks import execute as execution  # noqa: E402
+from notebooks.address import address, files, move  # noqa: E402
 from notebooks.execute import (  # noqa: E402
     FOLDER, NAMES, compressed, convert, execute, smaller, with_outputs_of, workplace)
 from notebooks.shown import panels, source  # noqa: E402
@@ -55,7 +56,7 @@ def outputs_of(notebook: Any) -> list[Any]:
 
 
 def test_every_notebook_is_listed_and_has_both_files() -> None:
-    helpers = {"__init__", "execute", "shown"}
+    helpers = {"__init__", "address", "execute", "shown"}
     assert {path.stem for path in FOLDER.glob("*.py")} - helpers == set(NAMES)
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NAMES)
     page = (REPOSITORY / "docs" / "notebooks.md").read_text(encoding="utf-8")
@@ -67,6 +68,14 @@ def test_a_notebook_holds_the_cells_of_its_source(name: str) -> None:
     told, held = ([(cell.cell_type, cell.source) for cell in notebook.cells]
                   for notebook in (convert(name), read(name)))
     assert told == held, f"python -m notebooks.execute {name}"
+
+
+def test_the_page_says_what_the_training_of_detr_reached() -> None:
+    texts = [output.data.get("text/markdown", "") for output in outputs_of(read("detr")) if "data" in output]
+    table = next(text for text in texts if text.startswith("| AP | AP50"))
+    ap, ap50, _, steps, _ = (cell.strip() for cell in table.splitlines()[2].strip("|").split("|"))
+    page = (REPOSITORY / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    assert f"reaches AP {ap}, AP50 {ap50} there in {steps} steps" in page
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,7 +158,7 @@ def test_the_next_cell_answers_each_number_that_is_to_be_predicted(name: str) ->
         assert re.search(r"\d", printed), answer.source
 
 
-@pytest.mark.parametrize("name", [*NAMES, "shown", "execute"])
+@pytest.mark.parametrize("name", [*NAMES, "address", "shown", "execute"])
 def test_a_source_has_short_lines_and_no_private_word(name: str) -> None:
     text = text_of(name)
     assert not [line for line in text.splitlines() if len(line) > 120]
@@ -193,7 +202,8 @@ def test_without_a_clone_the_first_cell_makes_one_once_its_address_is_known(tmp_
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", "-C", str(there)]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*git, *words], check=True)
-    code = setup_cell() + "\nimport detr_scratch\nprint(detr_scratch.told, root.name, Path.cwd() == root, QUICK)"
+    unknown = setup_cell().replace(address(), "https://github.com/OWNER/detr-scratch.git")
+    code = unknown + "\nimport detr_scratch\nprint(detr_scratch.told, root.name, Path.cwd() == root, QUICK)"
     refused = run(code, elsewhere)
     assert refused.returncode == 1 and "wanted the address of the repository" in refused.stderr
     with_address = re.sub(r'REPOSITORY = ".*?"', f"REPOSITORY = {there.as_uri()!r}", code)
@@ -202,6 +212,29 @@ def test_without_a_clone_the_first_cell_makes_one_once_its_address_is_known(tmp_
         assert done.stdout == "imported from the clone detr-scratch True False\n", done.stderr
     inside = run(code, there)  # no address is needed
     assert inside.stdout == "imported from the clone there True False\n", inside.stderr
+
+
+def test_every_file_for_colab_holds_the_one_address_and_no_other_file_does() -> None:
+    written = {path for pattern in ("*.md", "*.py", "docs/*.md", "notebooks/*.py", "notebooks/*.ipynb", "*.cff")
+               for path in REPOSITORY.glob(pattern) if address() in path.read_text(encoding="utf-8")}
+    assert written == set(files())
+
+
+def test_the_address_is_changed_in_all_files_at_once(tmp_path: Path) -> None:
+    for path in files():
+        copy = tmp_path / path.relative_to(REPOSITORY)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    new = "https://host.example/me/a.git"
+    assert move(new, tmp_path) == len(files()) and address(tmp_path) == new and move(new, tmp_path) == 0
+    for path, before in zip(files(tmp_path), files()):
+        assert path.read_text(encoding="utf-8") == before.read_text(encoding="utf-8").replace(address(), new)
+
+
+@pytest.mark.parametrize("wrong", ["me/detr-scratch", "https://github.com", 'https://host/a"b', "git@host:me/a.git"])
+def test_what_is_no_address_is_refused(wrong: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="wanted the address of the repository"):
+        move(wrong, tmp_path)
 
 
 def test_a_workplace_has_the_project_and_neither_data_nor_runs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from docs.site.order import parsed, spine
 from tests.conftest import REPOSITORY
 from tests.test_imports import OURS, imported, within
 
@@ -17,7 +18,6 @@ SCRATCH = REPOSITORY / "scratch"
 MOST_FILES, MOST_LINES, MOST_LINES_BEFORE_ATTENTION = 22, 3000, 900
 MOST_LINES_OF_AN_OPENING = 25
 SETTINGS = "config"  # a table that every file may look its settings up in
-_ENTRY = re.compile(r"^(?P<mark>\d+\.|\*) \[`(?P<name>[\w/.]+)`\]\(\.\./scratch/(?P<path>[\w/.]+)\): (?P<word>\S.*)$")
 
 
 class Order(NamedTuple):
@@ -31,24 +31,9 @@ class Order(NamedTuple):
 
 def parse(page: str) -> Order:
     """The names of a page's two lists. Raises ValueError for an entry that is written in another way."""
-    lists: dict[str, list[str]] = {"## Spine": [], "## Branches": []}
-    current = None
-    for number, line in enumerate(page.splitlines(), 1):
-        if line.startswith("## "):
-            current = lists[line]
-        elif current is not None and line and not line.startswith("### "):
-            entry = _ENTRY.match(line)
-            if not entry:
-                raise ValueError(f"line {number} is no entry: {line}")
-            name, path = entry["name"], entry["path"]
-            if path not in (name, f"{name}.py"):
-                raise ValueError(f"line {number} calls {path} {name}")
-            if current is lists["## Spine"] and entry["mark"] != f"{len(current) + 1}.":
-                raise ValueError(f"line {number} has the number {entry['mark']}, wanted {len(current) + 1}.")
-            if (current is lists["## Spine"]) == (entry["mark"] == "*"):
-                raise ValueError(f"line {number} has the mark {entry['mark']}")
-            current.append(name)
-    return Order(*lists.values())
+    entries = parsed(page)
+    on_spine = [entry.name for entry in spine(entries)]
+    return Order(on_spine, [entry.name for entry in entries[len(on_spine):]])
 
 
 ORDER = parse(PAGE.read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from commands.compare.one_run import begin
-from commands.opening import generate_shapes, open_split, resolve_device
+from commands.opening import open_split, prepare_data, resolve_device
 from scratch.analysis.comparison import relative_differences
 from scratch.config import Config
 from scratch.data.loader import make_loader
@@ -44,7 +44,7 @@ def agreement(config: Config, steps: int, device: str, precisions: Sequence[str]
     (counted from 1). Nothing is saved.
     """
     distributed = Distributed.from_environment(resolve_device(device, float64="float64" in precisions))
-    generate_shapes(config.data, distributed)
+    prepare_data(config.data, distributed)
     dataset = open_split(config.data, "train", Augmentation.for_training(config.data), config.train.seed)
     # By steps, never by the clock: its rates would depend on the machine. And not past the end, where they are 0.
     end = max(config.train.max_steps, steps) if config.train.max_steps else None

@@ -24,7 +24,7 @@ from typing import Any, Literal, Optional
 import torch
 from torch import Tensor
 
-from commands.opening import generate_shapes, make_criterion, open_split, parameter_count, resolve_device
+from commands.opening import make_criterion, open_split, parameter_count, prepare_data, resolve_device
 from commands.sheets import draw_sheet, shown_from
 from reference import ReferenceCriterion, ReferenceDetr
 from scratch.analysis.learning_curve import read_run
@@ -134,7 +134,7 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
     # A convolution of torch.nn's would else round its inputs to 10 bits in "float32", where ours does not.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     distributed, data = Distributed.from_environment(resolve_device(device, float64=True)), config.data
-    generate_shapes(data, distributed)
+    prepare_data(data, distributed)
     splits = ("train", data.eval_split)
     report = check_dataset(data, config.model.num_queries, decode=False, only=splits, need=splits)
     report.refuse()

@@ -1,7 +1,7 @@
 """card: what must someone know who gets the file of a detector without this project?
 
-    card      a page in Markdown: what goes in and comes out, AP before and after, how it was checked
-    labels    the classes as JSON: label, category_id, name
+    card          a page in Markdown: what goes in and comes out, AP before and after, how it was checked
+    labels_file   the classes as JSON: label, category_id, name
 """
 
 from __future__ import annotations
@@ -122,5 +122,6 @@ def cell(text: object) -> str:
     return "".join(f"\\{letter}" if letter in r"\|`*_<>[]" else letter for letter in abridged(printable(text), 60))
 
 
-def write_labels(detector: Detector) -> str:
+def labels_file(detector: Detector) -> str:
+    """The content of the file of labels."""
     return json.dumps(labels(detector), ensure_ascii=True, indent=1) + "\n"

@@ -17,7 +17,6 @@ import shutil
 import sys
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Optional
 
@@ -80,7 +79,7 @@ def export_picture(arguments: ExportArguments, detector: Detector) -> None:
         file = Path(folder) / "tensors.onnx"
         export(detector, file)
         network = onnx.load(file)
-    forms = {"onnx": partial(lambda: network)}
+    forms = {"onnx": lambda: network}
     if arguments.half:
         forms["half"] = lambda: in_half(network)
     if calibration is not None:
@@ -104,7 +103,7 @@ def export_picture(arguments: ExportArguments, detector: Detector) -> None:
 
     facts = page.Facts(str(arguments.checkpoint), told, machine(), rows, checked,
                        f"{len(calibration)} pictures of the train split" if calibration is not None else "")
-    write_text(paths["labels"], page.write_labels(detector), advice=advice)
+    write_text(paths["labels"], page.labels_file(detector), advice=advice)
     write_text(paths["card"], page.card(detector, facts, arguments.out), advice=advice)
     with whole_file(paths["script"], advice) as partial_file:
         shutil.copyfile(SCRIPT, partial_file)
@@ -123,8 +122,7 @@ def data_of(detector: Detector, arguments: ExportArguments) -> DataConfig:
     """The data that the detector was trained with, or what the flags name instead."""
     data = detector.config.data
     if arguments.data is not None:
-        data = replace(data, data=arguments.data, train_images=None, train_annotations=None, val_images=None,
-                       val_annotations=None)
+        data = data.in_folder(arguments.data)
     return replace(data, eval_split=arguments.eval_split or data.eval_split)
 
 

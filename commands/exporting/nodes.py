@@ -21,9 +21,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from commands.export import OPSET
+
 Number = Union[int, float, np.ndarray]
 Dimensions = Optional[Sequence[Union[int, str, None]]]
-OPSET = 17  # of the format: the first with a layer norm of its own
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ import numpy as np
 import onnx
 
 from commands.exporting.nodes import Graph, Value
-from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD
+from scratch.config import IMAGENET_MEAN, IMAGENET_STD
 
 UNIT = 2**22  # weights are counted in 1/UNIT: 255 · UNIT still fits into 32 bits
 

@@ -7,13 +7,7 @@ import re
 from typing import NamedTuple
 
 from docs.site.names import Module, Names
-
-# Names are written in small letters; these words are not.
-_WRITTEN = {"iou": "IoU", "giou": "GIoU", "ap": "AP", "nan": "NaN", "relu": "ReLU", "gelu": "GELU", "detr": "DETR",
-            "coco": "COCO", "bccd": "BCCD", "cpu": "CPU", "gpu": "GPU", "nms": "NMS", "adamw": "AdamW", "muon": "Muon",
-            "json": "JSON", "exif": "EXIF", "ema": "EMA", "png": "PNG", "jpeg": "JPEG", "rgb": "RGB", "f1": "F1",
-            "flops": "FLOPs", "pytorch": "PyTorch", "kaiming": "Kaiming", "xavier": "Xavier", "hungarian": "Hungarian",
-            "mlp": "MLP", "onnx": "ONNX", "l1": "L1", "dc5": "DC5", "winograd": "Winograd"}
+from exercises.sentences import sentence
 
 
 class Proof(NamedTuple):
@@ -22,13 +16,6 @@ class Proof(NamedTuple):
     path: str
     function: str
     sentence: str
-
-
-def sentence(function: str) -> str:
-    """test_nan_is_refused_by_torch_nn → "NaN is refused by torch.nn"."""
-    words = [_WRITTEN.get(word, word) for word in re.sub(r"^test_", "", function).split("_") if word]
-    text = " ".join(words).replace("torch nn", "torch.nn")
-    return text[:1].upper() + text[1:]
 
 
 def tests_of(module: Module) -> list[str]:

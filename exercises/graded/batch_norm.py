@@ -39,9 +39,8 @@ def by_hand(eps: float = 0.0, **options: Any) -> dict:
 
 
 CASES = (
-    Case("example", "training: mean 3, variance 4, so −1 and 1, times 10, plus 7; the statistics move half of the way"
-         " to "
-         "3 and to 8 (= 4·2/1)", lambda: by_hand(training=True, momentum=0.5),
+    Case("example", "training: mean 3, variance 4, so −1 and 1, times 10, plus 7; the statistics move half of the way "
+         "to 3 and to 8 (= 4·2/1)", lambda: by_hand(training=True, momentum=0.5),
          {"y": tensor([[[[-3, 17]]]]), "running_mean": tensor([1.5]), "running_var": tensor([4.5])},
          mutable=STATISTICS),
     Case("example", "evaluation: the running mean 0 and variance 1", lambda: by_hand(),

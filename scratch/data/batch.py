@@ -20,9 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The channel statistics of ImageNet that published backbones were trained with, for pixels in [0,1].
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from scratch.config import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass

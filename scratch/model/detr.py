@@ -51,8 +51,8 @@ class Detr(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        if beyond_published(config):
-            raise ValueError(f"Detr is the published model: got {beyond_published(config)}; build_detr builds it")
+        if beyond := config.beyond_published():
+            raise ValueError(f"Detr is the published model: got {beyond}; build_detr builds it")
         D, K, self.config = config.hidden_dim, config.num_classes, config
         self.backbone = ResNet(config.backbone, config.norm, config.dilation, config.zero_init_residual)
         self.input_proj = Conv2d(self.backbone.num_channels, D, 1)
@@ -100,12 +100,6 @@ def shrink_mask(pad_mask: Tensor, h: int, w: int) -> Tensor:
     B, H, W = pad_mask.shape
     rows, columns = (torch.arange(n, device=pad_mask.device) * N // n for n, N in ((h, H), (w, W)))  # (h), (w)
     return pad_mask[:, rows[:, None], columns]  # (B,h,w)
-
-
-def beyond_published(config: ModelConfig) -> str:
-    """The fields of a configuration that the published model has not: "queries = proposal, groups = 3"; or ""."""
-    published = dict(queries="learned", classification="softmax", fine_memory=False, denoising=0, groups=1)
-    return ", ".join(f"{k} = {v}" for k, v in vars(config).items() if v != published.get(k, v))
 
 
 def freeze_backbone(model: Detr, train_backbone: str) -> None:

@@ -105,8 +105,8 @@ class SetCriterion:
             "class_error": 100 - 100 * right.to(logits.dtype) / max(P, 1),
         }
 
-    def total(self, losses: dict[str, Tensor], of: tuple[str, ...] = ("", "dn_", "cell_")) -> Tensor:
-        """The weighted sum over all layers, which is minimised. of: the prefixes that count ("": the published losses)."""
+    def total(self, losses: dict[str, Tensor], of: tuple[str, ...] = ("",)) -> Tensor:
+        """The weighted sum over all layers, which is minimised. of: the prefixes of the names that count."""
         return sum(weight * value for base, weight in self.weight_dict.items()
                    for name, value in losses.items() if name.startswith(tuple(prefix + base for prefix in of)))
 

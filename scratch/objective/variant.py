@@ -37,8 +37,7 @@ EMPTY = 0.25
 
 def criterion_for(model: ModelConfig, matcher: HungarianMatcher, loss: LossConfig) -> SetCriterion:
     """The criterion that a model needs: the published one, or where its output dict may have more, the variant's."""
-    published = (model.queries, model.classification, model.groups) == ("learned", "softmax", 1)
-    return (SetCriterion if published else VariantCriterion)(model.num_classes, matcher, loss)
+    return (VariantCriterion if model.beyond_published() else SetCriterion)(model.num_classes, matcher, loss)
 
 
 class VariantCriterion(SetCriterion):
@@ -69,6 +68,10 @@ class VariantCriterion(SetCriterion):
     def matching(self, outputs: dict[str, Any], targets: Targets) -> Matching:
         """The pairs of each decoder layer, group by group: (G·L) lists over the images, as the matcher returns them."""
         return super().matching(joined_groups(outputs), targets)
+
+    def total(self, losses: dict[str, Tensor], of: tuple[str, ...] = ("", "dn_", "cell_")) -> Tensor:
+        """As published; noised boxes and cells count, too."""
+        return super().total(losses, of)
 
     def _of_denoising(self, outputs: dict[str, Any], targets: Targets, normalisers: Normalisers) -> dict[str, Tensor]:
         """The losses of the noised queries, without matching: query (copy r, object t) is to predict object t."""

@@ -40,7 +40,7 @@ _LAYER = re.compile(r"(?P<kind>(?:dn_|cell_)?(?:loss_(?:ce|bbox|giou)|class_erro
                     r"(?:_(?P<layer>\d+))?$")
 _NAMES = {"grad_norm": "3 step/gradient norm before clipping", "loss_scale": "3 step/loss scale",
           "images_per_second": "3 step/images per second", "data_wait_seconds": "3 step/seconds waiting for data",
-          "step_seconds": "3 step/seconds", "memory_gib": "3 step/memory, GiB at most"}
+          "step_seconds": "3 step/seconds", "memory_gib": "3 step/memory in GiB at most"}
 _LOSSES = {"loss": "total", "loss_queries": "queries alone"}
 
 

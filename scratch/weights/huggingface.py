@@ -29,7 +29,7 @@ from typing import Any, Mapping, Optional, Sequence
 import torch
 from torch import Tensor
 
-from scratch.config import PRESETS, RESNETS, Config
+from scratch.config import IMAGENET_MEAN, IMAGENET_STD, PRESETS, RESNETS, Config
 from scratch.weights.convert import COUNTER, OUR_PREFIX
 
 MODEL_TYPE, ARCHITECTURE = "detr", "DetrForObjectDetection"
@@ -231,7 +231,7 @@ def shown_as(processor: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
     elif size is not None:
         notes.append(f"note: {PROCESSOR} beside it wants pictures of the size {str(size)[:100]}, which is not done "
                      "here: they are shown with a shorter side of 800 pixels")
-    for name, usual in (("image_mean", (0.485, 0.456, 0.406)), ("image_std", (0.229, 0.224, 0.225))):
+    for name, usual in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):
         if name in processor and (not isinstance(processor[name], list) or processor[name] != list(usual)):
             notes.append(f"note: {PROCESSOR} beside it says {name} = {str(processor[name])[:60]}; here it is {usual}, "
                          "so scores may differ")
@@ -320,7 +320,7 @@ def their_processor(config: Config) -> dict[str, Any]:
             {"shortest_edge": data.short_side, "longest_edge": data.max_size})
     return {"image_processor_type": "DetrImageProcessor", "format": "coco_detection", "do_resize": True, "size": size,
             "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-            "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225], "do_pad": True}
+            "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD), "do_pad": True}
 
 
 def refuse_what_transformers_lacks(config: Config) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data._utils.pin_memory import pin_memory  # what DataLoader does to a batch
 
-from scratch.data.batch import IMAGENET_MEAN, IMAGENET_STD, Batch, collate
+from scratch.config import IMAGENET_MEAN, IMAGENET_STD
+from scratch.data.batch import Batch, collate
 
 
 def _sample(h: int, w: int, boxes: int):

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exercises.proofs import run_proofs, sentence
+from exercises.proofs import run_proofs
 from exercises.registry import find
-
-
-def test_the_name_of_a_test_is_a_sentence() -> None:
-    assert sentence("tests/ops/test_linear.py::test_the_ladder_agrees[3-x]") == "the ladder agrees"
 
 
 @pytest.mark.slow

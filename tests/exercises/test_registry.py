@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
+from docs.site.order import reading_order
 from exercises.case import STAGES
 from exercises.registry import EXERCISES, NAMES, REPOSITORY, Exercise, find
 from exercises.stub import note_of
@@ -18,7 +17,7 @@ def test_there_are_at_least_sixteen_each_with_a_name_of_its_own() -> None:
 
 
 def test_they_stand_in_the_order_of_the_reading_list() -> None:
-    order = re.findall(r"\(\.\./scratch/([\w/]+)\.py\):", (REPOSITORY / "docs/reading_order.md").read_text("utf-8"))
+    order = [entry.name for entry in reading_order(REPOSITORY)]
     places = [order.index(exercise.note) for exercise in EXERCISES]
     assert places == sorted(places)
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("pygments")
 
-from docs.site import code, parts, prose, proofs, shapes  # noqa: E402
+from docs.site import code, parts, prose, shapes  # noqa: E402
 from docs.site.prose import Words  # noqa: E402
 from tests.conftest import REPOSITORY  # noqa: E402
 
@@ -104,11 +104,3 @@ def test_the_letters_are_those_of_the_map() -> None:
 def test_an_opening_may_give_a_letter_another_meaning() -> None:
     said = shapes.said_here("W = world_size   S = 3 and d = 64. N windows. D = N·d, more", dict.fromkeys("WSdND", ""))
     assert said == {"W": "world_size", "D": "N·d"}
-
-
-@pytest.mark.parametrize("function, words", [
-    ("test_rows_sum_to_one", "Rows sum to one"), ("test_giou_is_that_of_torch_nn", "GIoU is that of torch.nn"),
-    ("test_nan_is_refused", "NaN is refused"),
-])
-def test_the_name_of_a_test_becomes_a_sentence(function: str, words: str) -> None:
-    assert proofs.sentence(function) == words

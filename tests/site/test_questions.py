@@ -50,6 +50,19 @@ def test_three_times_the_queries_cost_this_many_flops() -> None:
     assert said(f"take {found[0]} GFLOPs with 100 queries and {found[1]} with 300")
 
 
+@pytest.mark.parametrize("words, page, source", [
+    ("437 ms on two CPU cores, 1.17 times", "speed", "| `detr_r50` | 437 ms | 1.17 |"),
+    ("`tiny` 20 ms", "speed", "| `tiny` | 20 ms |"),
+    ("a test AP50 of 0.810 in 30 minutes", "results", "30 minutes** | `… train --preset tiny --data BCCD"),
+    ("a test AP50 of 0.810 in 30 minutes", "results", "| test AP 0.487, AP50 0.810,"),
+    ("as published, 0.266 in 20 minutes", "results", "20 minutes, as published |"),
+    ("as published, 0.266 in 20 minutes", "results", "| test AP 0.114, AP50 0.266;"),
+    ("([0.975](results.md#from-nothing)", "results", "train AP50 0.975 after 900 steps"),
+])
+def test_a_figure_that_was_measured_elsewhere_is_the_one_of_that_page(words: str, page: str, source: str) -> None:
+    assert said(words) and source in (REPOSITORY / "docs" / f"{page}.md").read_text(encoding="utf-8")
+
+
 def test_the_photographs_have_this_many_objects_at_most() -> None:
     most = 0
     for path in (REPOSITORY / "tests/photographs/bccd/annotations").glob("*.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from scratch.config import PRESETS
 from scratch.printable import printable
 from scratch.training.log import RunLog
 from scratch.training.loop import train_step
-from scratch.training.tensorboard import TensorBoard, compared, tag
+from scratch.training.tensorboard import _LOSSES, _NAMES, TensorBoard, compared, tag
 from tests.hostile import NAMES
 from tests.training.test_loop import make_run, random_batch, small_config
 
@@ -147,6 +148,11 @@ def test_without_the_package_a_run_goes_on_and_says_so(
 ])
 def test_a_name_of_the_log_becomes_a_curves_name(name: str, curve: str) -> None:
     assert tag(name, "val") == curve
+
+
+def test_the_names_of_curves_are_allowed_by_mlflow_too() -> None:
+    names = [*_NAMES, *_LOSSES, "lr_backbone", "dn_loss_giou_0", "cardinality_error", "class_error", "AP50"]
+    assert all(re.fullmatch(r"[\w.\- /]+", tag(name, "train") or "") for name in names)
 
 
 def test_a_number_that_is_missing_or_no_number_is_no_point_of_a_curve(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from scratch.model.anchors.proposals import SILENT, ProposalHead, Proposals
 from scratch.model.anchors.queries import Queries, attention_mask
 from scratch.model.anchors.transformer import AnchorTransformer, gathered_attention
 from scratch.model.backbone import ResNet
-from scratch.model.detr import Detr, beyond_published, check_input, shrink_mask
+from scratch.model.detr import Detr, check_input, shrink_mask
 from scratch.model.transformer import MLP, Transformer
 from scratch.ops.activations import inverse_sigmoid, sigmoid
 from scratch.ops.beyond.focal_loss import prior_bias
@@ -50,11 +50,12 @@ def variant(config: ModelConfig) -> Optional[Detr]:
 
     Raises ValueError for fields that do not go together, and in plain mode, where only the published model runs.
     """
-    if not beyond_published(config):
+    beyond = config.beyond_published()
+    if not beyond:
         return None
     if plain():
-        raise ValueError(f"plain mode runs the published DETR alone: got {beyond_published(config)}; wanted a preset "
-                         "such as tiny_vanilla or detr_r50")
+        raise ValueError(f"plain mode runs the published DETR alone: got {beyond}; wanted a preset such as "
+                         "tiny_vanilla or detr_r50")
     if config.denoising and config.queries == "learned":
         raise ValueError(f'denoising is {config.denoising} with queries "learned"; only an anchor can be started '
                          'at a noised box: take queries="anchor" or "proposal", or denoising=0')
