@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scratch.analysis.primitives import record_primitives
 from scratch.ops.batch_norm import BatchNorm2d, batch_norm
-from scratch.ops.fast.batch_norm import _HalfBatchNorm, statistics_at_the_end
+from scratch.ops.fast.batch_norm import (
+    _BatchNorm, _HalfBatchNorm, _multiply_add, fast_batch_norm, statistics_at_the_end)
 from scratch.ops.fast.switch import plain_mode
 from tests.checks import assert_same
 from tests.ops.test_batch_norm import normalising, random_inputs, statistics
@@ -158,3 +159,26 @@ def test_a_backward_makes_no_zeros_for_the_statistics() -> None:
     y = batch_norm(x, *statistics(x.detach()), weight, bias, training=True)
     g = torch.ones_like(y)
     assert not {"zeros", "zeros_like", "new_zeros"} & set(record_primitives(lambda: y.backward(g)))
+
+
+def test_running_statistics_are_measured_and_not_learned() -> None:
+    x, weight, bias = (t.requires_grad_() for t in random_inputs(2, 5, 3, 7))
+    y, mean, variance = _BatchNorm.apply(x, weight, bias, 1e-5)
+    assert y.requires_grad and not mean.requires_grad and not variance.requires_grad
+
+
+@pytest.mark.parametrize("weight_learns, bias_learns", [(True, False), (False, True)])
+def test_a_half_image_is_evaluated_in_one_pass_only_where_neither_weight_nor_bias_learns(
+        weight_learns: bool, bias_learns: bool) -> None:
+    x, weight, bias = torch.randn(2, 5, 3, 7).half(), torch.ones(5), torch.zeros(5)
+    numbers = (torch.zeros(5), torch.ones(5))
+    assert fast_batch_norm(x, *numbers, weight, bias, False, 0.1, 1e-5) is not None
+    weight.requires_grad_(weight_learns), bias.requires_grad_(bias_learns)
+    assert fast_batch_norm(x, *numbers, weight, bias, False, 0.1, 1e-5) is None
+
+
+def test_what_torch_compile_fuses_has_the_dtype_of_the_memory_that_it_does_without(monkeypatch) -> None:
+    shift, x, scale = torch.tensor(1.0), torch.tensor([2.0, 3.0]), torch.tensor(5.0)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    y = _multiply_add(shift, x, scale, torch.empty(2, dtype=torch.float16))
+    assert y.dtype is torch.float16 and y.tolist() == [11.0, 16.0]

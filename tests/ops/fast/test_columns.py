@@ -8,6 +8,7 @@ import torch
 from scratch.ops.conv2d import _windows, conv2d
 from scratch.ops.fast import columns
 from scratch.ops.fast.columns import _backwards, _columns
+from scratch.ops.windows import Windows
 from scratch.ops.fast.switch import plain_mode
 from tests.ops.convolutions import random_inputs
 
@@ -67,3 +68,15 @@ def test_a_half_image_that_begins_between_two_words_is_copied_number_by_number()
     image = buffer[1:].view(1, 7, 5, 20).permute(0, 3, 1, 2)
     weight = torch.randn(3, 20, 3, 3).bfloat16()
     assert torch.equal(conv2d(image, weight), conv2d(image.clone(memory_format=torch.channels_last), weight))
+
+
+def test_the_windows_backwards_of_a_kernel_with_two_sides_padding_and_dilation() -> None:
+    windows = Windows((2, 4), (1, 1), (1, 2), (2, 3), 1, (9, 9))
+    assert _backwards(windows, torch.zeros(1, 1, 8, 14)).padding == (2 * (2 - 1) - 1, 3 * (4 - 1) - 2)
+
+
+def test_an_image_that_wants_no_gradient_costs_none(monkeypatch) -> None:
+    monkeypatch.setattr(columns, "_backwards", lambda *_: pytest.fail("the image's gradient is computed"))
+    x, weight = torch.randn(2, 3, 5, 7), torch.randn(4, 3, 3, 3, requires_grad=True)
+    columns.Columns.apply(x, weight, None, _windows(x, weight, None, 1, 1, 1, 1)).sum().backward()
+    assert weight.grad is not None

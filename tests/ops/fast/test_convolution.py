@@ -11,13 +11,14 @@ from torch import Tensor
 
 from scratch.model.backbone import ResNet
 from scratch.ops.conv2d import Conv2d, _windows, conv2d, conv2d_im2col
-from scratch.ops.fast import rows, shifted, winograd
+from scratch.ops.fast import convolution, rows, shifted, winograd
 from scratch.ops.fast.columns import Columns
 from scratch.ops.fast.convolution import fast_convolution, winograd_pays
 from scratch.ops.fast.rows import Rows
 from scratch.ops.fast.shifted import Shifted, straddling
 from scratch.ops.fast.switch import plain_mode
 from scratch.ops.linear import linear
+from scratch.ops.windows import Windows
 from tests.checks import assert_same
 from tests.ops.convolutions import RESNET, bound, convolutions, random_inputs
 
@@ -162,3 +163,13 @@ def test_the_gradient_of_the_filters_lies_as_they_do(C: int, kernel: int, size: 
     layer = Conv2d(C, 5, kernel)
     gradient, = torch.autograd.grad(layer(torch.randn(2, C, size, size)).square().sum(), layer.weight)
     assert gradient.stride() == layer.weight.stride()
+
+
+@pytest.mark.parametrize("change, can", [
+    ({}, True), ({"kernel": (3, 2)}, False), ({"kernel": (2, 4)}, False), ({"padding": (2, 2)}, False),
+    ({"padding": (1, 3)}, False), ({"stride": (1, 2)}, False), ({"dilation": (2, 1)}, False), ({"groups": 2}, False)])
+def test_what_winograds_plan_can_do(monkeypatch, change: dict, can: bool) -> None:
+    for threshold in ("CHANNELS", "COLUMNS", "WINDOWS", "PRODUCTS"):
+        monkeypatch.setattr(convolution, f"_MANY_{threshold}", 0)
+    windows = Windows((2, 3), (1, 1), (1, 2), (1, 1), 1, (8, 9))._replace(**change)
+    assert winograd_pays(torch.zeros(1, 2, 7, 7), torch.zeros(2, 2, *windows.kernel), windows) is can

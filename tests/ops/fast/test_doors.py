@@ -11,7 +11,8 @@ from torch.autograd.function import BackwardCFunction
 
 from scratch.ops.activations import log_softmax, relu, relu_, sigmoid, softmax
 from scratch.ops.batch_norm import BatchNorm2d
-from scratch.ops.fast.switch import plain_mode
+from scratch.ops.fast.hungarian import fast_assignment
+from scratch.ops.fast.switch import plain, plain_mode
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.windows import MaxPool2d
 
@@ -38,3 +39,18 @@ def test_a_backward_written_by_hand_is_recorded_with_the_doors_open_alone(name: 
         with plain_mode(plain):
             y = OPERATIONS[name](torch.randn(2, 4, 6, 6, requires_grad=True))
         assert sum(isinstance(node, BackwardCFunction) for node in nodes(y)) == by_hand
+
+
+def test_the_door_of_the_assignment() -> None:
+    cost = [[3.0, 1.0, 2.0], [2.0, 1.0, 5.0]]
+    with plain_mode(False):
+        assert fast_assignment(cost) == [1, 0]
+    with plain_mode(True):
+        assert fast_assignment(cost) is None
+
+
+def test_plain_mode_is_on_unless_it_is_told_otherwise() -> None:
+    with plain_mode(False):
+        with plain_mode():
+            assert plain()
+        assert not plain()

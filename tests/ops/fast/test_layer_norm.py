@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scratch.ops.fast.layer_norm import _on_a_gpu
 from scratch.ops.layer_norm import layer_norm
 from tests.checks import LOW_PRECISIONS, assert_as_precise_as_torch, assert_same
 
@@ -55,3 +58,9 @@ def test_under_autocast_the_version_with_few_passes_multiplies_in_float32(as_on_
         gradients.append((x.grad, weight.grad))
     for exact, lowered in zip(*gradients):
         assert torch.equal(exact, lowered)
+
+
+@pytest.mark.parametrize("is_cuda, compiling, few", [(True, False, True), (True, True, False), (False, False, False)])
+def test_few_passes_are_for_a_gpu_and_not_for_torch_compile(monkeypatch, is_cuda: bool, compiling: bool, few: bool) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    assert _on_a_gpu(SimpleNamespace(is_cuda=is_cuda)) is few

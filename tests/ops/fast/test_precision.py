@@ -12,7 +12,7 @@ from scratch.ops.activations import autocast_applies, log_softmax, relu, sigmoid
 from scratch.ops.batch_norm import BatchNorm2d
 from scratch.ops.beyond.group_norm import group_norm
 from scratch.ops.conv2d import conv2d
-from scratch.ops.fast.precision import without_autocast
+from scratch.ops.fast.precision import as_in_forward, without_autocast
 from scratch.ops.layer_norm import layer_norm
 from scratch.ops.windows import max_pool2d
 
@@ -86,3 +86,11 @@ def test_shapes_are_traced_forwards_and_backwards_without_data(function):
 def test_the_exponential_that_half_precision_cannot_hold_is_computed_above_it():
     x = torch.tensor([12.0, 12.0], dtype=torch.float16)
     assert x.exp().isinf().all() and softmax(x, 0).tolist() == [0.5, 0.5] and math.exp(12) > 65504
+
+
+@pytest.mark.parametrize("compiling", [False, True])
+def test_a_backward_keeps_the_dtype_of_its_forward_and_leaves_it_to_torch_compile(monkeypatch, compiling: bool) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    x = torch.ones(2, 2)
+    with torch.autocast("cpu", torch.bfloat16), as_in_forward(x):
+        assert (x @ x).dtype is (torch.bfloat16 if compiling else torch.float32)
