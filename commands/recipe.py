@@ -67,13 +67,14 @@ def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: b
 
 def told(headline: str, choices: list[Choice], config: Config) -> str:
     """A line for each choice, or for some of one reason: what the run takes, and why."""
-    lines = [headline]
+    rows = []
     for reason, of_one_reason in groupby(choices, key=lambda choice: choice.reason):
         taken = [(choice, getattr(getattr(config, choice.part), choice.field)) for choice in of_one_reason]
-        words = " ".join(as_flag(choice.flag, value) for choice, value in taken)
         given = [as_flag(choice.flag, choice.value) for choice, value in taken if value != choice.value]
-        lines.append(f"  {words:<24} {reason}" + (f" (as given; recipe: {' '.join(given)})" if given else ""))
-    return "\n".join(lines)
+        rows.append((" ".join(as_flag(choice.flag, value) for choice, value in taken),
+                     reason + (f" (as given; recipe: {' '.join(given)})" if given else "")))
+    width = max(len(flags) for flags, _ in rows)
+    return "\n".join([headline, *(f"  {flags:<{width}}  {reason}" for flags, reason in rows)])
 
 
 def as_flag(flag: str, value: object) -> str:
