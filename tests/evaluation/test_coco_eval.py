@@ -91,6 +91,11 @@ def test_the_figures_equal_pycocotools_with_eighty_classes(coco_dir: Path, tmp_p
     assert [summary[name] for name in METRICS] == theirs
 
 
+def test_the_figures_have_the_order_of_pycocotools_and_the_names_of_the_papers():
+    assert METRICS == ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+                       "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+
+
 def test_the_mean_over_the_classes_is_the_whole():
     truth = truth_of()
     summary = judged(truth, predictions_for(truth, 0.1, 3)).summary()

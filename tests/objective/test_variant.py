@@ -100,6 +100,15 @@ def test_two_queries_that_are_sure_of_one_class_claim_two_objects():
     assert criterion()(outputs, random_targets([3]))["cardinality_error"] == 1
 
 
+def test_the_class_error_is_the_share_of_matched_queries_whose_best_class_is_another():
+    boxes = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2], [0.4, 0.6, 0.1, 0.1]], dtype=torch.float64)
+    logits = torch.full((1, 3, K), -2.0, dtype=torch.float64)
+    logits[0, 0, 1] = logits[0, 1, 2] = logits[0, 2, 0] = 1.0
+    targets = [{"labels": torch.tensor([1, 0, 0]), "boxes": boxes}]  # the second has another class
+    losses = criterion()({"pred_logits": logits, "pred_boxes": boxes[None], "aux_outputs": []}, targets)
+    assert losses["class_error"].item() == pytest.approx(100 / 3)
+
+
 def test_focal_logits_too_large_for_a_loss_are_named():
     outputs = answers(1, 2)
     outputs["pred_logits"] = torch.full((1, 2, K), 1e308, dtype=torch.float64)

@@ -114,3 +114,9 @@ def test_bunches_hold_every_number_once_and_no_more_than_they_should(monkeypatch
 def test_steps_in_small_bunches_equal_torch(monkeypatch):
     monkeypatch.setattr(fast_adamw, "BUNCH", 4)
     _assert_equal_for_50_steps(_random)
+
+
+def test_off_the_cpu_there_is_one_bunch():
+    tensors = [[torch.empty(2**11, 2**10, device="meta"), torch.empty(3, device="meta")] for _ in range(4)]
+    (bunch,) = fast_adamw.bunches(*tensors, [1, 2])
+    assert bunch == (*tensors, [1, 2])
