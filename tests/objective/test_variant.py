@@ -283,7 +283,7 @@ def test_several_cells_are_assigned_to_one_object_where_matching_would_assign_on
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_the_published_presets_have_the_published_criterion_and_the_others_the_variants(preset):
     criterion = criterion_for(PRESETS[preset].model, HungarianMatcher(), LossConfig())
-    assert type(criterion) is (VariantCriterion if preset in ("tiny", "detr_141m_fast") else SetCriterion)
+    assert type(criterion) is (VariantCriterion if preset in ("tiny", "detr_141m_fast", "detr_r50_fast") else SetCriterion)
 
 
 @pytest.mark.parametrize("changes", [{"groups": 2}, {"queries": "anchor"}, {"classification": "focal"}])
