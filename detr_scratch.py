@@ -66,6 +66,7 @@ from scratch.training.distributed import Distributed
 from scratch.training.heap import keep_freed_memory
 from scratch.training.log import RunLog
 from scratch.training.loop import fit
+from scratch.training.precision import Precision
 from scratch.training.run import Run
 from scratch.training.step_memory import say_what_fits
 from scratch.whole_file import write_json
@@ -111,17 +112,19 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     model = make_model(config).to(distributed.device)
     if arguments.compiled:
         if reason := compiler_missing(distributed.device):
-            raise ValueError(f"got --compile, which cannot be used here ({reason}): leave it out")
+            raise ValueError(f"got --compile{'-whole' * arguments.compile_whole}, which cannot be used here ({reason}): "
+                             "leave it out")
         compile_model(model, arguments.compiled)
     if arguments.weights:
         say(begin_with(model, arguments.weights, distributed, classes))
     if distributed.is_main and not arguments.resume:
         say(draw_samples(run_dir / "pictures" / "augmented.png", train_set, sampler))
+    if distributed.device.type == "cuda" and distributed.is_main and not arguments.compiled:  # before the clock runs
+        precision = Precision(config.train.precision, distributed.device).name
+        say_what_fits(partial(make_model, config), config, precision, distributed.device, say)
     run = Run(model, make_criterion(config), config, classes.to_dict(), run_dir, distributed)
     if arguments.cuda_graph:
         run.model = GraphedModel(run.model, say)
-    if distributed.device.type == "cuda" and distributed.is_main and not arguments.compiled:
-        say_what_fits(partial(make_model, config), config, run.precision.name, distributed.device, say)
     torch.manual_seed(config.train.seed + distributed.rank)  # but drops out its own activations
     own = ("--ops", arguments.ops) if arguments.ops else ()
     to_go_on = command("python", "detr_scratch.py", "train", "--resume", "--run-dir", run_dir, *own)

@@ -57,7 +57,8 @@ class TrainArguments:
     itself, so take --square with it (scratch/model/beyond/compiled). Attention then keeps all its weights: much memory
     where pictures have thousands of cells"""
     compile_whole: bool = False
-    """have the model compiled as a whole: more minutes at first; no denoising"""
+    """have the model compiled as a whole: more minutes at first; take --square with it, a run of more than 64 sizes of
+    batches would end; no denoising"""
     cuda_graph: bool = False
     """launch the model's forward and backward as one CUDA graph each, recorded from the first batch; batches of another
     size pass without it, so take --square with it (scratch/training/cuda_graph)"""
@@ -118,6 +119,9 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     headline, choices = "", []
     if recipe_is_wanted(given.recipe, given.preset, weights, config):
         headline, choices = chosen_for(config, arguments.config.data, device, bool(given.epochs or given.max_steps))
+        if given.recipe == "auto" and not choices and os.environ.get("RANK", "0") == "0":
+            print("note: there is no recipe for this data: the presets are made for the generated shapes, and data that has "
+                  "no box, or cannot be read, says nothing")
         arguments = parse(TrainArguments, replace(default, config=applied(config, choices)), "train", argv)
     if given.preset is None and meant is None and os.environ.get("RANK", "0") == "0":
         here = {"cuda": "there is a GPU", "mps": "on a Mac's GPU"}.get(device.partition(":")[0], "no GPU in use")
@@ -138,7 +142,7 @@ def recipe_is_wanted(asked: Optional[str], preset: Optional[str], weights: Optio
     can = weights is None and config.model.queries != "learned"
     if asked == "auto" and not can:
         raise ValueError(f"got --recipe auto {'with trained weights' if weights else f'with {config.preset}'}: it is made "
-                         "for presets that learn in minutes from nothing (tiny, detr_141m_fast); leave it out")
+                         "for presets that learn in minutes from nothing (tiny, detr_r50_fast, detr_141m_fast); leave it out")
     return can and asked != "none" and (asked == "auto" or preset is None)
 
 

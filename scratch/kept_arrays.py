@@ -19,6 +19,7 @@ can, nothing is kept. Proven in tests/test_kept_arrays.py. Read: keep → recall
 from __future__ import annotations
 
 import glob
+import errno
 import hashlib
 import json
 import mmap
@@ -78,7 +79,8 @@ def keep(source: Path, part: str, made_of: Mapping[str, Any], arrays: Mapping[st
         begin = end + -end % _ALIGNED
         places.append([name, array.dtype.str, list(array.shape), begin])
         end = begin + array.nbytes
-    header = json.dumps({"made_of": made_of, "arrays": places, "rest": rest}).encode() + b"\n"
+    header = {"made_of": made_of, "arrays": places, "rest": rest}
+    header = json.dumps(header, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
     header = header[:-1] + b" " * (-(len(_first_line(b"")) + len(header)) % _ALIGNED) + b"\n"
 
     def content() -> Iterator[Any]:
@@ -112,6 +114,8 @@ def recall(source: Path, part: str, made_of: Mapping[str, Any]) -> Optional[Kept
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:  # another user's: it is left where it is
+            if error.errno == errno.ENAMETOOLONG:
+                continue
             _say(path, f"cannot be read ({error.strerror or type(error).__name__})")
             continue
         except (ValueError, KeyError, TypeError):  # with a checksum that fits: it was made to look like one
@@ -139,7 +143,7 @@ def _mapped(path: Path, made_of: Mapping[str, Any]) -> Kept | str:
         if digest.hexdigest().encode() != first[2]:
             return "is damaged"
         file.seek(begin)
-        header = json.loads(file.readline())
+        header = json.loads(file.readline().decode("utf-8", "surrogatepass"))
         if header["made_of"] != json.loads(json.dumps(made_of)):
             return "is of something that has changed since"
         memory, start = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), file.tell()

@@ -6,7 +6,7 @@
 is given counts more, `--recipe none` leaves the preset as it is. What was chosen is printed, a line for
 each choice, and travels in the checkpoint as the run's configuration: a run that goes on chooses nothing.
 
-    --short-side     small_object × short_side = 14 pixels        more pixels cost time: quadratically
+    --short-side     small_object × short_side = 12 pixels        more pixels cost time: quadratically
     --turns          where boxes look the same from all sides     four pictures from one
     --num-queries    1½ × the most objects in a picture           an object without a query is not found
     …
@@ -27,11 +27,12 @@ from typing import Any, Optional
 from scratch.config import Config
 from scratch.data.summary import DataSummary
 
-SMALL_PIXELS = 14  # of a small object's side: it then covers two cells of the decoder's grid each way
+SMALL_PIXELS = 12  # of a small object's side: it then covers one and a half cells of the decoder's grid each way
 SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a CPU
 GPU_SIDES = (256, 640)
 GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (docs/gpu_estimate.md)
-SPARE = 1.5  # queries for each object of the fullest picture
+SPARE = 1.5  # queries for each object of the fullest picture, and
+MOST_QUERIES = 300  # at most
 FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
 MINUTES = (10, 60)  # the least and the most
 EVALUATIONS = 15  # in a run
@@ -71,7 +72,8 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
     """
     minutes = _minutes(data.boxes)
     side, bound = _side(data, machine)
-    queries = min(300, max(config.model.num_queries, 10 * math.ceil(SPARE * data.most_objects / 10)))
+    queries = max(config.model.num_queries, min(MOST_QUERIES, 10 * math.ceil(SPARE * data.most_objects / 10)))
+    enough = "and some to spare" if queries >= SPARE * data.most_objects else "the most here"
     full = data.typical_objects > FULL
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
@@ -80,13 +82,13 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
         "many, so crops show them larger; four pictures in one would be too full" if full else
         "few, so four pictures in one show more of them, in more sizes")
     return [
-        Choice("data", "short_side", side, f"a small object has {data.small_object:.2f} of a picture's shorter side: "
+        Choice("data", "short_side", side, f"a small object has {data.small_object:.2f} of a picture's side: "
                f"{data.small_object * side:.0f} pixels of {side}{bound}"),
         Choice("data", "turns", data.turnable, "boxes look the same from all four sides" if data.turnable else
                "there is an up and a down, or too few boxes to know"),
         Choice("data", "augment", "zoom" if full else config.data.augment, objects),
         Choice("data", "mosaic", 0.0 if full else config.data.mosaic, objects),
-        Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, and some to spare"),
+        Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, {enough}"),
         Choice("train", "max_minutes", minutes, f"{data.boxes:,} boxes: ten minutes more for ten times as many"),
         Choice("train", "eval_every", 1, often),
         Choice("train", "eval_minutes", rhythm, often),

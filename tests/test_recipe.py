@@ -13,13 +13,14 @@ from commands.train_arguments import parse_train
 from scratch.config import PRESETS, Config
 from scratch.data.summary import DataSummary
 from scratch.recipe import Machine, applied, choose
+from tests.conftest import REPOSITORY
 from tests.data.conftest import CocoSet
 
 TINY, BIG = PRESETS["tiny"], PRESETS["detr_141m_fast"]
 # The training splits of BCCD, of raccoons (numbers divisible by 5 are val) and of the generated shapes.
-CELLS = DataSummary(205, 3, 2804, 209, 13.678, 28, 0.0739, 480, True)
-RACCOONS = DataSummary(160, 1, 174, 174, 1.0875, 3, 0.668, 352, False)
-SHAPES = DataSummary(2000, 5, 9104, 1737, 4.552, 8, 0.13, 229, True)
+CELLS = DataSummary(205, 3, 2804, 209, 13.678, 28, 0.0640, 480, True)
+RACCOONS = DataSummary(160, 1, 174, 174, 1.0875, 3, 0.568, 352, False)
+SHAPES = DataSummary(2000, 5, 9104, 1737, 4.552, 8, 0.119, 229, True)
 T4 = Machine("cuda", 14.6)
 
 
@@ -32,7 +33,7 @@ def test_the_same_numbers_give_the_same_choices() -> None:
 
 
 @pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 144), (SHAPES, 144)])
-def test_small_objects_have_fourteen_pixels(summary: DataSummary, side: int) -> None:
+def test_small_objects_have_twelve_pixels(summary: DataSummary, side: int) -> None:
     assert config_for(summary).data.short_side == side
 
 
@@ -58,6 +59,13 @@ def test_full_pictures_are_cropped_and_others_are_put_together() -> None:
 @pytest.mark.parametrize("most, queries", [(3, 40), (28, 50), (60, 90), (1000, 300)])
 def test_the_fullest_picture_has_queries_to_spare(most: int, queries: int) -> None:
     assert config_for(replace(CELLS, most_objects=most)).model.num_queries == queries
+
+
+def test_a_preset_with_more_queries_keeps_them_and_the_most_is_said_to_be_the_most() -> None:
+    many = replace(TINY, model=replace(TINY.model, num_queries=500))
+    assert config_for(replace(CELLS, most_objects=280), many).model.num_queries == 500
+    said = {choice.field: choice.reason for choice in choose(TINY, replace(CELLS, most_objects=280), 80, Machine())}
+    assert said["num_queries"] == "280 objects in the fullest picture, the most here"
 
 
 @pytest.mark.parametrize("boxes, minutes", [(1, 10), (174, 20), (2804, 30), (9104, 35), (860_001, 55), (10**9, 60)])
@@ -142,6 +150,11 @@ def test_generated_shapes_are_what_the_preset_is_made_for() -> None:
     assert chosen_for(TINY, TINY.data, "cpu", False) == ("", [])
 
 
+def test_a_recipe_that_is_asked_for_and_cannot_be_says_so(capsys: pytest.CaptureFixture) -> None:
+    assert parsed("--recipe", "auto") == TINY
+    assert "note: there is no recipe for this data" in capsys.readouterr().out
+
+
 def test_data_that_cannot_be_read_is_left_to_the_run_to_refuse(tmp_path: Path) -> None:
     assert chosen_for(TINY, replace(TINY.data, data=str(tmp_path)), "cpu", False) == ("", [])
 
@@ -149,6 +162,13 @@ def test_data_that_cannot_be_read_is_left_to_the_run_to_refuse(tmp_path: Path) -
 def test_choices_of_one_reason_share_a_line() -> None:
     choices = choose(TINY, CELLS, 87, Machine())
     assert told("head", choices, applied(TINY, choices)).count("13.7 objects in a picture") == 1
+
+
+def test_the_page_shows_what_is_told_of_the_blood_cells() -> None:
+    cells = replace(CELLS, typical_objects=2804 / 205)
+    choices = choose(TINY, cells, 87, Machine())
+    page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    assert told("", choices, applied(TINY, choices)).strip("\n") in page
 
 
 @pytest.mark.parametrize("value, word", [(True, "--turns"), (False, "--no-turns"), (0.01, "--turns 0.01"),

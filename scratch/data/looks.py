@@ -31,11 +31,15 @@ from scratch.printable import printable
 
 MANY = 4096         # pictures from which on it is worth to keep what was seen: two seconds
 _AT_A_TIME = 256    # pictures of one task
-_VERSION = 1        # of what is seen: another number where check.py or glance.py judge in another way
+_VERSION = 2        # of what is seen: another number where check.py or glance.py judge in another way
 _NOT_THERE = (-1, 0, 0)
 _NOTHING: list[Problem] = []
 
 Look = Callable[[Path, tuple[int, int]], list[Problem]]
+
+
+# Windows tells when an entry was made, not when it changed: there a broken picture could look as it was.
+CHANGES_ARE_TOLD = os.name != "nt"
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def look_at_all(folder: Path, paths: Sequence[str], sizes: np.ndarray, missing: 
     """
     n = len(paths)
     looks = Looks([_NOTHING] * n, np.tile(np.array(_NOT_THERE), (n, 1)), np.zeros(n, dtype=np.int64))
-    remember = remember and quick and n >= MANY
+    remember = remember and quick and n >= MANY and CHANGES_ARE_TOLD
+    small = sizes.astype(np.float64).prod(axis=1) <= how.get("max_megapixels", np.inf) * 1e6   # (n,)
     made_of = {"looks": _VERSION, "pillow": PIL.__version__, **how}
     known = _Known.recalled(folder, split, made_of, paths, sizes) if remember else None
 
@@ -80,7 +85,7 @@ def look_at_all(folder: Path, paths: Sequence[str], sizes: np.ndarray, missing: 
             else:
                 size = (int(sizes[i, 0]), int(sizes[i, 1]))
                 plain, looks.ends[i] = _glance(folder, paths[i], size) if looks.stamps[i, 0] >= 0 else (False, 0)
-                if not plain or not quick:
+                if not plain or not quick or not small[i]:
                     looks.problems[i] = look(folder / paths[i], size) or _NOTHING
         return len(rows)
 

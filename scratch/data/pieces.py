@@ -25,6 +25,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Optional
@@ -44,10 +45,13 @@ _ENTRIES = 4096    # that become rows at a time
 _MARGIN = 4
 
 # In valid JSON, text like this is a key and its value: within a string, its quotes would have a backslash before them.
-_NUMBERS = r"\[-?\d+\.?\d*(?:, ?-?\d+\.?\d*)*\]"
+# A number matches in one way alone: with two, a list of n numbers that is cut off would be tried in 2ⁿ ways.
+_NUMBER = r"-?(?:0|[1-9]\d*)(?:\.\d+)?"
+_NUMBERS = rf"\[{_NUMBER}(?:, ?{_NUMBER})*\]"
 _OUTLINE = re.compile(rf'"segmentation": ?\[{_NUMBERS}(?:, ?{_NUMBERS})*\]', re.ASCII)
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _PART = "annotations"
+_COLUMNS = 1       # the version of what the kept columns mean
 _MOMENT = 2 * 10**9  # ns
 
 
@@ -61,14 +65,17 @@ def read_instances(path: Path, remember: bool = True) -> Document:
     remember   keep the rows of a large file for the next time, and take those that were kept of this very content
     """
     path = Path(path)
-    large = remember and os.path.isfile(path) and os.path.getsize(path) >= LARGE
+    if not os.path.isfile(path):  # none, or a pipe, for whose writer a reader would wait
+        return _of_lists(load_instances(path))
+    large = remember and os.path.getsize(path) >= LARGE
     if large:
         try:
             digest = _digest_of(path)
         except OSError:  # which the reader explains
             return _of_lists(load_instances(path))
-        if kept := recall(path, _PART, {"sha256": digest}):
-            return _restored(kept.arrays, kept.rest)
+        if kept := recall(path, _PART, {"sha256": digest, "columns": _COLUMNS}):
+            with suppress(KeyError, TypeError, ValueError):  # what is kept has another form: it is read anew
+                return _restored(kept.arrays, kept.rest)
     try:
         document, read = _read(path)
     except (_Unusual, StopIteration, ValueError, RecursionError, MemoryError, OSError):
@@ -227,7 +234,7 @@ def _keep(path: Path, document: Document, digest: str) -> None:
               for column, values in document[name].columns.items()}
     rest = {"categories": document["categories"], **{name: list(document[name].others.items())
                                                      for name in ("images", "annotations")}}
-    keep(path, _PART, {"sha256": digest}, arrays, rest)
+    keep(path, _PART, {"sha256": digest, "columns": _COLUMNS}, arrays, rest)
 
 
 def _restored(arrays: dict[str, Any], rest: Any) -> Document:

@@ -2,7 +2,7 @@
 
     Annotations ─▶ summarise ─▶ DataSummary ─▶ scratch/recipe: how to train on it
 
-    size of an object = √(w·h) / min(W, H)           w h: its box, W H: its picture, in pixels
+    size of an object = √(w·h / (W·H))               w h: its box, W H: its picture, in pixels
     small_object      = min over classes of the size that a quarter of the class's objects stay below
 
 The least class counts, because one average over all of them hides it: of BCCD's blood cells every
@@ -48,7 +48,8 @@ class DataSummary:
     most_objects: int
     """boxes in the picture that has the most"""
     small_object: float
-    """√area of a small object of the class of the smallest objects, in shorter sides of its picture"""
+    """the size of a small object of the class of the smallest objects: its share of the side of a picture that is shown
+    as a square"""
     short_side: int
     """the median of the pictures' shorter sides, in pixels"""
     turnable: bool
@@ -63,7 +64,7 @@ def summarise(annotations: Annotations) -> DataSummary:
     sides = a.sizes.astype(np.float64)                                              # (n,2): width, height
     objects = np.bincount(picture_of, minlength=len(a))                             # (n,)
     per_class = np.bincount(labels, minlength=len(a.classes.ids))                   # (K,)
-    sizes = np.sqrt(boxes[:, 2:].prod(axis=1)) / sides.min(axis=1)[picture_of]      # (M,)
+    sizes = np.sqrt((boxes[:, 2:] / sides[picture_of]).prod(axis=1))                # (M,)
     enough = np.flatnonzero(per_class >= FEWEST_FOR_A_CLASS)
     groups = [sizes[labels == label] for label in enough] or [sizes]
     return DataSummary(

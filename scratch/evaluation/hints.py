@@ -7,8 +7,8 @@
     the learning rates are 0                                         learning rate 0        ┐
     the training loss rises                                          learning rate too high │ after half of the run,
     the training loss is flat                                        nothing is learnt      ├ when a detector that
-    few pictures were shown, or the warm-up is not over              too few steps          │ learns would show it
-    the training loss fell by half, the other split's is twice it    the splits differ      │
+    the training loss fell by half, the other split's is twice it    the splits differ      │ learns would show it
+    few pictures were shown, or the warm-up is not over              too few steps          │
     none of these                                                    a list of what to look │
                                                                      at, with the commands  ┘
 
@@ -169,17 +169,17 @@ def _of_the_training(trained: Trained) -> Optional[Hint]:
                     ", or far too high (python detr_scratch.py lr-range shows which), or the weights are frozen "
                     "(--train-backbone), or the gradient is cut to nearly nothing (--clip-max-norm)")
     usual = USUAL_OF_LEARNT_QUERIES if trained.learnt_queries else USUAL
+    if known and trained.other_loss and latest < HALF * first and trained.other_loss > 2 * latest:
+        return Hint("the splits differ", f"the training loss fell from {first:.3g} to {latest:.3g}, but on this split "
+                    f"it is {trained.other_loss:.3g}: are its boxes those of its pictures, and its pictures like those "
+                    "of the train split? Compare the sheet of training pictures with that of this evaluation")
     if trained.step < trained.warmup or trained.shown < usual:
         warming = f", in the warm-up of {trained.warmup:,} (--warmup-steps)" * (trained.step < trained.warmup)
         falls = f"; the training loss falls, from {first:.3g} to {latest:.3g}" * (known and latest < first)
         kind = "with learnt queries" if trained.learnt_queries else "like this one"
         return Hint("too few steps", f"{trained.shown:,} pictures were shown in {trained.step:,} steps{warming}{falls}"
-                    f". A detector {kind}, from nothing, needs about {usual:,}: a larger --max-minutes, --max-steps or "
-                    "--epochs, or trained weights to begin with (python detr_scratch.py finetune)")
-    if known and trained.other_loss and latest < HALF * first and trained.other_loss > 2 * latest:
-        return Hint("the splits differ", f"the training loss fell from {first:.3g} to {latest:.3g}, but on this split "
-                    f"it is {trained.other_loss:.3g}: are its boxes those of its pictures, and its pictures like those "
-                    "of the train split? Compare the sheet of training pictures with that of this evaluation")
+                    f". A detector {kind} needs about {usual:,} if it begins from nothing: a larger --max-minutes, "
+                    "--max-steps or --epochs, or trained weights to begin with (python detr_scratch.py finetune)")
     return None
 
 

@@ -184,7 +184,11 @@ def say_what_fits(make_model: Callable[[], nn.Module], config: Config, precision
     precision    in which the run computes: float32, bf16 or fp16
     available    GiB of the device; None: it is asked
     """
-    gib = memory_of(device) if available is None else available
+    try:
+        gib = memory_of(device) if available is None else available
+    except RuntimeError as error:  # a driver that does not tell
+        say(f"memory: the device does not say how much it has ({str(error)[:200]})")
+        return
     if surely_fits(config, precision, gib - SPARE):
         return
 

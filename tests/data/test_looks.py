@@ -175,3 +175,18 @@ def test_a_pipe_among_the_pictures_is_not_waited_for(many):
     many.write()
     for _ in range(2):
         assert "it is a pipe, wanted a file" in checked(many)[0]
+
+
+def test_an_ordinary_jpeg_of_too_many_pixels_is_refused_at_a_quick_look_too(many):
+    many.write()
+    _, problems = checked(many, max_megapixels=0.0005)  # 500 pixels, where each picture has 851 and more
+    assert len([problem for problem in problems if problem.kind == "too large image"]) == 19
+
+
+def test_where_an_entrys_time_is_that_of_its_making_nothing_is_remembered(many, opened, monkeypatch):
+    many.write()
+    checked(many)
+    opened.clear()
+    monkeypatch.setattr(looks, "CHANGES_ARE_TOLD", False)
+    checked(many)
+    assert "0020.jpg" in opened

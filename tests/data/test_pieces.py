@@ -287,3 +287,26 @@ def test_the_parts_of_one_file_without_a_split_share_what_is_kept_of_it(large_se
     again = [contents(read_annotations(source, folder=folder)) for folder, source in layout.splits.values()]
     assert parts[False] == parts[True] == again and len(kept_files(root)) == 1
     assert np.add(*(part[-2] for part in again)) == 87
+
+
+@pytest.mark.parametrize("outline", ["[[" + "12, " * 400 + "1e-5]]", "[[" + "12, " * 400 + "x]]", "[[" + "7, " * 400])
+def test_an_outline_that_ends_unlike_one_is_not_read_in_all_ways_that_its_numbers_could_be(outline):
+    """In all ways, 400 numbers would take 2⁴⁰⁰ tries, and this test for ever."""
+    assert not pieces._OUTLINE.match(f'"segmentation": {outline}')
+
+
+def test_a_kept_file_whose_columns_are_others_is_read_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "LARGE", 1)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(document()))
+    wanted = listed(read_instances(path))
+    made_of = {"sha256": pieces._digest_of(path), "columns": pieces._COLUMNS}
+    pieces.keep(path, "annotations", made_of, {"images.id": np.arange(3)}, {"categories": []})
+    assert listed(read_instances(path)) == wanted
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError):
+        read_instances(tmp_path / "a.json")

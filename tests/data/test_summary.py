@@ -28,7 +28,7 @@ def test_a_split_of_three_pictures_by_hand(coco_set: Any) -> None:
     assert (summary.pictures, summary.classes, summary.boxes, summary.rarest) == (3, 2, 4, 1)
     assert (summary.typical_objects, summary.most_objects, summary.short_side) == (4 / 3, 2, 23)
     # No class has twenty boxes, so they are taken together; three of the four have √77 pixels, one has 8.
-    assert summary.small_object == pytest.approx((8 + 0.75 * (77**0.5 - 8)) / 23)
+    assert summary.small_object == pytest.approx((8 + 0.75 * (77**0.5 - 8)) / (37 * 23)**0.5)
     assert not summary.turnable
 
 
@@ -38,7 +38,8 @@ def test_the_class_of_the_smallest_objects_says_what_is_small(coco_set: Any) -> 
         coco_set.box("train", 1, [0, 0, 16, 16])
     for _ in range(20):
         coco_set.box("train", 1, [0, 0, 4, 4], category_id=7)
-    assert summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json")).small_object == 4 / 23
+    assert summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json")).small_object == pytest.approx(
+        4 / (37 * 23)**0.5)
 
 
 def test_a_class_of_a_few_boxes_does_not_say_what_is_small(coco_set: Any) -> None:
@@ -46,7 +47,8 @@ def test_a_class_of_a_few_boxes_does_not_say_what_is_small(coco_set: Any) -> Non
     for _ in range(60):
         coco_set.box("train", 1, [0, 0, 16, 16])
     coco_set.box("train", 1, [0, 0, 2, 2], category_id=7)
-    assert summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json")).small_object == 16 / 23
+    assert summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json")).small_object == pytest.approx(
+        16 / (37 * 23)**0.5)
 
 
 def test_a_split_without_a_box_is_summarised_too(coco_set: Any) -> None:

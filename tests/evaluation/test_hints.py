@@ -93,10 +93,10 @@ def test_a_training_that_cannot_have_found_anything_is_told_by_its_figures(name:
 
 @pytest.mark.parametrize("changes, words", [
     (dict(step=12, shown=96, warmup=0),
-     f"96 pictures were shown in 12 steps. A detector like this one, from nothing, needs about {USUAL:,}"),
+     f"96 pictures were shown in 12 steps. A detector like this one needs about {USUAL:,}"),
     (dict(step=60, shown=960), "the training loss falls, from 20 to 15"),
     (dict(step=400, warmup=1000), "in the warm-up of 1,000 (--warmup-steps)"),
-    (dict(learnt_queries=True), f"with learnt queries, from nothing, needs about {USUAL_OF_LEARNT_QUERIES:,}"),
+    (dict(learnt_queries=True), f"with learnt queries needs about {USUAL_OF_LEARNT_QUERIES:,}"),
     (dict(first=RISING[0], latest=RISING[1]), "rises, from 20 in the first steps to 24"),
     (dict(first=FLAT[0], latest=FLAT[1]), "flat: 20 in the first steps, 19.8 in the latest of 2,000"),
     (dict(first=FLAT[0], latest=FLAT[1]), "too low (0.001, 0.0001)"),

@@ -44,8 +44,7 @@ def compile_blocks(model: nn.Module, fullgraph: bool = False, backend: str = "in
     backend     of torch.compile: "inductor" generates kernels (it needs a C++ compiler, on a GPU Triton); "aot_eager"
                 only traces
     """
-    limits = torch._dynamo.config
-    limits.cache_size_limit = max(limits.cache_size_limit, VARIANTS)  # newer versions also call it recompile_limit
+    _allow_variants()
     for module in model.modules():
         if isinstance(module, BLOCKS):
             module.compile(fullgraph=fullgraph, dynamic=False, backend=backend)
@@ -62,8 +61,14 @@ def compile_whole(model: nn.Module, backend: str = "inductor") -> nn.Module:
     if config is not None and config.denoising:
         raise ValueError(f"got denoising = {config.denoising}, which makes another number of queries in each step, and "
                          "each number would be compiled for itself: compile the blocks alone (--compile)")
+    _allow_variants()  # beyond them, a whole graph is an error
     model.compile(fullgraph=True, dynamic=False, backend=backend)
     return model
+
+
+def _allow_variants() -> None:
+    limits = torch._dynamo.config
+    limits.cache_size_limit = max(limits.cache_size_limit, VARIANTS)  # newer versions also call it recompile_limit
 
 
 def compile_model(model: nn.Module, what: Literal["blocks", "whole"]) -> nn.Module:
