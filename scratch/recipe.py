@@ -11,8 +11,8 @@ each choice, and travels in the checkpoint as the run's configuration: a run tha
     --num-queries    1½ × the most objects in a picture           an object without a query is not found
     …
 
-docs/recipe.md has the measurements on generated shapes, BCCD's blood cells, and raccoons, and what did not help:
-lower learning rates, for example. So what is not named here stays as the preset has it.
+docs/recipe.md has what was measured on BCCD's blood cells and on raccoons, and what was not. Lower learning rates did not
+help, for example. What is not named here stays as the preset has it.
 
 A pure function: the same numbers give the same choices. Proven in tests/test_recipe.py.
 Read: Choice → choose → applied

@@ -18,9 +18,9 @@ from tests.data.conftest import CocoSet
 
 TINY, BIG = PRESETS["tiny"], PRESETS["detr_141m_fast"]
 # The training splits of BCCD, of raccoons (numbers divisible by 5 are val) and of the generated shapes.
-CELLS = DataSummary(205, 3, 2804, 209, 13.678, 28, 0.0640, 480, True)
-RACCOONS = DataSummary(160, 1, 174, 174, 1.0875, 3, 0.568, 352, False)
-SHAPES = DataSummary(2000, 5, 9104, 1737, 4.552, 8, 0.119, 229, True)
+CELLS = DataSummary(205, 3, 2804, 13.678, 28, 0.0640, True)
+RACCOONS = DataSummary(160, 1, 174, 1.0875, 3, 0.568, False)
+SHAPES = DataSummary(2000, 5, 9104, 4.552, 8, 0.119, True)
 T4 = Machine("cuda", 14.6)
 
 
@@ -88,7 +88,7 @@ def test_what_is_not_named_stays_as_the_preset_has_it() -> None:
 
 
 def test_a_data_set_without_a_box_has_choices_too() -> None:
-    assert config_for(DataSummary(3, 2, 0, 0, 0.0, 0, 0.0, 23, False)).data.short_side == 144
+    assert config_for(DataSummary(3, 2, 0, 0.0, 0, 0.0, False)).data.short_side == 144
 
 
 # -- on the command line -------------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ class Entries(Rows):
                                 {int(np.searchsorted(left, place)): entry for place, entry in others.items()})
 
     def any_of_category(self, id: int) -> bool:
-        """Does any of them, whatever it is otherwise, have this category_id?"""
+        """Does any of them have this category_id, rows and other entries alike?"""
         return bool((self.columns["category_id"] == id).any()) or any(
             isinstance(entry, dict) and entry.get("category_id") == id for entry in self.others.values())
 

@@ -1,12 +1,12 @@
-"""summary: what does a data set look like, in a dozen numbers?
+"""summary: what does a data set look like, in a few numbers?
 
     Annotations ─▶ summarise ─▶ DataSummary ─▶ scratch/recipe: how to train on it
 
     size of an object = √(w·h / (W·H))               w h: its box, W H: its picture, in pixels
     small_object      = min over classes of the size that a quarter of the class's objects stay below
 
-The least class counts, because one average over all of them hides it: of BCCD's blood cells every
-twelfth is a platelet, with a third of the other cells' size, and AP is the mean over classes.
+The class of the smallest objects counts, because an average over all objects hides it: of BCCD's
+blood cells, few are platelets, which are much smaller than the others, and AP is the mean over classes.
 
     looks_the_same_turned    Do the boxes look alike from all four sides? Then so do the pictures, as far as
                              boxes can tell (cells, satellites), and a quarter turn makes a picture that could be.
@@ -41,8 +41,6 @@ class DataSummary:
     pictures: int
     classes: int
     boxes: int
-    rarest: int
-    """boxes of the class that has the fewest (of those that have any)"""
     typical_objects: float
     """boxes in a picture, on average"""
     most_objects: int
@@ -50,8 +48,6 @@ class DataSummary:
     small_object: float
     """the size of a small object of the class of the smallest objects: its share of the side of a picture that is shown
     as a square"""
-    short_side: int
-    """the median of the pictures' shorter sides, in pixels"""
     turnable: bool
     """a quarter turn of a picture makes one that could be in the set"""
 
@@ -69,10 +65,8 @@ def summarise(annotations: Annotations) -> DataSummary:
     groups = [sizes[labels == label] for label in enough] or [sizes]
     return DataSummary(
         pictures=len(a), classes=len(a.classes.ids), boxes=len(boxes),
-        rarest=int(per_class[per_class > 0].min(initial=len(boxes))),
         typical_objects=len(boxes) / max(1, len(a)), most_objects=int(objects.max(initial=0)),
         small_object=min(float(np.quantile(group, 0.25)) for group in groups) if len(boxes) else 0.0,
-        short_side=int(np.median(sides.min(axis=1))) if len(a) else 0,
         turnable=looks_the_same_turned(boxes, sides[picture_of], len(a)))
 
 

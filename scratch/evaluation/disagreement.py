@@ -34,7 +34,7 @@ from scratch.evaluation.matching import Results, Truth
 IOU = 0.5
 MOST = 300     # pictures that are looked at: enough for a share, and a second of work
 FITS = 0.4     # this share of the objects must be found in another form, and twice the share as it is, and by chance
-EACH = 6        # a class is judged by this number of found objects or more
+EACH = 6       # a class is judged by this number of found objects or more
 NAMED = 0.6    # this share of a class's found objects is called by one other class
 OF_ALL = 0.7   # and such classes hold this share of all objects found
 
@@ -148,7 +148,8 @@ def other_names(names: dict[int, Counter[int]]) -> dict[int, int]:
     for category, of in names.items():
         name, often = of.most_common(1)[0]
         found = sum(of.values())
-        # By chance a class is called by one of K names in 1/K of the cases, ± √(¼/n): more than that, and twice that.
+        # By chance, n objects are called by one of K names n/K times, with a deviation of √(n/4) at most: more than
+        # two deviations above that.
         beyond = often >= found / len(names) + found ** 0.5
         if name != category and found >= EACH and often >= NAMED * found and beyond:
             wrong[category] = name

@@ -25,8 +25,8 @@ def test_a_split_of_three_pictures_by_hand(coco_set: Any) -> None:
     coco_set.box("train", 2, [0, 0, 8, 8], category_id=7)
     coco_set.box("train", 2, [5, 5, 9, 9], iscrowd=1)
     summary = summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json"))
-    assert (summary.pictures, summary.classes, summary.boxes, summary.rarest) == (3, 2, 4, 1)
-    assert (summary.typical_objects, summary.most_objects, summary.short_side) == (4 / 3, 2, 23)
+    assert (summary.pictures, summary.classes, summary.boxes) == (3, 2, 4)
+    assert (summary.typical_objects, summary.most_objects) == (4 / 3, 2)
     # No class has twenty boxes, so they are taken together; three of the four have √77 pixels, one has 8.
     assert summary.small_object == pytest.approx((8 + 0.75 * (77**0.5 - 8)) / (37 * 23)**0.5)
     assert not summary.turnable
@@ -55,7 +55,7 @@ def test_a_split_without_a_box_is_summarised_too(coco_set: Any) -> None:
     coco_set.image("train", 1)
     coco_set.split("train")["annotations"].clear()
     summary = summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json"))
-    assert (summary.boxes, summary.small_object, summary.most_objects, summary.rarest) == (0, 0.0, 0, 0)
+    assert (summary.boxes, summary.small_object, summary.most_objects) == (0, 0.0, 0)
 
 
 def test_square_boxes_all_over_the_picture_look_the_same_turned() -> None:
