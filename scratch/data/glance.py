@@ -3,9 +3,9 @@
     FF D8 │ FF E0 length "JFIF" │ FF DB length tables │ FF C0 length 8 height width 3 … │ FF C4 … │ FF DA … ▒▒▒ │ FF D9
     begin   density               quantisation          frame: bits, size, colours        Huffman   scan          end
 
-Most pictures of most sets are such: three colours of 8 bits, whole, without a camera's note. Pillow takes a third of a
-millisecond to open one, which 118,000 pictures make a minute; this takes a hundredth of that. "No" means nothing but
-that the picture has to be opened. "Yes" is said only where every segment up to the first scan is of a kind that Pillow
+Most pictures of most sets are such: three colours of 8 bits, whole, without a camera's note. Opening each with Pillow is
+most of the time of a quick check; reading a few bytes is much less. "No" means nothing but that the picture has to be
+opened. "Yes" is said only where every segment up to the first scan is of a kind that Pillow
 reads without a complaint, so that `check.look_at_image` would find nothing to tell.
 The format: ITU-T T.81, annex B. Proven against Pillow in tests/data/test_glance.py.
 """

@@ -1,8 +1,8 @@
 """looks: which pictures of a large split have to be looked at again, and what was seen on the others?
 
-    picture ─▶ length, times ─┬─ as they were when it was looked at ─▶ what was seen then           2 µs
-                              └─ new, or changed ─▶ first and last bytes ─▶ an ordinary JPEG?       30 µs   glance.py
-                                                                             └─ no: opened          0.4 ms  check.py
+    picture ─▶ length, times ─┬─ as they were when it was looked at ─▶ what was seen then
+                              └─ new, or changed ─▶ first and last bytes ─▶ an ordinary JPEG?       glance.py
+                                                                             └─ no: opened          check.py
 
 What is seen on a picture follows from its bytes, its annotated size, and how pictures are read. A file whose length or
 times (of its content, and of its entry on the disk: the latter cannot be set back) differ is looked at anew, and so is
@@ -29,14 +29,13 @@ from scratch.data.problems import Problem
 from scratch.kept_arrays import keep, recall
 from scratch.printable import printable
 
-MANY = 4096         # pictures from which on it is worth to keep what was seen: two seconds
+MANY = 4096         # pictures from which on what was seen is kept
 _AT_A_TIME = 256    # pictures of one task
 _VERSION = 2        # of what is seen: another number where check.py or glance.py judge in another way
 _NOT_THERE = (-1, 0, 0)
 _NOTHING: list[Problem] = []
 
 Look = Callable[[Path, tuple[int, int]], list[Problem]]
-
 
 # Windows tells when an entry was made, not when it changed: there a broken picture could look as it was.
 CHANGES_ARE_TOLD = os.name != "nt"

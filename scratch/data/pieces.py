@@ -37,7 +37,7 @@ from scratch.data.rows import Document, Entries, Images, Rows
 from scratch.kept_arrays import keep, recall, sha256_of
 from scratch.printable import abridged
 
-LARGE = 8 * 2**20  # bytes of a file from which on it is worth to be kept: a quarter of a second
+LARGE = 8 * 2**20  # bytes of a file from which on its rows are kept
 PIECE = 4 * 2**20  # bytes that are read at a time
 MOST_OTHERS = 0.1  # the share of entries that are no rows with which a kept file would be the file once more
 _ENTRIES = 4096    # that become rows at a time
