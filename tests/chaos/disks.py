@@ -89,7 +89,7 @@ def goes_on(words: list[str]) -> list[str]:
 
 
 def training_on_a_full_disk(ground: Ground) -> Iterator[Trial]:
-    """A disk that gets full in training: words, the last checkpoint unharmed; with room again, equal bit for bit."""
+    """A disk that gets full in training: words, the last checkpoint unharmed; with space again, equal bit for bit."""
     reference = ground.room("roomy")
     train = ["train", *LEARNING, "--data", str(ground.data), "--workers", "0", "--run-dir", "run"]
     whole = run(train, reference, 300)
