@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -71,6 +72,16 @@ def _is_text(path: Path) -> bool:
     return True
 
 
+def _wait_for_a_second_of_its_own(directory: Path) -> None:
+    """Return once no event file of this folder was begun in the present second.
+
+    TensorBoard reads a run's files in the order of their names, and those begin with a whole second. Of two files of
+    one second the later could be read first, and what it takes back would then come after it.
+    """
+    while any(directory.glob(f"events.out.tfevents.{int(time.time())}.*")):
+        time.sleep(0.01)
+
+
 class TensorBoard:
     """Writes a run's records where TensorBoard finds them; does nothing where it is off or not installed.
 
@@ -89,6 +100,7 @@ class TensorBoard:
             except ImportError:
                 print("note: TensorBoard's file is not written, for the package is missing (pip install tensorboard)")
             else:
+                _wait_for_a_second_of_its_own(directory)
                 self.writer = _Named(directory, lambda: SummaryWriter(
                     str(directory), purge_step=step + 1 if step else None, flush_secs=20))
 

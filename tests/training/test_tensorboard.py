@@ -24,6 +24,7 @@ from tests.hostile import NAMES
 from tests.training.test_loop import make_run, random_batch, small_config
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+event_file_writer = pytest.importorskip("tensorboard.summary.writer.event_file_writer")
 
 STEP = {"epoch": 0, "minutes": 0.5, "loss": 20.0, "loss_queries": 15.0, "loss_ce": 1.5, "loss_bbox": 0.5,
         "loss_giou": 0.75, "loss_ce_0": 2.5, "grad_norm": 3.5, "lr_backbone": 0.25, "images_per_second": 8.0,
@@ -61,7 +62,10 @@ def test_a_step_and_an_evaluation_become_curves(tmp_path: Path) -> None:
     assert not {"4 AP by class/dog", "5 health/matching_instability"} & set(reader.Tags()["scalars"])
 
 
-def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_know(tmp_path: Path) -> None:
+def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_know(tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    # The files' last numbers become 9 and 10: in one and the same second the second file's name would be read first.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
     for first, steps in ((0, (1, 2, 3)), (2, (3, 4))):
         log = RunLog(tmp_path, first, tensorboard=True)
         for step in steps:
