@@ -21,10 +21,13 @@ from scratch.recipe import Choice, Machine, choose
 
 
 def machine_of(device: str) -> Machine:
-    """What a device's name ("cpu", "cuda:1") says of the machine."""
-    kind = device.partition(":")[0]
-    gib = torch.cuda.get_device_properties(device).total_memory / 2**30 if kind == "cuda" else None
-    return Machine(kind, gib)
+    """What a device's name ("cpu", "cuda", "cuda:1") says of the machine.
+
+    Of several GPUs the smallest counts: processes that train together have to choose alike.
+    """
+    kind, _, number = device.partition(":")
+    gpus = [int(number)] if number else range(torch.cuda.device_count()) if kind == "cuda" else ()
+    return Machine(kind, min((torch.cuda.get_device_properties(gpu).total_memory / 2**30 for gpu in gpus), default=None))
 
 
 def seen(data: DataConfig) -> Optional[tuple[DataSummary, int]]:

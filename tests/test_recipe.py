@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Optional
 
 import pytest
+import torch
 
-from commands.recipe import as_flag, chosen_for, told
+from commands.recipe import as_flag, chosen_for, machine_of, told
 from commands.train_arguments import parse_train
 from scratch.config import PRESETS, Config
 from scratch.data.summary import DataSummary
@@ -30,6 +32,16 @@ def config_for(summary: DataSummary, preset: Config = TINY, evaluated: int = 80,
 
 def test_the_same_numbers_give_the_same_choices() -> None:
     assert choose(TINY, CELLS, 87, Machine()) == choose(TINY, CELLS, 87, Machine())
+
+
+@pytest.mark.parametrize("device, wanted", [("cpu", Machine()), ("mps", Machine("mps")), ("cuda:1", Machine("cuda", 24.0)),
+                                            ("cuda", Machine("cuda", 8.0))])
+def test_processes_on_unequal_gpus_choose_alike(device: str, wanted: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = (80, 24, 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
+    monkeypatch.setattr(torch.cuda, "get_device_properties",
+                        lambda gpu: SimpleNamespace(total_memory=sizes[gpu] * 2**30))
+    assert machine_of(device) == wanted
 
 
 @pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 144), (SHAPES, 144)])
