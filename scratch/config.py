@@ -172,6 +172,9 @@ class DataConfig:
     """pixels of the shorter side at evaluation; the training scales are 0.6 to 1.0 of it (480-800)"""
     max_size: int = 1333
     """the longer side never exceeds this many pixels"""
+    grow: float = 0.0
+    """progressive resizing: over this share of the run, training pictures grow from half of their size to all of it, so
+    that early steps are quick (scratch/training/progressive)"""
     square: bool = False
     """show every image as a square of short_side pixels: stretched, but a batch of mixed shapes has no padding"""
     augment: Literal["paper", "zoom", "flip", "none"] = "paper"
@@ -207,7 +210,7 @@ class DataConfig:
         refuse_senseless(
             self, limit_train=COUNT, limit_val=COUNT, short_side=Range(8, 16_384), max_size=Range(8, 16_384),
             colour=Range(0, 1, "high", "0 (off) or more and less than 1, where pictures turn black or grey"),
-            mosaic=chance, mixup=chance, workers=PROCESSES,
+            mosaic=chance, mixup=chance, grow=SHARE, workers=PROCESSES,
             shapes_train=Range(1, 10**7), shapes_val=Range(1, 10**7), max_dets=DETECTIONS,
             max_megapixels=MEGAPIXELS)
 
@@ -444,7 +447,7 @@ _TINY_FAST = _fast("tiny", _TINY_VANILLA, {}, lr=2e-3, lr_backbone=2e-3)
 # tiny_vanilla and detr_141m are DETR as published, scaled; tiny and detr_141m_fast, the default runs, learn in minutes.
 # detr_r50_fast is the latter's recipe on a smaller network.
 PRESETS: dict[str, Config] = {
-    "tiny": replace(_TINY_FAST, data=replace(_TINY_FAST.data, mosaic=0.4)),
+    "tiny": replace(_TINY_FAST, data=replace(_TINY_FAST.data, short_side=192, grow=0.8, mosaic=0.4)),
     "tiny_vanilla": _TINY_VANILLA,
     "detr_r50": _of_paper("detr_r50", "resnet50", False),
     "detr_r50_dc5": _of_paper("detr_r50_dc5", "resnet50", True),

@@ -47,7 +47,8 @@ def train_step_definition(model: Any, criterion: Any, optimizer: torch.optim.Opt
 def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     """One optimizer step over `batches` (one Batch, or `accumulate` of them); returns what the log records.
 
-    What changed: mixed precision, several devices, several batches for one step, the running average, the checks.
+    What changed: mixed precision, several devices, several batches for one step, smaller images at first, the running
+    average, the checks.
     Every loss is divided by the number of boxes (and of class weights) of the whole step, over all its batches and all
     ranks, which is known from the targets before the first forward pass. So the losses of the batches add up to the
     loss of one large batch, and their gradients to its gradient: gradient accumulation needs no division of its own.
@@ -57,7 +58,7 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     normalisers = run.criterion.normalisers([batch.targets for batch in batches], run.config.model.num_queries)
     losses: dict[str, torch.Tensor] = {}
     for i, batch in enumerate(batches, 1):
-        batch = batch.to(run.device)
+        batch = run.shown(batch.to(run.device))
         with nullcontext() if i == len(batches) else run.distributed.no_sync(run.model):  # one all-reduce a step
             with run.precision.autocast():
                 outputs = run.model(batch.normalised(), batch.pad_mask, batch.targets)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from scratch.config import Config
+from scratch.data.batch import Batch
 from scratch.training.checkpoint import LAST, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from scratch.training.content import naming, check_content, check_optimizer, check_weights
 from scratch.training.course import Course
@@ -27,6 +28,7 @@ from scratch.training.ema import ExponentialMovingAverage
 from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, parameter_groups
 from scratch.training.precision import Precision
+from scratch.training.progressive import share_of_side, smaller
 from scratch.training.schedule import Schedule
 
 BEST = "best.pt"
@@ -131,6 +133,10 @@ class Run:
         if train.checkpoint_minutes:
             return self.minutes - self.saved_at >= train.checkpoint_minutes or self.finished()
         return epoch_ended or self.step % train.checkpoint_every == 0
+
+    def shown(self, batch: Batch) -> Batch:
+        """The batch as the next step sees it: smaller while the run is young, if the configuration says so."""
+        return smaller(batch, share_of_side(self.config.data.grow, self.progress()))
 
     # -- what is remembered ----------------------------------------------------------------------------------------
 

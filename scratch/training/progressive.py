@@ -1,0 +1,54 @@
+"""progressive: progressive resizing: must the first steps of a run see every pixel?
+
+    progress p    0 ─────────── grow/2 ─────────── grow ─────────── 1        grow = 0.8 in the preset tiny
+    side          ½ of short_side      ¾                  all of it
+    cost          about ¼              ½                  1                   of a step's pixels
+
+What an object looks like roughly, and where objects stand, is learnt from small pictures as well; exact
+boxes and small objects need large ones. A convolution's work is proportional to the pixels, so the
+same minutes hold more steps, or larger pictures at the end. Nothing in the network knows the size: its
+weights are windows, and a cell's positional encoding is of its place as a share of the picture. Boxes
+are shares as well, so they stay as they are.
+
+Evaluations are at the whole size from the first on: while pictures are small, AP is a little lower than
+the weights could show.
+
+Source: Tan and Le 2021 (EfficientNetV2, arXiv 2104.00298), section 4, progressive learning; they strengthen
+the augmentation with the size, too. What it gains here: docs/results.md. Proven in
+tests/training/test_progressive.py. Read: share_of_side (how large, when) → smaller
+"""
+
+from __future__ import annotations
+
+import torch
+
+from scratch.data.batch import Batch
+from scratch.ops.beyond.resize import resize
+
+SHARES = (1 / 2, 3 / 4)  # of the side, each for an equal part of the growth
+MULTIPLE = 16  # pixels: the stride of tiny's encoder; a side of 72 would be 4½ of its cells
+
+
+def share_of_side(grow: float, progress: float) -> float:
+    """The share of short_side that pictures have where `progress` of the run is done; both in [0, 1].
+
+    grow   the share of the run after which pictures have their whole size; 0: from the first step on
+    """
+    for number, share in enumerate(SHARES, 1):
+        if progress < grow * number / len(SHARES):
+            return share
+    return 1.0
+
+
+def smaller(batch: Batch, share: float) -> Batch:
+    """The batch with both sides of its pictures at `share` of theirs, in multiples of 16; at 1 it is the same object.
+
+    A pixel that is mostly padding is padding.
+    """
+    if share == 1.0:
+        return batch
+    H, W = batch.images.shape[-2:]
+    size = max(MULTIPLE, MULTIPLE * round(share * H / MULTIPLE)), max(MULTIPLE, MULTIPLE * round(share * W / MULTIPLE))
+    images = resize(batch.images.float(), size).round_().clamp_(0, 255).to(torch.uint8)     # (B,3,h,w)
+    pad_mask = resize(batch.pad_mask.float(), size) > 0.5                                   # (B,h,w)
+    return Batch(images, pad_mask, batch.targets)
