@@ -67,6 +67,7 @@ from scratch.training.heap import keep_freed_memory
 from scratch.training.log import RunLog
 from scratch.training.loop import fit
 from scratch.training.precision import Precision
+from scratch.training.progressive import side_at
 from scratch.training.run import Run
 from scratch.training.step_memory import say_what_fits
 from scratch.whole_file import write_json
@@ -204,7 +205,8 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, train_set
     with run.judged_weights():
         run.distributed.share_buffers(run.unwrapped)
         metrics, results = evaluate(run.unwrapped, loader, run.criterion, evaluator, run.device, run.precision.autocast,
-                                    gather=run.distributed.gather, progress=run.distributed.is_main, health=health)
+                                    gather=run.distributed.gather, progress=run.distributed.is_main, health=health,
+                                    shown=run.as_shown)
     run.last_matching = health.matching()
     metrics |= {"warnings": diagnose(metrics["health"], metrics["AP50"], run.progress())
                             + advice(run, metrics, truth, results, train_set),
@@ -221,9 +223,11 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, train_set
             drawn = draw_mistakes(eval_set, results, sheet.parent, evaluator.max_dets)
             for name, picture in drawn.items():
                 log.board.picture(f"mistakes/{name}", picture, run.step)
+        side = side_at(run.config.data.short_side, run.share)
+        size = f"at {side} of {run.config.data.short_side} pixels  " if run.share < 1 else ""
         log.say(f"step {run.step}, epoch {run.epoch}, {run.minutes:.1f} min:  AP {three_decimals(metrics['AP'])}  "
                 f"AP50 {three_decimals(metrics['AP50'])}  AP75 {three_decimals(metrics['AP75'])}  "
-                f"loss {metrics['losses']['loss']:.2f}  {sheet}")
+                f"loss {metrics['losses']['loss']:.2f}  {size}{sheet}")
         for warning in metrics["warnings"]:
             log.say(f"warning: {warning}")
     return metrics

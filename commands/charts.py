@@ -32,6 +32,7 @@ from scratch.only_one import only_one
 from scratch.printable import command, printable
 from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import latest_checkpoint
+from scratch.training.content import run_config
 from scratch.training.distributed import Distributed
 from scratch.training.loop import train_step
 from scratch.training.run import Run
@@ -175,7 +176,7 @@ def checkpoint_file(path: Path) -> Path:
 
 def config_of(checkpoint: Path) -> Config:
     """The configuration that a checkpoint was trained with."""
-    return Config.from_dict(read_state(checkpoint_file(checkpoint), training=True)["config"])
+    return run_config(read_state(checkpoint_file(checkpoint), training=True))
 
 
 def endless(run: Run, loader: Any, sampler: Any) -> Iterator[list[Any]]:

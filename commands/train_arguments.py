@@ -29,6 +29,7 @@ from scratch.only_one import only_one
 from scratch.ranges import COUNT, Range, refuse_senseless
 from scratch.recipe import applied
 from scratch.training.checkpoint import LAST, PREVIOUS, latest_checkpoint
+from scratch.training.content import run_config
 from scratch.training.distributed import Distributed
 from scratch.whole_file import write_text
 
@@ -102,7 +103,7 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
         if last is None:
             raise FileNotFoundError(f"there is no checkpoint in {run_dir} to resume from: leave --resume out to start "
                                     "there")
-        config = Config.from_dict(read_state(last, training=True)["config"])
+        config = run_config(read_state(last, training=True))
         if given.preset not in (None, config.preset):
             raise ValueError(f"{run_dir} was begun with the preset {config.preset}, and cannot go on as "
                              f"{given.preset}: leave --preset out")

@@ -174,7 +174,7 @@ def judge(run: Run, eval_set: CocoDetection, loader: Any, log: RunLog, criterion
     evaluator = CocoEvaluator(truth, eval_set.classes.ids, eval_set.classes.names, run.config.data.max_dets)
     with run.judged_weights():
         metrics, results = evaluate(run.unwrapped, loader, criterion, evaluator, run.device, run.precision.autocast,
-                                    health=health)
+                                    health=health, shown=run.as_shown)
     run.last_matching = health.matching()
     metrics |= {"split": run.config.data.eval_split, "clip_max_norm": run.config.train.clip_max_norm,
                 "threshold": shown_from(truth, results, evaluator.max_dets), "peak_memory_gib": peak()}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from scratch.data.batch import Batch
 from scratch.evaluation.coco_eval import CocoEvaluator, postprocess
 from scratch.evaluation.health import QueryHealth
 
@@ -25,7 +26,7 @@ def evaluate(
     model: nn.Module, loader: Iterable, criterion: Optional[Any], evaluator: CocoEvaluator, device: torch.device,
     autocast: Callable[[], ContextManager] = contextlib.nullcontext,
     gather: Callable[[list], list] = lambda items: items, progress: bool = True,
-    health: Optional[QueryHealth] = None,
+    health: Optional[QueryHealth] = None, shown: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run `model` over the Batches of `loader`; return its figures and every detection as COCO results.
 
@@ -33,7 +34,7 @@ def evaluate(
     total as "loss", as means over the images ({} without a criterion), and `health`: the summary of `QueryHealth`.
     (One that holds the matching of the evaluation before compares it with this one's.) `gather` joins the lists of all
     processes, in the order of their ranks; an image that two processes evaluated counts once. The model returns to the
-    mode (train or eval) that it had. `progress` shows a progress bar, on a terminal only.
+    mode (train or eval) that it had. `shown` changes the size of a batch (training/progressive). `progress` shows a progress bar, on a terminal only.
     """
     health = health or QueryHealth()
     was_training = model.training
@@ -43,7 +44,7 @@ def evaluate(
     try:
         with torch.no_grad():
             for batch in tqdm(loader, desc="evaluate", unit="batch", leave=False, disable=None if progress else True):
-                batch = batch.to(device)
+                batch = shown(batch.to(device))
                 with autocast():
                     outputs = model(batch.normalised(), batch.pad_mask)
                 B = len(batch.targets)

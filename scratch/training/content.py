@@ -12,7 +12,7 @@ program, or made to do harm. Everything that is wrong with it ends in a ValueErr
 what belongs there, before anything is built or changed. Nothing here costs more than the file itself has: layers are
 counted in the file before a model with that number of layers is described, and no value is printed at length.
 
-What older versions did not write (`last_matching`, `parts`, `course`, newer fields of the configuration) may be
+What older versions did not write (`last_matching`, `parts`, `course`, `size`, newer fields of the configuration) may be
 missing, and so may all that only training needs, if the file is not used for training. Proven in
 tests/training/test_content.py.
 Read: check_content → check_weights → check_optimizer
@@ -24,6 +24,7 @@ import math
 import random
 import reprlib
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Iterator, Mapping, Optional
 
 import numpy as np
@@ -76,6 +77,7 @@ def check_content(state: Any, training: bool = False) -> Config:
           f"evaluation_due is {described(state.get('evaluation_due'))}, wanted True or False")
     _check_matching(state.get("last_matching"))
     _check_course(state.get("course"))
+    run_config(state)
     if training:
         _check_groups(state["optimizer"])
         _check_precision(state["precision"])
@@ -85,6 +87,24 @@ def check_content(state: Any, training: bool = False) -> Config:
         for one in rng:
             check_rng_state(one)
     return config
+
+
+def run_config(state: dict[str, Any]) -> Config:
+    """The configuration of the run that wrote a checkpoint, from which it goes on.
+
+    The checkpoint's own is what its weights are used with: while pictures grow (training/progressive) its are smaller.
+    """
+    config = Config.from_dict(state["config"])
+    size = state.get("size")
+    if size is None:  # of an older version
+        return config
+    sides = ("short_side", "max_size")
+    _want(isinstance(size, dict) and set(size) == {"share", *sides} and is_number(size["share"])
+          and 0 < size["share"] <= 1, f"size is {described(size)}, wanted a share above 0, short_side and max_size")
+    try:
+        return replace(config, data=replace(config.data, **{side: size[side] for side in sides}))
+    except ValueError as error:
+        raise ValueError(f"size: {error}") from error
 
 
 def check_classes(classes: Any, count: int) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -28,7 +29,7 @@ from scratch.training.ema import ExponentialMovingAverage
 from scratch.training.muon import Muon, muon_groups
 from scratch.training.optimizer import AdamW, parameter_groups
 from scratch.training.precision import Precision
-from scratch.training.progressive import share_of_side, smaller
+from scratch.training.progressive import share_of_side, shown_at, smaller
 from scratch.training.schedule import Schedule
 
 BEST = "best.pt"
@@ -59,6 +60,7 @@ class Run:
         self.step = self.epoch = self.batch = 0  # batch: those of the current epoch that are done
         self.batches_per_epoch = 0
         self.parts = 1  # of a batch, one after the other, where the whole does not fit into memory (memory.py)
+        self.share = 1.0  # of the pictures' side, in the last step
         self.best_ap, self.course = -1.0, Course()
         self.last_metrics: dict[str, Any] = {}
         self.last_matching: Optional[dict[str, torch.Tensor]] = None  # the last evaluation's, for the next to compare
@@ -136,7 +138,12 @@ class Run:
 
     def shown(self, batch: Batch) -> Batch:
         """The batch as the next step sees it: smaller while the run is young, if the configuration says so."""
-        return smaller(batch, share_of_side(self.config.data.grow, self.progress()))
+        self.share = share_of_side(self.config.data.grow, self.progress())
+        return smaller(batch, self.share)
+
+    def as_shown(self, batch: Batch) -> Batch:
+        """The batch as the last step would have seen it: for an evaluation."""
+        return smaller(batch, self.share)
 
     # -- what is remembered ----------------------------------------------------------------------------------------
 
@@ -157,9 +164,12 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as plain values and tensors (loadable with weights_only=True)."""
+        data = self.config.data
+        config = replace(self.config, data=shown_at(data, self.share))
         return {
-            "config": self.config.to_dict(), "classes": self.classes,
+            "config": config.to_dict(), "classes": self.classes,
             "step": self.step, "epoch": self.epoch, "batch": self.batch,
+            "size": {"share": self.share, "short_side": data.short_side, "max_size": data.max_size},
             "parts": self.parts, "minutes": self.minutes, "evaluated_at": self.evaluated_at,
             "best_ap": self.best_ap, "course": self.course.state_dict(),
             "last_metrics": self.last_metrics, "last_matching": self.last_matching,
@@ -191,6 +201,7 @@ class Run:
         for name in ("step", "epoch", "batch", "minutes", "best_ap", "last_metrics", "evaluation_due"):
             setattr(self, name, state[name])
         self.last_matching, self.parts = state.get("last_matching"), state.get("parts", 1)  # an older one has none
+        self.share = state.get("size", {}).get("share", 1.0)
         self.evaluated_at, self.saved_at = state.get("evaluated_at", 0.0), self.minutes
         self.course = Course.from_state(state.get("course"), self.step, self.best_ap)
         if state["world_size"] == self.distributed.world_size:

@@ -16,7 +16,7 @@ from scratch.config import Config
 from scratch.data.classes import Classes
 from scratch.model.build import build_detr
 from scratch.training.checkpoint import load_checkpoint
-from scratch.training.content import check_content, described
+from scratch.training.content import check_content, described, run_config
 from scratch.training.loop import train_step
 from scratch.training.run import Run
 from tests.training.test_loop import make_run, random_batch, small_config
@@ -67,6 +67,11 @@ for _ in range(60):
     ENDLESS = [ENDLESS, ENDLESS]  # 60 lists, whose text would have 2⁶⁰ brackets
 
 
+def test_a_checkpoint_of_before_pictures_grew_is_of_its_own_size(saved: dict[str, Any]):
+    config = run_config(changed(saved, "size", del_))
+    assert config.data.short_side == saved["config"]["data"]["short_side"] == 144
+
+
 def test_what_a_run_saves_is_what_it_says_that_it_is(run: Run, saved: dict[str, Any]):
     check_state(saved, "last.pt", training=True)
     run.load_state_dict(saved)
@@ -92,6 +97,9 @@ def test_what_a_run_saves_is_what_it_says_that_it_is(run: Run, saved: dict[str, 
     ("config/train/lr", float("nan"), "config.train: got lr = nan, wanted 0 or more"),
     ("config/train/newer", 1, "unknown fields .'newer'.: it was written by another version"),
     ("config/data/short_side", -4, "config.data: got short_side = -4"),
+    ("size", [], "size is .., wanted a share"), ("size/share", 0.0, "wanted a share above 0"),
+    ("size/share", float("nan"), "wanted a share above 0"), ("size/short_side", "9", "size: got short_side = '9'"),
+    ("size/max_size", 10**9, "size: got max_size = 10{9}"),
     ("classes", {}, "wanted a dict with lists of ids and names"),
     ("classes/names", ["cat"], "it names 1 classes and 3"),
     ("classes/names", ["cat", "dog", 7], "names are .*wanted texts"),

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from scratch.config import PRESETS
 from scratch.data.batch import Batch
+from scratch.training.checkpoint import load_checkpoint
+from scratch.training.content import check_content, run_config
 from scratch.training.loop import train_step
 from scratch.training.progressive import share_of_side, smaller
+from tests.training.test_content import changed
 from tests.training.test_loop import make_run, random_batch, small_config
 
 
@@ -80,6 +83,29 @@ def test_a_training_step_sees_pictures_of_the_size_of_its_progress(tmp_path: Pat
         run.advance(1)
     of = {share: tuple(max(16, 16 * round(share * side / 16)) for side in (H, W)) for share in (0.5, 0.75)}
     assert sizes == [of[0.5]] * 4 + [of[0.75]] * 4 + [(H, W)] * 2
+
+
+def test_weights_are_judged_and_kept_with_the_size_that_they_have_learnt_from(tmp_path: Path) -> None:
+    config = small_config(max_steps=10)
+    config = replace(config, data=replace(config.data, short_side=192, max_size=320, grow=0.8))
+    run = make_run(config, tmp_path)
+    run.batches_per_epoch = 1000
+    sides = []
+    for step in range(10):
+        train_step(run, [random_batch(2)])
+        run.advance(1)
+        run.save()
+        state = load_checkpoint(tmp_path / "last.pt")
+        used = check_content(state, training=True)
+        assert run_config(state) == config
+        assert run.as_shown(batch_of(192, 320)).images.shape[-2:] == (used.data.short_side, used.data.max_size)
+        sides.append(used.data.short_side)
+    assert sides == [96] * 4 + [144] * 4 + [192] * 2
+
+    other = make_run(config, tmp_path)
+    other.load_state_dict(changed(state, "size/share", 0.5))
+    assert other.as_shown(batch_of(192, 320)).images.shape[-2:] == (96, 160)
+    assert other.config == config
 
 
 def test_published_presets_do_not_grow() -> None:
