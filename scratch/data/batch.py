@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from scratch.config import IMAGENET_MEAN, IMAGENET_STD
+from scratch.data.resize import resize
 
 
 @dataclass
@@ -60,6 +61,11 @@ class Batch:
         size = -(-len(self.targets) // parts)
         return [Batch(self.images[i:i + size], self.pad_mask[i:i + size], self.targets[i:i + size])
                 for i in range(0, len(self.targets), size)]
+
+    def resized(self, size: tuple[int, int]) -> "Batch":
+        """The same images with (height, width) pixels, padding included; a pixel that is mostly padding is padding."""
+        images = resize(self.images.float(), size).round_().clamp_(0, 255).to(torch.uint8)          # (B,3,*size)
+        return Batch(images, resize(self.pad_mask.float(), size) > 0.5, self.targets)
 
     def normalised(self) -> Tensor:
         """float32 (B,3,H,W): (x/255 − mean) / std on the images' device, and exactly 0 on the padding."""

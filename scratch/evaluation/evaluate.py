@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scratch.data.batch import Batch
 from scratch.evaluation.coco_eval import CocoEvaluator, postprocess
 from scratch.evaluation.health import QueryHealth
 
@@ -26,7 +25,7 @@ def evaluate(
     model: nn.Module, loader: Iterable, criterion: Optional[Any], evaluator: CocoEvaluator, device: torch.device,
     autocast: Callable[[], ContextManager] = contextlib.nullcontext,
     gather: Callable[[list], list] = lambda items: items, progress: bool = True,
-    health: Optional[QueryHealth] = None, shown: Callable[[Batch], Batch] = lambda batch: batch,
+    health: Optional[QueryHealth] = None, shown: Callable[[Any], Any] = lambda batch: batch,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run `model` over the Batches of `loader`; return its figures and every detection as COCO results.
 

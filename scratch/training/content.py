@@ -186,7 +186,7 @@ def _kind(tensor: Tensor) -> str:
 def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError unless `saved` is the state_dict of an optimizer with the groups and weights of this one.
 
-    What torch adds to groups from version to version, switches that are None, True or False, may be missing.
+    What torch adds to groups from version to version, switches that are None, True or False, may be missing or too many.
     """
     _check_groups(saved)
     groups = saved["param_groups"]
@@ -199,6 +199,9 @@ def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
           "the optimizer's weights are not numbered")
     weights: dict[int, Tensor] = dict(zip(places, (weight for group in own_groups for weight in group["params"])))
     for group, own in zip(groups, own_groups):
+        unknown = {name: value for name, value in group.items() if name not in own}
+        _want(all(isinstance(name, str) and (value is None or isinstance(value, bool)) for name, value in unknown.items()),
+              f"group {own['name']} of the optimizer has {described(unknown)}, wanted {described(sorted(own))} alone")
         for name, value in own.items():
             switch = value is None or isinstance(value, bool)
             if name in ("params", "name") or switch and name not in group:

@@ -16,19 +16,16 @@ the size of its last training step, and a checkpoint's configuration has that si
 run's own stands beside it (`size`), for a run that goes on.
 
 Source: Tan and Le 2021 (EfficientNetV2, arXiv 2104.00298), section 4, progressive learning; they strengthen
-the augmentation with the size, too. What it gains here: docs/results.md. Proven in
+the data augmentation with the size, too. What it gains here: docs/results.md. Proven in
 tests/training/test_progressive.py. Read: share_of_side (how large, when) → smaller
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-
-import torch
+from typing import Any
 
 from scratch.config import DataConfig
-from scratch.data.batch import Batch
-from scratch.ops.beyond.resize import resize
 
 SHARES = (1 / 2, 3 / 4)  # of the side, each for an equal part of the growth
 MULTIPLE = 16  # pixels: the stride of tiny's encoder; a side of 72 would be 4½ of its cells
@@ -55,15 +52,9 @@ def shown_at(data: DataConfig, share: float) -> DataConfig:
     return replace(data, short_side=side_at(data.short_side, share), max_size=side_at(data.max_size, share))
 
 
-def smaller(batch: Batch, share: float) -> Batch:
-    """The batch with both sides of its pictures at `share` of theirs, in multiples of 16; at 1 it is the same object.
-
-    A pixel that is mostly padding is padding.
-    """
+def smaller(batch: Any, share: float) -> Any:
+    """The Batch with both sides of its pictures at `share` of theirs; at 1 it is the same object."""
     if share == 1.0:
         return batch
     H, W = batch.images.shape[-2:]
-    size = side_at(H, share), side_at(W, share)
-    images = resize(batch.images.float(), size).round_().clamp_(0, 255).to(torch.uint8)     # (B,3,h,w)
-    pad_mask = resize(batch.pad_mask.float(), size) > 0.5                                   # (B,h,w)
-    return Batch(images, pad_mask, batch.targets)
+    return batch.resized((side_at(H, share), side_at(W, share)))

@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from scratch.config import Config
-from scratch.data.batch import Batch
 from scratch.training.checkpoint import LAST, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from scratch.training.content import naming, check_content, check_optimizer, check_weights
 from scratch.training.course import Course
@@ -136,12 +135,12 @@ class Run:
             return self.minutes - self.saved_at >= train.checkpoint_minutes or self.finished()
         return epoch_ended or self.step % train.checkpoint_every == 0
 
-    def shown(self, batch: Batch) -> Batch:
+    def shown(self, batch: Any) -> Any:
         """The batch as the next step sees it: smaller while the run is young, if the configuration says so."""
         self.share = share_of_side(self.config.data.grow, self.progress())
         return smaller(batch, self.share)
 
-    def as_shown(self, batch: Batch) -> Batch:
+    def as_shown(self, batch: Any) -> Any:
         """The batch as the last step would have seen it: for an evaluation."""
         return smaller(batch, self.share)
 

@@ -17,7 +17,7 @@ Here the triangle grows with the scale (antialiasing), so that every pixel count
 are independent, so the weights of a two-dimensional triangle need never be stored.
 
 The same as torch.nn.functional.interpolate(mode="bilinear", antialias=True); proven in
-tests/ops/beyond/test_resize.py. Read: resize_naive (the formula) → triangle_weights → resize
+tests/data/test_resize.py. Read: resize_naive (the formula) → triangle_weights → resize
 """
 
 from __future__ import annotations

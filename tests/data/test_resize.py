@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from scratch.ops.beyond.resize import resize, resize_naive, triangle_weights
+from scratch.data.resize import resize, resize_naive, triangle_weights
 
 SIZES = [(11, 19), (5, 29), (40, 31), (1, 1), (17, 29), (34, 10)]
 
