@@ -6,7 +6,7 @@
 is given counts more, `--recipe none` leaves the preset as it is. What was chosen is printed, a line for
 each choice, and travels in the checkpoint as the run's configuration: a run that goes on chooses nothing.
 
-    --short-side     small_object × short_side = 16 pixels        more pixels cost time: quadratically
+    --short-side     small_object × short_side = 12 pixels        more pixels cost time: quadratically
     --turns          where boxes look the same from all sides     four pictures from one
     --num-queries    1½ × the most objects in a picture           an object without a query is not found
     …
@@ -27,8 +27,8 @@ from typing import Any, Optional
 from scratch.config import Config
 from scratch.data.summary import DataSummary
 
-SMALL_PIXELS = 16  # of a small object's side: it then covers two cells of the decoder's grid each way
-SIDES = (192, 256)  # pixels of the shorter side, the least and the most, on a CPU
+SMALL_PIXELS = 12  # of a small object's side: it then covers one and a half cells of the decoder's grid each way
+SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a CPU
 GPU_SIDES = (256, 640)
 GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (docs/gpu_estimate.md)
 SPARE = 1.5  # queries for each object of the fullest picture, and
@@ -81,9 +81,12 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
     objects = f"{data.typical_objects:.1f} objects in a picture: " + (
         "many, so crops show them larger; four pictures in one would be too full" if full else
         "few, so four pictures in one show more of them, in more sizes")
+    # Growing pictures pay on the generated shapes. On photographs they lost: docs/recipe.md.
+    steady = [Choice("data", "grow", 0.0, "pictures of one size, from the first step on")] if config.data.grow else []
     return [
         Choice("data", "short_side", side, f"a small object has {data.small_object:.2f} of a picture's side: "
                f"{data.small_object * side:.0f} pixels of {side}{bound}"),
+        *steady,
         Choice("data", "turns", data.turnable, "boxes look the same from all four sides" if data.turnable else
                "there is an up and a down, or too few boxes to know"),
         Choice("data", "augment", "zoom" if full else config.data.augment, objects),

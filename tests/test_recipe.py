@@ -44,9 +44,15 @@ def test_processes_on_unequal_gpus_choose_alike(device: str, wanted: Machine, mo
     assert machine_of(device) == wanted
 
 
-@pytest.mark.parametrize("summary, side", [(CELLS, 256), (RACCOONS, 192), (SHAPES, 192)])
-def test_small_objects_have_sixteen_pixels(summary: DataSummary, side: int) -> None:
+@pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 144), (SHAPES, 144)])
+def test_small_objects_have_twelve_pixels(summary: DataSummary, side: int) -> None:
     assert config_for(summary).data.short_side == side
+
+
+def test_pictures_grow_on_generated_shapes_alone() -> None:
+    assert TINY.data.grow > 0 == config_for(CELLS).data.grow == config_for(RACCOONS).data.grow
+    named = {choice.field for choice in choose(BIG, CELLS, 87, T4)}
+    assert BIG.data.grow == 0 and "grow" not in named  # nothing to say
 
 
 def test_a_picture_has_no_more_pixels_than_the_machine_can_train_with() -> None:
@@ -100,7 +106,7 @@ def test_what_is_not_named_stays_as_the_preset_has_it() -> None:
 
 
 def test_a_data_set_without_a_box_has_choices_too() -> None:
-    assert config_for(DataSummary(3, 2, 0, 0.0, 0, 0.0, False)).data.short_side == 192
+    assert config_for(DataSummary(3, 2, 0, 0.0, 0, 0.0, False)).data.short_side == 144
 
 
 # -- on the command line -------------------------------------------------------------------------------------------
