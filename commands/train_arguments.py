@@ -114,7 +114,9 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     meant = config_for(weights) if weights and not given.preset else None
     config = meant or preset_config(given.preset, device)
     config = sized(config, weights) if weights and not meant else config
-    config = frozen_norm(config) if weights else config  # of a preset that was named, too; --norm changes it again
+    if weights:  # of a preset that was named, too; --norm and --grow change it again
+        config = frozen_norm(config)
+        config = replace(config, data=replace(config.data, grow=0.0))  # they have learnt from whole pictures already
     default = TrainArguments(recipe(config) if tuning else config, weights=weights)
     arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)
     headline, choices = "", []

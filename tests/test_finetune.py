@@ -236,6 +236,17 @@ def test_the_class_head_of_a_run_is_kept_only_where_its_rows_mean_the_same(tmp_p
     assert torch.equal(new.class_embed.weight, old.class_embed.weight) == kept == ("replaced" not in said)
 
 
+def test_what_begins_with_weights_begins_with_whole_pictures(tmp_path):
+    tiny = PRESETS["tiny"]
+    small = replace(tiny, model=replace(tiny.model, hidden_dim=24, nheads=2, dim_feedforward=32, enc_layers=1, dec_layers=1))
+    save_detector(tmp_path / "best.pt", small)
+    weights = ["--weights", str(tmp_path / "best.pt")]
+    for parse, argv in ((detr_scratch.parse_train, []), (detr_scratch.parse_finetune, []),
+                        (detr_scratch.parse_train, ["--preset", "tiny"])):
+        assert parse([*weights, *argv]).config.data.grow == 0 < tiny.data.grow
+        assert parse([*weights, *argv, "--grow", "0.5"]).config.data.grow == 0.5
+
+
 def test_the_preset_is_that_of_the_weights_unless_one_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert detr_scratch.parse_train(["--weights", "detr_r101_dc5"]).config.preset == "detr_r101_dc5"
