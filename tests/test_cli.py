@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 # One epoch of a few steps on small images: seconds, and yet every stage is passed.
 QUICK = ["--preset", "tiny", "--device", "cpu", "--shapes-train", "12", "--shapes-val", "4", "--short-side", "64",
          "--max-size", "96", "--batch-size", "4", "--epochs", "1", "--max-minutes", "None", "--workers", "0",
-         "--hidden-dim", "32", "--dim-feedforward", "48"]
+         "--hidden-dim", "32", "--dim-feedforward", "48", "--grow", "0"]
 
 
 def detr(folder: Path, *argv: object, code: int = 0) -> str:
@@ -161,6 +161,15 @@ def test_eval_prints_the_figures_that_training_ended_with(trained: tuple[Path, s
     output = detr(folder, "eval", "runs/tiny-shapes", "--device", "cpu", "--workers", "0")
     table = [line for line in trained_output.splitlines() if line.startswith(("AP ", "AR "))]
     assert len(table) == 2 and all(line in output for line in table)
+
+
+def test_a_run_whose_pictures_still_grow_is_judged_and_used_at_their_size(tmp_path: Path) -> None:
+    assert "at 48 of 64 pixels" in detr(tmp_path, *QUICK, "--grow", "1", "--run-dir", "r")
+    assert load_checkpoint(tmp_path / "r" / "best.pt")["config"]["data"]["short_side"] == 48
+    detr(tmp_path, "eval", "r", "--device", "cpu", "--workers", "0")
+    assert "resuming r at step 3" in detr(tmp_path, "train", "--resume", "--run-dir", "r", "--epochs", "2")
+    state = load_checkpoint(tmp_path / "r" / "last.pt")
+    assert (state["step"], state["size"]["short_side"], state["config"]["data"]["short_side"]) == (6, 64, 48)
 
 
 def test_predict_writes_a_picture_for_each_image_and_coco_results(trained: tuple[Path, str], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def photographs(tmp_path):
-    """Five JPEGs that tiny shows at less than half their size, and one that it does not."""
+    """Five JPEGs that are shown, as squares of 144 pixels, at less than half their size, and one that it does not."""
     photographs = CocoSet(tmp_path / "set")
     for id in range(1, 7):
         pixels = np.full((450, 460 if id > 1 else 400, 3), 40 * id, dtype=np.uint8)
@@ -32,7 +32,7 @@ def photographs(tmp_path):
 
 
 def _config(photographs):
-    return replace(PRESETS["tiny_vanilla"], data=replace(PRESETS["tiny"].data, data=str(photographs)))
+    return replace(PRESETS["tiny_vanilla"], data=replace(PRESETS["tiny"].data, data=str(photographs), short_side=144))
 
 
 def test_only_one_side_decodes_reduced(photographs):

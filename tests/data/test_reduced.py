@@ -206,7 +206,7 @@ def test_samples_are_those_of_the_whole_pictures_but_for_a_shade(augmentation, c
 
 
 def test_photographs_of_cells_are_shown_as_they_were_but_for_a_shade(bccd_dir):
-    config = replace(PRESETS["tiny"].data, data=str(bccd_dir))
+    config = replace(PRESETS["tiny"].data, data=str(bccd_dir), short_side=144)
     reduced, whole = _both(*find_splits(config)["val"], Augmentation.for_training(config))
     _check_samples(reduced, whole, epochs=1, mean=0.5)
     assert {picture.by for picture in reduced._kept.values()} == {2}

@@ -529,7 +529,7 @@ def test_a_detector_is_looked_at_in_pictures_that_are_drawn_for_it(monkeypatch: 
     monkeypatch.setattr(attention, "load", lambda run: detector)
     records = attention.looked_at(Path("runs/some"), seeds=(1, 2))
     first, second = attention.content(records)["pictures"]
-    assert first["jpeg"] != second["jpeg"] and first["grid"] == second["grid"] == [18, 18]  # 144 pixels, stride 8
+    assert first["jpeg"] != second["jpeg"] and first["grid"] == second["grid"] == [24, 24]  # 192 pixels, stride 8
     assert {found["name"] for found in first["detections"]} <= set(NAMES)
     np.testing.assert_allclose(maps_of(first).sum((-2, -1)), 1, atol=0.02)  # an untrained detector looks everywhere
     again, = attention.looked_at(Path("runs/some"), seeds=(2,))
