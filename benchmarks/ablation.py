@@ -3,8 +3,8 @@
     python -m benchmarks.ablation --data shapes|DIR --out FOLDER --minutes 4 --steps 800
     python -m benchmarks.ablation --out FOLDER --redraw
 
-Each variant is the one before and one idea more, from DETR as published to the preset `tiny`, which
-is the last. One idea is put in the place of two: proposals come without denoising and groups, which
+Each variant is the one before and one idea more, from DETR as published to the preset `tiny` without
+growing pictures, which is the last. One idea is put in the place of two: proposals come without denoising and groups, which
 make a step slower. Backbone, sizes and batch are always the preset's.
 A variant, a seed and a budget make one ordinary run of `detr_scratch.py train` in FOLDER/runs, with
 the cosine schedule over its own budget:
@@ -77,7 +77,8 @@ IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "quality": (settings(_TINY, "quality"), "the score also predicts how well the box fits (quality focal loss)"),
     "mosaic": (settings(_TINY, "mosaic"), "mosaic augmentation: sometimes four images are combined into one"),
     "weight-decay": (settings(_TINY, "weight_decay"),
-                     "a larger weight decay keeps the length of weights, and so the angle of a step; this is `tiny`, with pictures of one size"),
+                     "a larger weight decay keeps the length of weights, and so the angle of a step; this is `tiny`, with "
+                     "pictures of one size"),
 }
 
 

@@ -11,8 +11,8 @@
                                            ·    ·   .11  .56  .33   ·      around it; nearer ones count more
                                            ·    ·    ·    ·   .38  .62
 
-Bilinear interpolation takes the two nearest pixels, whatever the scale: a picture made three times
-smaller would not see a third of its pixels, and a fine pattern turns into one that is not there (aliasing).
+Bilinear interpolation takes the two nearest pixels, whatever the scale: of a picture made three
+times smaller only a third of the pixels would count, and a fine pattern turns into one that is not there (aliasing).
 Here the triangle grows with the scale (antialiasing), so that every pixel counts. Rows and columns
 are independent, so the weights of a two-dimensional triangle need never be stored.
 

@@ -10,13 +10,14 @@ same minutes hold more steps, or larger pictures at the end. Nothing in the netw
 weights are windows, and a cell's positional encoding is of its place as a share of the picture. Boxes
 are shares as well, so they stay as they are.
 
-Weights that have only seen small pictures find little on large ones: there the same object is twice as large. (After
-250 steps at 96 pixels the demo had an AP50 of 0.04 at 192.) So an evaluation shows pictures at
-the size of its last training step, and a checkpoint's configuration has that size as its short_side, for all who use it; the
-run's own stands beside it (`size`), for a run that goes on.
+Weights that have only seen small pictures find little on large ones, where the same object is twice as
+large. So an evaluation shows pictures at the size of the last training step, and a checkpoint's
+configuration has that size as its short_side, for all who use it; the run's own stands beside it
+(`size`), for a run that goes on.
 
 Source: Tan and Le 2021 (EfficientNetV2, arXiv 2104.00298), section 4, progressive learning; they strengthen
-the data augmentation with the size, too. What it gains here: docs/results.md. Proven in
+the data augmentation with the size, too. What it gains here:
+hyper_parameter_tuning_charts/index.md. Proven in
 tests/training/test_progressive.py. Read: share_of_side (how large, when) → smaller
 """
 
@@ -43,8 +44,8 @@ def share_of_side(grow: float, progress: float) -> float:
 
 
 def side_at(side: int, share: float) -> int:
-    """`share` of a side in pixels, in multiples of 16; at 1 the side itself."""
-    return side if share == 1.0 else max(MULTIPLE, MULTIPLE * round(share * side / MULTIPLE))
+    """`share` of a side in pixels, in multiples of 16, and never more than the side; at 1 the side itself."""
+    return side if share == 1.0 else min(side, max(MULTIPLE, MULTIPLE * round(share * side / MULTIPLE)))
 
 
 def shown_at(data: DataConfig, share: float) -> DataConfig:

@@ -200,7 +200,7 @@ class Run:
         for name in ("step", "epoch", "batch", "minutes", "best_ap", "last_metrics", "evaluation_due"):
             setattr(self, name, state[name])
         self.last_matching, self.parts = state.get("last_matching"), state.get("parts", 1)  # an older one has none
-        self.share = state.get("size", {}).get("share", 1.0)
+        self.share = (state.get("size") or {"share": 1.0})["share"]  # an older one has none
         self.evaluated_at, self.saved_at = state.get("evaluated_at", 0.0), self.minutes
         self.course = Course.from_state(state.get("course"), self.step, self.best_ap)
         if state["world_size"] == self.distributed.world_size:

@@ -71,10 +71,15 @@ for _ in range(60):
 def test_a_switch_that_another_version_of_torch_adds_to_a_group_is_let_through(
         switch: Any, run: Run, saved: dict[str, Any]):
     run.load_state_dict(changed(saved, "optimizer/param_groups/0/newer", switch))
+    assert run.optimizer.param_groups[0]["newer"] is switch
 
 
-def test_a_checkpoint_of_before_pictures_grew_is_of_its_own_size(saved: dict[str, Any]):
-    config = run_config(changed(saved, "size", del_))
+@pytest.mark.parametrize("size", [del_, None])
+def test_a_checkpoint_of_before_pictures_grew_is_of_its_own_size(size: Any, run: Run, saved: dict[str, Any]):
+    state = changed(saved, "size", size)
+    run.load_state_dict(state)
+    assert run.share == 1.0
+    config = run_config(state)
     assert config.data.short_side == saved["config"]["data"]["short_side"] == 144
 
 

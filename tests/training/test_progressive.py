@@ -58,7 +58,7 @@ def test_at_half_the_side_four_equal_pixels_keep_their_value() -> None:
     assert torch.equal(small.images[..., inside, :][..., inside], expected[..., inside, :][..., inside])
 
 
-@pytest.mark.parametrize("side, sizes", [(144, (64, 112)), (16, (16, 16)), (192, (96, 144))])
+@pytest.mark.parametrize("side, sizes", [(144, (64, 112)), (16, (16, 16)), (10, (10, 10)), (192, (96, 144))])
 def test_sides_are_multiples_of_the_encoders_stride(side: int, sizes: tuple[int, int]) -> None:
     batch = Batch(torch.zeros(1, 3, side, side, dtype=torch.uint8), torch.zeros(1, side, side, dtype=torch.bool), [{}])
     assert tuple(smaller(batch, share).images.shape[-1] for share in (0.5, 0.75)) == sizes
