@@ -16,9 +16,11 @@ PYTHON  ?= python3
 VENV    := .venv
 READY   := $(VENV)/.ready
 MORE    := $(VENV)/.more
-# Tests run in WORKERS processes of THREADS threads each (WORKERS=0: in one process, which a debugger can enter).
+# Tests run in WORKERS processes of THREADS threads each (WORKERS=0: in one process, which a debugger can enter). Threads
+# wait asleep, so that more of them than cores do not keep one another from their work.
 WORKERS ?= 2
 THREADS ?= 1
+TESTING  = OMP_NUM_THREADS=$(THREADS) OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n $(WORKERS)
 
 .PHONY: demo test test-slow test-machines test-chaos charts site notebooks more clean
 
@@ -26,10 +28,10 @@ demo: $(READY)
 	$(VENV)/bin/python detr_scratch.py $(ARGS)
 
 test: $(MORE)
-	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+	$(TESTING) -m "not slow" $(ARGS)
 
 test-slow: $(MORE)
-	OMP_NUM_THREADS=$(THREADS) $(VENV)/bin/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+	$(TESTING) -m slow $(ARGS)
 
 test-machines: $(MORE)
 	$(VENV)/bin/python -m tests.machines --workers $(WORKERS) $(ARGS)

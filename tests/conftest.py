@@ -26,6 +26,13 @@ settings.register_profile("suite", max_examples=25, deadline=None, derandomize=T
 settings.load_profile("suite")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slow test has five times pytest.ini's limit, which is there for what hangs and not for a machine that is slow."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1500))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def signals_as_in_a_terminal() -> None:
     """nohup and background shells have a process ignore signals that some tests send to it."""

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests import machines
+from tests.conftest import pytest_collection_modifyitems
 from tests.machines import SEEDS, VARIATIONS, again, chosen, command, counted, environment, here, main, run, table
 
 ALL = {"x86", "AVX2", "AVX512"}
@@ -48,7 +49,7 @@ def test_no_variation_meets_the_variables_of_another(monkeypatch: pytest.MonkeyP
     assert "MKL_CBWR" not in found
     assert (found["ATEN_CPU_CAPABILITY"], found["OMP_NUM_THREADS"]) == ("default", "1")
     assert {**os.environ, **found, "MKL_CBWR": "AVX"} == {**os.environ, "OMP_NUM_THREADS": "1",
-                                                         "ATEN_CPU_CAPABILITY": "default"}
+                                                         "OMP_WAIT_POLICY": "passive", "ATEN_CPU_CAPABILITY": "default"}
 
 
 def test_pytorch_hears_the_variable() -> None:
@@ -112,3 +113,14 @@ def test_what_cannot_be_run_is_said(words, said, monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_run_again_is_quoted() -> None:
     assert again("order", 3, ["-k", "a or b"]) == "python -m tests.machines order --seed 3 -- -k 'a or b'"
+
+
+@pytest.mark.parametrize("marks, seconds", [([], None), ([pytest.mark.slow], 1500.0),
+                                            ([pytest.mark.slow, pytest.mark.timeout(9)], 9.0)])
+def test_a_slow_test_has_time_on_a_slow_machine(marks, seconds, request: pytest.FixtureRequest) -> None:
+    item = pytest.Function.from_parent(request.node.parent, name="made", callobj=lambda: None)
+    for mark in marks:
+        item.add_marker(mark)
+    pytest_collection_modifyitems([item])
+    timeout = item.get_closest_marker("timeout")
+    assert (timeout and float(timeout.args[0])) == seconds
