@@ -44,7 +44,7 @@ def test_only_one_side_decodes_reduced(photographs):
 
 
 def test_whether_a_part_of_the_split_is_kept_the_whole_split_decides(photographs, monkeypatch):
-    monkeypatch.setattr(scratch.data.coco, "KEPT_BYTES", 4 * 6 * 400 * 450)
+    monkeypatch.setattr(scratch.data.coco, "most_kept", lambda workers: 4 * 6 * 400 * 450)
     kept = {side: open_side(side, _config(photographs), 2) for side in SIDES}
     assert [len(dataset) for dataset in kept.values()] == [2, 2]
     assert (kept["reduced"]._keeps, kept["whole"]._keeps) == (True, False)
@@ -74,7 +74,7 @@ def test_each_picture_is_decoded_once_and_shown_once_an_epoch(photographs, monke
 
 
 def test_a_split_that_is_not_kept_has_no_later_epochs(photographs, monkeypatch):
-    monkeypatch.setattr(scratch.data.coco, "KEPT_BYTES", 0)
+    monkeypatch.setattr(scratch.data.coco, "most_kept", lambda workers: 0)
     monkeypatch.setattr("benchmarks.input_pipeline.consumption", lambda *_: 1e9)
     result = measure("tiny_vanilla", str(photographs), 4, 1, torch.device("cpu"), "float32", 2)
     assert all("later" not in result[side] and result[side]["first"]["workers"] > 1 for side in SIDES)

@@ -35,8 +35,8 @@ from scratch.data.transforms import Augmentation
 from scratch.ops.boxes import box_xywh_to_xyxy
 from scratch.printable import printable
 
-# Decoding is the most expensive part of a sample. A process keeps the pictures of a split if their pixels need no more
-# than this.
+# Decoding is the most expensive part of a sample. A worker keeps the pictures of a split if their pixels need no more
+# than this; where there are fewer than four, they share what four would have.
 KEPT_BYTES = 256 * 2**20
 
 
@@ -124,6 +124,11 @@ def _paths_of(folder: Path, names: np.ndarray) -> np.ndarray:
 # -- what a batch is made from -------------------------------------------------------------------------------------
 
 
+def most_kept(workers: int) -> int:
+    """The bytes of pictures that each of so many workers keeps; 0: the one process that loads without any."""
+    return max(KEPT_BYTES, 4 * KEPT_BYTES // max(1, workers))
+
+
 class CocoDetection:
     """The images of one split with their boxes, transformed: dataset[(epoch, index)] → (image, target).
 
@@ -154,7 +159,7 @@ class CocoDetection:
         self.annotations = self.annotations.without(left_out)
         self._files = _paths_of(self.images, self.annotations.file_names)
         self.classes = self.annotations.classes
-        self._keeps = self._fits(KEPT_BYTES)
+        self._keeps = self._fits(most_kept(reading.workers))
         self._kept: dict[int, Reduced] = {}
 
     def __len__(self) -> int:

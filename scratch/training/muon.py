@@ -22,7 +22,7 @@ Weight decay sets how far a step turns W: see the end of the note.
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers"; Bernstein & Newhouse 2024, arXiv
 2409.20325. Proven in tests/training/test_muon.py.
-Read: orthogonalised_definition (the SVD) → orthogonalised (the polynomial) → Muon → muon_groups
+Read: orthogonalised_definition (the SVD) → orthogonalised → by_gram_matrix → Muon → muon_groups
 """
 
 from __future__ import annotations
@@ -55,11 +55,36 @@ def orthogonalised(u: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
     norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True) + 1e-7
     x = torch.div(wide, norm, out=torch.empty_like(wide, dtype=dtype))  # no singular value above 1, so no overflow
     batch = x.view(-1, *x.shape[-2:])
-    for _ in range(ROUNDS):  # baddbmm(s, a, b) is s + a @ b in one pass
-        gram = batch @ batch.mT
-        batch = torch.baddbmm(batch, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), batch, beta=A)
+    if batch.shape[-1] >= 2 * batch.shape[-2] and batch.dtype in (torch.float32, torch.float64):
+        batch = by_gram_matrix(batch)
+    else:
+        for _ in range(ROUNDS):  # baddbmm(s, a, b) is s + a @ b in one pass
+            gram = batch @ batch.mT
+            batch = torch.baddbmm(batch, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), batch, beta=A)
     x = batch.view(x.shape)
     return x if wide is u else x.mT
+
+
+def by_gram_matrix(x: Tensor) -> Tensor:
+    """The same rounds of x (B,m,n), of which only the last product has n columns.
+
+        p(X) = P·X     P = aI + bG + cG²     G = XXᵀ (m,m)     P and G commute, so XXᵀ becomes PGP:
+
+        G ← PGP in each round, and at the end X ← P₅P₄P₃P₂P₁X
+
+    Two products of m·m·n multiplications instead of ten, and 17 of m³ instead of 5: fewer where n > 1.5·m. G holds the
+    squares of the singular values. What rounding does to the small ones grows at most twelvefold (a²) in a round: in
+    float32 to 0.001 (in matrices of rank one and a little noise), in half precision without bound.
+    """
+    gram = x @ x.mT                                                                 # (B,m,m)
+    product = None
+    for left in reversed(range(ROUNDS)):
+        p = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+        p.diagonal(dim1=-2, dim2=-1).add_(A)
+        product = p if product is None else p @ product
+        if left:
+            gram = p @ gram @ p
+    return product @ x                                                              # (B,m,n)
 
 
 class Muon(torch.optim.Optimizer):

@@ -14,7 +14,7 @@ from PIL import Image
 
 import scratch.data.coco
 from scratch.config import DataConfig
-from scratch.data.coco import CocoDetection, find_splits
+from scratch.data.coco import CocoDetection, find_splits, most_kept
 from scratch.data.colour import jittered, recoloured
 from scratch.data.loader import make_loader
 from scratch.data.mosaic import compose, mixup, mosaic
@@ -289,9 +289,13 @@ def test_a_small_split_is_decoded_once(coco_set):
     assert _same(dataset[(0, 3)], before)
 
 
+def test_few_workers_keep_more_each_and_many_together_more():
+    assert [most_kept(workers) // 2**20 for workers in (0, 1, 2, 3, 4, 16)] == [1024, 1024, 512, 341, 256, 256]
+
+
 def test_a_split_larger_than_the_memory_for_it_is_decoded_anew(coco_set, monkeypatch):
     pixels = sum(53 * (37 + id) for id in range(1, 14))
-    monkeypatch.setattr(scratch.data.coco, "KEPT_BYTES", 4 * pixels - 1)
+    monkeypatch.setattr(scratch.data.coco, "most_kept", lambda workers: 4 * pixels - 1)
     dataset = _dataset(coco_set, Augmentation("none", 40, 66))
     dataset[(0, 3)]
     (dataset.images / "0004.png").unlink()

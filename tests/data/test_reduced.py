@@ -224,7 +224,7 @@ def test_what_is_kept_is_weighed_as_it_is_decoded(coco_set, monkeypatch):
     root = coco_set.write()
     needed = 4 * (321 * 214 + 641 * 427)
     for limit, keeps in ((needed, True), (needed - 1, False)):
-        monkeypatch.setattr(scratch.data.coco, "KEPT_BYTES", limit)
+        monkeypatch.setattr(scratch.data.coco, "most_kept", lambda workers: limit)
         dataset = CocoDetection(root / "train", root / "annotations" / "instances_train.json", TINY)
         dataset[(0, 0)], dataset[(0, 1)]
         assert len(dataset._kept) == 2 * keeps

@@ -52,6 +52,28 @@ def test_the_polynomial_keeps_the_singular_vectors(shape):
     torch.testing.assert_close(left.mT @ exact @ right.mT, torch.eye(7, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype, deviation", [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+@pytest.mark.parametrize("shape", [(1, 2), (7, 14), (7, 15), (3, 5, 40), (40, 3), (32, 288)])
+@pytest.mark.parametrize("falls", [0, 4, 20])
+def test_by_gram_matrices_the_rounds_of_a_wide_matrix_are_the_same(shape, falls, dtype, deviation):
+    """With singular values that fall by 10^falls from the first to the last, too: most of a gradient's are small."""
+    left, values, right = torch.linalg.svd(draw(*shape), full_matrices=False)
+    values = values * torch.logspace(0, -falls, values.shape[-1], dtype=torch.float64)
+    u = left * values.unsqueeze(-2) @ right
+    wide = u if shape[-2] < shape[-1] else u.mT
+    x = wide / (torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(ROUNDS):
+        x = 3.4445 * x - 4.7750 * x @ x.mT @ x + 2.0315 * x @ x.mT @ x @ x.mT @ x
+    found = orthogonalised(u.to(dtype)).double()
+    torch.testing.assert_close(found if wide is u else found.mT, x, rtol=0, atol=deviation)
+
+
+def test_in_half_precision_a_wide_matrix_of_small_singular_values_does_not_diverge():
+    left, _, right = torch.linalg.svd(draw(8, 64), full_matrices=False)
+    u = (left * torch.logspace(0, -6, 8, dtype=torch.float64)) @ right
+    assert torch.linalg.matrix_norm(orthogonalised(u.float(), torch.bfloat16).float(), 2) < 1.3
+
+
 def test_the_scale_of_a_gradient_does_not_matter():
     u = draw(5, 7)
     torch.testing.assert_close(orthogonalised(1e-3 * u), orthogonalised(u), rtol=1e-3, atol=1e-3)
