@@ -99,7 +99,7 @@ def _focal(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Tensor
 
 
 FUNCTIONS: dict[Callable, Callable] = {
-    relu: F.relu, sine_encoding: _sine, sine_of: anchors._waves, cross_entropy: _cross_entropy, l1_loss: F.l1_loss,
+    relu: F.relu, sine_encoding: _sine, sine_of: anchors._sines, cross_entropy: _cross_entropy, l1_loss: F.l1_loss,
     sigmoid_focal_loss: _focal, quality_focal_loss: _focal,
     paired_generalized_box_iou: lambda a, b: _iou_and_giou(a, b)[1],
 }

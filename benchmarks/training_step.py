@@ -50,7 +50,8 @@ from scratch.whole_file import write_text
 
 SIDES = ("ours", "reference")
 PARTS = ("forward", "objective", "backward", "optimizer")
-# preset → images, height, width: as the preset is trained; those of detr_141m and detr_141m_fast are smaller, for a CPU
+# preset → images, height, width: as the preset is trained; of tiny the second of its three sizes; those of detr_141m and
+# detr_141m_fast are smaller, for a CPU
 DEFAULTS = {"tiny": (16, 144, 144), "tiny_vanilla": (16, 144, 144), "detr_r50": (2, 480, 640),
             "detr_r50_dc5": (1, 800, 1066), "detr_141m": (2, 256, 256), "detr_r50_fast": (2, 256, 256),
             "detr_141m_fast": (2, 256, 256)}

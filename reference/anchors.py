@@ -24,7 +24,7 @@ def _centres(pad_mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack(parts, dim=-1).flatten(1, 2)
 
 
-def _waves(numbers: Tensor, num_pos_feats: int) -> Tensor:
+def _sines(numbers: Tensor, num_pos_feats: int) -> Tensor:
     """(…,n) → (…,n·num_pos_feats)"""
     i = torch.arange(num_pos_feats // 2, dtype=numbers.dtype, device=numbers.device)
     angle = (numbers * (2 * math.pi))[..., None] / 20.0 ** (2 * i / num_pos_feats)
@@ -91,14 +91,14 @@ class AnchorDecoder(nn.Module):
         D, real = content.shape[-1], ~pad_mask.flatten(1)[:, None, None]
         hs, boxes = [], []
         for layer in self.layers:
-            waves, sides = _waves(anchors, D // 2), anchors[..., 2:].clamp(min=1e-2)
+            sines, sides = _sines(anchors, D // 2), anchors[..., 2:].clamp(min=1e-2)
 
-            def look(content: Tensor, centre: Tensor = waves[..., :D], sides: Tensor = sides) -> Tensor:
+            def look(content: Tensor, centre: Tensor = sines[..., :D], sides: Tensor = sides) -> Tensor:
                 wanted = self.ref_anchor_head(content).sigmoid() / sides
                 x_and_y = (centre * (1 + self.query_scale(content))).unflatten(-1, (2, -1))
                 return (x_and_y * wanted[..., None]).flatten(-2)
 
-            content = layer(content, self.ref_point_head(waves), look, missing, memory, memory_place, real)
+            content = layer(content, self.ref_point_head(sines), look, missing, memory, memory_place, real)
             hs.append(self.norm(content))
             boxes.append(_refined(bbox_embed(hs[-1]).to(anchors.dtype), anchors))
             anchors = boxes[-1].detach()
@@ -162,7 +162,7 @@ class ReferenceAnchorDetr(nn.Module):
         src = self.input_proj(stages[-1])
         cell_mask = shrunk(pad_mask, src)
         centres = _centres(cell_mask, wide)
-        places, memory, cells_padded = _waves(centres, D // 2), src.flatten(2).transpose(1, 2), cell_mask.flatten(1)
+        places, memory, cells_padded = _sines(centres, D // 2), src.flatten(2).transpose(1, 2), cell_mask.flatten(1)
         for layer in self.transformer["encoder"].layers:
             memory = layer(memory, cells_padded, places)
 
@@ -183,7 +183,7 @@ class ReferenceAnchorDetr(nn.Module):
             stage = stages[self.backbone.finer]
             memory = self.fine_memory(memory, src.shape[-2:], stage)
             cell_mask = shrunk(pad_mask, stage)
-            places = _waves(_centres(cell_mask, wide), D // 2)
+            places = _sines(_centres(cell_mask, wide), D // 2)
         hs, boxes = self.transformer["decoder"](anchors, content, missing, memory, places, cell_mask, self.bbox_embed)
         logits = self.class_embed(hs).to(wide)
         if missing is not None:

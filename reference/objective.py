@@ -97,28 +97,28 @@ class ReferenceCriterion(nn.Module):
         num_boxes, sizes = max(len(truth.labels), 1), torch.tensor(truth.sizes, device=logits.device)
         labels, found, true_boxes = truth.labels[target], boxes.flatten(0, 2)[query], truth.boxes[target]
         iou, giou = _iou_and_giou(_xyxy(found), _xyxy(true_boxes))
-        distance, gap = F.l1_loss(found, true_boxes, reduction="none").sum(-1), 1 - giou
+        distance, giou_loss = F.l1_loss(found, true_boxes, reduction="none").sum(-1), 1 - giou
         best = logits.argmax(-1)
         if self.focal:
             wanted = torch.zeros_like(logits)
             wanted.view(L * B * Q, -1)[query, labels] = iou.detach() ** self.config.quality
-            surprise, divisor = self._focal(logits, wanted).sum(-1), num_boxes
+            class_loss, divisor = self._focal(logits, wanted).sum(-1), num_boxes
             claimed = logits.amax(-1) > 0
         else:
             classes = torch.full((L * B * Q,), self.num_classes, device=logits.device)
             classes[query] = labels
             class_weight = self.class_weight.to(logits.dtype)
-            surprise = F.cross_entropy(logits.flatten(0, 2), classes, class_weight, reduction="none").view(L, B, Q)
+            class_loss = F.cross_entropy(logits.flatten(0, 2), classes, class_weight, reduction="none").view(L, B, Q)
             divisor = class_weight[classes].view(L, -1).sum(1)
             claimed = best != self.num_classes
         if weight is not None:
             counts = weight.expand(L, B, Q).flatten()[query]
-            surprise, distance, gap = surprise * weight, distance * counts, gap * counts
+            class_loss, distance, giou_loss = class_loss * weight, distance * counts, giou_loss * counts
         right = (best.flatten()[query] == labels).view(L, -1).to(logits.dtype)
         return {
-            "loss_ce": surprise.sum((1, 2)) / divisor,
+            "loss_ce": class_loss.sum((1, 2)) / divisor,
             "loss_bbox": distance.view(L, -1).sum(1) / num_boxes,
-            "loss_giou": gap.view(L, -1).sum(1) / num_boxes,
+            "loss_giou": giou_loss.view(L, -1).sum(1) / num_boxes,
             "class_error": 100 - 100 * right.sum(1) / max(right.shape[1], 1),
             "cardinality_error": (claimed.sum(-1) - sizes).abs().to(logits.dtype).mean(-1),
         }

@@ -52,7 +52,7 @@ def test_no_variation_meets_the_variables_of_another(monkeypatch: pytest.MonkeyP
                                                          "OMP_WAIT_POLICY": "passive", "ATEN_CPU_CAPABILITY": "default"}
 
 
-def test_pytorch_hears_the_variable() -> None:
+def test_pytorch_reads_the_variable() -> None:
     variables, _ = command("aten-default", 0, 0, [])
     said = subprocess.run([sys.executable, "-c", "import torch; print(torch.backends.cpu.get_cpu_capability())"],
                           env=environment(variables), capture_output=True, text=True, check=True).stdout

@@ -576,7 +576,7 @@ def test_the_wait_for_another_command_of_the_folder_has_a_bound(folder: Path, mo
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_termination_of_the_command_alone_is_heard_and_undone(name: str) -> None:
+def test_a_termination_of_the_command_alone_is_noticed_and_undone(name: str) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with pytest.raises(Terminated), stops_on_termination():

@@ -237,7 +237,12 @@ def names_defined(source: str) -> set[str]:
 
 ENTRIES = parse(GLOSSARY.read_text(encoding="utf-8"))
 NOTES = sorted(path.relative_to(SCRATCH).with_suffix("").as_posix() for path in SCRATCH.rglob("*.py"))
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md")),
+         REPOSITORY / "hyper_parameter_tuning_charts" / "index.md"]
+# What is read beside the notes. (In tests of files a room is one on a disk.)
+BESIDE = [path for folder in ("reference", "commands", "benchmarks", "exercises", "docs", *(
+          f"tests/{part}" for part in ("ops", "model", "objective", "training", "evaluation", "data")))
+          for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 
 def read(note: str) -> str:
@@ -254,6 +259,12 @@ def test_a_note_uses_the_terms_of_the_field(note: str) -> None:
 def test_a_note_uses_no_private_word(note: str) -> None:
     found = private_words(read(note))
     assert not found, found
+
+
+def test_nor_does_any_other_code_that_is_read() -> None:
+    found = {path.relative_to(REPOSITORY).as_posix(): words for path in BESIDE
+             if (words := private_words(path.read_text(encoding="utf-8")))}
+    assert len(BESIDE) > 150 and not found, found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

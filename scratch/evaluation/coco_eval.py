@@ -12,7 +12,7 @@
     AP_t = mean over r = 0, 0.01 … 1 of the largest precision at a recall ≥ r;  AP = mean over t, classes
 
 AP50, AP75: t = 0.5, 0.75 only. Small, medium, large: annotated area < 32², < 96², ≥ 96² pixels. AR_n:
-mean recall with the n best detections of each class and image (AP: 100, see `max_dets`). Crowd boxes
+mean recall with the n best detections of each class and image; AP counts 100 (`max_dets`). Crowd boxes
 (a group as one box) are ignored. pycocotools computes all figures, so that they can be compared with
 published ones (Lin et al. 2014, arXiv 1405.0312).
 

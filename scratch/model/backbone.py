@@ -1,10 +1,10 @@
 """backbone: how does an image become a feature map that a transformer can afford to read?
 
-    images (B,3,H,W) → feature map (B,C,h,w)        h = ⌈H/32⌉, w = ⌈W/32⌉   (DC5: ⌈H/16⌉, ⌈W/16⌉)
+    images (B,3,H,W) → feature map (B,C,h,w)        h = ⌈H/32⌉, w = ⌈W/32⌉   (DC5, a dilated stage: ⌈H/16⌉, ⌈W/16⌉)
 
 A ResNet (He et al. 2015, arXiv 1512.03385) halves height and width five times and adds channels. Its
 blocks have a residual (skip) connection: the input is added to the output of the convolutions, which
-therefore learn only a correction. So a hundred layers of them can be trained.
+learn only a correction. Gradients pass the sum unchanged, so a hundred layers can be trained.
 
     x ─┬─ conv → norm → relu → conv → norm ─ + ─ relu →   basic block: two 3×3
        └────────── (1×1 conv → norm) ────────┘            bottleneck block: 1×1 fewer channels, 3×3, 1×1 more

@@ -9,8 +9,8 @@
 "sine" is the positional encoding. Set prediction: each of the Q object queries predicts one class
 and one box. The last class, K, is the no-object class. A box is (cx, cy, w, h) in [0,1] of the
 image without its padding. In training, bipartite matching (scratch/objective) gives each true
-object to one query. A second query for it is wrong, so there are no duplicates to remove (Carion et
-al. 2020, arXiv 2005.12872, section 3).
+object to one query. A second query for it is trained to predict "no object": duplicates are few, and
+need no removal (Carion et al. 2020, arXiv 2005.12872, section 3).
 
 Parameters of detr_r50 (41,524,768), and GFLOPs for an image of 600×640 (multiply-add = 2 FLOPs):
 
@@ -98,7 +98,7 @@ def check_input(images: Tensor, pad_mask: Tensor) -> None:
 def shrink_mask(pad_mask: Tensor, h: int, w: int) -> Tensor:
     """pad_mask (B,H,W) → (B,h,w): cell (i,j) is padding if pixel (⌊i·H/h⌋, ⌊j·W/w⌋) is ("nearest" interpolation)."""
     B, H, W = pad_mask.shape
-    rows, columns = (torch.arange(n, device=pad_mask.device) * N // n for n, N in ((h, H), (w, W)))  # (h), (w)
+    rows, columns = (torch.arange(to, device=pad_mask.device) * of // to for to, of in ((h, H), (w, W)))  # (h), (w)
     return pad_mask[:, rows[:, None], columns]  # (B,h,w)
 
 

@@ -1,7 +1,7 @@
-"""transformer: how do Q object queries, answered all at once, read a whole image?
+"""transformer: how do Q object queries read a whole image, all of them in parallel?
 
     src (B,D,h,w) → tokens (B,S,D) ── encoder ──► memory (B,S,D)     S = h·w cells of the feature map
-    query_embed (Q,D) ── decoder (reads memory) ──► hs (L,B,Q,D)     L decoder layers, one result each
+    query_embed (Q,D) ── decoder (reads memory) ──► hs (L,B,Q,D): hidden states, one of each layer
 
 Each step of a layer has a residual (skip) connection: its result is added to its input, and the sum
 is normalised ("post-norm", Vaswani et al. 2017, arXiv 1706.03762):
@@ -17,8 +17,8 @@ feed-forward network ffn works on each token alone. An object query is a learnt 
 decoder turns each into one prediction. Positional encodings (pos, query) are added to queries and
 keys in every layer, never to values: they decide where to read, not what is read. Queries have no
 order and no mask: all objects are found in one pass (DETR, section 3.2, appendix A.3). Since t = 0,
-as in the official code, the first decoder layer's self-attention is idle: all its values are equal
-(the bias), so which query attends to which makes no difference.
+as in the official code, all values of the first decoder layer's self-attention are equal (the bias):
+without dropout its result does not depend on which query attends to which.
 
 Names and dropout as in the official DETR. Proven in tests/model/test_transformer.py.
 Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder → Transformer → MLP
@@ -42,7 +42,8 @@ from scratch.ops.linear import Linear
 class TransformerEncoderLayer(nn.Module):
     """Tokens (B,S,D) → (B,S,D): self-attention among all cells that are not padding, then the feed-forward network.
 
-    GFLOPs at D=256, F=2048, S=380: linear maps 1.00 (∝ S), attention 0.15 (∝ S²). DC5, four times S: 3.98 and 2.37.
+    F features stand between linear1 and linear2. GFLOPs at D=256, F=2048, S=380: linear maps 1.00 (∝ S), attention 0.15
+    (∝ S²). DC5, four times S: 3.98 and 2.37.
     """
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1):

@@ -13,11 +13,11 @@ no-object class, with weight w = 0.1 (`eos_coef`). Box losses of matched queries
 Auxiliary losses (section 3.2): all L decoder layers have these losses, each after a bipartite matching
 of its own. They are one batch of L·B images, so that the CPU waits for the GPU once, not L times.
 All losses of an optimizer step, on every GPU (*rank*), share two divisors, so that its parts (micro-
-batches) add up to one large batch. They need only the targets: min(M, Q) queries are always matched.
+batches) add up to one large batch. The targets alone give them: min(M, Q) queries are always matched.
 
 Same as the official SetCriterion for one process and one batch (tests/objective/test_criterion.py;
-an example: docs/trace.md). Departure: over several GPUs or micro-batches the official code averages
-each one's own mean of loss_ce, and divides by at least 1 box on each; here all share two divisors.
+an example: docs/trace.md). Departure: over several GPUs the official code averages each one's own
+mean of loss_ce, and its share of the boxes is at least 1; here all ranks share the two divisors.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Matching = list[list[tuple[Tensor, Tensor]]]  # of each layer, of each image: (q
 @dataclass(frozen=True)
 class Normalisers:
     """The divisors of one optimizer step: sums over all its images, divided by the number of ranks, since data
-    parallelism averages the ranks' gradients afterwards: mean over ranks of Σ/(N/ranks) = Σ_all/N."""
+    parallelism averages the ranks' gradients afterwards: the mean over ranks of Σ_rank/(n/ranks) is Σ_all/n."""
 
     num_boxes: float  # Σ_i M_i, and 1 if there is none
     class_weight: float  # Σ_i min(M_i,Q)·1 + (Q − min(M_i,Q))·eos_coef, the class weights of all queries' targets

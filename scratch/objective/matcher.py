@@ -10,10 +10,10 @@ true object needs one query whose target it is. Bipartite matching finds it: of 
 assignments of objects to queries, the one with the smallest sum of costs (section 3.1, equation 1;
 appendix A.2), by the Hungarian algorithm of ops/hungarian. A query without an object has the
 no-object class as its target. One query for one object is also why DETR needs no non-maximum
-suppression: a second box for the same object is simply wrong. The cost uses the probability, not
-its logarithm, to be on the scale of the box terms (section 3.1). ‖·‖₁ is the sum of the four
-absolute differences (L1), GIoU the generalized IoU of ops/boxes. `focal` belongs to a branch, not
-to the published DETR. The code stores cost[t,q].
+suppression: a query with a second box for the same object is trained to predict no object. The cost
+uses the probability, not its logarithm, to be on the scale of the box terms (section 3.1). ‖·‖₁ is
+the sum of the four absolute differences (L1), GIoU the generalized IoU of ops/boxes. `focal` belongs
+to a branch, not to the published DETR. The code stores cost[t,q].
 
 Same pairs as the official DETR's HungarianMatcher; proven in tests/objective/test_matcher.py.
 """
@@ -83,13 +83,13 @@ class HungarianMatcher:
         # Will the cross-entropy be finite? −log p ≤ (largest − smallest logit) + log(K+1), summed over B·Q queries.
         # (For a sigmoid −log p ≤ |logit| + log 2.)
         low, high = logits.amin(-1), logits.amax(-1)                                            # (B,Q)
-        gap = (high.clamp(min=0) - low.clamp(max=0)) * (B * Q * K) if self.focal else (high - low) * (B * Q)
+        logit_range = (high.clamp(min=0) - low.clamp(max=0)) * (B * Q * K) if self.focal else (high - low) * (B * Q)
         # To wait for the GPU costs more than the matching, so costs and checks come to the CPU in one copy.
-        valid = torch.stack([known.all(), *(x.isfinite().all() for x in (gap, boxes, cost))]).all()
+        valid = torch.stack([known.all(), *(x.isfinite().all() for x in (logit_range, boxes, cost))]).all()
         *table, all_valid = torch.cat((cost, valid.to(cost.dtype).expand(1, Q))).tolist()       # T+1 rows of Q
         if not all(all_valid):
             _refuse_labels(known.split(sizes), targets, K)
-            _refuse_non_finite(logits, boxes, cost.split(sizes), gap, targets)
+            _refuse_non_finite(logits, boxes, cost.split(sizes), logit_range, targets)
         pairs, start = [], 0
         for M in sizes:
             target, query = linear_sum_assignment(table[start:start + M])
@@ -107,13 +107,13 @@ def _refuse_labels(known: Sequence[Tensor], targets: list[dict[str, Any]], K: in
                          "classes: number the categories from 0, or build the model with num_classes to match")
 
 
-def _refuse_non_finite(logits: Tensor, boxes: Tensor, costs: Sequence[Tensor], gap: Tensor,
+def _refuse_non_finite(logits: Tensor, boxes: Tensor, costs: Sequence[Tensor], logit_range: Tensor,
                        targets: list[dict[str, Any]]) -> None:
     """Raise FloatingPointError that names the first tensor that is not finite, and the images in which it is not."""
     for name, tensors in (("pred_logits", logits), ("pred_boxes", boxes),
                           ("the targets' boxes", [target["boxes"] for target in targets]),
                           ("the matching cost (of finite boxes too large for their type)", costs),
-                          ("loss_ce (of finite logits too large for their type)", gap)):
+                          ("loss_ce (of finite logits too large for their type)", logit_range)):
         if wrong := [target for target, tensor in zip(targets, tensors) if not tensor.isfinite().all()]:
             raise FloatingPointError(
                 f"got a value that is not finite in {name}, image_id {_ids(wrong)} of the batch {_ids(targets)}; "

@@ -81,14 +81,14 @@ def paired_generalized_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 
 
 def box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and union of every box of `a` with every box of `b`: (...,N,4), (...,M,4) → two of (...,N,M)."""
+    """IoU and union of each of A boxes `a` with each of M boxes `b`: (...,A,4), (...,M,4) → two of (...,A,M)."""
     a, b = at_least_float32(a_xyxy), at_least_float32(b_xyxy)
     shared, union = _shared_and_union(a[..., :, None, :], b[..., None, :, :])
     return _ratio(shared, union), union
 
 
 def generalized_box_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """GIoU of every box of `a` with every box of `b`: (...,N,4), (...,M,4) → (...,N,M), by a new axis in each."""
+    """GIoU of each of A boxes `a` with each of M boxes `b`: (...,A,4), (...,M,4) → (...,A,M), by two new axes."""
     return paired_generalized_box_iou(a_xyxy[..., :, None, :], b_xyxy[..., None, :, :])
 
 

@@ -11,12 +11,12 @@
       │[0 a b]c │ → y[0,0] = w₁₁·a +   G  groups: output channels of group g see only the
       │[0 d e]f │            w₁₂·b + …    C/G input channels of group g
       └─────────┘
-A filter (kernel) w[o] gives one channel of the output *feature map*. It is the same at every place,
-because an edge looks the same everywhere: a 3×3 layer of 64 → 64 channels has 36,864
+A filter (kernel) w[o] gives one channel of the output *feature map*. The same filter is used at
+every place, because an edge looks the same everywhere: a 3×3 layer of 64 → 64 channels has 36,864
 weights; a linear layer between two such images of 56×56 would need 40 billion.
 
 The *receptive field* of an output pixel is the part of the image that it depends on: k×k for one
-layer; a second 3×3 layer on top of the first sees 5×5. Deep layers see objects, not edges.
+layer; a second 3×3 layer on top of the first sees 5×5, so deep layers can respond to whole objects.
 
 Cost: 2·B·H'·W'·k·k'·(C/G)·O FLOPs, and twice that again for the two gradients.
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.

@@ -17,7 +17,7 @@ that, so none is cheaper. The algorithm keeps u and v valid and assigns one row 
 
 Same optimum as scipy.optimize.linear_sum_assignment; proven in tests/ops/test_hungarian.py.
 Read: assign_brute_force (the definition) → assign_by_potentials (the algorithm, O(n²m))
-      → linear_sum_assignment (checks, any shape; what trains is the same at speed, ops/fast/hungarian)
+      → linear_sum_assignment (checks, any shape; training uses the faster ops/fast/hungarian)
 """
 
 from __future__ import annotations

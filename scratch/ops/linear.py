@@ -8,9 +8,9 @@
         y₁  =  w₁₀ w₁₁ w₁₂  ·  x₁       all positions of the leading axes share them
                                x₂
 
-The work is one *matrix multiplication (GEMM)*: R·O·I multiply-adds for R rows, the product of the
-leading axes. *Backpropagation* applies the chain rule from the loss L back to the inputs and costs
-twice that. With ∂y for ∂L/∂y, how the loss changes with each output:
+The work is one *matrix multiplication (GEMM)*: R·O·I multiply-adds, where R, the number of rows, is
+the product of the leading axes. *Backpropagation* applies the chain rule from the loss L back to the
+inputs; its two products cost twice that. With ∂y for ∂L/∂y, how the loss changes with each output:
 
     ∂x = ∂y W         (R,O)(O,I)        how the loss changes with each input, for the layer before
     ∂W = ∂yᵀ x        (O,R)(R,I)        how it changes with each weight, summed over all rows

@@ -63,7 +63,7 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
             with run.precision.autocast():
                 outputs = run.model(batch.normalised(), batch.pad_mask, batch.targets)
             parts = run.criterion(outputs, batch.targets, normalisers)
-            parts["loss_queries"] = run.criterion.total(parts, of=("",)).detach()  # what an evaluation has, too
+            parts["loss_queries"] = run.criterion.total(parts, of=("",)).detach()  # as in an evaluation
             parts["loss"] = run.criterion.total(parts)
             run.precision.backward(parts["loss"])
         for name, value in parts.items():

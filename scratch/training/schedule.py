@@ -17,9 +17,10 @@
 
 Why warm-up: at step 1 AdamW's v̂ is a single square, so that every weight steps by η for any
 gradient; a small η is safer until v has averaged several steps. Why decay: near a minimum, a step
-of fixed size jumps across it. All groups have the same factor, so the ratio of their rates stays that
-of their peaks: the backbone has a tenth of the transformer's rate in the published presets. Same as
-torch's LinearLR, StepLR and CosineAnnealingLR; proven in tests/training/test_schedule.py.
+of fixed size jumps across it. (The published DETR has no warm-up, W = 0.) All groups have the same
+factor, so the ratio of their rates stays that of their peaks: a tenth for the backbone in detr_r50,
+detr_r101 and their DC5 forms. Same as torch's LinearLR, StepLR and CosineAnnealingLR; proven in
+tests/training/test_schedule.py.
 Read: learning_rate_factor (the formula) → Schedule (writes it into the optimizer)
 """
 

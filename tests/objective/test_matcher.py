@@ -171,9 +171,9 @@ def test_finite_boxes_whose_cost_overflows_are_refused() -> None:
 def test_a_gap_of_logits_is_refused_where_times_all_queries_of_the_batch_it_overflows() -> None:
     largest = torch.finfo(torch.float64).max
     outputs, targets = random_outputs(2, 5), random_targets([1, 1])
-    for gap, refused in ((largest / 11, False), (largest / 9, True)):
+    for spread, refused in ((largest / 11, False), (largest / 9, True)):
         outputs["pred_logits"] = torch.zeros_like(outputs["pred_logits"])
-        outputs["pred_logits"][1, 2, 0] = gap
+        outputs["pred_logits"][1, 2, 0] = spread
         if refused:
             with pytest.raises(FloatingPointError, match="loss_ce"):
                 HungarianMatcher()(outputs, targets)

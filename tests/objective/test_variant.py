@@ -74,8 +74,8 @@ def test_a_quality_makes_the_score_to_learn_the_iou_of_the_box(power):
             union = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared
             wanted[i, q, target["labels"][t]] = (shared / union).item() ** power
     p = outputs["pred_logits"].sigmoid()
-    surprise = F.binary_cross_entropy(p, wanted, reduction="none") * (wanted - p) ** 2
-    expected = (surprise * torch.where(wanted > 0, 0.25, 0.75)).sum() / 6
+    class_loss = F.binary_cross_entropy(p, wanted, reduction="none") * (wanted - p) ** 2
+    expected = (class_loss * torch.where(wanted > 0, 0.25, 0.75)).sum() / 6
     torch.testing.assert_close(losses["loss_ce"], expected, **EXACT)
     torch.testing.assert_close(losses["loss_bbox"], criterion()(outputs, targets)["loss_bbox"], **EXACT)
 
@@ -116,7 +116,7 @@ def test_focal_logits_too_large_for_a_loss_are_named():
         criterion()(outputs, random_targets([1]))
 
 
-def gap(box, true_box) -> torch.Tensor:
+def giou_loss(box, true_box) -> torch.Tensor:
     """1 − GIoU of two boxes."""
     corners = box_cxcywh_to_xyxy(torch.stack((box, true_box)))
     return 1 - torch_giou(corners[:1], corners[1:])[0, 0]
@@ -174,7 +174,7 @@ def test_the_copies_of_a_noised_box_share_the_weight_of_its_giou_loss():
     sizes, R = [2, 0, 3], 2
     noised, targets = denoising(sizes, R), random_targets(sizes)
     losses = criterion()({**answers(3, 4), "denoising": noised}, targets)
-    gaps = [gap(noised["pred_boxes"][i, r * 3 + t], target["boxes"][t])
+    gaps = [giou_loss(noised["pred_boxes"][i, r * 3 + t], target["boxes"][t])
             for i, target in enumerate(targets) for r in range(R) for t in range(sizes[i])]
     torch.testing.assert_close(losses["dn_loss_giou"], sum(gaps) / (5 * R), **EXACT)
 
@@ -255,7 +255,7 @@ def test_the_cells_of_an_object_share_the_weight_of_its_giou_loss():
     boxes, found = torch.cat([t["boxes"] for t in targets]), offered["pred_boxes"].flatten(0, 1)
     among = list(pairs.values())
     assert max(map(among.count, among)) > 1
-    shared = sum(gap(found[s], boxes[t]) / among.count(t) for s, t in pairs.items())
+    shared = sum(giou_loss(found[s], boxes[t]) / among.count(t) for s, t in pairs.items())
     torch.testing.assert_close(losses["cell_loss_giou"], shared / 3, **EXACT)
 
 

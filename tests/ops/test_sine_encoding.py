@@ -28,10 +28,10 @@ def slow(pad_mask: Tensor, F: int, temperature: float = 10000.0, normalize: bool
                     y = y / (sum(image[b][u][j] for u in range(h)) + 1e-6) * 2 * math.pi
                     x = x / (sum(image[b][i][u] for u in range(w)) + 1e-6) * 2 * math.pi
                 for channel in range(F):
-                    wave = math.cos if channel % 2 else math.sin
+                    sinusoid = math.cos if channel % 2 else math.sin
                     period = temperature ** (2 * (channel // 2) / F)
-                    code[b, channel, i, j] = wave(y / period)
-                    code[b, F + channel, i, j] = wave(x / period)
+                    code[b, channel, i, j] = sinusoid(y / period)
+                    code[b, F + channel, i, j] = sinusoid(x / period)
     return code
 
 

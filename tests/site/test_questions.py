@@ -22,14 +22,19 @@ def said(words: str) -> bool:
     return words in PAGE
 
 
-def test_query_and_key_weights_of_the_first_decoder_layer_get_no_gradient() -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_query_and_key_weights_of_the_first_decoder_layer_get_no_gradient_without_dropout(dropout: float) -> None:
     D = 256
-    model = Transformer(D, 8, 1, 2, 16, 0.0).double()
+    model = Transformer(D, 8, 1, 2, 16, dropout).double()
+    torch.nn.init.normal_(model.decoder.layers[0].self_attn.in_proj_bias)  # it begins at 0, and then all values are 0
     hs = model(torch.randn(1, D, 2, 3).double(), torch.zeros(1, 2, 3, dtype=torch.bool), torch.randn(5, D).double(),
                torch.randn(1, D, 2, 3).double())[0]
     (hs * torch.randn_like(hs)).sum().backward()
-    first, second = (layer.self_attn.in_proj_weight.grad[:2 * D] for layer in model.decoder.layers)
-    assert first.abs().max() < 1e-12 * second.abs().max() and said(f"{first.numel():,} numbers in `detr_r50`")
+    first, second = (layer.self_attn.in_proj_weight.grad for layer in model.decoder.layers)
+    assert (first[:2 * D].abs().max() < 1e-12 * second[:2 * D].abs().max()) == (dropout == 0)
+    assert first[2 * D:].abs().max() == 0 < second[2 * D:].abs().max()
+    assert said(f"{first[:2 * D].numel():,} query and key weights of `detr_r50`") and said(
+        f"{first[2 * D:].numel():,} value weights")
 
 
 def test_a_third_of_a_value_would_be_position() -> None:
@@ -106,6 +111,6 @@ def test_the_steps_to_a_first_ap_are_those_of_the_learning_curves() -> None:
         evaluation, = (one["evaluation"] for one in runs if one["name"] == run)
         return dict(zip(evaluation["step"], evaluation["AP50"]))
 
-    vanilla, tiny = AP50("vanilla", "tiny_vanilla"), AP50("vanilla", "tiny")
+    vanilla, tiny = AP50("vanilla", "tiny_vanilla"), AP50("tiny", "tiny-shapes")
     assert said(f"an AP50 of {vanilla[1000]:.3f} after 1,000 steps on generated shapes, and {vanilla[4000]:.3f}")
-    assert said(f"`tiny` has {tiny[250]:.3f} after 250")
+    assert said(f"`tiny` has {tiny[500]:.3f} after 500")

@@ -34,7 +34,7 @@ def look(guards: Guards, run: Run, times: int = 1, **changes: Any) -> list[str]:
     return [alert.guard for _ in range(times) for alert in guards.look(run, HEALTHY | changes, [4, 7])]
 
 
-def test_a_healthy_run_hears_nothing(run: Run) -> None:
+def test_a_healthy_run_is_told_nothing(run: Run) -> None:
     assert look(Guards(run), run, 2 * WINDOW) == []
 
 
@@ -167,7 +167,7 @@ def test_the_error_that_stops_a_run_says_where_it_began(run: Run) -> None:
     log.close()
 
 
-def test_weights_that_are_not_finite_themselves_are_named_and_no_image_is_blamed(run: Run) -> None:
+def test_weights_that_are_not_finite_themselves_are_named_and_no_image_is(run: Run) -> None:
     with torch.no_grad():
         run.unwrapped.class_embed.bias[1] = math.nan
     sampler, log = Sampler(), RunLog(run.directory)

@@ -34,7 +34,7 @@ def test_with_the_memory_kept_repeated_steps_have_most_of_their_pages_already() 
     if kept == "False":
         pytest.skip("this C library's allocator cannot be told")
     written = 20 * 2 * 40_000_000 / int(page)  # pages, of two tensors in each of 20 steps
-    assert int(faults) < written / 3  # the first steps find the room, and where small things lie in it
+    assert int(faults) < written / 3  # the first steps find the memory, and where small things lie in it
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])

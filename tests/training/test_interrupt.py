@@ -109,7 +109,7 @@ def test_a_rank_whose_loader_fails_stops_the_others_before_their_next_step() -> 
         here.raise_failure()
 
 
-def test_a_rank_that_hears_of_anothers_failure_takes_no_step_more_and_raises_nothing() -> None:
+def test_a_rank_that_is_told_of_anothers_failure_takes_no_step_more_and_raises_nothing() -> None:
     there = Interrupt()
     groups = there.groups(Sampler(), 1, SimpleNamespace(world_size=2, mean=lambda values: {"stop": 0.5}))
     assert list(groups) == [] and there.agreed
@@ -189,7 +189,7 @@ def hang(ready: Any) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc").exists(), reason="a lock of Linux's C library")
 @pytest.mark.parametrize("signals, launcher", [(2, None), (1, "none")])
-def test_where_python_hears_no_signal_the_second_one_ends_it_all_the_same_and_torchruns_first(
+def test_where_python_gets_no_signal_the_second_one_ends_it_all_the_same_and_torchruns_first(
     signals: int, launcher: str | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(interrupt, "AT_ONCE", 0.2)
@@ -289,7 +289,7 @@ def test_a_full_disk_ends_the_run_at_its_last_good_checkpoint_and_says_both(
     assert (again.step, again.evaluation_due) == (2, False) and fit_with(again, Sampler())
 
 
-def test_a_best_checkpoint_that_finds_no_room_leaves_its_evaluation_due(
+def test_a_best_checkpoint_that_finds_no_space_leaves_its_evaluation_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     disk = Disk(monkeypatch, "best.pt", 0)

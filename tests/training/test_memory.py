@@ -19,7 +19,7 @@ from tests.training.test_loop import Sampler, make_run, random_batch, small_conf
 
 
 def a_gpu_for(most: int) -> Callable[[Run, list[Any]], dict[str, float]]:
-    """`train_step` on a device that has room for `most` images at once; it notices in the middle of the step."""
+    """`train_step` on a device that has memory for `most` images at once; it notices in the middle of the step."""
     def step(run: Run, batches: list[Any]) -> dict[str, float]:
         if max(len(batch.targets) for batch in batches) > most:
             run.unwrapped.class_embed.weight.grad = torch.full_like(run.unwrapped.class_embed.weight, 1e6)

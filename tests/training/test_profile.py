@@ -147,7 +147,7 @@ def test_the_table_has_a_line_for_each_part_that_there_is() -> None:
     ({"optimizer": 0.1}, "the optimizer takes 33% of a step"),
     ({"backbone": 0.01}, "the decoder takes most"),
 ])
-def test_the_diagnosis_names_who_is_to_blame(changed: dict, words: str) -> None:
+def test_the_diagnosis_names_the_bottleneck(changed: dict, words: str) -> None:
     assert words in diagnose(MEASURED["seconds"] | changed, workers=2)
 
 

@@ -12,8 +12,7 @@ What changed against the textbook's shortest augmenting paths, and why it is equ
    is taken, which ends the path at once.
 
 For 100×20 each cost is read under 10 times (tests/ops/test_hungarian.py); timed beside SciPy's by
-`python -m benchmarks.hungarian`. To solve the images of a batch in two processes was slower than one after another, for
-the costs must travel there: 16 problems of 100×20 take 5.7 ms alone and 10.5 ms by the pool, 96 take 31.9 and 36.6 ms.
+`python -m benchmarks.hungarian`.
 Read: fast_assignment (the door) → assign_fast
 """
 

@@ -89,7 +89,7 @@ def answers(model, truth) -> dict:
 
 
 @KINDS
-def test_matched_queries_hear_nothing_of_the_truth(kind):
+def test_matched_queries_are_not_told_the_truth(kind):
     model = detector(**kind, denoising=3)
     truth = targets(3, 2)
     before, after = answers(model, truth), answers(model, moved(truth))
@@ -121,7 +121,7 @@ def given(monkeypatch: pytest.MonkeyPatch, noised: NoisedObjects) -> None:
 
 
 @KINDS
-def test_the_copies_of_an_object_do_not_hear_each_other(kind, monkeypatch: pytest.MonkeyPatch):
+def test_the_copies_of_an_object_do_not_attend_to_each_other(kind, monkeypatch: pytest.MonkeyPatch):
     noised = noised_objects(targets(3, 3), copies=2, num_classes=K)
     noised.boxes.requires_grad_()
     given(monkeypatch, noised)

@@ -101,7 +101,7 @@ def test_queries_without_a_cell_answer_nothing_in_training_and_later():
         assert silent.tolist() == [[False] * 4 + [True] * 3, [False] * 6 + [True]]
 
 
-def test_queries_without_a_cell_are_heard_by_none():
+def test_queries_without_a_cell_are_attended_by_none():
     model = detector(queries="proposal", classification="focal", num_queries=9).eval()
     outputs = model(*pictures())
     model.config = replace(model.config, num_queries=6)  # all of the 6 cells, and no more

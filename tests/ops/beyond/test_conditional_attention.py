@@ -67,13 +67,13 @@ def test_weights_come_on_request_and_sum_to_one_over_the_cells():
 
 
 @pytest.mark.parametrize(("embed_dim", "heads"), [(24, 3), (128, 4), (24, 4), (36, 4)])
-def test_the_dealt_waves_are_a_permutation(embed_dim: int, heads: int):
+def test_the_dealt_sinusoids_are_a_permutation(embed_dim: int, heads: int):
     assert deal_pairs(embed_dim, heads).sort().values.tolist() == list(range(embed_dim))
 
 
 def test_each_head_gets_pairs_of_both_axes():
-    order = deal_pairs(24, 3).view(3, 8)  # three heads of eight numbers; each axis has six waves
-    assert order[0].tolist() == [0, 1, 6, 7, 12, 13, 18, 19]  # waves 0 and 3 of x, then of y
+    order = deal_pairs(24, 3).view(3, 8)  # three heads of eight numbers; each axis has six sinusoids
+    assert order[0].tolist() == [0, 1, 6, 7, 12, 13, 18, 19]  # sinusoids 0 and 3 of x, then of y
     assert order[1].tolist() == [2, 3, 8, 9, 14, 15, 20, 21]
 
 
@@ -90,9 +90,9 @@ def test_before_any_learning_a_query_looks_most_at_the_cell_of_its_own_place():
 
 def test_the_place_scores_of_one_head_are_a_sum_of_cosines_of_the_distance():
     x, y = torch.tensor([[0.3]], dtype=torch.float64), torch.tensor([[0.7]], dtype=torch.float64)
-    waves = 6
-    expected = sum(math.cos((0.3 - 0.7) * 2 * math.pi / 20 ** (2 * i / (2 * waves))) for i in range(waves))
-    assert (sine_of(x, 2 * waves) @ sine_of(y, 2 * waves).T).item() == pytest.approx(expected, abs=1e-12)
+    count = 6
+    expected = sum(math.cos((0.3 - 0.7) * 2 * math.pi / 20 ** (2 * i / (2 * count))) for i in range(count))
+    assert (sine_of(x, 2 * count) @ sine_of(y, 2 * count).T).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_one_head_without_places_is_plain_attention_on_content_halved_in_its_scale():
