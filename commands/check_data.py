@@ -16,7 +16,7 @@ from scratch.data.listing import list_folder
 from scratch.data.problems import LISTED
 from scratch.printable import printable
 from scratch.ranges import QUERIES, refuse_senseless
-from scratch.whole_file import refuse_other_than_file, refuse_replacing, write_text
+from scratch.whole_file import make_folder, refuse_other_than_file, refuse_replacing, write_text
 
 EXAMPLES = 10  # of each kind
 
@@ -43,6 +43,7 @@ def check_data(arguments: CheckDataArguments) -> None:
     data = replace(arguments.data, data=str(arguments.folder))
     if arguments.all is not None:  # ahead of the work
         refuse_other_than_file(arguments.all)
+        make_folder(arguments.all.parent)
         sources = [path for split in find_splits(data).values() for path in split if isinstance(path, Path)]
         refuse_replacing(arguments.all, [*sources, *(arguments.folder / name for name in
                                                      list_folder(arguments.folder).names)])

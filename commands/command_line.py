@@ -117,6 +117,15 @@ OTHER_COMMANDS: Commands = {
 }
 
 
+def refuse_empty(argv: Sequence[str]) -> None:
+    """Raise ValueError for an empty word: as a path it would be the current folder, which nobody named."""
+    for before, word in zip(["", *argv], argv):
+        flag = word[:-1] if word.startswith("--") and word.endswith("=") else before if not word else None
+        if flag is not None:
+            raise ValueError(f"got an empty word {f'for {flag}' if flag.startswith('-') else 'on the command line'}, "
+                             "wanted a value: is a variable of the shell not set?")
+
+
 def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]) -> None:
     """Run the command that `argv` begins with, `train` if it begins with none; or print the overview of them all.
 
@@ -129,6 +138,7 @@ def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]
             return
         if argv and not argv[0].startswith("-") and argv[0] not in commands:
             raise ValueError(f"there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train")
+        refuse_empty(argv)
         name = argv.pop(0) if argv and argv[0] in commands else "train"
         parse_arguments, run = commands[name]
         ops = flags_given(argv, "ops").ops if name in TRAINING else None

@@ -160,7 +160,7 @@ def opened(arguments: LrRangeArguments) -> tuple[Run, Iterator[Any]]:
     """A run as `train` would begin it, and its batches, epoch after epoch."""
     config, data = arguments.config, arguments.config.data
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    prepare_data(data, distributed)
+    prepare_data(data, distributed, config.model)
     report = check_dataset(data, config.model.num_queries, decode=False, only=("train",), need=("train",))
     report.refuse()
     dataset = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)

@@ -11,7 +11,7 @@ from typing import Collection, Mapping, Optional
 import torch
 from torch import nn
 
-from scratch.config import Config, DataConfig
+from scratch.config import Config, DataConfig, ModelConfig
 from scratch.data.check import check_dataset
 from scratch.data.classes import Classes
 from scratch.data.coco import CocoDetection, find_layout, find_splits
@@ -19,7 +19,7 @@ from scratch.data.layouts import Layout
 from scratch.data.split import FILE
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, best_device
-from scratch.model.build import build_detr
+from scratch.model.build import build_detr, refuse_unbuildable
 from scratch.model.detr import Detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher
@@ -63,12 +63,15 @@ def _say_once(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def prepare_data(data: DataConfig, distributed: Distributed) -> Layout:
+def prepare_data(data: DataConfig, distributed: Distributed, model: Optional[ModelConfig] = None) -> Layout:
     """Ahead of any reading: one rank looks for the data and says in a line which layout it has; the others wait.
 
+    A `model` that is to be trained on it, and cannot be built, is refused before anything is drawn or looked at.
     To look for the generated shapes is to draw them where they are not there yet. They, and explicit paths, have no
     layout to tell.
     """
+    if model is not None:
+        refuse_unbuildable(model)
     layout = distributed.gather([find_layout(data)] if distributed.is_main else [])[0]
     if distributed.is_main and layout.name:
         print(layout.line(), flush=True)

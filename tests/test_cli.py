@@ -252,6 +252,14 @@ def test_check_data_lists_problems_and_fails_where_training_would_refuse(tmp_pat
     (["check-data", "nowhere"], "nowhere"),
     (["--device", "bogus"], "device 'bogus'"),
     (["predict", "nowhere.jpg", "--device", "cuda:99"], "device 'cuda:99'"),
+    # As paths, empty words would be the current folder.
+    (["train", "--run-dir", ""], "got an empty word for --run-dir, wanted a value: is a variable of the shell not set?"),
+    (["--data=", "--max-steps", "1"], "got an empty word for --data"),
+    (["predict", "a.jpg", "--out", ""], "got an empty word for --out"), (["eval", ""], "got an empty word on the"),
+    # What cannot be built is refused before the shapes are drawn.
+    (["--preset", "tiny", "--hidden-dim", "7"], "hidden_dim is 7 with 4 heads"),
+    (["--preset", "tiny_vanilla", "--fine-memory"], "fine_memory is on with queries"),
+    (["lr-range", "--preset", "tiny", "--hidden-dim", "7", "--out", "o"], "hidden_dim is 7 with 4 heads"),
 ])
 def test_a_mistake_on_the_command_line_costs_one_clear_line(
     argv: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -260,6 +268,7 @@ def test_a_mistake_on_the_command_line_costs_one_clear_line(
     with pytest.raises(SystemExit) as stopped:
         detr_scratch.main(argv)
     assert str(stopped.value).startswith("error: ") and words in str(stopped.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("flag, value", [

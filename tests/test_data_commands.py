@@ -141,6 +141,16 @@ def test_eval_on_a_set_without_that_split_says_so(run, tmp_path, capsys):
     assert "does not hold the split 'val'" in end
 
 
+def test_check_data_makes_the_folder_of_its_file_or_says_at_once_why_it_cannot(tmp_path: Path, capsys) -> None:
+    root = sound(tmp_path / "set").write()
+    check_data(CheckDataArguments(root, DataConfig(), all=tmp_path / "new" / "er" / "all.txt"))
+    assert (tmp_path / "new" / "er" / "all.txt").exists()
+    capsys.readouterr()
+    with pytest.raises(OSError, match="all.txt"):
+        check_data(CheckDataArguments(root, DataConfig(), all=tmp_path / "new" / "er" / "all.txt" / "more.txt"))
+    assert not capsys.readouterr().out
+
+
 @pytest.mark.parametrize("place", ["annotations/instances_train.json", "train/0001.png"])
 def test_check_data_does_not_write_over_the_data_that_it_looks_at(tmp_path: Path, place: str) -> None:
     root = sound(tmp_path / "set").write()

@@ -240,10 +240,12 @@ def test_the_first_layers_answer_as_the_whole_detector_says_they_do(tmp_path: Pa
     """The answers of an early layer are those among the auxiliary outputs of the whole."""
     path = checkpoint(tmp_path / "best.pt", small(preset))
     whole, short = load(path, "cpu"), load(path, "cpu", layers=1)
-    images, pad_mask = torch.randn(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.bool)
+    images, pad_mask = torch.randn(2, 3, 64, 96).double(), torch.zeros(2, 64, 96, dtype=torch.bool)
+    whole.model.double(), short.model.double()
     with torch.no_grad():
         wanted, got = whole.model(images, pad_mask)["aux_outputs"][0], short.model(images, pad_mask)
-    assert all(torch.equal(got[name], wanted[name]) for name in ("pred_logits", "pred_boxes"))
+    for name in ("pred_logits", "pred_boxes"):  # the heads' products have fewer rows, which some processors round otherwise
+        torch.testing.assert_close(got[name], wanted[name], rtol=1e-9, atol=1e-9)
     assert got["aux_outputs"] == [] and short.config.model.dec_layers == short.model.config.dec_layers == 1
     assert len(short.model.transformer.decoder.layers) == 1
     assert not torch.equal(whole.model(images, pad_mask)["pred_logits"], got["pred_logits"])

@@ -44,7 +44,7 @@ def agreement(config: Config, steps: int, device: str, precisions: Sequence[str]
     (counted from 1). Nothing is saved.
     """
     distributed = Distributed.from_environment(resolve_device(device, float64="float64" in precisions))
-    prepare_data(config.data, distributed)
+    prepare_data(config.data, distributed, config.model)
     dataset = open_split(config.data, "train", Augmentation.for_training(config.data), config.train.seed)
     # By steps, never by the clock: its rates would depend on the machine. And not past the end, where they are 0.
     end = max(config.train.max_steps, steps) if config.train.max_steps else None

@@ -134,7 +134,7 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
     # A convolution of torch.nn's would else round its inputs to 10 bits in "float32", where ours does not.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     distributed, data = Distributed.from_environment(resolve_device(device, float64=True)), config.data
-    prepare_data(data, distributed)
+    prepare_data(data, distributed, config.model)
     splits = ("train", data.eval_split)
     report = check_dataset(data, config.model.num_queries, decode=False, only=splits, need=splits)
     report.refuse()

@@ -191,7 +191,7 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
         row = written_rows[seen.example]
         example = ", ".join(f"{round(side, 3):g}" for side in as_written[seen.example].tolist())
         report("boxes in another form" if seen.certain and not as_is else "boxes perhaps in another form",
-               f"{len(as_written):,} boxes", f"{seen.words}. Such as [{example}] in {abridged(str(names[row]))}, "
+               f"{len(as_written):,} boxes", f"{seen.words.removesuffix('.')}{'' if seen.words.endswith('?') else '.'} Such as [{example}] in {abridged(str(names[row]))}, "
                f"{sizes[row, 0]}×{sizes[row, 1]}")
     return Annotations(
         classes=classes, image_ids=used, file_names=names, sizes=sizes,

@@ -168,6 +168,7 @@ def check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError if a number is NaN or infinite; the names are known to be harmless."""
     for name, tensor in tensors.items():
         # The extremes are NaN if any number is, and cost no memory.
+        tensor = tensor.detach()
         _want(_kind(tensor) != "float" or not tensor.numel() or all(map(math.isfinite, map(float, tensor.aminmax()))),
               f"{what}: {name} holds NaN or infinity, as after a training that diverged, and nothing can be found "
               "with it: take an earlier copy")

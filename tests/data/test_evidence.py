@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.annotations import read_annotations
-from scratch.data.coco import find_splits
+from scratch.data.coco import CocoDetection, find_splits
 from scratch.data.evidence import best_ap, judge, same_boxes, turned
+from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator
 from tests.conftest import SHARED
 
@@ -42,6 +44,15 @@ FORMS = {
 def test_boxes_in_another_form_are_certain(form, words, seed, n):
     found = judge(*FORMS[form](*sound(n, seed=seed)))
     assert found and found.certain and words in found.words
+
+
+def test_a_question_is_followed_by_an_example_and_not_by_a_full_stop(coco_set):
+    for id in range(1, 9):
+        coco_set.image("train", id, Image.new("RGB", (50, 40)))
+        coco_set.box("train", id, [60 + id, 50, 20, 20])
+    with pytest.raises(ValueError, match=r"another one\? Such as \["):
+        root = coco_set.write()
+        CocoDetection(root / "train", root / "annotations" / "instances_train.json", Augmentation("none", 40, 66))
 
 
 @pytest.mark.parametrize("form", ["normalised", "normalised, centres", "corners"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -72,6 +73,13 @@ def test_a_switch_that_another_version_of_torch_adds_to_a_group_is_let_through(
         switch: Any, run: Run, saved: dict[str, Any]):
     run.load_state_dict(changed(saved, "optimizer/param_groups/0/newer", switch))
     assert run.optimizer.param_groups[0]["newer"] is switch
+
+
+def test_weights_that_were_saved_with_their_gradients_switch_on_are_read_without_a_warning(saved: dict[str, Any]):
+    name = next(iter(saved["model"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_state(changed(saved, f"model/{name}", torch.nn.Parameter(saved["model"][name])), "last.pt", training=True)
 
 
 @pytest.mark.parametrize("size", [del_, None])
