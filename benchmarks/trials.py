@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterable, Optional, Sequence
 
 import tyro
 
-from commands.children import DETECTOR, Children
+from commands.children import DETECTOR, Children, error_in
 from commands.opening import open_split
 from scratch.analysis.learning_curve import read_run
 from scratch.analysis.records import believed, read_record
@@ -112,8 +112,7 @@ def run_trial(trial: Trial, children: Children, device: str, jobs: int) -> Optio
         went_well = children.run(["eval", str(run_dir), "--eval-split", "test", "--device", device,
                                   "--json", str(run_dir / "test.json")], output)
     if not went_well:
-        last = output.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise RuntimeError(f"{trial} failed: {last or 'stopped'} (all of it is in {output})")
+        raise RuntimeError(f"{trial} failed: {error_in(output)} (all of it is in {output})")
     test = read_record(run_dir / "test.json", "detr_scratch.py eval") if tested else None
     result = as_result(trial, test, jobs)
     (run_dir / "previous.pt").unlink(missing_ok=True)  # nothing will be saved any more, so last.pt is safe

@@ -13,6 +13,7 @@ the lock with the last process that has it.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,16 @@ def as_flags(values: dict[str, Any]) -> list[str]:
         flag = name.replace("_", "-")
         words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     return words
+
+
+def error_in(output: Path, begins: int = 0) -> str:
+    """What a run said in the end, of what stands in its output behind the byte `begins`: its error, of one line or of
+    several; or what ended it from outside of Python (a fault of the interpreter or of a library); else its last line.
+    """
+    text = output.read_bytes()[begins:].decode("utf-8", errors="replace").strip()
+    _, found, rest = re.sub("^error: ", "\0", text, flags=re.MULTILINE).rpartition("\0")
+    fatal = re.search("^Fatal Python error: .*", rest, re.MULTILINE)
+    return fatal[0] if fatal else rest if found else text.rpartition("\n")[2] or "it said nothing"
 
 
 class Terminated(KeyboardInterrupt):
@@ -64,7 +75,9 @@ class Children:
 
     def __init__(self, threads: Optional[int]) -> None:
         # In UTF-8 for any terminal: what they print goes into a file, which is read as that.
-        self.environment = dict(os.environ, PYTHONIOENCODING="utf-8", DETR_PLAIN="1" if plain() else "0",
+        # A process that a library ends (a segmentation fault, abort) still prints where each of its threads was.
+        self.environment = dict(os.environ, PYTHONIOENCODING="utf-8", PYTHONFAULTHANDLER="1",
+                                DETR_PLAIN="1" if plain() else "0",
                                 **{"OMP_NUM_THREADS": str(threads)} if threads else {})
         # For a program that is a module of the repository, whatever folder it is begun in.
         self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(COMMAND_LINE.parent),

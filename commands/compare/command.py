@@ -29,7 +29,7 @@ from typing import Any, Iterator, Literal, Optional, Sequence
 
 import tyro
 
-from commands.children import Children, Terminated, as_flags, stops_on_termination
+from commands.children import Children, Terminated, as_flags, error_in, stops_on_termination
 from commands.compare.agreement import agreement
 from commands.compare.one_run import RESULT, Approach, train
 from commands.finetune import config_for, frozen_norm, recipe
@@ -220,12 +220,8 @@ def run_child(approach: Approach, arguments: CompareArguments) -> None:
         except RuntimeError as error:  # an earlier command was killed, but not its run
             raise ValueError(str(error)) from error
         sys.stdout.write(shown.read())
-        shown.seek(begins)
-        said = shown.read().strip()
     if not went_well:
-        _, ended, cause = f"\n{said}".rpartition("\nerror: ")
-        cause = cause if ended else said.rpartition("\n")[2]  # a traceback's last line
-        raise ValueError(f"{LABELS[approach]} failed: {cause or 'it said nothing'}\n(all of it is in {output})")
+        raise ValueError(f"{LABELS[approach]} failed: {error_in(output, begins)}\n(all of it is in {output})")
     if not (directory / RESULT).exists():
         raise KeyboardInterrupt  # a person stopped the run itself
 

@@ -29,7 +29,7 @@ from typing import Any, Iterable, Optional, TextIO
 import numpy as np
 import optuna
 
-from commands.children import Children, as_flags
+from commands.children import Children, as_flags, error_in
 from commands.sweep.search_space import differing
 from scratch.config import PRESETS, Config, TrainConfig
 from scratch.only_one import claim
@@ -140,9 +140,9 @@ class TrialRun:
         if children.stopping or not code:  # None: it may not begin any more; 0: a person stopped the run itself
             return None
         if code > 0:
-            self.refuse_machine(error_in(output))
+            self.refuse_machine(error_in(output).partition("\n")[0])
         return self.outcome("failed", f"killed {MOST_KILLS} times, at last by signal {-code}" if code < 0
-                            else error_in(output))
+                            else error_in(output).partition("\n")[0])
 
     def refuse_machine(self, said: str) -> None:
         """Raise OSError if a run ended for a reason outside of its settings: its trial is to go on."""
@@ -205,13 +205,6 @@ class TrialRun:
 def train_flags(config: Config) -> list[str]:
     """The words of `detr_scratch.py train` that make a configuration."""
     return ["--preset", config.preset, *as_flags(differing(config, PRESETS[config.preset]))]
-
-
-def error_in(output: Path) -> str:
-    """What a run said in the end: its error, else its last line."""
-    text = output.read_text(encoding="utf-8", errors="replace").strip()
-    _, error, rest = f"\n{text}".rpartition("\nerror: ")
-    return (rest if error else text.rpartition("\n")[2]).partition("\n")[0] or "it said nothing"
 
 
 def tidy(run_dir: Path, keep: bool) -> None:
