@@ -178,6 +178,13 @@ def test_every_trainable_weight_is_in_exactly_one_group():
                                                    "transformer_matrices"]
 
 
+def test_each_group_has_its_rate_and_all_decay_alike():
+    train = TrainConfig(optimizer="muon", lr=3e-4, lr_backbone=2e-4, lr_matrices=0.03, weight_decay=0.7)
+    optimizer = Muon(muon_groups(build_detr("tiny", num_classes=3), train))  # what a group does not say has a default
+    assert [group["lr"] for group in optimizer.param_groups] == [2e-4, 3e-4, 0.03, 0.03]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.7] * 4
+
+
 def test_a_vector_is_no_map():
     assert maps_in("transformer.encoder.layers.0.norm1.weight", torch.ones(5)) == 0
 
