@@ -103,15 +103,22 @@ def missing_split(config: DataConfig, layout: Layout, split: str) -> str:
     if layout.name not in ("", "COCO"):
         return (f"{config.data!r} was recognised as {layout.name}, with {' and '.join(layout.splits)} alone; wanted a "
                 f"folder, or a list, that is called {split}{flags}")
+    other = [f"; {printable(path)} is there, but it is {kind}" for pair in classic(Path(config.data))[split]
+             for path, wanted in zip(pair, _PAIR) if (kind := _kind(path)) not in ("", wanted)]
     return (f"{config.data!r} has no {split}2017 or {split} with annotations/instances_{split}2017.json or "
-            f"instances_{split}.json{flags}")
+            f"instances_{split}.json{''.join(other)}{flags}")
 
 
 _PAIR = ("a folder", "a file")  # of images, of annotations
 
 
+def _kind(path: Path) -> str:
+    """What has this name; "" for nothing."""
+    return "a folder" if path.is_dir() else "a file" if path.is_file() else "a device or a pipe" if path.exists() else ""
+
+
 def _there(path: Path, wanted: str) -> str:
-    kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "no file" if path.exists() else ""
+    kind = _kind(path)
     return "not there" if not kind else "found" if kind == wanted else f"found, but it is {kind}"
 
 

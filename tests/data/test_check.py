@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -470,6 +472,18 @@ def test_check_data_writes_every_fault_to_a_file(sound, tmp_path, capsys):
     assert len(lines) == 2000
     assert lines[-1] == ("coped: zero-size box: instances_train.json, annotation 1001999 of 0001.png: "
                          "bbox is [1, 1, 0, 0]")
+
+
+@pytest.mark.parametrize("make, kind", [(Path.mkdir, "a folder"), (getattr(os, "mkfifo", None), "a device or a pipe")])
+def test_what_has_the_name_of_a_file_of_annotations_and_is_none_is_said(make, kind, sound):
+    if make is None:
+        pytest.skip("this system has no pipes with names")
+    root = sound.write()
+    file = root / "annotations" / "instances_val.json"
+    file.unlink()
+    make(file)
+    problem, = check_dataset(DataConfig(data=str(root)), 100, decode=False, need=("train", "val")).problems
+    assert f"{file} is there, but it is {kind}" in str(problem)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
