@@ -11,6 +11,7 @@ from typing import Collection, Mapping, Optional
 import torch
 from torch import nn
 
+from scratch.blueprint import refuse_unbuildable
 from scratch.config import Config, DataConfig, ModelConfig
 from scratch.data.check import check_dataset
 from scratch.data.classes import Classes
@@ -19,7 +20,7 @@ from scratch.data.layouts import Layout
 from scratch.data.split import FILE
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, best_device
-from scratch.model.build import build_detr, refuse_unbuildable
+from scratch.model.build import build_detr
 from scratch.model.detr import Detr, freeze_backbone
 from scratch.objective.criterion import SetCriterion
 from scratch.objective.matcher import HungarianMatcher

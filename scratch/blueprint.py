@@ -44,6 +44,11 @@ def _described(config: ModelConfig) -> dict[str, Tensor]:
         return make_detr(config).state_dict()
 
 
+def refuse_unbuildable(config: ModelConfig) -> None:
+    """Raise what building this network would: ahead of all that a run begins with, and without a weight."""
+    _described(config)
+
+
 def blueprint(config: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of a detector of this configuration, without their numbers.
 

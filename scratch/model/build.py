@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any, Union
 
-import torch
-
 from scratch.config import PRESETS, Config, ModelConfig, memory_here, refuse_what_does_not_fit
 from scratch.model.anchors.detr import variant
 from scratch.model.detr import Detr
@@ -24,12 +22,6 @@ def make_detr(config: ModelConfig) -> Detr:
         raise ValueError(f"hidden_dim is {config.hidden_dim} with {config.nheads} heads; wanted a multiple of nheads, "
                          "and of 4 for the sines and cosines of two axes")
     return variant(config) or Detr(config)
-
-
-def refuse_unbuildable(config: ModelConfig) -> None:
-    """Raise what `make_detr` would, without the memory of a weight: ahead of what a run begins with."""
-    with torch.device("meta"):
-        make_detr(config)
 
 
 def build_detr(preset: Union[str, Config, ModelConfig], **overrides: Any) -> Detr:

@@ -11,6 +11,7 @@ a result or an error in words, left whole files alone, and the next command went
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -21,13 +22,16 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
+import detr_scratch
 from scratch.printable import printable
 from scratch.whole_file import write_json, write_text
 from tests.chaos import disks, hostile, kills
-from tests.chaos.ground import Ground, Trial
+from tests.chaos.arena import run
+from tests.chaos.ground import ONE_STEP, Ground, Trial
 
 # What a row is called → its trials, and whether they need disks of their own (Linux and root). The longest come first.
 ROWS: dict[str, tuple[Callable[[Ground], Iterator[Trial]], bool]] = {
@@ -76,6 +80,28 @@ def try_row(name: str, ground: Ground, deadline: float, say: Callable[[str], Non
     say(f"{name}: {row['survived']} of {row['tried']} survived, {row['seconds']} s" +
      (", cut short" if row["cut"] else ""))
     return row
+
+
+def import_all(ground: Ground) -> None:
+    """Import here what the commands import only when they are used: a trial is a fork, and has it then.
+
+    (The first optimizer alone makes PyTorch import its compiler, 800 modules.)
+    """
+    listed = ground.folder / "modules.json"
+
+    def and_list(argv: list[str]) -> None:
+        detr_scratch.main(argv)
+        write_json(listed, sorted(sys.modules))
+
+    image, trained = f"{ground.data}/val/000023.jpg", str(ground.trained)
+    for words in (["train", *ONE_STEP, "--data", str(ground.data), "--run-dir", f"{ground.folder}/first"],
+                  ["predict", image, "--checkpoint", trained, "--out", f"{ground.folder}/first/p"], ["analyze", trained],
+                  ["explain", image, "--checkpoint", trained, "--most", "1", "--out", f"{ground.folder}/first/e"],
+                  ["charts", "--checkpoint", trained, "--batches", "1", "--timed", "0", "--out", f"{ground.folder}/first/c"]):
+        run(words, ground.folder, 300, program=and_list)
+        for name in json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else ():
+            with suppress(Exception):  # a name that is no module of its own
+                importlib.import_module(name)
 
 
 def lane(names: Any, ground: Ground, deadline: float, results: Any) -> None:
@@ -145,6 +171,7 @@ def main() -> None:
         for ground in grounds:
             ground.folder.mkdir()
             ground.prepare()
+        import_all(grounds[0])
         lanes = [context.Process(target=lane, args=(names, ground, begun + 60 * options.minutes, results))
                  for ground in grounds]
         for process in lanes:

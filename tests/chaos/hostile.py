@@ -81,7 +81,7 @@ def checkpoints(ground: Ground) -> Iterator[Trial]:
                      "--run-dir", "tuned"],
                     ["explain", image, "--checkpoint", "run", "--most", "1"], ["convert", "run", "--out", "w.pth"]]
         command = commands[k % len(commands)]
-        if k % 50 == 0:  # they draw some 40 pictures, which takes most of a minute
+        if k % 150 == 0:  # they draw some 40 pictures, which takes more than a minute
             command = ["charts", "--checkpoint", "run", "--batches", "1", "--timed", "0", "--out", "charts"]
         yield settled(f"checkpoint {k}: {command[0]}", run(command, room, 300 if command[0] == "charts" else 120))
 

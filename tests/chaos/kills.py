@@ -75,7 +75,7 @@ def other_commands(ground: Ground) -> Iterator[Trial]:
         room = ground.room(f"kill-{name}")
         usual = run(commands(ground, room)[name], ground.folder, 300)
         yield settled(f"{name}, not killed", usual, *broken_files(room), codes=(0,))
-        for k in range(ground.count(3 if usual.seconds < 20 else 2)):
+        for k in range(ground.count(3 if usual.seconds < 20 else 2 if usual.seconds < 50 else 1)):
             room = ground.room(f"kill-{name}")
             moment = ground.rng("kill", name, k).uniform(0.05, 1) * usual.seconds
             # Trainings in processes of their own may end what they are at: the next command waits for them.
