@@ -164,6 +164,8 @@ def test_what_a_removed_part_costs_is_what_was_measured() -> None:
                   f"({ap50['nothing']} → {ap50['scale']})", f"queries** ({ap['half']})",
                   f"the first alone has {ap['layers-1']}, the first two {ap['layers-2']}"):
         assert words in said, words
+    decoder = " ".join((REPOSITORY / "scratch/model/anchors/decoder.py").read_text(encoding="utf-8").split())
+    assert f"AP {ap['layers-1']}, all three have {ap['nothing']}" in decoder
     results = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
     assert f"(AP {ap['nothing']} → {ap['positions']})" in results
 
