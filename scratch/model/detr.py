@@ -20,6 +20,7 @@ Parameters of detr_r50 (41,524,768), and GFLOPs for an image of 600×640 (multip
 
 Parameter names are the official ones (`backbone.` for `backbone.0.body.`). Same as torch.nn: proven
 in tests/test_reference.py; same as the official DETR: tests/test_golden.py.
+Read: Detr (forward: the drawing above) → shrink_mask → freeze_backbone
 """
 
 from __future__ import annotations

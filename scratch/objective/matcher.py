@@ -16,6 +16,7 @@ the sum of the four absolute differences (L1), GIoU the generalized IoU of ops/b
 to a branch, not to the published DETR. The code stores cost[t,q].
 
 Same pairs as the official DETR's HungarianMatcher; proven in tests/objective/test_matcher.py.
+Read: HungarianMatcher (__call__: the costs, then one assignment for each image)
 """
 
 from __future__ import annotations
