@@ -45,7 +45,7 @@ def error_in(output: Path, begins: int = 0) -> str:
     several; or what ended it from outside of Python (a fault of the interpreter or of a library); else its last line.
     """
     text = output.read_bytes()[begins:].decode("utf-8", errors="replace").strip()
-    _, found, rest = re.sub("^error: ", "\0", text, flags=re.MULTILINE).rpartition("\0")
+    _, found, rest = f"\n{text}".rpartition("\nerror: ")
     fatal = re.search("^Fatal Python error: .*", rest, re.MULTILINE)
     return fatal[0] if fatal else rest if found else text.rpartition("\n")[2] or "it said nothing"
 

@@ -9,7 +9,7 @@
       token 1:  -1   0   1        μ =  0, σ = 0.82      →  -1.22   0   1.22     each row by itself
 
 A token is a row of D numbers (features). Its mean becomes 0 and its variance 1, up to ε, which
-prevents a division by 0; weight and bias, shared by all tokens, let it learn others.
+prevents a division by 0; weight and bias, shared by all tokens, let the network learn others.
 
 Numerically, "mean of x² minus squared mean" is the trap: at mean 1e4 and σ = 1 both are 1e8, and
 float32 numbers are 8 apart there. Subtract the mean first, square after.

@@ -96,8 +96,7 @@ def import_all(ground: Ground) -> None:
     image, trained = f"{ground.data}/val/000023.jpg", str(ground.trained)
     for words in (["train", *ONE_STEP, "--data", str(ground.data), "--run-dir", f"{ground.folder}/first"],
                   ["predict", image, "--checkpoint", trained, "--out", f"{ground.folder}/first/p"], ["analyze", trained],
-                  ["explain", image, "--checkpoint", trained, "--most", "1", "--out", f"{ground.folder}/first/e"],
-                  ["charts", "--checkpoint", trained, "--batches", "1", "--timed", "0", "--out", f"{ground.folder}/first/c"]):
+                  ["explain", image, "--checkpoint", trained, "--most", "1", "--out", f"{ground.folder}/first/e"]):
         run(words, ground.folder, 300, program=and_list)
         for name in json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else ():
             with suppress(Exception):  # a name that is no module of its own

@@ -10,7 +10,8 @@ import torch
 
 from scratch.config import TrainConfig
 from scratch.model.build import build_detr
-from scratch.training.muon import ROUNDS, Muon, maps_in, muon_groups, orthogonalised, orthogonalised_definition
+from scratch.training.muon import (
+    ROUNDS, Muon, by_gram_matrix, maps_in, muon_groups, orthogonalised, orthogonalised_definition)
 from scratch.training.optimizer import AdamW
 
 
@@ -72,6 +73,17 @@ def test_in_half_precision_a_wide_matrix_of_small_singular_values_does_not_diver
     left, _, right = torch.linalg.svd(draw(8, 64), full_matrices=False)
     u = (left * torch.logspace(0, -6, 8, dtype=torch.float64)) @ right
     assert torch.linalg.matrix_norm(orthogonalised(u.float(), torch.bfloat16).float(), 2) < 1.3
+
+
+def test_by_gram_matrices_float32_deviates_by_less_than_a_thousandth_and_half_precision_diverges():
+    u = draw(64, 1) @ draw(1, 576) + 1e-5 * draw(64, 576)  # one singular value, and a little noise
+    x = (u / u.norm())[None]
+
+    def deviation(dtype: torch.dtype) -> float:
+        return (by_gram_matrix(x.to(dtype)).double() - by_gram_matrix(x)).abs().max().item()
+
+    assert deviation(torch.float32) < 1e-3
+    assert not deviation(torch.bfloat16) < 3  # or NaN
 
 
 def test_the_scale_of_a_gradient_does_not_matter():

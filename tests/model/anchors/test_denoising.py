@@ -116,7 +116,7 @@ def without_mask(attention):
 
 
 def given(monkeypatch: pytest.MonkeyPatch, noised: NoisedObjects) -> None:
-    """Let the detector get these noised objects, whatever it draws."""
+    """Have the detector take these noised objects instead of those that it draws."""
     monkeypatch.setattr("scratch.model.anchors.detr.noised_objects", lambda *_: noised)
 
 
