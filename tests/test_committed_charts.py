@@ -170,6 +170,18 @@ def test_what_a_removed_part_costs_is_what_was_measured() -> None:
     assert f"(AP {ap['nothing']} → {ap['positions']})" in results
 
 
+def test_a_step_before_and_after_the_spine_was_parted_took_what_was_measured() -> None:
+    before, after = (json.loads((REPOSITORY / "benchmarks" / f"training_step_{name}.json").read_text())["results"]
+                     for name in ("before_spine", "avx2"))
+    text = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
+    (*pairs, (old, new)) = zip(before, after, strict=True)
+    assert [one["preset"] for one, _ in pairs] == ["tiny", "tiny_vanilla", "detr_r50", "detr_141m"]
+    for one, other in pairs:
+        assert f"| `{one['preset']}` | {one['ratio']['step']:.2f} | {other['ratio']['step']:.2f} |" in text
+    assert (f"(`{old['preset']}` once more, in the other order: {old['ratio']['step']:.2f} and "
+            f"{new['ratio']['step']:.2f}, with {old['ours']['step']:.2f} s and {new['ours']['step']:.2f} s of ours") in text
+
+
 def test_the_sweeps_best_and_default_are_those_of_its_trials() -> None:
     trials = json.loads((CHARTS / "sweep_tiny" / "sweep.json").read_text(encoding="utf-8"))["trials"]
     best = max((trial for trial in trials if trial["state"] == "complete"), key=lambda trial: trial["value"])

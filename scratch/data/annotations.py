@@ -191,8 +191,8 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
         row = written_rows[seen.example]
         example = ", ".join(f"{round(side, 3):g}" for side in as_written[seen.example].tolist())
         report("boxes in another form" if seen.certain and not as_is else "boxes perhaps in another form",
-               f"{len(as_written):,} boxes", f"{seen.words.removesuffix('.')}{'' if seen.words.endswith('?') else '.'} Such as [{example}] in {abridged(str(names[row]))}, "
-               f"{sizes[row, 0]}×{sizes[row, 1]}")
+               f"{len(as_written):,} boxes", f"{seen.words}{'' if seen.words.endswith('?') else '.'} Such as "
+               f"[{example}] in {abridged(str(names[row]))}, {sizes[row, 0]}×{sizes[row, 1]}")
     return Annotations(
         classes=classes, image_ids=used, file_names=names, sizes=sizes,
         offsets=np.searchsorted(found.row, np.arange(len(used) + 1)), boxes_xywh=found.box, labels=found.label,
