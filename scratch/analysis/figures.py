@@ -43,7 +43,7 @@ def save(figure: Figure, path: Path, palette: bool = False, several: bool = Fals
     try:
         make_plain(figure)
         with whole_file(Path(path), several=several) as partial:
-            _draw(figure, partial)
+            _draw(figure, partial, compress_level=1 if palette else 6)  # what is written again needs no effort
             if palette:
                 to_palette(partial)
     finally:
@@ -81,12 +81,12 @@ def _plainly(names: Formatter) -> FuncFormatter:
     return FuncFormatter(lambda value, place: plain(str(names(value, place))))
 
 
-def _draw(figure: Figure, path: Path) -> None:
+def _draw(figure: Figure, path: Path, compress_level: int) -> None:
     """Draw; of all letters that the font lacks, boxes in the chart, say once that there are such."""
     global _told
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        figure.savefig(path, dpi=110, facecolor="white")
+        figure.savefig(path, dpi=110, facecolor="white", pil_kwargs={"compress_level": compress_level})
     lacking = [warning for warning in said if _GLYPH.match(str(warning.message))]
     for warning in said:
         if warning not in lacking:
