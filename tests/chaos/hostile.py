@@ -81,7 +81,7 @@ def checkpoints(ground: Ground) -> Iterator[Trial]:
                      "--run-dir", "tuned"],
                     ["explain", image, "--checkpoint", "run", "--most", "1"], ["convert", "run", "--out", "w.pth"]]
         command = commands[k % len(commands)]
-        if k % 150 == 0:  # they draw some 40 pictures, which takes more than a minute
+        if k % 150 == 0:  # they draw a dozen pictures
             command = ["charts", "--checkpoint", "run", "--batches", "1", "--timed", "0", "--out", "charts"]
         yield settled(f"checkpoint {k}: {command[0]}", run(command, room, 300 if command[0] == "charts" else 120))
 
@@ -294,7 +294,7 @@ def command_lines(ground: Ground) -> Iterator[Trial]:
         # An endless run may be what was asked for: the bounds of the run itself come last.
         if command[0] == "train":
             command += ["--max-steps", "1", "--epochs", "1"]
-        limit = 300 if command[0] == "charts" else 60  # some 40 pictures
+        limit = 300 if command[0] == "charts" else 60  # a dozen pictures
         yield settled(f"{' '.join(command[-8:])[:120]}", run(command, room, limit))
 
 
