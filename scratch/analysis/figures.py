@@ -30,6 +30,7 @@ from PIL import Image  # noqa: E402
 from scratch.printable import printable  # noqa: E402
 from scratch.whole_file import whole_file  # noqa: E402
 
+DPI = 110  # pixels an inch
 _GLYPH = re.compile(r"Glyph \d+ .* missing from")
 _told = False
 
@@ -86,7 +87,7 @@ def _draw(figure: Figure, path: Path, compress_level: int) -> None:
     global _told
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        figure.savefig(path, dpi=110, facecolor="white", pil_kwargs={"compress_level": compress_level})
+        figure.savefig(path, dpi=DPI, facecolor="white", pil_kwargs={"compress_level": compress_level})
     lacking = [warning for warning in said if _GLYPH.match(str(warning.message))]
     for warning in said:
         if warning not in lacking:

@@ -31,7 +31,7 @@ Rectangle = tuple[float, float, float, float]
 PALETTE: tuple[Colour, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 _INK, _PAPER, _DARK = (38, 38, 38), (255, 255, 255), (0, 0, 0)
-_PANEL, _GAP = (480, 420), 12  # pixels: the largest picture of a sheet, and the space between two
+PANEL, _GAP = (480, 420), 12  # pixels: the largest picture of a sheet, and the space between two
 
 
 def class_colour(label: int) -> Colour:
@@ -99,7 +99,7 @@ def prediction_sheet(path: Path, images: Sequence[Union[Image.Image, str, Path]]
                               [f"{names[k]} {s:.2f}" for k, s in zip(labels, scores)]),
                        f"predicted (score ≥ {threshold:g}): {_boxes(len(labels))}"))
     pairs = 1 if len(images) <= 3 else 2
-    lefts = [2 * _GAP + pair * (2 * _PANEL[0] + 3 * _GAP) + x for pair in range(pairs) for x in (0, _PANEL[0] + _GAP)]
+    lefts = [2 * _GAP + pair * (2 * PANEL[0] + 3 * _GAP) + x for pair in range(pairs) for x in (0, PANEL[0] + _GAP)]
     return _sheet(path, panels, lefts)
 
 
@@ -114,7 +114,7 @@ def sample_sheet(path: Path, samples: Sequence[tuple[Tensor, Tensor, Tensor]], n
         boxes_xyxy = box_cxcywh_to_xyxy(boxes_cxcywh) * torch.tensor([w, h, w, h])  # (M,4)
         panels.append((_panel(Image.fromarray(pixels.permute(1, 2, 0).numpy()), boxes_xyxy, labels.tolist(),
                               [names[k] for k in labels.tolist()]), f"{w}×{h} pixels, {_boxes(len(labels))}"))
-    return _sheet(path, panels, [2 * _GAP + column * (_PANEL[0] + _GAP) for column in range(min(4, len(panels)))])
+    return _sheet(path, panels, [2 * _GAP + column * (PANEL[0] + _GAP) for column in range(min(4, len(panels)))])
 
 
 def _sheet(path: Path, panels: Sequence[tuple[Image.Image, str]], lefts: Sequence[int]) -> Path:
@@ -122,12 +122,12 @@ def _sheet(path: Path, panels: Sequence[tuple[Image.Image, str]], lefts: Sequenc
     columns, caption, font = len(lefts), 22, _font(15)
     rows = [panels[i:i + columns] for i in range(0, len(panels), columns)]
     heights = [max(picture.height for picture, _ in row) + caption + 2 * _GAP for row in rows]
-    sheet = Image.new("RGB", (lefts[-1] + _PANEL[0] + 2 * _GAP, sum(heights) + _GAP), _PAPER)
+    sheet = Image.new("RGB", (lefts[-1] + PANEL[0] + 2 * _GAP, sum(heights) + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
     y = _GAP
     for row, height in zip(rows, heights):
         for (picture, text), x in zip(row, lefts):
-            left = x + (_PANEL[0] - picture.width) // 2
+            left = x + (PANEL[0] - picture.width) // 2
             draw.text((left, y), text, font=font, fill=_INK)
             sheet.paste(picture, (left, y + caption))
         y += height
@@ -140,7 +140,7 @@ def _sheet(path: Path, panels: Sequence[tuple[Image.Image, str]], lefts: Sequenc
 
 def _panel(image: Image.Image, boxes_xyxy: Tensor, labels: list[int], texts: list[str]) -> Image.Image:
     """`image` scaled (up or down) to fit a panel of the sheet, with its boxes."""
-    scale = min(_PANEL[0] / image.width, _PANEL[1] / image.height)
+    scale = min(PANEL[0] / image.width, PANEL[1] / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     return draw_detections(small, boxes_xyxy * scale, texts, [class_colour(k) for k in labels])

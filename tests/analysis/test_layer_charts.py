@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scratch.analysis import figures as figures_of_all, layer_charts
 from scratch.analysis.layer_charts import draw_set, plan, write_index
 from scratch.analysis.layer_curves import draw_by_group, draw_clipping, draw_losses
-from scratch.analysis.layer_pages import draw_page, powers_axis
+from scratch.analysis.layer_pages import draw_page, drop_minor_ticks, powers_axis
 from scratch.analysis.layer_readings import OVER_BATCHES, reading
 from scratch.analysis.layer_record import LayerRecord, read_layers
 from scratch.analysis.layer_watch import FIGURES, LayerWatch
@@ -208,4 +208,13 @@ def test_a_scale_of_powers_is_there_for_numbers_above_0_alone(values: list[float
     powers_axis(axes)
     figure.draw_without_rendering()
     assert axes.get_yscale() == scale
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("high, between", [(1000.0, False), (10.0, True)])
+def test_ticks_between_the_powers_are_left_out_where_they_have_no_label(high: float, between: bool) -> None:
+    figure, axes = plt.subplots()
+    axes.set(yscale="log", ylim=(1, high))
+    drop_minor_ticks(axes)
+    assert bool(len(axes.yaxis.get_minorticklocs())) is between
     plt.close(figure)

@@ -66,7 +66,7 @@ def commands_on_a_full_disk(ground: Ground) -> Iterator[Trial]:
         if usual.code != 0:
             yield settled(f"{name} with room", usual, codes=(0,))
             continue
-        shares = (0.0, 0.1, 0.5, 0.9) if usual.seconds < 20 else (0.1, 0.9) if usual.seconds < 50 else (0.5,)
+        shares = (0.0, 0.1, 0.5, 0.9) if usual.seconds < 10 else (0.1, 0.9) if usual.seconds < 20 else (0.5,)
         for share in shares[:max(1, ground.count(4))]:
             room = ground.room(f"disk-{name}")
             with small_disk(room, 8 * needed + 4096):
