@@ -165,7 +165,7 @@ def test_what_a_removed_part_costs_is_what_was_measured() -> None:
                   f"the first alone has {ap['layers-1']}, the first two {ap['layers-2']}"):
         assert words in said, words
     decoder = " ".join((REPOSITORY / "scratch/model/anchors/decoder.py").read_text(encoding="utf-8").split())
-    assert f"AP {ap['layers-1']}, all three have {ap['nothing']}" in decoder
+    assert f"AP: {ap['layers-1']} by the first layer alone, {ap['nothing']} by all three" in decoder.replace(" # ", " ")
     results = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
     assert f"(AP {ap['nothing']} → {ap['positions']})" in results
 
@@ -179,7 +179,8 @@ def test_a_step_before_and_after_the_spine_was_parted_took_what_was_measured() -
     for one, other in pairs:
         assert f"| `{one['preset']}` | {one['ratio']['step']:.2f} | {other['ratio']['step']:.2f} |" in text
     assert (f"(`{old['preset']}` once more, in the other order: {old['ratio']['step']:.2f} and "
-            f"{new['ratio']['step']:.2f}, with {old['ours']['step']:.2f} s and {new['ours']['step']:.2f} s of ours") in text
+            f"{new['ratio']['step']:.2f}, with {old['ours']['step']:.2f} s and {new['ours']['step']:.2f} s of ours, "
+            f"{old['reference']['step']:.2f} s and {new['reference']['step']:.2f} s of `torch.nn`.") in text
 
 
 def test_the_sweeps_best_and_default_are_those_of_its_trials() -> None:

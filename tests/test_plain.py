@@ -23,12 +23,14 @@ from scratch.config import PRESETS, ModelConfig
 from scratch.model.build import build_detr
 from scratch.model.detr import Detr
 from scratch.ops.fast.switch import plain, plain_mode
+from scratch.training.loop import train_step
 from scratch.training.optimizer import AdamW, parameter_groups
 from tests import golden
 from tests.test_golden import (  # noqa: F401  the golden tests, here on the `run` below
     Run, test_each_object_is_matched_with_the_same_query, test_every_gradient_has_the_same_norm,
     test_every_layer_before_it_answers_the_same, test_every_loss_is_the_same, test_the_last_layer_answers_the_same,
     test_the_weighted_total_is_the_same)
+from tests.training.test_loop import make_run, random_batch, small_config
 
 VANILLA = PRESETS["tiny_vanilla"].model
 SMALL = replace(VANILLA, hidden_dim=24, nheads=3, dim_feedforward=17, num_queries=7, num_classes=5)
@@ -76,6 +78,17 @@ def test_losses_gradients_and_weights_of_a_training_step_are_those_of_the_fast_m
     for name in ours:
         if name != f"gradient of {golden.NOISE}" and name != f"after: {golden.NOISE}":
             torch.testing.assert_close(ours[name], fast[name], rtol=1e-8, atol=1e-8, msg=lambda m: f"{name}: {m}")
+
+
+def test_a_step_of_the_training_loop_is_that_of_the_fast_mode(tmp_path):
+    records = []
+    for on in (False, True):
+        with plain_mode(on):
+            run = make_run(small_config(), tmp_path / str(on))  # both from one seed
+            before = run.model.class_embed.weight.clone()
+            records.append(train_step(run, [random_batch(3)]))
+            assert not torch.equal(run.model.class_embed.weight, before)
+    assert records[1] == pytest.approx(records[0], rel=1e-4)
 
 
 @modes

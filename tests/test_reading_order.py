@@ -199,6 +199,12 @@ def test_an_opening_has_at_most_25_lines(name: str) -> None:
     assert opening and len(opening.rstrip().splitlines()) <= MOST_LINES_OF_AN_OPENING
 
 
+@pytest.mark.parametrize("name", ORDER.spine)
+def test_every_note_of_the_spine_says_in_which_order_to_read_it(name: str) -> None:
+    opening = ast.get_docstring(ast.parse(file_of(name).read_text(encoding="utf-8")), clean=False)
+    assert read_line(opening)
+
+
 @pytest.mark.parametrize("name", ["model/detr", "objective/criterion"])
 def test_the_published_model_and_criterion_are_short(name: str) -> None:
     assert lines_of(name) <= 150

@@ -1,6 +1,6 @@
 """coco_eval: how good is a detector? COCO's average precision (AP), one number for a data set.
 
-    postprocess: per query q
+    postprocess: per query q, with l = pred_logits of one image
       label[q] = argmax_{k<K} l[q,k]     the best real class; "no object" (index K) is left out
       score[q] = softmax(l[q])[label] = 1 / Σ_{k≤K} exp(l[q,k] − l[q,label])
       box[q]   = (cx − w/2, cy − h/2, cx + w/2, cy + h/2) · (W, H, W, H)    pixels of the original

@@ -33,7 +33,8 @@ def evaluate(
     total as "loss", as means over the images ({} without a criterion), and `health`: the summary of `QueryHealth`.
     (One that holds the matching of the evaluation before compares it with this one's.) `gather` joins the lists of all
     processes, in the order of their ranks; an image that two processes evaluated counts once. The model returns to the
-    mode (train or eval) that it had. `shown` changes the size of a batch (training/progressive). `progress` shows a progress bar, on a terminal only.
+    mode (train or eval) that it had. `shown` changes the size of a batch (training/progressive). `progress` shows a
+    progress bar, on a terminal only.
     """
     health = health or QueryHealth()
     was_training = model.training

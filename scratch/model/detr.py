@@ -18,8 +18,8 @@ Parameters of detr_r50 (41,524,768), and GFLOPs for an image of 600×640 (multip
     encoder    7,890,432   6.9    decoder   9,473,024  2.6    class_embed   23,644  0.03
                                                               bbox_embed   132,612  0.16
 
-Parameter names are the official ones (`backbone.` for `backbone.0.body.`). Same as torch.nn: proven
-in tests/test_reference.py; same as the official DETR: tests/test_golden.py.
+Parameter names are the official ones, but for the official prefix `backbone.0.body.`, which is
+`backbone.` here. Same as torch.nn: tests/test_reference.py; same as the official DETR: tests/test_golden.py.
 Read: Detr (forward: the drawing above) → shrink_mask → freeze_backbone
 """
 

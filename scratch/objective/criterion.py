@@ -1,7 +1,7 @@
 """criterion: how wrong is a set of predictions, as a few numbers with a gradient?
 
     loss_ce    = Σ_q w[c_q] · −log p_q[c_q] / Σ_q w[c_q]    c_q: the target class of query q
-    loss_bbox  = Σ_pairs ‖box_q − box_t‖₁ / num_boxes
+    loss_bbox  = Σ_pairs ‖box_q − box_t‖₁ / num_boxes       num_boxes: the true objects of the step
     loss_giou  = Σ_pairs (1 − GIoU(box_q, box_t)) / num_boxes
     total      = Σ_layers (1·loss_ce + 5·loss_bbox + 2·loss_giou)
 
@@ -12,12 +12,12 @@ no-object class, with weight w = 0.1 (`eos_coef`). Box losses of matched queries
 
 Auxiliary losses (section 3.2): all L decoder layers have these losses, each after a bipartite matching
 of its own. They are one batch of L·B images, so that the CPU waits for the GPU once, not L times.
-All losses of an optimizer step, on every GPU (*rank*), share two divisors, so that its parts (micro-
-batches) add up to one large batch. The targets alone give them: min(M, Q) queries are always matched.
+All losses of an optimizer step, on every GPU (*rank*), share num_boxes and Σ w, so that micro-batches
+add up to one large batch. Both are known before the forward pass: min(M, Q) queries are matched.
 
-Same as the official SetCriterion for one process and one batch (tests/objective/test_criterion.py;
-an example: docs/trace.md). Departure: over several GPUs the official code averages each one's own
-mean of loss_ce, and its share of the boxes is at least 1; here all ranks share the two divisors.
+Same as the official SetCriterion for one process and one batch; example: docs/trace.md. Departure: over
+several GPUs the official code averages each one's own mean of loss_ce, with a share of at least one
+box; here all share both divisors (tests/objective/test_criterion.py). Read: SetCriterion → total
 """
 
 from __future__ import annotations

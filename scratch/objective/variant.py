@@ -8,8 +8,8 @@
 
 One-to-many assignment: groups, noised boxes and cells give each object more than one positive prediction in a step,
 where the published matching gives it one. All of them go through the same few lines as the published losses, as further
-layers: a group has a matching of its own; a noised box and a cell need none, for where they stand says which object
-is theirs.
+layers: a group has a matching of its own; a noised box and a cell need none, because where they stand
+says which object is theirs.
 Proven in tests/objective/test_variant.py. Read: criterion_for → VariantCriterion → assigned_cells
 """
 

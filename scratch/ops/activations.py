@@ -13,7 +13,8 @@ Without an *activation function* between them two linear layers are one: W₂(W�
 *Logits* are the scores before sigmoid or softmax: any real numbers. sigmoid turns each into a
 probability of its own; softmax turns a row of logits into probabilities that sum to 1. log Σ e^z is
 called *log-sum-exp*. e⁸⁹ is infinite in float32, and e¹² in float16, so every exponential here but
-softmax_naive's has an exponent ≤ 0. Half precision is computed in float32 and rounded once.
+softmax_naive's has an exponent ≤ 0. On a first reading skip `at_least_float32`: numbers of 16 bits
+(half precision, see ops/fast/precision) are computed in float32 and rounded once.
 
 Same as torch's (inverse_sigmoid: torch.logit between ε and 1 − ε). Two exceptions: a row of −∞, see
 `softmax`; and the gradient of sigmoid far from 0 is more exact here. tests/ops/test_activations.py.

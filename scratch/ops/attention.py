@@ -18,8 +18,8 @@ Several heads (*multi-head attention*, D = N·d): head n has linear maps (projec
 
 For each query, one head has one row of weights, narrow or spread out; N heads have N rows, at the
 cost of one wide head: 2·Q·S·D multiply-adds for q kᵀ and P v, and D² a token in each linear map.
-Why √d: q·k is a sum of d products, with variance d if q and k have variance 1. For 100 such scores at
-d = 64, P's largest weight is 0.78 and Σ P(1−P), the sum of its slopes, 0.31; after /√d, 0.08 and 0.97.
+Why √d: q·k has variance d if q and k have variance 1. For 100 such scores at d = 64 softmax is nearly
+one-hot (largest weight 0.78) and passes little gradient (Σ P(1−P) = 0.31); after /√d: 0.08 and 0.97.
 Same as torch.nn.MultiheadAttention(batch_first=True), but for a query that may look nowhere; proven
 in tests/ops/test_attention.py. Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
 Read: attention_naive → attention_batched → scaled_dot_product_attention → MultiheadAttention

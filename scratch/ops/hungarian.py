@@ -67,7 +67,7 @@ def assign_by_potentials(cost: Matrix) -> list[int]:
                     step = cost[row][j] - u[row] - v[j]  # ≥ 0, except for the new row: there u is still 0
                     if step < distance[j]:              # both are measured with the present dual variables
                         distance[j], previous[j] = step, at
-            # Dijkstra: no later path to the nearest column can be shorter, for steps are never negative.
+            # Dijkstra: no later path to the nearest column can be shorter, as no step is negative.
             at = min((j for j in range(m) if not scanned[j]), key=distance.__getitem__, default=-1)
             delta = distance[at] if at >= 0 else inf
             if delta == inf:                            # Hall's theorem: these rows share too few columns

@@ -5,7 +5,7 @@
     x.random_(generator=g)                          random numbers of a generator that nobody else knows
 
 Such a step costs time anywhere: the CPU waits until the GPU has done all that was launched before. In a CUDA graph
-(cuda_graph.py) it is an error, for a graph repeats what the GPU does and nothing that the CPU does: a number that the
+(cuda_graph.py) it is an error, because a graph repeats what the GPU does and nothing that the CPU does: a number that the
 CPU read, or drew, would stay that of the first time. Numbers of Python in an operation (x * 2) are no such step: they
 are part of the kernel's launch, and the same each time.
 

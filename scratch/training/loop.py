@@ -4,7 +4,7 @@
                                                                                                   │
     evaluation ◀── after each epoch, and at the end ◀── checkpoint ◀── every few steps ◀──────────┘
 
-    box loss of a step = Σ over its batches and GPUs / number of boxes in all of them
+    box loss of a step = Σ of all pairs' box losses, over its batches and GPUs / number of boxes there
 
 backward is backpropagation, clip is gradient clipping. On a first reading skip mixed precision,
 data parallelism (each GPU is a *rank*), gradient accumulation and the running average of the
@@ -91,7 +91,7 @@ def fit(run: Run, loader: Iterable[Any], sampler: Any, log: RunLog, evaluate: Ca
     profiled   profile some of the first steps, and report where their time went (profile.py)
     """
     run.batches_per_epoch = len(sampler)
-    run.evaluation_due = run.evaluation_due or (run.finished() and not run.last_metrics)  # a finished run
+    run.evaluation_due = run.evaluation_due or (run.finished() and not run.last_metrics)  # it ended before that
     with Watch(run, log, profiled) as watch:
         while not (run.complete() or watch.stopped()):
             if run.evaluation_due:

@@ -115,7 +115,7 @@ def page() -> str:
         "elsewhere:",
         table(["", *names], [[queries[q], *map(number, got["logits"][q].tolist())] for q in range(Q)]),
         "A step against the gradient raises what has a negative one: query 0's cat, query 2's dog, query 1's \"no object\", "
-        "the last one gently, for its weight is a tenth. For a box:",
+        "the last one gently, because its weight is a tenth. For a box:",
         table(["", "cx", "cy", "w", "h"], [[queries[q], *map(number, got["boxes"][q].tolist())] for q in range(Q)]),
         "A step against the gradient moves query 2's box left and up, and makes it narrower and taller: towards the dog. "
         "Query 1 is not matched, so its box has no gradient.",

@@ -1,4 +1,4 @@
 """anchors, a branch: the DETR that learns in minutes.
 
-Read: decoder → transformer → queries → denoising → proposals → fine_memory → detr.
+Read: queries → decoder → transformer → denoising → proposals → fine_memory → detr.
 """

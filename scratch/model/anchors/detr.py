@@ -10,7 +10,9 @@
     images ─ backbone ─ input_proj ─ encode ─► memory ─┬─ (proposals) ─► anchors, content ─┐
                                                        └─ (fine memory) ───────────────────┴─ decode ─► hs, boxes
 
-Everything here is optional; scratch/model/build chooses between this and the published model. Parameters are made in one fixed order, so that a seed gives the same weights and a checkpoint's optimizer finds its parameters.
+Everything here is optional; scratch/model/build chooses between this and the published model.
+Parameters are made in one fixed order, so that a seed gives the same weights and a checkpoint's
+optimizer finds its parameters.
 Proven in tests/model/anchors, tests/test_reference.py (against torch.nn) and tests/test_old_checkpoints.py.
 Read: variant → VariantDetr.__init__ → forward → _decode_learned → _decode_anchors
 """

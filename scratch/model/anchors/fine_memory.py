@@ -30,6 +30,10 @@ from torch import Tensor, nn
 from scratch.ops.conv2d import Conv2d
 from scratch.ops.layer_norm import LayerNorm
 
+# ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
+# A feature pyramid has a 3×3 convolution after the sum and no norm; here there is a layer norm and no convolution. Held
+# by test_value_and_gradients_are_those_of_a_1x1_convolution_a_sum_and_a_norm (tests/model/anchors/test_fine_memory.py).
+
 
 def enlarged(x: Tensor, height: int, width: int) -> Tensor:
     """x (B,D,h,w) → (B,D,height,width): cell (i,j) is that of x in which it lies ("nearest" interpolation)."""

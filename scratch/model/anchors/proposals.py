@@ -14,7 +14,7 @@ only has to choose among cells that propose the same object, and to correct the 
 Deformable DETR, Zhu et al. 2020, arXiv 2010.04159, section 4.2; Efficient DETR, Yao et al. 2021,
 arXiv 2104.01318).
 
-The second effect is larger than the first. The cells' class and box losses need no matching: each
+There is a second effect. The cells' class and box losses need no matching: each
 cell inside a true box is trained on that object (one-to-many assignment, see below). So from the
 first step on the backbone gets a dense training signal of what stands where, by a path without
 attention in it.
@@ -39,10 +39,14 @@ from scratch.ops.linear import Linear
 from scratch.ops.fast.precision import without_autocast
 
 # ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
-# Which cell is trained on which object. Two-stage Deformable DETR matches cells and objects one to one (Hungarian).
-# Here the rule is that of FCOS (Tian et al. 2019, arXiv 1904.01355, section 3.1): every cell inside a true box is
-# assigned to it, inside several to the smallest; and the cell nearest to its centre, so that each has one. Held by
-# test_several_cells_are_assigned_to_one_object_where_matching_would_assign_one (tests/objective/test_variant.py).
+# 1. Which cell is trained on which object. Two-stage Deformable DETR matches cells and objects one to one (Hungarian).
+#    Here the rule is that of FCOS (Tian et al. 2019, arXiv 1904.01355, section 3.1): every cell inside a true box is
+#    assigned to it, inside several to the smallest; and the cell nearest to its centre, so that each has one. Held by
+#    test_several_cells_are_assigned_to_one_object_where_matching_would_assign_one (tests/objective/test_variant.py).
+# 2. What a query starts with. There the content and the position of a query are computed from the encoding of its box;
+#    here the content is the cell's own token. Boxes start at 0.05·2^level of the image there (several maps), at 0.2
+#    here (one map). Held by test_the_cells_with_the_highest_class_score_are_chosen
+#    and test_before_any_learning_a_cell_proposes_itself_with_a_fifth_of_the_sides (tests/model/anchors/test_proposals.py).
 
 SILENT = -20.0  # the logit of a query without a cell: p = 2e-9
 SIDE = 0.2  # the sides of the boxes that cells start from, as a share of the image

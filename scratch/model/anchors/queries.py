@@ -29,6 +29,11 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+# ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
+# With proposals, all groups start from the same cells, and differ by one learnt vector of each group that is added to
+# the contents; Group DETR gives each group queries of its own. Held by
+# test_each_group_starts_from_the_same_cells_and_answers_otherwise (tests/model/anchors/test_proposals.py).
+
 
 @dataclass(frozen=True)
 class Queries:

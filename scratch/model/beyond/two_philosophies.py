@@ -19,8 +19,8 @@ step 8 teaches: non-maximum suppression (NMS). The right column is set predictio
     F. R-CNN+  42.0  26.6   45.4    53.4    109     180           (Faster R-CNN-FPN+, 42 M)
     DETR       42.0  20.5   45.8    61.1    500      86           (DETR, 41 M)
 
-Of the left column this file has steps 2, 4, 7, the boxes of 3 and 6, and the targets of 8; step 5
-is in ops/beyond/roi_align; the layers of 1, 3 and 6 are left out. A chain of all steps:
+This file implements steps 2, 4 and 7 of the left column, the boxes of 3 and 6, and the targets of 8.
+Step 5 is in ops/beyond/roi_align. The layers of 1, 3 and 6 are not here. A chain of all steps:
 tests/model/beyond/test_two_philosophies.py. Ren et al. 2015, 1506.01497; Lin et al. 1612.03144.
 Read: anchor_grid → label_anchors → correct → propose → clear_up
 """

@@ -1,22 +1,22 @@
-"""focal_loss: nearly every answer should be "no"; how do the few that should be "yes" still count?
+"""focal_loss: nearly every target is negative; how do the few positives still count?
 
     FL = −α_t · (1 − p_t)^γ · log p_t       p = σ(z), for each class by itself
-    t = 1 (yes):  p_t = p,      α_t = α
-    t = 0 (no):   p_t = 1 − p,  α_t = 1 − α
+    t = 1 (positive):  p_t = p,      α_t = α
+    t = 0 (negative):  p_t = 1 − p,  α_t = 1 − α
 
     logits z (..., K), targets t (..., K) in [0,1] → (..., K), or a scalar
 
-Each class is a binary classification of its own, so "no object" is K times no and needs no class.
-This is *class imbalance*: 100 queries and 91 classes give 9,100 answers, and for an image with 7
-objects 7 of them should be yes. The loss summed over each kind:
+Each class is a binary classification of its own, so "no object" is K negatives and needs no class.
+This is *class imbalance*: 100 queries and 91 classes give 9,100 predictions, and for an image with 7
+objects 7 of them have a positive target. The loss summed over each kind:
 
-                                     7 yes       9,093 no
-    cross-entropy    all p = 0.01    32.2        91.4        most of the loss is that of the noes
-    focal loss       all p = ½        0.30     1182          so it is with a bias of 0
-    focal loss       all p = 0.01     7.9         0.007      no longer with `prior_bias`
+                                     7 positives   9,093 negatives
+    cross-entropy    all p = 0.01    32.2          91.4        most of the loss is the negatives'
+    focal loss       all p = ½        0.30       1182          the same with a bias of 0
+    focal loss       all p = 0.01     7.9           0.007      no longer with `prior_bias`
 
-The factor (1 − p_t)^γ reduces the loss of *easy* answers, which are right already. With γ = 2 the
-loss at p_t = 0.9 is 100 times smaller than its cross-entropy, at 0.968 about 1000 times, and at
+The factor (1 − p_t)^γ reduces the loss of *easy negatives* (and positives), which are right already.
+With γ = 2 the loss at p_t = 0.9 is 100 times smaller than its cross-entropy, at 0.968 about 1000 times, and at
 p_t = ½ only 4 times.
 
 torch.nn has no counterpart; proven against a composition of torch functions in
@@ -117,8 +117,8 @@ def focal_matching_cost(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0)
 def prior_bias(prior: float = 0.01) -> float:
     """Return −log((1 − π)/π), the bias with which a class head starts at p = π (section 4.1): −4.595 for π = 0.01.
 
-    With a bias of 0 the noes dominate the gradient of the first steps. A prior outside of (0, 1) raises ValueError.
+    With a bias of 0 the negatives dominate the gradient of the first steps. A prior outside of (0, 1) raises ValueError.
     """
     if not 0 < prior < 1:
-        raise ValueError(f"got prior {prior}, wanted the share of answers that are yes, above 0 and below 1")
+        raise ValueError(f"got prior {prior}, wanted the share of positive targets, above 0 and below 1")
     return -math.log((1 - prior) / prior)

@@ -1,4 +1,4 @@
-"""quality_focal_loss: should a score say how certain the class is, or how good the whole answer is?
+"""quality_focal_loss: should a score say how certain the class is, or how good the whole prediction is?
 
     QFL = −α_t · |t − p|^γ · (t·log p + (1 − t)·log(1 − p))       p = σ(z)
     t     the quality of the box: (IoU with its object)^power at the object's class, else 0
@@ -32,6 +32,11 @@ from torch import Tensor
 from scratch.ops.activations import at_least_float32, float32_under_autocast, sigmoid
 from scratch.ops.cross_entropy import reduced
 from scratch.ops.beyond.focal_loss import binary_cross_entropy, same_shape
+
+# ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
+# QFL has no α_t; here it has, as the focal loss, to which it is equal for targets of 0 and 1 (held by
+# test_for_yes_and_no_it_is_the_focal_loss). The target there is the IoU; here it is a power of it that the criterion
+# chooses (`loss.quality`; held in tests/objective/test_variant.py).
 
 
 def quality_focal_loss_naive(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

@@ -5,8 +5,9 @@
 
 Plain mode is for reading, for stepping through in a debugger, and for a doubt: is a result the fast code's? Both modes
 give the same numbers, except for rounding (tests/test_plain.py), for which weights dropout drops where attention is
-computed in tiles (above 2²⁴ weights), and for NaN in the gradient of relu. Only plain mode has second derivatives. The switch is one for the whole process: --plain on any
-command line, the environment variable DETR_PLAIN=1, or `plain_mode` around a call.
+computed in tiles (above 2²⁴ weights), and for NaN in the gradient of relu. Only plain mode has second derivatives. The
+switch is one for the whole process: --plain on any command line, the environment variable DETR_PLAIN=1, or
+`plain_mode` around a call.
 
 A second switch, `for_replay`: what is launched will be repeated as a CUDA graph (training/cuda_graph), so nothing may
 depend on a number of the CPU.

@@ -151,3 +151,10 @@ def test_the_first_cross_attention_gets_the_content_without_the_query_position()
         model.transformer.decoder.ref_point_head.layers[-1].bias.add_(1.0)  # p, the query's position
     moved, _ = cross_attended(model)
     assert not torch.equal(before[0][0], idle[0][0]) and torch.equal(idle[0][0], moved[0][0])
+
+
+def test_the_encoder_is_the_published_one():
+    ours, published = (build_detr(SMALL, queries=queries).transformer.encoder for queries in ("anchor", "learned"))
+    assert type(ours) is type(published) and str(ours) == str(published)
+    assert {name: value.shape for name, value in ours.state_dict().items()} == {
+        name: value.shape for name, value in published.state_dict().items()}

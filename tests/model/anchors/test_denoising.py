@@ -188,3 +188,9 @@ def test_noised_queries_cannot_see_the_matched_ones_as_they_can_in_dn_detr(kind)
     assert not torch.allclose(after["pred_boxes"], before["pred_boxes"])
     for name in ("pred_logits", "pred_boxes"):
         assert torch.equal(after["denoising"][name], before["denoising"][name])
+
+
+@KINDS
+def test_a_label_has_the_whole_width_without_an_indicator_of_noise(kind):
+    model = detector(**kind, denoising=2)
+    assert model.label_embed.weight.shape == (K + 1, model.config.hidden_dim)  # and a row for "unknown"
