@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-A, B, C = 3.4445, -4.7750, 2.0315
+ROUNDS = ((8.042575, -23.039181, 16.687817), (3.644017, -2.674635, 0.514783), (2.709558, -1.983652, 0.439784))
 
 
 def _orthogonalised(u: Tensor) -> Tensor:
-    """(count,m,n) → (count,m,n), by five rounds of Newton-Schulz."""
+    """(count,m,n) → (count,m,n), by three rounds of Newton-Schulz."""
     x = u.mT if u.shape[1] > u.shape[2] else u
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    for _ in range(5):
+    for a, b, c in ROUNDS:
         gram = torch.bmm(x, x.mT)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if u.shape[1] > u.shape[2] else x
 
 

@@ -20,9 +20,12 @@ def draw(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(7, 13), (13, 7), (11, 11), (3, 5, 7)])
-def test_singular_values_end_between_seven_tenths_and_one_and_a_fifth(shape):
-    values = torch.linalg.svdvals(orthogonalised(draw(*shape)))
-    assert 0.67 < values.min() and values.max() < 1.21
+def test_singular_values_end_between_0_7_and_1_3(shape):
+    u = draw(*shape)
+    left, values, right = torch.linalg.svd(u, full_matrices=False)
+    values = values.clamp(min=0.01 * torch.linalg.matrix_norm(u)[..., None])  # those below end lower: see further down
+    ends = torch.linalg.svdvals(orthogonalised(left * values.unsqueeze(-2) @ right))
+    assert 0.699 < ends.min() and ends.max() < 1.301
 
 
 def ends_at(sigma: float) -> float:
@@ -31,15 +34,32 @@ def ends_at(sigma: float) -> float:
     return orthogonalised(u)[1, 1].item()
 
 
-def test_every_singular_value_from_0_0015_of_the_norm_ends_between_0_68_and_1_21():
-    ends = [ends_at(0.0015 * (0.7 / 0.0015) ** (i / 2000)) for i in range(2001)]  # 0.7: both are nearly equal
-    assert 0.679 < min(ends) and max(ends) < 1.21
-    assert ends_at(0.00145) < 0.67
+def test_every_singular_value_from_0_0094_of_the_norm_ends_between_0_70_and_1_30():
+    ends = [ends_at(0.0094 * (0.7 / 0.0094) ** (i / 2000)) for i in range(2001)]  # 0.7: both are nearly equal
+    assert 0.6999 < min(ends) and max(ends) < 1.3001
+    assert ends_at(0.0093) < 0.6999
 
 
-def test_a_smaller_singular_value_grows_by_485_alone():
-    assert [round(ends_at(sigma), 2) for sigma in (0.001, 0.0001)] == [0.47, 0.05]
-    assert ends_at(1e-6) / 1e-6 == pytest.approx(3.4445**5, rel=1e-3) == pytest.approx(485, abs=0.5)
+def test_a_smaller_singular_value_grows_by_79_alone():
+    assert [round(ends_at(sigma), 3) for sigma in (0.001, 0.0001)] == [0.079, 0.008]
+    assert ends_at(1e-6) / 1e-6 == pytest.approx(math.prod(a for a, _, _ in ROUNDS), rel=1e-3)
+    assert math.prod(a for a, _, _ in ROUNDS) == pytest.approx(79, abs=0.5)
+
+
+def test_each_rounds_polynomial_is_the_best_for_the_singular_values_that_it_gets():
+    """Of the three numbers, the best in the largest deviation from 1: it is reached four times, with changing sign."""
+    low, high = 0.009356, 1.0
+    for a, b, c in ROUNDS:
+        sigma = torch.linspace(low, 1.01 * high, 200_001, dtype=torch.float64)
+        away = a * sigma + b * sigma**3 + c * sigma**5 - 1
+        middle = away[1:-1]
+        turns = middle[(middle - away[:-2]) * (away[2:] - middle) < 0]
+        extremes = torch.cat([away[:1], turns, away[-1:]])
+        assert len(extremes) == 4 and (extremes.sign() == torch.tensor([-1.0, 1, -1, 1], dtype=torch.float64)).all()
+        largest = extremes.abs().max().item()
+        torch.testing.assert_close(extremes.abs(), torch.full_like(extremes, largest), rtol=0, atol=1e-4)
+        low, high = 1 - largest, 1 + largest
+    assert high == pytest.approx(1.3, abs=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(7, 13), (13, 7)])
@@ -53,7 +73,7 @@ def test_the_polynomial_keeps_the_singular_vectors(shape):
     torch.testing.assert_close(left.mT @ exact @ right.mT, torch.eye(7, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype, deviation", [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+@pytest.mark.parametrize("dtype, deviation", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("shape", [(1, 2), (7, 14), (7, 15), (3, 5, 40), (40, 3), (32, 288)])
 @pytest.mark.parametrize("falls", [0, 4, 20])
 def test_by_gram_matrices_the_rounds_of_a_wide_matrix_are_the_same(shape, falls, dtype, deviation):
@@ -63,8 +83,8 @@ def test_by_gram_matrices_the_rounds_of_a_wide_matrix_are_the_same(shape, falls,
     u = left * values.unsqueeze(-2) @ right
     wide = u if shape[-2] < shape[-1] else u.mT
     x = wide / (torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(ROUNDS):
-        x = 3.4445 * x - 4.7750 * x @ x.mT @ x + 2.0315 * x @ x.mT @ x @ x.mT @ x
+    for a, b, c in ROUNDS:
+        x = a * x + b * x @ x.mT @ x + c * x @ x.mT @ x @ x.mT @ x
     found = orthogonalised(u.to(dtype)).double()
     torch.testing.assert_close(found if wide is u else found.mT, x, rtol=0, atol=deviation)
 
@@ -73,17 +93,6 @@ def test_in_half_precision_a_wide_matrix_of_small_singular_values_does_not_diver
     left, _, right = torch.linalg.svd(draw(8, 64), full_matrices=False)
     u = (left * torch.logspace(0, -6, 8, dtype=torch.float64)) @ right
     assert torch.linalg.matrix_norm(orthogonalised(u.float(), torch.bfloat16).float(), 2) < 1.3
-
-
-def test_by_gram_matrices_float32_deviates_by_less_than_a_thousandth_and_half_precision_diverges():
-    u = draw(64, 1) @ draw(1, 576) + 1e-5 * draw(64, 576)  # one singular value, and a little noise
-    x = (u / u.norm())[None]
-
-    def deviation(dtype: torch.dtype) -> float:
-        return (by_gram_matrix(x.to(dtype)).double() - by_gram_matrix(x)).abs().max().item()
-
-    assert deviation(torch.float32) < 1e-3
-    assert not deviation(torch.bfloat16) < 3  # or NaN
 
 
 def test_the_scale_of_a_gradient_does_not_matter():
@@ -96,9 +105,9 @@ def test_a_gradient_of_zero_is_no_step():
 
 
 def test_a_gradient_as_small_as_the_guard_against_zero_counts_half():
-    s = 0.5  # 1e-7 / (1e-7 + 1e-7): the one singular value, then five rounds of the note's polynomial
-    for _ in range(ROUNDS):
-        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    s = 0.5  # 1e-7 / (1e-7 + 1e-7): the one singular value, then the rounds of the note
+    for a, b, c in ROUNDS:
+        s = a * s + b * s**3 + c * s**5
     assert orthogonalised(torch.tensor([[1e-7]], dtype=torch.float64)).item() == pytest.approx(s, rel=1e-9)
 
 
@@ -213,7 +222,6 @@ def test_state_survives_saving_and_loading():
         p.grad = -2 * gradient
         optimizer.step()
     assert torch.equal(*parameters)
-    assert ROUNDS == 5
 
 
 def test_a_matrix_of_one_row_turns_into_its_gradients_direction():
