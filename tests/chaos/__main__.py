@@ -138,7 +138,7 @@ def table(rows: list[dict[str, Any]], about: str) -> str:
         "`make test-chaos` breaks what can break around a command: kills, full disks, hostile files and words. A trial "
         "has survived if the command ended in time with a result or an error in words, left no half file and no "
         "process, and the next command went on; a training that was resumed must be equal, bit for bit, to one that "
-        "was left alone.",
+        "was left alone. (`charts` draws one page of each kind of its thirty here, and all pictures are small.)",
         "",
         about,
         "",
