@@ -183,6 +183,19 @@ def test_a_step_before_and_after_the_spine_was_parted_took_what_was_measured() -
             f"{old['reference']['step']:.2f} s and {new['reference']['step']:.2f} s of `torch.nn`.") in text
 
 
+def test_the_rounds_of_muon_learnt_what_the_table_says() -> None:
+    runs = json.loads((CHARTS / "tiny" / "muon_rounds.json").read_text(encoding="utf-8"))
+    text = (CHARTS / "index.md").read_text(encoding="utf-8")
+    for name in ("five rounds of one polynomial", "three rounds"):
+        rows = runs[name]
+        assert len(rows) == len(runs["seeds"])
+        cells = [", ".join(f"{row[figure]:.{digits}f}" for row in rows) for figure, digits in (("AP", 3), ("loss", 2))]
+        assert f"| {cells[0]} | {cells[1]} |" in text, (name, cells)
+    two, deim = runs["two rounds"][0], runs["DEIM"][0]
+    assert f"| … with two | {two['AP']:.3f} (seed 1) | {two['loss']:.2f} |" in text
+    assert f"| {deim['AP']:.3f} (seed 1) | another loss |" in text
+
+
 def test_the_sweeps_best_and_default_are_those_of_its_trials() -> None:
     trials = json.loads((CHARTS / "sweep_tiny" / "sweep.json").read_text(encoding="utf-8"))["trials"]
     best = max((trial for trial in trials if trial["state"] == "complete"), key=lambda trial: trial["value"])

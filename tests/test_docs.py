@@ -147,6 +147,22 @@ def test_the_readme_tells_the_results_of_the_documents() -> None:
     assert "2.7 times as long" in readme and "| 0.38 s | 0.14 s | 2.73 |" in speed
 
 
+def test_ratios_of_the_counted_step_are_everywhere_those_of_the_page_that_counts() -> None:
+    counted = (REPOSITORY / "docs" / "gpu_estimate.md").read_text(encoding="utf-8")
+    rows = {name: [cell.strip() for cell in line.split("|")[2:-1]] for line in counted.splitlines()
+            for name in ("forward and backward", "the whole step") if line.startswith(f"| ours ÷ torch.nn, {name} |")}
+    passes, step = rows["forward and backward"], rows["the whole step"]
+    pages = {name: (REPOSITORY / name).read_text(encoding="utf-8")
+             for name in ("README.md", "docs/speed.md", "docs/questions.md")}
+    for name, column in (("kernel launches", 0), ("bytes", 1), ("kernel time on an H100, estimated", 7),
+                         ("kernel time on a T4, estimated", 4)):
+        assert f"| {name} | {passes[column]} | {step[column]} |" in pages["docs/speed.md"]
+    assert f"by count {step[0]} times as many" in pages["docs/questions.md"]
+    assert f"moves {float(passes[1]):.1f} times the bytes" in pages["README.md"]
+    seconds = re.search(r"A step of ours, estimated: T4 ([\d.]+) s", counted)
+    assert seconds and f"an estimated {seconds[1]} s on a T4" in pages["docs/speed.md"]
+
+
 def test_every_file_of_the_commands_the_benchmarks_and_the_reference_is_on_the_map() -> None:
     text = (REPOSITORY / "docs" / "map.md").read_text(encoding="utf-8")
     for folder in ("commands", "benchmarks", "reference"):

@@ -59,7 +59,7 @@ def output_size(image: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation
 
 
 class Windows(NamedTuple):
-    """Which pixels an output pixel sees. Each pair is (rows, columns); `size` is (H',W'); groups: see conv2d."""
+    """Which pixels an output pixel sees. Each pair is (rows, columns); `size` is (H',W'); `groups` is 1 but in a grouped convolution."""
 
     kernel: Pair
     stride: Pair

@@ -39,8 +39,8 @@ from scratch.training.optimizer import AdamW, lay_as_weights, parameter_groups, 
 # values that it gets, as Amsel et al. propose (2025, "The Polar Express", arXiv 2505.16932): of all (a, b, c) the one
 # with the smallest largest |p(σ) − 1|, for σ from 0.0094 to 1 in the first round, and from 1 − e to 1 + e in the next
 # ones, where e is that largest deviation. (The upper ends are 1 % higher: half precision rounds some σ above 1.) The
-# third e is 0.30. Three rounds cost 3/5 of five; on generated shapes, 250 steps of `tiny` with squares of 96 pixels and
-# seeds 1, 2, 3, the loss on val was 16.6, 16.3, 16.5 with them and 16.6, 16.6, 16.6 with Jordan's five.
+# third e is 0.30. Three rounds have 3/5 of the products of five, and learn as well: "tiny" in
+# hyper_parameter_tuning_charts/index.md.
 ROUNDS = ((8.042575, -23.039181, 16.687817), (3.644017, -2.674635, 0.514783), (2.709558, -1.983652, 0.439784))
 
 

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 # ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
-# 1. In DN-DETR noised queries attend to the matched ones; its mask blocks the other direction, which leaks labels, and the
-#    copies among each other. Here they cannot: one block-diagonal mask serves groups and noised copies alike. Held by
+# 1. In DN-DETR noised queries attend to the matched ones; its mask blocks the other direction, which leaks labels, and
+#    the copies among each other. Here they cannot: one block-diagonal mask serves groups and noised copies alike. Held by
 #    test_noised_queries_cannot_see_the_matched_ones_as_they_can_in_dn_detr (tests/model/anchors/test_denoising.py).
 # 2. The last number of a query's content says in DN-DETR whether the query is noised. Here the label's embedding has the
 #    whole width. Held by test_a_label_has_the_whole_width_without_an_indicator_of_noise.

@@ -45,8 +45,9 @@ from scratch.ops.fast.precision import without_autocast
 #    test_several_cells_are_assigned_to_one_object_where_matching_would_assign_one (tests/objective/test_variant.py).
 # 2. What a query starts with. There the content and the position of a query are computed from the encoding of its box;
 #    here the content is the cell's own token. Boxes start at 0.05·2^level of the image there (several maps), at 0.2
-#    here (one map). Held by test_the_cells_with_the_highest_class_score_are_chosen
-#    and test_before_any_learning_a_cell_proposes_itself_with_a_fifth_of_the_sides (tests/model/anchors/test_proposals.py).
+#    here (one map). Held in tests/model/anchors/test_proposals.py by
+#    test_the_cells_with_the_highest_class_score_are_chosen and
+#    test_before_any_learning_a_cell_proposes_itself_with_a_fifth_of_the_sides.
 
 SILENT = -20.0  # the logit of a query without a cell: p = 2e-9
 SIDE = 0.2  # the sides of the boxes that cells start from, as a share of the image

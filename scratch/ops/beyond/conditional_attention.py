@@ -37,8 +37,8 @@ from scratch.ops.attention import scaled_dot_product_attention
 from scratch.ops.linear import Linear
 
 # ── Departure from the paper ────────────────────────────────────────────────────────────────────────────────────────
-# Conditional DETR's maps of the places start at random (Xavier); here as a permutation, `reset_places`. Held by
-# test_before_any_learning_a_query_looks_most_at_the_cell_of_its_own_place (tests/ops/beyond/test_conditional_attention.py).
+# Conditional DETR's maps of the places start at random (Xavier); here as a permutation, `reset_places`. Held, in
+# tests/ops/beyond, by test_before_any_learning_a_query_looks_most_at_the_cell_of_its_own_place.
 
 
 def conditional_scores_naive(cq: Tensor, pq: Tensor, ck: Tensor, pk: Tensor) -> Tensor:
