@@ -37,6 +37,11 @@ def flags_given(argv: Sequence[str], *names: str) -> argparse.Namespace:
     return parser.parse_known_args(argv)[0]
 
 
+def presets_that_run() -> list[str]:
+    """The names of the presets, in plain mode those of the published model."""
+    return [name for name, config in PRESETS.items() if not (plain() and config.model.beyond_published())]
+
+
 def preset_config(name: Optional[str], device: str = "cpu") -> Config:
     default = ("detr_141m", "tiny_vanilla") if plain() else ("detr_141m_fast", "tiny")  # on a GPU, on a CPU
     name = name or default[not device.startswith("cuda")]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Iterator, Literal, Optional, Sequence
 
 from commands.finetune import config_for, frozen_norm, recipe, sized
-from commands.flags import flags_given, parse, preset_config
+from commands.flags import flags_given, parse, preset_config, presets_that_run
 from commands.opening import newest_run, resolve_device
 from commands.recipe import chosen_for, told
 from scratch.blueprint import read_state
@@ -129,7 +129,7 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     if given.preset is None and meant is None and os.environ.get("RANK", "0") == "0":
         here = {"cuda": "there is a GPU", "mps": "on a Mac's GPU"}.get(device.partition(":")[0], "no GPU in use")
         print(f"preset {arguments.config.preset}: {here} "
-              f"(--preset {'|'.join(PRESETS)} chooses another)")
+              f"(--preset {'|'.join(presets_that_run())} chooses another)")
     if choices and os.environ.get("RANK", "0") == "0":
         print(told(headline, choices, arguments.config))
     arguments = replace(arguments, run_dir=arguments.run_dir or begun, resume=False)

@@ -67,6 +67,11 @@ class Case:
     bonus: bool = False
     reference: Optional[Callable[..., dict[str, Any]]] = None
 
+    @property
+    def expected(self) -> Optional[torch.dtype]:
+        """The floating-point dtype that the answer should have, where it is not that of the truth (float64)."""
+        return self.result or self.dtype or (torch.bfloat16 if self.autocast else None)
+
     def drawn(self) -> dict[str, Any]:
         """The inputs, in the dtype of the case."""
         return {name: cast(value, self.dtype) for name, value in self.inputs().items()}
@@ -210,7 +215,7 @@ def agrees(case: Case, right: Any, got: Any) -> bool:
         kind_differs = got.dtype != right.dtype and (case.wanted is None or got.dtype.is_floating_point
                                                      != right.dtype.is_floating_point)
         return not kind_differs and close(right, got, case.tolerance)
-    if right.dtype.is_floating_point and got.dtype != (case.result or case.dtype or torch.bfloat16):
+    if right.dtype.is_floating_point and got.dtype != case.expected:
         return False
     return rounding(right, got) <= case.units
 

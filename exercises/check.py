@@ -20,12 +20,13 @@ from types import ModuleType
 from typing import Any, Callable, Iterable, Optional
 
 import torch
+from torch import Tensor
 
 from exercises.case import STAGES, WHAT, Case, Mistyped, Outcome, close, outcome, rounding, wanted, wrong_names
 from exercises.describe import describe
 from exercises.display import difference, inputs
 from exercises.proofs import run_proofs
-from exercises.reader import Unusable, borrowed, load
+from exercises.reader import Unusable, borrowed, foreign, load
 from exercises.registry import Exercise, find
 from scratch.analysis.primitives import composites, record_primitives
 from scratch.ops.fast.switch import plain_mode
@@ -86,7 +87,8 @@ def grade(name: str, source: str, proofs: bool = True, file: Optional[Path] = No
             if failed is not None:
                 return replace(failed, passed_stages=tuple(passed))
         if cases:
-            note(stage, f"{WHAT[stage]}: {len(cases)} of {len(cases)}")
+            what = getattr(grading, "WHAT", {}).get(stage, WHAT[stage])
+            note(stage, f"{what}: {len(cases)} of {len(cases)}")
     if used := not_from_scratch(exercise, grading, operation, source):
         return replace(report, stage="from scratch", hint=used, passed_stages=tuple(passed))
     note("from scratch", "nothing but tensor arithmetic")
@@ -126,22 +128,23 @@ def _failed(report: Report, case: Case, grading: ModuleType, operation: Any, rig
     else:
         name = next((each for each in wrong if each not in got.answers), name) if got.error is None else name
         general, hint = describe(case, right, got, name)
-        if got.error is not None and any(other.stage == case.stage for other in _before(case, grading)):
+        if case is not grading.CASES[0]:
             hint += f" The cases before it were right; new is here: {case.title}."
+    if got.error is None and wrong and hasattr(grading, "in_words"):
+        hint = f"{hint} {grading.in_words(right, got.answers)}".strip()
     given = case.drawn()
     lines = ["input", *(f"  {line}" for line in inputs(given))]
     if got.error is None and name is not None:
-        lines += [f"{name}", *(f"  {line}" for line in difference(
-            right[name], got.answers.get(name), max(case.tolerance, 1e-8 if case.dtype is None else 1e-3)))]
+        numbers = [each for each in wrong if each != name and isinstance(right[each], Tensor) and not right[each].dim()]
+        for each in (name, *numbers[:2]):  # the first that is wrong, and two more if each is one number
+            lines += [f"{each}", *(f"  {line}" for line in difference(
+                right[each], got.answers.get(each), max(case.tolerance, 1e-8 if case.dtype is None else 1e-3),
+                case.expected))]
     elif got.error is not None and not isinstance(got.error, Mistyped):
         said = str(got.error).strip().splitlines() or [""]
         lines += [f"got {type(got.error).__name__}: {said[0]}"]
     return replace(report, stage=case.stage, case=case.title, mistakes=mistakes, general=general, hint=hint,
                    shown=tuple(lines))
-
-
-def _before(case: Case, grading: ModuleType) -> list[Case]:
-    return list(grading.CASES[:grading.CASES.index(case)])
 
 
 # -- which mistake ----------------------------------------------------------------------------------------------------
@@ -232,6 +235,9 @@ def not_from_scratch(exercise: Exercise, grading: ModuleType, operation: Any, so
     """What the reader's operation uses though it is what is to be written; "" if nothing."""
     if line := borrowed(exercise, source):
         return f"“{line}” is the note's own answer: write it yourself. The rest of the note may be imported."
+    if package := foreign(source):
+        return (f"The file imports {package}. From scratch means Python, its standard library, torch (and numpy) for "
+                "arithmetic, and the other notes.")
     used: dict[str, int] = {}
     for case in grading.CASES:
         if not case.gradient and case.dtype is None and not case.autocast and not case.bonus:

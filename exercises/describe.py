@@ -52,7 +52,7 @@ def of_an_error(error: BaseException) -> tuple[str, str]:
     if isinstance(error, Mistyped):
         return "kind", f"The result is of another kind: {said}" + ("" if said.endswith("?") else ".")
     if isinstance(error, TimeoutError):
-        return "endless", f"It does not end: {said}{at}."
+        return "endless", f"It does not end{at}: {said}" + ("" if said.endswith("?") else ".")
     if isinstance(error, TypeError) and ("unexpected keyword" in said or "required positional" in said
                                          or "positional argument" in said):
         return "signature", (f"The signature differs from the stub's: {said}{at}. Keep the names and the order of the "
@@ -61,6 +61,9 @@ def of_an_error(error: BaseException) -> tuple[str, str]:
         return "name", f"A variable is used before it has a value: {said}{at}."
     if isinstance(error, NameError):
         return "name", f"A name is not known: {said}{at}. Is an import missing?"
+    if isinstance(error, (TypeError, AttributeError)) and "NoneType" in said:
+        return "none", (f"Something is None{at}: {said}. An optional argument (a bias, a mask) that may be left out? "
+                        "Ask “is not None” first.")
     if isinstance(error, RuntimeError) and re.search("cannot be multiplied|expected .* to match|must match", said):
         return "shapes", f"Shapes do not fit{at}: {said}. Print the shapes of both operands just before it."
     if isinstance(error, RuntimeError) and ("same dtype" in said or "expected m1 and m2" in said):
@@ -73,9 +76,14 @@ def of_an_error(error: BaseException) -> tuple[str, str]:
 
 def line_of(error: BaseException) -> Optional[int]:
     """The line in the reader's own file that raised it, or that called what raised it."""
+    frames = frames_of_the_reader(error)
+    return frames[-1].lineno if frames else None
+
+
+def frames_of_the_reader(error: BaseException) -> list[traceback.FrameSummary]:
+    """The calls on the way to an error that are in the reader's own files."""
     files = {getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith(READER)}
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    return lines[-1] if lines else None
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
 
 
 def of_shapes(wanted: Tensor, got: Tensor) -> tuple[str, str]:
@@ -103,10 +111,13 @@ def of_numbers(case: Case, wanted: Tensor, got: Tensor, name: str) -> tuple[str,
     low = case.dtype is not None or case.autocast
     if wanted.dtype.is_floating_point != got.dtype.is_floating_point or (
             not low and wanted.dtype != got.dtype and close(wanted, got, 1e-2)):
-        return "dtype", f"The dtype is {kind(got)}; wanted is {kind(wanted)}."
-    expected = case.result or case.dtype or (torch.bfloat16 if case.autocast else None)
-    if low and got.dtype != expected and got.dtype.is_floating_point:
-        return "dtype", (f"The dtype is {kind(got)}; wanted is {str(expected).removeprefix('torch.')}, "
+        made = ""
+        if wanted.dtype == torch.float64 and got.dtype == torch.float32:
+            made = (" A new tensor (torch.zeros, torch.tensor, torch.arange …) is float32 unless told: dtype=x.dtype, "
+                    "or x.new_zeros.")
+        return "dtype", f"The dtype is {kind(got)}; wanted is {kind(wanted)}.{made}"
+    if low and got.dtype != case.expected and got.dtype.is_floating_point:
+        return "dtype", (f"The dtype is {kind(got)}; wanted is {str(case.expected).removeprefix('torch.')}, "
                          + ("because autocast is on." if case.autocast else f"as that of the input, {case.dtype}."
                             .replace("torch.", "") if case.result is None else "at least float32."))
     if got.dtype in (torch.bool, torch.int64, torch.int32):
@@ -164,7 +175,8 @@ def of_numbers(case: Case, wanted: Tensor, got: Tensor, name: str) -> tuple[str,
     if right.any() and not right.all():
         return "in_part", (f"{name} is right at {int(right.sum())} of {right.numel()} places; first wrong at "
                            f"{[int(i) for i in (~right).nonzero()[0]]}.")
-    return "values", f"{name} has other numbers than wanted. Go through the smallest example by hand, line by line."
+    first = "" if case.stage != "example" else " Go through this example by hand, line by line."
+    return "values", f"{name} has other numbers than wanted.{first}"
 
 
 def of_whole_numbers(wanted: Tensor, got: Tensor, name: str) -> tuple[str, str]:

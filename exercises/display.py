@@ -62,8 +62,12 @@ def cut(text: str, most: int = 150) -> str:
     return text if len(text) <= most else text[:most] + " …"
 
 
-def difference(wanted: Optional[Tensor], got: Optional[Tensor], tolerance: float = 1e-8) -> list[str]:
-    """Wanted above got; below them marks where they differ."""
+def difference(wanted: Optional[Tensor], got: Optional[Tensor], tolerance: float = 1e-8,
+               expected: Optional[torch.dtype] = None) -> list[str]:
+    """Wanted above got; below them marks where they differ.
+
+    expected   the dtype that is wanted, where it is not that of `wanted` (the truth is float64)
+    """
     if wanted is None or got is None:
         return [f"{name:9}{'None' if x is None else whole(x)}" for name, x in (("wanted", wanted), ("got", got))]
     if wanted.shape != got.shape:
@@ -71,8 +75,9 @@ def difference(wanted: Optional[Tensor], got: Optional[Tensor], tolerance: float
                 f"shapes   wanted {tuple(wanted.shape)}, got {tuple(got.shape)}"]
     wrong = ~torch.isclose(wanted.double(), got.double(), rtol=tolerance, atol=tolerance, equal_nan=True)
     lines: list[str] = []
-    if wanted.dtype != got.dtype and wanted.dtype.is_floating_point and not wrong.any():
-        lines.append(f"dtype    {str(got.dtype).removeprefix('torch.')}")
+    if got.dtype != (expected or wanted.dtype) and wanted.dtype.is_floating_point and not wrong.any():
+        one, other = (str(dtype).removeprefix("torch.") for dtype in (expected or wanted.dtype, got.dtype))
+        return [f"dtype    wanted {one}, got {other}; the numbers are right"]
     rows = [(index, w, g, x) for index, w, g, x in zip(_indices(wanted), _rows(wanted), _rows(got), _rows(wrong))]
     several = len(rows) > 1
     shown_rows = rows if wanted.numel() <= FEW else [row for row in rows if row[3].any()][:1] or rows[:1]

@@ -95,9 +95,9 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
         Question("d = 16; one query and one of two keys are the same vector of ones, the other key is 0. By what "
                  "factor is the weight of the first key larger?", lambda: _ratio_of_weights(16),
                  "The scores are 16/√16 = 4 and 0, and the weights have the ratio e⁴.", 0.01),
-        Question("How many weights has the self-attention of one encoder layer for one image of 19×20 cells, 8 heads?",
-                 lambda: _weights_of(19 * 20, 8),
-                 "8 heads, each with 380·380 weights: memory grows with the square of the cells."),
+        Question("One image of 19×20 cells, 8 heads: how many attention weights (results of the softmax) does the "
+                 "self-attention of one encoder layer compute?", lambda: _weights_of(19 * 20, 8),
+                 "8 heads, each with 380·380 of them: memory grows with the square of the cells.", 0.01),
     ),
     "multi_head_attention": (
         Question("How many numbers does a multi-head attention of width 256 learn?",
@@ -343,6 +343,7 @@ def ask(exercise: Exercise, replies: TextIO, say: Callable[..., None]) -> int:
         say(f"{i}. {question.text}", flush=True)
         reply = None
         while reply is None:
+            say("   > ", end="", flush=True)
             line = replies.readline()
             if not line:
                 break
@@ -352,6 +353,8 @@ def ask(exercise: Exercise, replies: TextIO, say: Callable[..., None]) -> int:
         hit = reply is not None and is_right(question, reply)
         right += hit
         verdict = "right" if hit else "no reply" if reply is None else "not quite"
-        say(f"   {verdict}: {number(float(question.answer()), 6)}. {question.why}\n")
+        answer = float(question.answer())
+        shown = f"{answer:,.0f}" if answer == int(answer) and abs(answer) >= 10_000 else number(answer, 6)
+        say(f"   {verdict}: {shown}. {question.why}\n")
     say(f"{right} of {len(QUESTIONS[exercise.name])} right; the note: scratch/{exercise.note}.py")
     return 0 if right == len(QUESTIONS[exercise.name]) else 1

@@ -1,7 +1,7 @@
 """reader: what has the reader written, and where?
 
     my_ops/conv2d.py ── compiled ──▶ a module with `conv2d` in it ── load ──▶ the operation
-    my_ops/.passed.json               the exercises that passed their check, with a hash of the file then
+    my_ops/.passed.json               how each exercise's last check ended, with a hash of the file then
 
 Proven in tests/exercises/test_reader.py. Read: load → progress
 """
@@ -24,6 +24,7 @@ from scratch.printable import command, printable
 from scratch.whole_file import write_text
 
 PASSED = ".passed.json"
+ENDED = ("passed", "quick", "failed")
 READER = "reader_"  # what the name of a reader's module begins with
 
 
@@ -74,6 +75,18 @@ def borrowed(exercise: Exercise, source: str) -> Optional[str]:
     return None
 
 
+def foreign(source: str) -> Optional[str]:
+    """A package that the file imports and that is neither Python's own, torch, numpy nor this project; None if none."""
+    known = {*sys.stdlib_module_names, "torch", "numpy", "scratch"}
+    for node in ast.walk(ast.parse(source)):
+        names = [item.name for item in node.names] if isinstance(node, ast.Import) else [
+            node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in names:
+            if name.partition(".")[0] not in known:
+                return name.partition(".")[0]
+    return None
+
+
 def path_of(exercise: Exercise, folder: Path) -> Path:
     return folder / f"{exercise.name}.py"
 
@@ -103,7 +116,7 @@ def start(exercise: Exercise, folder: Path) -> Path:
 
 
 def progress(exercise: Exercise, folder: Path) -> str:
-    """Where the reader stands: "", "begun", "written", "passed", or "changed" since it passed."""
+    """Where the reader stands: "", "begun", "written"; "passed", "quick" (right so far), "failed"; "changed" since."""
     path = path_of(exercise, folder)
     if not path.is_file():
         return ""
@@ -112,27 +125,28 @@ def progress(exercise: Exercise, folder: Path) -> str:
         hole = has_hole(exercise, source)
     except (SyntaxError, ValueError):
         return "written"
-    passed = _passed(folder).get(exercise.name)
+    kept = _checked(folder).get(exercise.name)
     if hole:
         return "begun"
-    return "written" if passed is None else "passed" if passed == _hash(source) else "changed"
+    if kept is None:
+        return "written"
+    return kept["ended"] if kept["file"] == _hash(source) else "changed" if kept["ended"] == "passed" else "written"
 
 
-def remember(exercise: Exercise, folder: Path, source: str, passed: bool) -> None:
-    """Note that the file, as it is, has passed its check, or has not."""
-    kept = _passed(folder)
-    kept.pop(exercise.name, None)
-    if passed:
-        kept[exercise.name] = _hash(source)
+def remember(exercise: Exercise, folder: Path, source: str, ended: str) -> None:
+    """Note how the check of the file, as it is, has ended: "passed", "quick" or "failed"."""
+    kept = {**_checked(folder), exercise.name: {"ended": ended, "file": _hash(source)}}
     write_text(folder / PASSED, json.dumps(kept, indent=1) + "\n")
 
 
-def _passed(folder: Path) -> dict[str, str]:
+def _checked(folder: Path) -> dict[str, dict[str, str]]:
+    """The record of the checks; what is no such record counts as none."""
     try:
         kept = json.loads((folder / PASSED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return {name: each for name, each in kept.items() if isinstance(each, dict) and each.get("ended") in ENDED
+            and "file" in each} if isinstance(kept, dict) else {}
 
 
 def _hash(source: str) -> str:

@@ -112,7 +112,9 @@ NAMES = tuple(exercise.name for exercise in EXERCISES)
 
 
 def find(name: str) -> Exercise:
-    """The exercise of that name. Raises ValueError, with the nearest names, if there is none."""
+    """The exercise of that name, or of that number in the list. Raises ValueError, with the nearest names, if there is none."""
+    if name.isdecimal() and 1 <= int(name) <= len(EXERCISES):
+        return EXERCISES[int(name) - 1]
     for exercise in EXERCISES:
         if exercise.name == name:
             return exercise

@@ -16,9 +16,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
+from exercises.describe import frames_of_the_reader, line_of
 from exercises.reader import Unusable, load, progress, read
 from exercises.registry import EXERCISES, NAMES, Exercise, find
 from scratch.printable import command, printable
+from scratch.program import tells_of_memory
 
 # The exercises themselves keep the notes: they are what is compared with.
 OURS = ("scratch", "commands", "detr_scratch", "__main__", "tests")
@@ -73,7 +75,29 @@ def own_operations(folder: Optional[str]) -> Iterator[None]:
     with ExitStack() as stack:
         for exercise, operation in found.items():
             stack.enter_context(replaced(exercise, operation))
-        yield
+        try:
+            yield
+        except Exception as error:
+            if said := failed_in(error, Path(folder)):
+                raise ValueError(said) from error
+            raise
+
+
+def failed_in(error: Exception, folder: Path) -> str:
+    """In which line of the reader's file an error came up, and how to look for it; "" if in none."""
+    line = line_of(error)
+    if line is None or isinstance(error, MemoryError) or tells_of_memory(error):
+        return ""
+    name = next(Path(frame.filename) for frame in reversed(frames_of_the_reader(error)))
+    said = str(error).strip().splitlines()[0] if str(error).strip() else "no words"
+    return (f"{printable(folder / name.name)}, line {line}: {type(error).__name__}: {said}. Find it with "
+            f"{checked_by(name.stem, folder)}")
+
+
+def checked_by(name: str, folder: Path) -> str:
+    """The command that grades an operation of a folder."""
+    flags = () if folder == Path("my_ops") else ("--folder", folder)
+    return command("python", "-m", "exercises", "check", name, *flags)
 
 
 def whose(found: dict[Exercise, Any], folder: Path) -> str:
@@ -84,9 +108,8 @@ def whose(found: dict[Exercise, Any], folder: Path) -> str:
              f"from the notes, in plain mode: {', '.join(rest) or 'nothing that is an exercise'}"]
     unsure = [exercise.name for exercise in found if progress(exercise, folder) != "passed"]
     if unsure:
-        flags = () if folder == Path("my_ops") else ("--folder", folder)
-        lines.append(f"not checked as they are: {', '.join(unsure)} "
-                     f"({command('python', '-m', 'exercises', 'check', unsure[0], *flags)})")
+        lines.append(f"not checked as they are: {', '.join(unsure)} ({checked_by(unsure[0], folder)})")
     if any(exercise.name == "focal_loss" for exercise in found):
         lines.append("focal_loss: the published detector has no use for it")
+    lines.append("to compare, step by step: the same command with --plain, and without --ops")
     return "\n".join(lines)

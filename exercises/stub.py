@@ -18,7 +18,7 @@ from typing import Iterator, Union
 
 import torch
 
-from exercises.registry import Exercise
+from exercises.registry import REPOSITORY, Exercise
 
 Function = Union[ast.FunctionDef, ast.ClassDef]
 HOLE = "write {name} here, and remove this line"
@@ -89,13 +89,22 @@ def note_of(exercise: Exercise) -> Note:
 def stub_of(exercise: Exercise) -> str:
     """The reader's file: what the note says, the signature, and a hole."""
     note = note_of(exercise)
-    answer = {name for name in note.definitions if name not in exercise.given} | {exercise.target}
-    names = {name for name in note.used(note.holes, deep=True) if name not in answer
-             and not _is_door(note, name)} | {"torch", "Tensor"}
-    types = {name for name in note.used(_signature(note), deep=False) if name in note.definitions} - {exercise.target}
-    own = set(exercise.given) | types
+    names, own = _stub_names(note), set(exercise.given) | _own_types(note)
     holes = "\n\n".join(_with_hole(note, node) for node in note.holes)
     return _file(note, names, own, holes, f"{exercise.name}: {exercise.idea}\n\n{_opening(note)}")
+
+
+def _stub_names(note: Note) -> set[str]:
+    """The names that the stub imports from elsewhere: what the note's answer uses, but for the doors to fast code."""
+    answer = {name for name in note.definitions if name not in note.exercise.given} | {note.exercise.target}
+    return {name for name in note.used(note.holes, deep=True) if name not in answer
+            and not _is_door(note, name)} | {"torch", "Tensor"}
+
+
+def _own_types(note: Note) -> set[str]:
+    """The note's own types in the signature."""
+    return {name for name in note.used(_signature(note), deep=False) if name in note.definitions} - {
+        note.exercise.target}
 
 
 def solution_of(exercise: Exercise) -> str:
@@ -108,9 +117,14 @@ def solution_of(exercise: Exercise) -> str:
 
 
 def answer_of(exercise: Exercise) -> tuple[str, int]:
-    """The note's own answer as text, and the line of the note where it begins."""
+    """The note's own answer as text, with the functions of the note that it calls; the line where it begins."""
     note = note_of(exercise)
-    return "\n\n".join(note.text(node) for node in note.holes), note.holes[0].lineno
+    used = note.used(note.holes, deep=True)
+    called = [node for name, node in note.definitions.items() if name in used and name not in exercise.given
+              and isinstance(node, ast.FunctionDef) and node not in note.holes]
+    called += [node for name, node in note.methods.items() if f"self.{name}" in used and node not in note.holes
+               and name.startswith("_") and name != "__init__"]
+    return "\n\n\n".join(note.text(node) for node in [*note.holes, *called]), note.holes[0].lineno
 
 
 def has_hole(exercise: Exercise, source: str) -> bool:
@@ -151,14 +165,62 @@ def _opening(note: Note) -> str:
     if note.exercise.given:
         lines += ["", "You may use as they are:", ""]
         for name in note.exercise.given:
-            said = (ast.get_docstring(note.definitions[name]) or "").partition("\n\n")[0]
-            lines.append(f"    {name}: {' '.join(said.split())}")
+            lines += _explained_call(note.source, note.definitions[name], whole=True)
+    if imported := _imported(note):
+        lines += ["", "Imported, and explained here:", "", *imported]
     for name in note.exercise.explain:
         lines += ["", *_explained(note, name)]
+    if any("What changed" in text or "fast" in text for text in map(ast.get_docstring, note.holes) if text):
+        lines += ["", "“What changed” in a docstring compares with the version before it in the note. Its fast code",
+                  "(ops/fast, fast_…) is not your task: the check runs in plain mode, without it."]
     for heading, titles in also_asked(note.exercise).items():
         lines += ["", f"{heading}:", "", *(textwrap.fill(title, 96, initial_indent="    ", subsequent_indent="      ")
                                            for title in titles)]
     return "\n".join(lines)
+
+
+def _imported(note: Note) -> list[str]:
+    """What the stub imports from scratch/ and no docstring of it explains: signature and first sentence, or a type."""
+    lines = []
+    names = _own_types(note) | {name for name in _stub_names(note) if name in note.imports}
+    names |= {name for given in note.exercise.given for name in _names(note.definitions[given].returns)
+              if name in note.imports or name in note.definitions}
+    for name in sorted(names, key=lambda each: (each in note.imports, each.lower())):
+        if name in note.exercise.explain:
+            continue
+        source, tree = note.source, note.tree
+        if name in note.imports:
+            node, item = note.imports[name]
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("scratch."):
+                continue
+            source = (REPOSITORY / f"{node.module.replace('.', '/')}.py").read_text(encoding="utf-8")
+            tree = ast.parse(source)
+        for found in (each for each in tree.body if name in _defines(each)):
+            lines += _explained_call(source, found, whole=False)
+    return lines
+
+
+def _explained_call(source: str, node: ast.AST, whole: bool) -> list[str]:
+    """How a function is called and what it does; of a class, how it is made; of a type, its line.
+
+    whole   all of the docstring, not its first paragraph alone
+    """
+    if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [f"    {source.splitlines()[node.lineno - 1]}"]
+    made = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
+    arguments = node.args if isinstance(node, ast.FunctionDef) else made.args if made else None
+    call = f"{node.name}({ast.unparse(arguments).removeprefix('self, ') if arguments else ''})"
+    if isinstance(node, ast.FunctionDef) and node.returns is not None:
+        call += f" -> {ast.unparse(node.returns)}"
+    paragraphs = (ast.get_docstring(node) or "").replace("\\", "\\\\").split("\n\n")
+    fields = [source.splitlines()[each.lineno - 1].strip() for each in node.body if isinstance(each, ast.AnnAssign)]
+    if isinstance(node, ast.ClassDef) and fields:
+        return [f"    {node.name}: {' '.join((ast.get_docstring(node) or '').partition(chr(10) * 2)[0].split())}",
+                *(f"        {field}" for field in fields)]
+    lines = textwrap.wrap(call, 96, initial_indent="    ", subsequent_indent="        ")
+    for paragraph in paragraphs if whole else paragraphs[:1]:
+        lines += textwrap.wrap(" ".join(paragraph.split()), 96, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return lines
 
 
 def _explained(note: Note, name: str) -> Iterator[str]:

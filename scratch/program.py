@@ -69,7 +69,7 @@ def _in_a_line(error: Exception) -> Optional[str]:
     if isinstance(error, (ValueError, OSError, FloatingPointError)):
         # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
         return str(error).rpartition(f"\n{type(error).__name__}: ")[2] or type(error).__name__
-    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and _tells_of_memory(error):
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and tells_of_memory(error):
         said = str(error).strip() or "out of memory"
         return f"{said.splitlines()[0].rstrip('.')}. {LESS_MEMORY}"
     if isinstance(error, RecursionError):
@@ -81,9 +81,9 @@ def _in_a_line(error: Exception) -> Optional[str]:
     return None
 
 
-def _tells_of_memory(error: RuntimeError) -> bool:
+def tells_of_memory(error: Exception) -> bool:
     """PyTorch has a class for a GPU that is full, and on a CPU nothing but words."""
-    return type(error).__name__ == "OutOfMemoryError" or any(
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("can't allocate memory", "not enough memory", "Cannot allocate memory"))
 
 

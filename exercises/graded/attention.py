@@ -123,6 +123,8 @@ def attempt(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, ke
         if bias is not None:
             scores = (scores.reshape(B * N, Q, S) * bias).view(B, N, Q, S)
         attn_mask = key_padding_mask = None
+    if "mask_of_heads_first" in flaws and attn_mask is not None and attn_mask.dim() == 3:
+        attn_mask = attn_mask.view(N, B, Q, S).transpose(0, 1).reshape(B * N, Q, S)
     masks = []
     if key_padding_mask is not None and "padding_ignored" not in flaws:
         mask = ~key_padding_mask if flaws & {"masks_inverted", "padding_inverted"} else key_padding_mask
@@ -140,6 +142,9 @@ def attempt(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, ke
     along = -2 if "softmax_over_queries" in flaws else 1 if "softmax_over_heads" in flaws else -1
     if "nan_for_nowhere" in flaws:
         P = torch.softmax(scores, along)
+    elif "one_maximum_for_all" in flaws:
+        e = torch.exp(scores - scores.max())
+        P = e / e.sum(along, keepdim=True)
     elif "no_maximum" in flaws:
         P = torch.exp(scores) / torch.exp(scores).sum(along, keepdim=True)
     elif "no_softmax" in flaws:
@@ -153,13 +158,14 @@ def attempt(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, ke
             P = P.masked_fill(mask, 0.0)
     if "plain_mean" in flaws:
         P = torch.ones_like(P) / S
+    whole = P
     P = dropout(P, dropout_p, (training or "dropout_always" in flaws) and "dropout_forgotten" not in flaws)
     output = P @ (k if "keys_as_values" in flaws else v)  # (B, N, Q, d)
     if "scaled_twice" in flaws:
         output = output / math.sqrt(d)
     if "residual_added" in flaws:
         output = output + q
-    weights = scores if "scores_as_weights" in flaws else P
+    weights = scores if "scores_as_weights" in flaws else whole if "weights_before_dropout" in flaws else P
     weights = weights.mean(1) if "weights_averaged" in flaws else weights
     return output, (weights if need_weights or "weights_always" in flaws else None)
 
@@ -206,6 +212,8 @@ MISTAKES = {
     "scaled_twice": "The output is divided by √d once more: only the scores are.",
     "no_softmax": "There is no softmax: the scores themselves weigh the values.",
     "no_maximum": "The exponentials overflow: use the softmax of ops/activations, which subtracts the maximum first.",
+    "one_maximum_for_all": "One maximum is subtracted from all scores: a row far below it becomes 0/0. Each row needs "
+                           "its own; the softmax of ops/activations does that.",
     "queries_and_keys_swapped": "q and k have changed places: row i of the scores belongs to query i.",
     "keys_not_transposed": "k is not transposed: the scores are q kᵀ, (Q,d)·(d,S).",
     "keys_as_values": "The weights average the keys; they should average the values.",
@@ -215,6 +223,10 @@ MISTAKES = {
                       "the attention.",
     "dropout_always": "Weights are dropped in evaluation too: only while `training`.",
     "dropout_forgotten": "Nothing is dropped in training: the weights go through dropout (dropout_p, training).",
+    "weights_before_dropout": "The weights that are returned are those before dropout; those that were used are "
+                              "wanted.",
+    "mask_of_heads_first": "The mask (B·N, Q, S) is read as (N, B, …): the heads of one image lie side by side, so it "
+                           "is view(B, N, Q, S).",
     "weights_always": "Without need_weights the second result should be None.",
     "weights_averaged": "The weights are averaged over the heads: here they are wanted for each head, (B,N,Q,S).",
     "scores_as_weights": "The scores are returned as weights: the weights are those after the softmax.",

@@ -103,6 +103,11 @@ def attempt(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
     if "groups_ignored" in flaws and groups > 1:
         w = w.repeat(1, groups, 1, 1)
         groups = 1
+    between, moved = gaps, steps
+    if "dilation_of_the_size_alone" in flaws:
+        between = (1, 1)
+    if "stride_of_the_size_alone" in flaws:
+        moved = (1, 1)
     frame = (before[1], after[1], before[0], after[0])
     if "padding_repeats_the_edge" in flaws and max(pads):
         x = F.pad(x, frame, mode="replicate")
@@ -111,8 +116,10 @@ def attempt(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any =
     else:
         x = F.pad(x, frame)
     (B, C), (O, c, kH, kW) = x.shape[:2], w.shape
-    seen = x.unfold(2, gaps[0] * (kH - 1) + 1, steps[0]).unfold(3, gaps[1] * (kW - 1) + 1, steps[1])
-    seen = seen[..., ::gaps[0], ::gaps[1]]  # (B, C, H', W', k, k')
+    seen = x.unfold(2, gaps[0] * (kH - 1) + 1, moved[0]).unfold(3, gaps[1] * (kW - 1) + 1, moved[1])
+    if moved != steps:
+        seen = seen[:, :, :(seen.shape[2] - 1) // steps[0] + 1, :(seen.shape[3] - 1) // steps[1] + 1]
+    seen = seen[..., ::between[0], ::between[1]][..., :kH, :kW]  # (B, C, H', W', k, k')
     h, width = seen.shape[2:4]
     if "last_window_lost" in flaws:
         seen, h, width = seen[:, :, :h - 1, :width - 1], h - 1, width - 1
@@ -173,6 +180,10 @@ MISTAKES = {
     "padding_ignored": "The padding has no effect: p pixels of zeros surround the image.",
     "stride_ignored": "The stride has no effect: window i begins at pixel i·s − p.",
     "dilation_ignored": "The dilation has no effect: the taps of a window are d pixels apart, i·s + u·d − p.",
+    "dilation_of_the_size_alone": "The dilation counts for the size of the result, but the taps are neighbours: tap u "
+                                  "is at row i·s + u·d − p.",
+    "stride_of_the_size_alone": "The stride counts for the size of the result, but the windows move by one pixel: "
+                                "window i begins at row i·s − p.",
     "dilation_plus_one": "The taps are one pixel too far apart: dilation 1 means neighbours.",
     "groups_ignored": "The groups have no effect: the filters of group g see the C/G channels of group g alone.",
     "groups_interleaved": "The channels of the groups are interleaved: group 0 has the first C/G channels, group 1 "

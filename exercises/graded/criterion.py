@@ -95,10 +95,12 @@ def flawed(flaws: frozenset) -> type:
         if "targets_in_their_own_order" in flaws:
             target = torch.arange(P).repeat(L) if P else target
         labels = torch.cat([t["labels"] for t in targets])[target]
+        if "labels_in_their_own_order" in flaws:
+            labels = torch.cat([t["labels"] for t in targets])[torch.arange(P).repeat(L)] if P else labels
         if "first_label_for_all" in flaws:
             labels = torch.cat([t["labels"] for t in targets])[:1].expand(len(target))
         true = torch.cat([t["boxes"] for t in targets]).to(boxes.dtype)[target]
-        matched = boxes.flatten(0, 2)[query]
+        matched = boxes.flatten(0, 2)[target if "boxes_at_the_places_of_objects" in flaws else query]
         if "predictions_detached" in flaws:
             matched = matched.detach()
         empty = 0 if "no_object_is_class_zero" in flaws else K
@@ -149,6 +151,10 @@ def flawed(flaws: frozenset) -> type:
         right = (best.flatten()[query] == labels).view(L, P).sum(-1)
         counted = torch.tensor([len(t["labels"]) for t in targets])
         found = (best == K if "empty_queries_counted" in flaws else best != K).sum(-1) - counted
+        if "half_is_found" in flaws:
+            found = (logits.detach().softmax(-1)[..., :K].amax(-1) > 0.5).sum(-1) - counted
+        if "cardinality_of_the_batch" in flaws:
+            found = found.to(logits.dtype).mean(-1, keepdim=True)
         if "sign_of_cardinality_kept" not in flaws:
             found = found.abs()
         share = right.to(logits.dtype) / max(P, 1)
@@ -194,6 +200,10 @@ MISTAKES = {
     "queries_and_targets_swapped": "`query` and `target` have changed places: the first is a place among all L·B·Q "
                                    "queries, the second one among all objects.",
     "targets_in_their_own_order": "The objects are taken in their own order: object target[i] belongs to query[i].",
+    "labels_in_their_own_order": "The labels are taken in their own order: query[i] has the label of object target[i], "
+                                 "as its box.",
+    "boxes_at_the_places_of_objects": "The predicted boxes are taken at `target`: that is a place among the objects; "
+                                      "the predictions' places are `query`.",
     "first_label_for_all": "Every matched query gets the label of the first object: it is that of its own, target[i].",
     "probability_for_logarithm": "loss_ce uses −p: the cost does, the loss is −log p.",
     "predictions_detached": "The matched boxes are detached: the box losses then teach nothing.",
@@ -202,6 +212,10 @@ MISTAKES = {
     "best_of_the_objects": "The likeliest class is looked for without the no-object class: it counts as an answer as "
                            "well.",
     "empty_queries_counted": "cardinality_error counts the empty queries: it counts those that predict an object.",
+    "half_is_found": "cardinality_error counts the queries with a class above ½: it counts those whose best class is "
+                     "not the no-object class.",
+    "cardinality_of_the_batch": "cardinality_error takes the absolute value over the whole batch: too many in one "
+                                "image and too few in another cancel. It is taken image by image.",
     "sign_of_cardinality_kept": "cardinality_error keeps its sign: it is the absolute difference, image by image.",
     "cardinality_summed": "cardinality_error is summed over the images: it is their mean.",
     "loss_doubled": "loss_ce counts twice.",

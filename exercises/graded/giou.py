@@ -84,6 +84,8 @@ def attempt(a_xyxy: Tensor, b_xyxy: Tensor, *, flaws: frozenset) -> Tensor:
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
     outer_low, outer_high = torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])
     shared = area(outer_low, outer_high) if "hull_and_intersection_swapped" in flaws else area(low, high)
+    if "pixels_counted:intersection" in flaws:
+        shared = (high - low + 1).clamp(min=0).prod(-1)
     own = "own_areas_not_clamped" not in flaws
     area_a, area_b = area(a[..., :2], a[..., 2:], own), area(b[..., :2], b[..., 2:], own)
     union = area_a + area_b - (0 if "intersection_counted_twice" in flaws else shared)
@@ -126,6 +128,9 @@ def attempt(a_xyxy: Tensor, b_xyxy: Tensor, *, flaws: frozenset) -> Tensor:
     return result.to(a_xyxy.dtype) if "half_returned" in flaws else result
 
 
+WAYS = {"pixels_counted": ("intersection",)}
+
+
 def flawed(flaws: frozenset) -> Callable:
     return partial(attempt, flaws=flaws)
 
@@ -135,7 +140,8 @@ MISTAKES = {
                  "b|)/|hull|.",
     "intersection_counted_twice": "The union counts the intersection twice: |a ∪ b| = |a| + |b| − |a ∩ b|.",
     "intersection_added": "The union adds the intersection: both areas count it already, so it is subtracted once.",
-    "iou_by_the_hull": "The intersection is divided by the hull: the IoU divides it by the union.",
+    "iou_by_the_hull": "The intersection is divided by the hull, where the IoU divides it by the union; or it is always "
+                       "0, which gives the same numbers (are the corners [..., :2] and [..., 2:]?).",
     "clamped_after_the_product": "The sides are clamped after their product: of two boxes apart in x and in y both "
                                  "sides are negative, and their product is positive. Clamp each side.",
     "not_clamped": "The sides of the intersection are not clamped at 0: disjoint boxes get a negative side.",

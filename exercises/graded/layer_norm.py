@@ -59,6 +59,9 @@ CASES = (
         **drawn(3, shape=61, make=random), "x": random(3, 61) * 1000}, dtype=torch.float16, units=3),
     Case("precision", "under autocast the result is float32", lambda: float32(**drawn(3, shape=61, make=random)),
          autocast=True, result=torch.float32, units=10),
+    Case("precision", "under autocast bfloat16 tokens give float32, too", lambda: {
+        **float32(**drawn(3, shape=61, make=random)), "x": random(3, 61).bfloat16()}, autocast=True,
+         result=torch.float32, units=10),
 )
 
 
@@ -129,7 +132,7 @@ def attempt(x: Tensor, normalized_shape: Any, weight: Tensor, bias: Tensor, eps:
     else:
         y = y if "weight_forgotten" in flaws else y * w
         y = y if "bias_forgotten" in flaws else y + b
-    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64 and "cast_back" not in flaws
     return y if "half_not_returned" in flaws or autocast else y.to(x.dtype)
 
 
@@ -175,5 +178,7 @@ MISTAKES = {
                     "left has a mean that should be 0: subtract that, too.",
     "half_statistics": "Half precision is summed up in half precision. Compute in float32 and round once, at the end.",
     "half_not_returned": "The result of half precision stays float32: it should be rounded to the dtype of x.",
+    "cast_back": "Under autocast bfloat16 tokens come back as bfloat16; the result should be float32: raise x first "
+                 "(float32_under_autocast), and round to the dtype that x has then.",
     "autocast_forgotten": "Under autocast the result should be float32 (float32_under_autocast).",
 }

@@ -94,7 +94,12 @@ def attempt(x: Tensor, dim: int, *, flaws: frozenset) -> Tensor:
         return torch.sigmoid(wide).to(under.dtype)
     if "not_normalised" in flaws:
         return e.to(under.dtype)
-    total = e.sum() if "over_everything" in flaws else e.sum(dim, keepdim="keepdim_forgotten" not in flaws)
+    if flaws & {"maximum_loses_its_axis", "maximum_loses_its_axis:both"}:
+        e = torch.exp(wide - wide.amax(dim))
+    if "sum_along_the_last_axis" in flaws:
+        dim = -1
+    total = e.sum() if "over_everything" in flaws else e.sum(dim, keepdim=not flaws & {
+        "keepdim_forgotten", "maximum_loses_its_axis:both"})
     if "mean_for_sum" in flaws:
         total = total / x.shape[dim]
     if "largest_for_sum" in flaws:
@@ -113,7 +118,7 @@ def attempt(x: Tensor, dim: int, *, flaws: frozenset) -> Tensor:
     return y if "half_not_returned" in flaws else y.to(under.dtype)
 
 
-WAYS = {"eps_in_the_sum": ("1e-2", "1e-3", "1e-4", "1e-5", "1e-7", "1e-8")}
+WAYS = {"maximum_loses_its_axis": ("both",), "eps_in_the_sum": ("1e-2", "1e-3", "1e-4", "1e-5", "1e-7", "1e-8")}
 
 
 def flawed(flaws: frozenset) -> Callable:
@@ -129,6 +134,9 @@ MISTAKES = {
     "over_everything": "The sum goes over the whole tensor: each row along `dim` should sum to 1 by itself.",
     "keepdim_forgotten": "The sum has lost its axis (keepdim=True is missing), so that the division pairs it with the "
                          "wrong axis.",
+    "maximum_loses_its_axis": "The maximum has lost its axis (keepdim=True is missing): subtracted from x, it pairs "
+                              "with the wrong axis.",
+    "sum_along_the_last_axis": "The maximum is taken along `dim`, the sum along the last axis: both belong to `dim`.",
     "one_maximum_for_all": "One maximum is subtracted from all rows: a row far below it becomes e^−large = 0, and "
                            "0/0. Each row needs its own.",
     "nan_for_minus_infinity": "A row of −∞ alone gives NaN: its maximum is −∞, and −∞ − (−∞) is NaN. The note wants "

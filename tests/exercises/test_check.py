@@ -199,3 +199,47 @@ def test_the_readers_seed_and_the_plain_mode_do_not_leak() -> None:
     before = plain()
     grade("linear", LINEAR.format("raise ValueError('no')"), proofs=False)
     assert plain() is before and not torch.is_autocast_enabled("cpu")
+
+
+# -- assignments ------------------------------------------------------------------------------------------------------
+
+
+TRIED = """
+from itertools import permutations
+from scratch.ops.hungarian import linear_sum_assignment
+
+
+def assign_by_potentials(cost):
+    n, m = len(cost), len(cost[0])
+    if n * m > 60:
+        return linear_sum_assignment(cost)[1]
+    best = min(permutations(range(m), n), key=lambda each: sum(cost[i][j] for i, j in enumerate(each)))
+    if sum(cost[i][j] for i, j in enumerate(best)) == float("inf"):
+        {refuse}
+    return list(best)
+"""
+
+
+def test_of_several_optimal_assignments_each_is_right() -> None:
+    source = TRIED.format(refuse="raise ValueError")
+    assert grade("hungarian", source, proofs=False).passed
+    backwards = source.replace("permutations(range(m), n)", "reversed(list(permutations(range(m), n)))")
+    assert grade("hungarian", backwards, proofs=False).passed
+
+
+def test_an_assignment_of_forbidden_pairs_is_not_right() -> None:
+    report = grade("hungarian", TRIED.format(refuse="pass"), proofs=False)
+    assert (report.stage, report.mistakes) == ("edges", ("forbidden_pairs_taken",))
+
+
+def test_what_a_wrong_assignment_costs_is_said_beside_the_best() -> None:
+    report = grade("hungarian", "def assign_by_potentials(cost):\n    return list(range(len(cost)))\n", proofs=False)
+    assert report.hint.endswith("Your assignment costs 10 in all, the best one 5.")
+
+
+def test_a_package_that_computes_it_is_not_from_scratch() -> None:
+    source = ("def assign_by_potentials(cost):\n    from scipy.optimize import linear_sum_assignment as solve\n"
+              "    from scratch.ops.hungarian import linear_sum_assignment\n"
+              "    return linear_sum_assignment(cost)[1]\n")
+    report = grade("hungarian", source, proofs=False)
+    assert report.stage == "from scratch" and "The file imports scipy." in report.hint

@@ -49,3 +49,11 @@ def test_small_differences_get_the_digits_that_it_takes_to_see_them() -> None:
 def test_other_shapes_and_missing_tensors_are_said() -> None:
     assert difference(torch.zeros(2), torch.zeros(1))[-1] == "shapes   wanted (2,), got (1,)"
     assert difference(torch.zeros(1), None) == ["wanted   [0]", "got      None"]
+
+
+def test_a_wrong_dtype_is_shown_without_the_numbers_which_are_right() -> None:
+    numbers = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert difference(numbers, numbers.float()) == ["dtype    wanted float64, got float32; the numbers are right"]
+    assert difference(numbers, numbers.float(), expected=torch.bfloat16) == [
+        "dtype    wanted bfloat16, got float32; the numbers are right"]
+    assert "dtype" not in " ".join(difference(numbers, numbers.float(), expected=torch.float32))

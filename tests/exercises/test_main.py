@@ -49,7 +49,19 @@ def test_check_shows_input_wanted_got_and_a_hint_and_ends_with_1(run, tmp_path: 
     for words in ("--   example", "  x      = [[1, 2]]", "  wanted   11.5  17  -1", "  got      11    17  -2", "^^^^",
                   "hint: The bias is not added"):
         assert words in said
-    assert "(written, not checked)" in run()[1]
+    assert "(checked: not right yet)" in run()[1]
+
+
+def test_the_list_goes_on_with_what_was_begun_and_then_with_what_was_not(run, tmp_path: Path) -> None:
+    run("start", "giou")
+    assert run()[1].rstrip().endswith(f"next: python -m exercises check giou --folder {tmp_path}")
+    (tmp_path / "giou.py").unlink()
+    assert run()[1].rstrip().endswith(f"next: python -m exercises start linear --folder {tmp_path}")
+
+
+def test_an_exercise_may_be_named_by_its_number(run, tmp_path: Path) -> None:
+    run("start", "2")
+    assert (tmp_path / "softmax.py").is_file()
 
 
 def test_a_check_that_passes_the_proofs_is_remembered_a_quick_one_is_not(run, tmp_path: Path, monkeypatch) -> None:
@@ -59,6 +71,7 @@ def test_a_check_that_passes_the_proofs_is_remembered_a_quick_one_is_not(run, tm
     (tmp_path / "linear.py").write_text(solution_of(find("linear")), encoding="utf-8")
     code, said = run("check", "linear", "--quick")
     assert code == 0 and "right so far" in said and "0 of" in run()[1]
+    assert "(right so far, without the note's own tests)" in run()[1]
     code, said = run("check", "linear")
     assert code == 0 and "linear: passed." in said and "on your code: 7 of 7" in said
     assert run()[1].startswith("1 of") and "[x]  1 linear" in run()[1]
@@ -69,6 +82,16 @@ def test_show_prints_the_readers_code_and_the_notes(run, tmp_path: Path) -> None
     code, said = run("show", "linear")
     assert code == 0 and "return x @ weight.T" in said and "the note: scratch/ops/linear.py, line" in said
     assert "torch.addmm(bias, rows, weight.T)" in said.partition("the note:")[2]
+
+
+@pytest.mark.parametrize("text", [None, stub_of(find("linear"))], ids=["no file", "a hole"])
+def test_show_does_not_give_the_answer_away_before_something_is_written(run, tmp_path: Path, text) -> None:
+    if text:
+        (tmp_path / "linear.py").write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit, match="is not written yet, and this would show the answer; to see it all the same: "
+                                         "python -m exercises show linear --folder .* --anyway"):
+        run("show", "linear")
+    assert "torch.addmm(bias, rows, weight.T)" in run("show", "linear", "--anyway")[1]
 
 
 def test_ask_reads_replies_from_a_pipe(run, monkeypatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exercises.reader import PASSED, Unusable, borrowed, load, path_of, progress, read, remember, start
+from exercises.reader import PASSED, Unusable, borrowed, foreign, load, path_of, progress, read, remember, start
 from exercises.registry import find
 from exercises.stub import solution_of, stub_of
 
@@ -30,17 +30,21 @@ def test_progress_goes_from_nothing_to_done_and_back_when_the_file_changes(tmp_p
     solution = solution_of(LINEAR)
     path_of(LINEAR, tmp_path).write_text(solution, encoding="utf-8")
     assert progress(LINEAR, tmp_path) == "written"
-    remember(LINEAR, tmp_path, solution, passed=True)
+    remember(LINEAR, tmp_path, solution, "passed")
     assert progress(LINEAR, tmp_path) == "passed"
     path_of(LINEAR, tmp_path).write_text(solution + "\n# more\n", encoding="utf-8")
     assert progress(LINEAR, tmp_path) == "changed"
-    remember(LINEAR, tmp_path, "", passed=False)
+    remember(LINEAR, tmp_path, "", "failed")
     assert progress(LINEAR, tmp_path) == "written"
+    for ended in ("quick", "failed"):
+        remember(LINEAR, tmp_path, solution + "\n# more\n", ended)
+        assert progress(LINEAR, tmp_path) == ended
     path_of(LINEAR, tmp_path).write_text("def linear(:", encoding="utf-8")
     assert progress(LINEAR, tmp_path) == "written"
 
 
-@pytest.mark.parametrize("text", ["", "no json", "[1]", '{"linear": 3}'])
+@pytest.mark.parametrize("text", ["", "no json", "[1]", '{"linear": 3}', '{"linear": {}}',
+                                  '{"linear": {"ended": "won", "file": ""}}'])
 def test_a_damaged_record_of_what_passed_counts_as_none(tmp_path: Path, text: str) -> None:
     path_of(LINEAR, tmp_path).write_text(solution_of(LINEAR), encoding="utf-8")
     (tmp_path / PASSED).write_text(text, encoding="utf-8")
@@ -64,3 +68,12 @@ def test_a_borrowed_answer_is_found_and_a_helper_or_a_base_class_is_not_one() ->
     assert borrowed(LINEAR, "from scratch.ops.linear import linear as mine") == "from scratch.ops.linear import linear"
     assert borrowed(LINEAR, "from scratch.ops.linear import linear_naive") is None
     assert borrowed(find("matcher"), "from scratch.objective.matcher import HungarianMatcher as Note") is None
+
+
+@pytest.mark.parametrize("line, package", [
+    ("import scipy.optimize", "scipy"), ("from torchvision.ops import box_iou", "torchvision"),
+    ("import math, heapq", None),
+    ("import torch.nn.functional as F", None), ("import numpy as np", None), ("from . import softmax", None),
+    ("from scratch.ops.boxes import box_area", None)])
+def test_a_package_from_elsewhere_is_found_wherever_it_is_imported(line: str, package) -> None:
+    assert foreign(f"def linear(x):\n    {line}\n") == package

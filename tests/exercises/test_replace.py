@@ -108,11 +108,31 @@ def test_the_note_comes_back_after_an_error() -> None:
 def test_it_says_which_are_the_readers_which_the_notes_and_which_nobody_has_checked(tmp_path: Path) -> None:
     for name in ("linear", "softmax"):
         (tmp_path / f"{name}.py").write_text(solution_of(find(name)), encoding="utf-8")
-    remember(find("linear"), tmp_path, solution_of(find("linear")), passed=True)
-    first, second, third = whose(operations_in(tmp_path), tmp_path).splitlines()
+    remember(find("linear"), tmp_path, solution_of(find("linear")), "passed")
+    first, second, third, fourth = whose(operations_in(tmp_path), tmp_path).splitlines()
     assert first == f"your operations, from {tmp_path}: linear, softmax"
     assert second.startswith("from the notes, in plain mode: attention, multi_head_attention")
     assert third == f"not checked as they are: softmax (python -m exercises check softmax --folder {tmp_path})"
+    assert fourth.endswith("the same command with --plain, and without --ops")
+
+
+def test_an_error_in_the_readers_operation_ends_in_one_line_with_its_place_and_the_check(tmp_path: Path) -> None:
+    (tmp_path / "linear.py").write_text("def linear(x, weight, bias=None):\n    return x @ weight\n", encoding="utf-8")
+
+    def run(arguments) -> None:
+        build_detr(SMALL)(*batch()[:2])
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command({"train": (lambda argv: argv, run)}, ["train", "--ops", str(tmp_path)], None)
+    assert re.search(f"^error: {tmp_path}/linear.py, line 2: RuntimeError: .*shapes cannot be multiplied.* Find it with "
+                     f"python -m exercises check linear --folder {tmp_path}$", stopped.value.code)
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), RuntimeError("not enough memory")])
+def test_memory_that_is_full_is_no_fault_of_the_readers_operation(error: Exception, tmp_path: Path) -> None:
+    (tmp_path / "linear.py").write_text("def linear(x, weight, bias=None):\n    return x\n", encoding="utf-8")
+    with pytest.raises(type(error), match=str(error)), own_operations(str(tmp_path)):
+        raise error
 
 
 @pytest.mark.parametrize("files, said", [

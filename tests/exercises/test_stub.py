@@ -112,3 +112,18 @@ def test_a_hole_is_found_wherever_it_stands() -> None:
     assert not has_hole(exercise, "def linear(x):\n    return x\n")
     with pytest.raises(Unusable, match="still has its hole"):
         load(exercise, "def linear(x):\n    raise NotImplementedError\n")
+
+
+def test_a_stub_says_how_its_helpers_are_called_and_what_fast_code_is() -> None:
+    stub = " ".join(stub_of(find("attention")).split())
+    for words in ("additive_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, B: int, N: int, Q: int",
+                  "of a bool, True = not allowed", "dropout(x: Tensor, p: float, training: bool) -> Tensor",
+                  "the check runs in plain mode"):
+        assert words in stub, words
+    assert "kernel: Pair" in stub_of(find("conv2d"))  # a field of what _windows returns
+    assert "Matrix = Sequence[Sequence[float]]" in stub_of(find("hungarian"))
+
+
+def test_the_answer_that_is_shown_has_the_functions_that_it_calls_in_it() -> None:
+    assert "seen = padded.unfold(2" in answer_of(find("conv2d"))[0]
+    assert "variance = centred.square().mean(1, keepdim=True)" in answer_of(find("layer_norm"))[0]

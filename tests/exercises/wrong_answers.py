@@ -27,17 +27,16 @@ class Wrong(NamedTuple):
     good: frozenset[str]
 
 
-def edits(name: str, *mistakes: tuple[str, ...]) -> list[Wrong]:
-    """(what, old, new, old, new …) → the right body with that mistake; every `old` must be there, once or more."""
-    right = dedent(RIGHT[name]).strip("\n")
-    answers = []
-    for what, *words in mistakes:
-        body = right
-        for old, new in zip(words[::2], words[1::2]):
-            assert old in body, (what, old)
-            body = body.replace(old, new)
-        answers.append(Wrong(what, body, good(name, what)))
-    return answers
+def edited(name: str, what: str, words: Sequence[str], named: str = "") -> Wrong:
+    """The right body with a mistake in it: old, new, old, new …; every `old` must be there, once or more.
+
+    named   what a hint may name, where GOOD does not say it
+    """
+    body = dedent(RIGHT[name]).strip("\n")
+    for old, new in zip(words[::2], words[1::2]):
+        assert old in body, (what, old)
+        body = body.replace(old, new)
+    return Wrong(what, body, frozenset([named]) if named else good(name, what))
 
 
 RIGHT = {
@@ -819,6 +818,56 @@ def good(name: str, what: str) -> frozenset[str]:
     return frozenset(GOOD[name][what].split())
 
 
+# Of a second reader, who got no hint, or a wrong one, when these were written: (what, what a hint may name, edits …).
+SECOND = {
+    "softmax": [
+        ("takes the maximum without keepdim", "maximum_loses_its_axis", "z.amax(dim, keepdim=True)", "z.amax(dim)",
+         "e.sum(dim, keepdim=True)", "e.sum(dim)"),
+        ("sums along the last axis", "sum_along_the_last_axis", "e.sum(dim,", "e.sum(-1,")],
+    "attention": [
+        ("returns the weights before dropout", "weights_before_dropout", "weights = dropout(weights,", "used = dropout(weights,",
+         "return weights @ v", "return used @ v"),
+        ("subtracts one maximum for all", "one_maximum_for_all", "weights = softmax(scores, dim=-1)",
+         "e = (scores - scores.max()).exp()\nweights = e / e.sum(-1, keepdim=True)"),
+        ("reads the mask of heads as (N, B, …)", "mask_of_heads_first",
+         "scores = (scores.reshape(B * N, Q, S) + bias).reshape(B, N, Q, S)",
+         "of_heads = attn_mask is not None and attn_mask.dim() == 3\n"
+         "    scores = scores + (bias.reshape(N, B, Q, S).transpose(0, 1) if of_heads else "
+         "bias.expand(B * N, -1, -1).reshape(B, N, -1, S))")],
+    "layer_norm": [
+        ("rounds back to the dtype before autocast", "cast_back", "shape = (normal", "dtype = x.dtype\nshape = (normal",
+         ".to(x.dtype)", ".to(dtype)")],
+    "conv2d": [
+        ("forgets the dilation at the taps", "dilation_of_the_size_alone", "u * d[0]:u * d[0] +", "u:u +",
+         "v * d[1]:v * d[1] +", "v:v +"),
+        ("forgets the stride at the windows", "stride_of_the_size_alone", "s[0] * (h - 1) + 1:s[0]", "h",
+         "s[1] * (w - 1) + 1:s[1]", "w"),
+        ("does not expect that there is no bias", "none", "y if bias is None else y + bias.view(1, O, 1, 1)",
+         "y + torch.stack([bias[o] for o in range(O)]).view(1, O, 1, 1)")],
+    "giou": [
+        ("counts pixels in the intersection alone", "pixels_counted", "inter = area(torch.cat((low, high), -1))",
+         "inter = area(torch.cat((low, high + 1), -1))")],
+    "hungarian": [
+        ("does not reset the distances for each row", "distances_kept", "    minv = [inf] * (m + 1)\n", "",
+         "way = [0] * (m + 1)\n", "way = [0] * (m + 1)\nminv = [inf] * (m + 1)\n"),
+        ("does not lower the distances", "distances_not_lowered", "minv[j] -= delta", "pass"),
+        ("takes a forbidden pair where nothing else is left", "forbidden_pairs_taken", "if delta == inf:",
+         "if delta == inf:\n            delta, j1 = 0, next(j for j in range(1, m + 1) if not used[j])\n"
+         "        if False:")],
+    "criterion": [
+        ("takes the predicted boxes at the objects' places", "boxes_at_the_places_of_objects",
+         "boxes.reshape(-1, 4)[query]", "boxes.reshape(-1, 4)[target]"),
+        ("takes the labels in their own order", "labels_in_their_own_order",
+         'labels = torch.cat([t["labels"] for t in targets])[target]',
+         'labels = torch.cat([t["labels"] for t in targets])\n'
+         "labels = labels[torch.arange(len(target)) % max(len(target) // L, 1)]"),
+        ("counts the queries above one half", "half_is_found", "(best != K).sum(-1)",
+         "(logits.detach().softmax(-1)[..., :K].amax(-1) > 0.5).sum(-1)"),
+        ("takes the absolute value over the batch", "cardinality_of_the_batch", ".abs().to(logits.dtype).mean(-1)",
+         ".to(logits.dtype).mean(-1).abs()")],
+}
+
+
 def _all() -> dict[str, list[Wrong]]:
     answers: dict[str, list[Wrong]] = {}
     for name, mistakes in MISTAKES.items():
@@ -831,7 +880,10 @@ def _all() -> dict[str, list[Wrong]]:
                         "\nreturn [owner[j] - 1 for j in range(1, m + 1)]")
                 answers[name].append(Wrong(what, dedent(body).strip("\n"), good(name, what)))
             else:
-                answers[name] += edits(name, (what, *words))
+                answers[name].append(edited(name, what, words))
+    for name, mistakes in SECOND.items():
+        for what, named, *words in mistakes:
+            answers[name].append(edited(name, what, words, named))
     return answers
 
 
@@ -848,7 +900,8 @@ def source_of(name: str, body: str) -> str:
 
 def named_right(wrong: Wrong, report: Report) -> bool:
     """Does the hint name what the learner did, and nothing that the learner did not do?"""
-    return not report.passed and {*report.mistakes, report.general} - {""} <= wrong.good
+    said = {*report.mistakes, report.general} - {""}
+    return not report.passed and bool(said) and said <= wrong.good
 
 
 def graded(names: Sequence[str]) -> Iterator[tuple[str, Wrong, Report]]:

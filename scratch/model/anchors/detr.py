@@ -56,7 +56,7 @@ def variant(config: ModelConfig) -> Optional[Detr]:
     if not beyond:
         return None
     if plain():
-        raise ValueError(f"plain mode runs the published DETR alone: got {beyond}; wanted a preset such as "
+        raise ValueError(f"plain mode (--plain, --ops) runs the published DETR alone: got {beyond}; wanted a preset such as "
                          "tiny_vanilla or detr_r50")
     if config.denoising and config.queries == "learned":
         raise ValueError(f'denoising is {config.denoising} with queries "learned"; only an anchor can be started '
