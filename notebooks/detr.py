@@ -12,8 +12,9 @@
 # # DETR from scratch, from the first setting to average precision
 #
 # **The question:** how does a network that has never seen an image learn to predict a *set* of objects, without a
-# grid of anchors and without non-maximum suppression? Here it happens before your eyes, in some
-# minutes on two CPU cores. Run all cells, and read while it trains.
+# grid of anchors and without non-maximum suppression? Here it happens before your eyes: run all cells, and read while
+# it trains. On two CPU cores all of it takes about five minutes, four of which are the training of section 7; on a GPU
+# 20 minutes more, because the default run there is longer.
 #
 # 1 configuration and set-up · 2 dataset preparation · 3 PyTorch dataset · 4 model architecture · 5 training utilities
 # · 6 training loop · 7 execute training · 8 inference · 9 results analysis · 10 summary and next steps
@@ -89,24 +90,32 @@ from scratch.training.optimizer import AdamW, parameter_groups
 
 # %matplotlib inline
 keep_freed_memory();  # steps on a CPU are faster
-STEPS = 450          # of training on a CPU; with more it gets better
+MINUTES = 4          # of training on a CPU; with more it gets better
 
 # %% [markdown]
-# A configuration is four frozen dataclasses: `model`, `loss`, `data` and `train`. A *preset* names a whole one. On a
-# GPU this notebook takes the project's default there (`detr_141m_fast`, 20 minutes), on a CPU the small `tiny`.
+# A configuration is four frozen dataclasses: `model`, `loss`, `data` and `train`
+# ([config](../scratch/config.py) explains every field). A *preset* names a whole one. On a GPU this notebook takes
+# the project's default there (`detr_141m_fast`, 20 minutes), on a CPU the small `tiny`. The settings of this run that
+# matter most:
 
 # %%
 device = torch.device(resolve_device("auto"))
 config = preset_config(None, str(device))
 if device.type == "cpu":
-    config = replace(config, train=replace(config.train, max_steps=STEPS, max_minutes=None, eval_every=1))
+    config = replace(config, train=replace(config.train, max_minutes=MINUTES, eval_every=1, eval_minutes=1))
 if QUICK:
     config = replace(PRESETS["tiny"], data=replace(
         PRESETS["tiny"].data, shapes_train=16, shapes_val=16, short_side=64, workers=0), train=replace(
             PRESETS["tiny"].train, batch_size=4, max_steps=2, max_minutes=None, eval_every=9))
 print(f"preset {config.preset} on {device}; changed here:",
       {name: now for name, _, now in changed_fields(config.to_dict(), PRESETS[config.preset].to_dict())})
-source(type(config.train))
+used = {"model": ("queries", "num_queries", "enc_layers", "dec_layers", "hidden_dim", "classification"),
+        "loss": ("ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
+        "data": ("short_side", "square", "grow", "augment", "mosaic"),
+        "train": ("batch_size", "optimizer", "lr", "lr_matrices", "schedule", "weight_decay", "clip_max_norm",
+                  "max_minutes")}
+display(Markdown("| | |\n|---|---|\n" + "\n".join(f"| `{part}` | " + ", ".join(
+    f"{name} = {getattr(getattr(config, part), name)}" for name in fields) + " |" for part, fields in used.items())))
 
 # %% [markdown]
 # ## 2 Dataset preparation
@@ -136,7 +145,7 @@ report = check_dataset(config.data, config.model.num_queries, decode=False)
 print(report.table())
 
 # %% [markdown]
-# `check_dataset` finds what would cost a night: missing files, boxes in another format, unknown classes. Eight images
+# `check_dataset` finds what would cost a night: missing files, boxes in another format, unknown classes. Four images
 # of the validation split with their true boxes:
 
 # %%
@@ -144,15 +153,15 @@ train_set = open_split(config.data, "train", Augmentation.for_training(config.da
 val_set = open_split(config.data, "val", Augmentation.for_evaluation(config.data), config.train.seed, train_set.classes)
 names = train_set.classes.names
 
-def with_boxes(pixels, target):
-    """A sample as the network gets it, uint8 (3,h,w), with its true boxes: a PIL image of twice the size."""
+def with_boxes(pixels, target, width=390):
+    """A sample as the network gets it, uint8 (3,h,w), with its true boxes: a PIL image of that width."""
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    image = image.resize((2 * image.width, 2 * image.height))
+    image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.BICUBIC)
     boxes = box_cxcywh_to_xyxy(target["boxes"]) * torch.tensor(2 * image.size)
     labels = target["labels"].tolist()
     return draw_detections(image, boxes, [names[k] for k in labels], [class_colour(k) for k in labels])
 
-panels([with_boxes(*val_set[0, i]) for i in range(8)], size=2.2);
+panels([with_boxes(*val_set[0, i]) for i in range(4)], size=4, columns=2);
 
 # %%
 labels = torch.from_numpy(train_set.annotations.labels)
@@ -164,11 +173,12 @@ print(f"{len(train_set):,} training images, {len(labels):,} boxes:",
 #
 # `train_set[epoch, index]` reads an image, augments it, and returns the pixels with a *target*: labels, and boxes as
 # (centre x, centre y, width, height) in shares of the image. The epoch belongs to the key, so that a sample is the
-# same in every process and after a restart. One training image in four epochs, where mosaic may join four images in
-# one:
+# same in every process and after a restart. One training image in four epochs: it may be flipped, and *mosaic* makes
+# one image of four. (This preset has no crops and no colour changes; `config.data` has their fields.)
 
 # %%
-panels([with_boxes(*train_set[epoch, 7]) for epoch in range(4)], [f"epoch {epoch}" for epoch in range(4)], size=2.2);
+panels([with_boxes(*train_set[epoch, 5], 260) for epoch in range(4)], [f"epoch {epoch}" for epoch in range(4)],
+       size=2.7);
 
 # %%
 pixels, target = val_set[0, 0]
@@ -201,8 +211,9 @@ panels([Image.open("docs/pictures/architecture.png")], size=11)
 source(Detr.forward)
 
 # %% [markdown]
-# Let a batch walk through it, at the size of the preset `tiny_vanilla`. **Predict the number 2.** The image has
-# 144×144 pixels, and the backbone's feature map one cell for 16×16 of them. How many tokens S does the encoder read?
+# The picture has the sizes of DETR-R50, with six layers on each side. Let a batch walk through a smaller one, the
+# preset `tiny_vanilla`. **Predict the number 2.** The images have 192×192 pixels, and the backbone's feature map one
+# cell for 16×16 of them. How many tokens S does the encoder read?
 
 # %%
 vanilla = build_detr(PRESETS["tiny_vanilla"].model, num_classes=len(names)).eval()
@@ -223,11 +234,12 @@ for name, value in (("images (B,3,H,W)", images), ("feature map (B,C,h,w)", feat
 print("tokens S = h·w =", src.shape[2] * src.shape[3])
 
 # %% [markdown]
-# The published DETR needs hundreds of epochs ([docs/results.md](../docs/results.md#from-nothing)). To learn in
-# minutes, the default presets add ideas of later papers, each in a file of its own: queries that are boxes proposed
-# by the encoder, a finer feature map for the decoder, focal loss. [What each of them
-# gains](../docs/results.md#what-makes-it-learn-in-minutes) is measured. The network that is trained below, part by
-# part:
+# The published DETR is trained for 500 epochs of COCO. To learn in minutes, the default presets add [ideas of later
+# papers](../docs/results.md#what-makes-it-learn-in-minutes), each in a file of its own: queries that are boxes
+# proposed by the encoder, a finer feature map for the decoder, focal loss, an optimizer called Muon, and images that
+# grow during the run (from 96 to 192 pixels a side; the log says “at 96 of 192 pixels”). [What each of them
+# gains](../hyper_parameter_tuning_charts/index.md#ablation_shapes-what-did-each-idea-buy) is measured. The network
+# that is trained below, part by part:
 
 # %%
 torch.manual_seed(config.train.seed)
@@ -242,7 +254,9 @@ print(parameter_count(model))
 #
 # **Losses.** First each true object gets one query, by bipartite matching. Then matched queries have a class loss and
 # two box losses, and all others the class loss of "no object" ([matching and set loss](matching_and_loss.ipynb) has
-# the whole story). For the untrained `tiny_vanilla` and the two images above:
+# the whole story). For the untrained `tiny_vanilla` and the two images above (a pair says which query is trained on
+# which object; `class_error` is the share of matched queries with a wrong class, in per cent, and
+# `cardinality_error` by how many objects the number of detections is off):
 
 # %%
 criterion = SetCriterion(len(names), HungarianMatcher(), PRESETS["tiny_vanilla"].loss)
@@ -252,7 +266,9 @@ print({name: round(value.item(), 3) for name, value in criterion(outputs, batch.
 
 # %% [markdown]
 # **The metric.** Average precision asks, at ten strictnesses of box overlap: sorted by score, how many detections are
-# right, and how many objects are found? Let us cheat: take the true boxes as detections, and shift them a little.
+# right, and how many objects are found? A strictness is a threshold of the IoU, from 0.50 to 0.95: *AP50* counts a
+# detection as right if its box and the object's have an IoU of at least 0.50, *AP75* of 0.75, and *AP* is the mean
+# of all ten. Let us cheat: take the true boxes as detections, and shift them a little.
 #
 # **Predict the number 3.** All true boxes as detections, each shifted by half of their width. The IoU of each
 # with its object is then (1/2)/(3/2) = 1/3. What is AP50?
@@ -294,7 +310,7 @@ axes.legend(frameon=False);
 #
 # **Error analysis** asks what each *kind* of mistake costs: how much AP50 would we gain if it were repaired?
 # Detections with mistakes that we put in ourselves, 20 % of the classes wrong and 30 % given twice, should
-# show these and hardly any others:
+# show `Cls` and `Dupe`, and hardly any other kind:
 
 # %%
 cost = analyse_errors(truth, detections(wrong_class=0.2, twice=0.3))["cost"]
@@ -302,7 +318,8 @@ print({kind: round(gain, 3) for kind, gain in cost.items()})
 
 # %% [markdown]
 # `Cls` is a wrong class, `Loc` a poor box, `Both` both, `Dupe` a duplicate, `Bkg` nothing there, `Miss` an object
-# that was not found.
+# that was not found. `FP` and `FN` are another question: what would be gained without any false positive, of
+# whatever kind, and without any missed object.
 #
 # ## 6 Training loop
 #
@@ -313,7 +330,8 @@ print({kind: round(gain, 3) for kind, gain in cost.items()})
 source(train_step_definition)
 
 # %% [markdown]
-# The first test of any detector: can it learn *two images* by heart? If it cannot, something is broken.
+# The first test of any detector: can it learn *two images* by heart? The loss should fall to about a twentieth of
+# its start. Where it stays high, something is broken: labels, boxes, gradients.
 
 # %%
 torch.manual_seed(0)
@@ -321,8 +339,12 @@ pupil = build_detr(config.model, num_classes=len(names)).to(device).train()
 recipe = replace(config.train, lr=1e-3, lr_backbone=1e-3)
 optimizer = AdamW(parameter_groups(pupil, recipe))
 objective = make_criterion(replace(config, model=pupil.config))
-losses = [float(train_step_definition(pupil, objective, optimizer, batch.to(device), max_norm=1.0))
-          for _ in range(3 if QUICK else 60)]
+losses, steps = [], 3 if QUICK else 100
+for step in range(steps):
+    for group in optimizer.param_groups:  # the learning rate falls to 0, as in every good run
+        group["lr"] = 1e-3 * (1 - step / steps)
+    losses.append(float(train_step_definition(pupil, objective, optimizer, batch.to(device), max_norm=1.0)))
+print(f"loss {losses[0]:.1f} at the first step, {losses[-1]:.1f} at the last")
 figure, axes = plt.subplots(figsize=(6, 2.6), layout="constrained")
 axes.plot(losses)
 axes.set(xlabel="step", ylabel="loss of two images", ylim=(0, None));
@@ -331,8 +353,10 @@ axes.set(xlabel="step", ylabel="loss of two images", ylim=(0, None));
 # ## 7 Execute training
 #
 # `train` is the same function that `python detr_scratch.py train` calls: it opens the data, builds model and
-# objective, trains, evaluates after each epoch, and keeps the best weights in a folder under `runs/`. Stop it with
-# *interrupt*: everything is saved.
+# objective, trains, evaluates once a minute, and keeps the best weights in a folder under `runs/`. Stop it with
+# *interrupt*: everything is saved. In its lines, `loss` is the sum over all decoder layers and the encoder's
+# proposals, each of `ce`, `L1` and `giou` times its weight (section 1); these three are printed without weights, and of
+# the last layer alone.
 
 # %%
 run_dir = new_run(config.preset, DATA)
@@ -371,11 +395,17 @@ panels([Image.open(run_dir / "sheet.png")], size=11);
 
 # %%
 if os.environ.get("NOTEBOOK_HEADLESS") != "1":
+    program = Path(sys.executable).with_name("tensorboard")  # of this Python, whatever the PATH finds
+    if program.is_file():
+        os.environ["TENSORBOARD_BINARY"] = str(program)
     get_ipython().run_line_magic("load_ext", "tensorboard")
     get_ipython().run_line_magic("tensorboard", f"--logdir {run_dir}")
 
 # %% [markdown]
-# The same curves, read from TensorBoard's file, so that they can also be seen without it:
+# The same curves, read from TensorBoard's file, so that they can also be seen without it. The loss on train is the
+# higher one: it has the loss of the encoder's proposals in it, which evaluation leaves out, and two of five images
+# are mosaics. Do the decoder's layers get better one after another? Here they lie on each other: the proposals are good
+# boxes, and each later layer moves them little.
 
 # %%
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -432,7 +462,7 @@ display(Markdown(f"| AP | AP50 | AP75 | steps | minutes of training |\n|---|---|
 #
 # | I want to … | do this |
 # |---|---|
-# | make it better | a larger `STEPS`; the demo has 1,248 and reaches [this](../docs/results.md#from-nothing) |
+# | make it better | more `MINUTES`: the demo has 8.8, and reaches [AP 0.66 to 0.70](../docs/results.md#from-nothing) |
 # | see how an image is read | [convolution](convolution.ipynb), [attention](attention.ipynb) |
 # | know how a cell tells its place | [positional encodings](positional_encodings.ipynb) |
 # | know which query learns what | [matching and set loss](matching_and_loss.ipynb) |

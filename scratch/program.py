@@ -77,7 +77,8 @@ def _in_a_line(error: Exception) -> Optional[str]:
     if isinstance(error, OverflowError):
         return f"a number in what was given is too large ({error})"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in OURS:
-        return f"the package {error.name.partition('.')[0]} is not installed: pip install -r requirements.txt"
+        return (f"the package {error.name.partition('.')[0]} is not installed: pip install -r requirements.txt; or, in a "
+                "clone, make more, and .venv/bin/python in the place of python")
     return None
 
 

@@ -170,6 +170,19 @@ def test_what_a_removed_part_costs_is_what_was_measured() -> None:
     assert f"(AP {ap['nothing']} → {ap['positions']})" in results
 
 
+def test_what_a_part_that_is_missing_in_training_costs_is_what_was_measured() -> None:
+    measured = json.loads((CHARTS / "removal_shapes" / "removal.json").read_text(encoding="utf-8"))
+    said, titles = section("removal_shapes"), {name: part["title"] for name, part in measured["parts"].items()}
+    titles |= {name: f"**nothing (`{name}`)**" for name in measured["settings"]}
+    found: dict[str, list[float]] = {}
+    for run in measured["runs"]:
+        found.setdefault(run["variant"], []).append(run["AP50"])
+    assert set(found) == set(titles) and all(len(each) == len(measured["seeds"]) == 3 for each in found.values())
+    for name, each in found.items():
+        assert f"| {titles[name]} | {mean(each):.3f} ({min(each):.3f} to {max(each):.3f}) |" in said, name
+    assert f"--steps {measured['steps']} --jobs 2 --flags \"{measured['flags']}\"" in said
+
+
 def test_a_step_before_and_after_the_spine_was_parted_took_what_was_measured() -> None:
     before, after = (json.loads((REPOSITORY / "benchmarks" / f"training_step_{name}.json").read_text())["results"]
                      for name in ("before_spine", "avx2"))

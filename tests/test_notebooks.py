@@ -75,7 +75,14 @@ def test_the_page_says_what_the_training_of_detr_reached() -> None:
     table = next(text for text in texts if text.startswith("| AP | AP50"))
     ap, ap50, _, steps, _ = (cell.strip() for cell in table.splitlines()[2].strip("|").split("|"))
     page = (REPOSITORY / "docs" / "notebooks.md").read_text(encoding="utf-8")
-    assert f"reaches AP {ap}, AP50 {ap50} there in {steps} steps" in page
+    assert f"reached AP {ap}, AP50 {ap50} in {steps} steps" in page
+
+
+def test_the_size_that_detr_asks_its_reader_about_is_that_of_its_images() -> None:
+    said = "\n".join(cell.source for cell in read("detr").cells if cell.cell_type == "markdown")
+    height, width = re.search(r"The images have (\d+)×(\d+) pixels", said).groups()
+    printed = "\n".join(output.get("text", "") for output in outputs_of(read("detr")))
+    assert re.search(rf"^images \(B,3,H,W\) +\(2, 3, {height}, {width}\)$", printed, re.M)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -57,8 +57,10 @@ def draw_detections(image: Image.Image, boxes_xyxy: Any, labels_text: Sequence[s
     line = max(2, round((width + height) / 500))
     font = _font(max(11, round((width + height) / 75)))
 
-    within = [(min(max(x, 0), width - 1), min(max(y, 0), height - 1))
-              for x0, y0, x1, y1 in boxes for x, y in ((x0, y0), (x1, y1))]
+    # The outline stands around the box, not in it, where it would hide the edges of a small object.
+    rim = line + 1
+    within = [(min(max(x + side * rim, 0), width - 1), min(max(y + side * rim, 0), height - 1))
+              for x0, y0, x1, y1 in boxes for side, x, y in ((-1, x0, y0), (1, x1, y1))]
     boxes = [(*low, max(low[0], high[0]), max(low[1], high[1])) for low, high in zip(within[::2], within[1::2])]
     for (x0, y0, x1, y1), colour in zip(boxes, colours):
         draw.rectangle((x0, y0, x1, y1), outline=_DARK, width=line + 2)

@@ -27,10 +27,10 @@ def test_the_given_picture_is_left_alone():
     assert has(drawn, BLUE)
 
 
-def test_a_box_is_a_coloured_line_inside_a_dark_one_on_its_own_border():
+def test_a_box_is_a_coloured_line_between_dark_ones_around_it():
     white = Image.new("RGB", (401, 307), (255, 255, 255))
     drawn = draw_detections(white, torch.tensor([[50.0, 80, 250, 200]]), ["ant"], [GREEN])
-    column = [drawn.getpixel((x, 150)) for x in range(49, 56)]
+    column = [drawn.getpixel((x, 150)) for x in range(46, 53)]
     assert column == [(255, 255, 255), (0, 0, 0), GREEN, GREEN, (0, 0, 0), (255, 255, 255), (255, 255, 255)]
 
 
