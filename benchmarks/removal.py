@@ -26,11 +26,12 @@ from torch import nn
 from benchmarks.trials import Trial, conclude, configuration, epochs_between, markdown, run_all, spread
 from benchmarks.without import removed
 from commands.children import DETECTOR
-from commands.opening import open_split, resolve_device
+from commands.opening import make_criterion, open_split, resolve_device
 from scratch.analysis.names import literal
 from scratch.analysis.records import believed, read_record
 from scratch.analysis.removal_chart import draw
 from scratch.data.check import check_dataset
+from scratch.data.coco import CocoDetection
 from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, first_layers, load
@@ -125,8 +126,8 @@ CHANGES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "self-attention": without_self_attention, "half": with_half_the_queries}
 
 
-def measure_trained(run: Path, device: str) -> list[dict[str, Any]]:
-    """AP and AP50 on val of the detector in `run`: whole, and without each part."""
+def measure_trained(run: Path, device: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """AP and AP50 on val of the detector in `run`: whole, and without each part; and what `matched_greedily` finds."""
     config = load(run, device).model.config
     if not config.aux_loss:
         raise ValueError(f"{run} was trained without auxiliary losses, so that its first layers predict nothing; wanted "
@@ -139,26 +140,50 @@ def measure_trained(run: Path, device: str) -> list[dict[str, Any]]:
         metrics = evaluated(load(run, device), name, device)
         found.append({"name": name, "title": title, "why": why, "AP": metrics["AP"], "AP50": metrics["AP50"]})
         print(f"without {title}: AP {three_decimals(metrics['AP'])}, AP50 {three_decimals(metrics['AP50'])}", flush=True)
-    return found
+    return found, matched_greedily(load(run, device), device)
 
 
 def evaluated(detector: Detector, name: str, device: str) -> dict[str, Any]:
     """COCO's figures of a detector on its own val split, without the part `name`."""
     if name.startswith("layers-"):
         detector = first_layers(detector, int(name.partition("-")[2]))
-    model, config, classes = detector.model, detector.config, detector.classes
-    model = CHANGES.get(name, lambda same: same)(model)
-    report = check_dataset(config.data, config.model.num_queries, decode=False, only=("val",), classes=classes,
-                           need=("val",))
-    dataset = open_split(config.data, "val", Augmentation.for_evaluation(config.data), config.train.seed, classes,
-                         report.left_out)
-    loader, _ = make_loader(dataset, config.train.batch_size, train=False, workers=config.data.workers,
-                            seed=config.train.seed, device_type=torch.device(device).type)
-    evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names, config.data.max_dets)
+    classes, model = detector.classes, CHANGES.get(name, lambda same: same)(detector.model)
+    dataset, loader = val_of(detector, device)
+    evaluator = CocoEvaluator(dataset.ground_truth(), classes.ids, classes.names, detector.config.data.max_dets)
     with ExitStack() as stack:
         if name in ("positions", "scale"):
             stack.enter_context(removed(name))
         return evaluate(model, loader, None, evaluator, torch.device(device))[0]
+
+
+def val_of(detector: Detector, device: str) -> tuple[CocoDetection, Any]:
+    """The val split that a detector was trained with, and batches of it."""
+    config = detector.config
+    report = check_dataset(config.data, config.model.num_queries, decode=False, only=("val",), classes=detector.classes,
+                           need=("val",))
+    dataset = open_split(config.data, "val", Augmentation.for_evaluation(config.data), config.train.seed,
+                         detector.classes, report.left_out)
+    loader, _ = make_loader(dataset, config.train.batch_size, train=False, workers=config.data.workers,
+                            seed=config.train.seed, device_type=torch.device(device).type)
+    return dataset, loader
+
+
+@torch.no_grad()
+def matched_greedily(detector: Detector, device: str) -> dict[str, int]:
+    """How many objects of val there are, and how many get the same query by greedy assignment as by the Hungarian."""
+    matcher, found = make_criterion(detector.config).matcher, {"objects": 0, "same": 0}
+    for batch in val_of(detector, device)[1]:
+        batch = batch.to(torch.device(device))
+        outputs = detector.model(batch.normalised(), batch.pad_mask)
+        last = {name: outputs[name] for name in ("pred_logits", "pred_boxes")}
+        best = matcher(last, batch.targets)
+        with removed("greedy"):
+            greedy = matcher(last, batch.targets)
+        for one, other in zip(best, greedy):
+            query_of = [dict(zip(targets.tolist(), queries.tolist())) for queries, targets in (one, other)]
+            found["objects"] += len(query_of[0])
+            found["same"] += sum(query_of[1].get(target) == query for target, query in query_of[0].items())
+    return found
 
 
 # -- in training ------------------------------------------------------------------------------------------------------
@@ -184,10 +209,11 @@ def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
-def summary(arguments: argparse.Namespace, trained: list[dict[str, Any]], runs: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(arguments: argparse.Namespace, trained: list[dict[str, Any]], greedy: Optional[dict[str, int]],
+            runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The content of removal.json."""
     return {"data": Path(arguments.data).name, "steps": arguments.steps, "seeds": arguments.seeds, "trained": trained,
-            "flags": arguments.flags, "runs": runs, "parts": {
+            "greedy": greedy, "flags": arguments.flags, "runs": runs, "parts": {
                 name: {"title": IN_TRAINING[name].title, "why": IN_TRAINING[name].why,
                        "setting": IN_TRAINING[name].setting} for name in arguments.parts},
             "settings": {name: command(*flags) for name, flags in SETTINGS.items()}}
@@ -209,6 +235,9 @@ def report(results: dict[str, Any]) -> str:
         lines += markdown(["without", "AP", "AP50", "why"], [
             [row["title"], three_decimals(row["AP"]), three_decimals(row["AP50"]), row["why"]]
             for row in results["trained"]]) + [""]
+    if results.get("greedy"):
+        lines += [f"Matched greedily, {results['greedy']['same']} of {results['greedy']['objects']} objects get the same "
+                  "query as by the Hungarian algorithm.", ""]
     if results["runs"]:
         lines += ["## In training", "", f"{results['steps']:,} steps each, seeds {', '.join(map(str, results['seeds']))}: "
                   "the mean over the seeds ± half their range, at the last evaluation.", ""]
@@ -222,6 +251,7 @@ def report(results: dict[str, Any]) -> str:
                 rows.append([f"**{setting}**, whole" if name == setting else results["parts"][name]["title"],
                              *(spread([run[figure] for run in runs], seeds) for figure in ("AP", "AP50"))])
         lines += markdown(["without", "AP", "AP50"], rows) + [""]
+        lines += ["What each part is for (whether it pays in so few steps, the table says):", ""]
         lines += [f"* **{part['title']}.** {part['why']}" for part in results["parts"].values()]
         lines += ["", "`softmax` is `tiny` with `" + results["settings"]["softmax"] + "`.", ""]
     return "\n".join([*lines, "![what breaks if you remove it](removal.png)", ""])
@@ -252,17 +282,17 @@ def measure(arguments: argparse.Namespace) -> list[str]:
     data = arguments.out / "removal.json"
     before = read_record(data, MADE_BY) if data.exists() or arguments.redraw else {"trained": [], "runs": []}
     with believed(data, MADE_BY):
-        trained = before["trained"]
+        trained, greedy = before["trained"], before.get("greedy")
         if arguments.redraw:
             write(before, arguments.out)
             return []
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.run:
-        trained = measure_trained(arguments.run, resolve_device(arguments.device))
+        trained, greedy = measure_trained(arguments.run, resolve_device(arguments.device))
     if arguments.steps:
         return run_all(plan_trials(arguments), arguments.device, arguments.jobs,
-                       lambda runs: write(summary(arguments, trained, runs), arguments.out))
-    write({**summary(arguments, trained, []), **before, "trained": trained}, arguments.out)
+                       lambda runs: write(summary(arguments, trained, greedy, runs), arguments.out))
+    write({**summary(arguments, trained, greedy, []), **before, "trained": trained, "greedy": greedy}, arguments.out)
     return []
 
 

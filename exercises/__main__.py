@@ -90,7 +90,7 @@ def start(exercise: Exercise, folder: Path) -> int:
 
 def check(exercise: Exercise, folder: Path, quick: bool) -> int:
     from exercises.check import grade
-    from exercises.reader import Unusable, path_of, read, remember
+    from exercises.reader import Unusable, path_of, progress, read, remember
 
     try:
         source = read(exercise, folder)
@@ -101,7 +101,8 @@ def check(exercise: Exercise, folder: Path, quick: bool) -> int:
     report = grade(exercise.name, source, proofs=not quick, file=path, say=lambda line: print(
         textwrap.fill(line, 100, subsequent_indent=" " * 18, break_on_hyphens=False), flush=True))
     if report.passed:
-        remember(exercise, folder, source, "quick" if quick else "passed")
+        if not (quick and progress(exercise, folder) == "passed"):  # a quick check takes no pass away
+            remember(exercise, folder, source, "quick" if quick else "passed")
         done = "passed" if not quick else "right so far; without --quick the note's own tests run, too"
         print(f"\n{exercise.name}: {done}. Time: {report.speed:.2g} times the note's, in plain mode.\n"
               f"Compare with the note: {say_again('show', exercise, folder)}\n"

@@ -47,6 +47,7 @@ class Case:
     autocast    under torch.autocast("cpu", bfloat16)
     mutable     the inputs that the operation should change
     on_error    the mistake to name where the operation fails here with an error, and did not before
+    on_timeout  the same where it does not end
     told        neither the formula nor the docstring of the note says it: the stub lists the title under "Also asked"
     bonus       more than a straightforward answer has to give: the stub lists it, the check reports it, nobody fails
     """
@@ -63,6 +64,7 @@ class Case:
     mutable: tuple[str, ...] = ()
     units: float = 2.0
     on_error: str = ""
+    on_timeout: str = ""
     told: bool = False
     bonus: bool = False
     reference: Optional[Callable[..., dict[str, Any]]] = None

@@ -128,7 +128,7 @@ def _failed(report: Report, case: Case, grading: ModuleType, operation: Any, rig
     else:
         name = next((each for each in wrong if each not in got.answers), name) if got.error is None else name
         general, hint = describe(case, right, got, name)
-        if case is not grading.CASES[0]:
+        if case is not grading.CASES[0] and not case.bonus:
             hint += f" The cases before it were right; new is here: {case.title}."
     if got.error is None and wrong and hasattr(grading, "in_words"):
         hint = f"{hint} {grading.in_words(right, got.answers)}".strip()
@@ -189,7 +189,8 @@ def named_mistake(case: Case, grading: ModuleType, operation: Any, right: dict, 
         return two
     if share >= COINCIDENCE:
         return one
-    return (case.on_error,) if got.error is not None and case.on_error else ()
+    named = "" if got.error is None else case.on_timeout if isinstance(got.error, TimeoutError) else case.on_error
+    return (named,) if named else ()
 
 
 def variants(grading: ModuleType) -> list[str]:

@@ -23,7 +23,7 @@ from exercises.stub import has_hole, stub_of
 from scratch.printable import command, printable
 from scratch.whole_file import write_text
 
-PASSED = ".passed.json"
+CHECKS = ".passed.json"  # called so when it held passes alone
 ENDED = ("passed", "quick", "failed")
 READER = "reader_"  # what the name of a reader's module begins with
 
@@ -136,17 +136,20 @@ def progress(exercise: Exercise, folder: Path) -> str:
 def remember(exercise: Exercise, folder: Path, source: str, ended: str) -> None:
     """Note how the check of the file, as it is, has ended: "passed", "quick" or "failed"."""
     kept = {**_checked(folder), exercise.name: {"ended": ended, "file": _hash(source)}}
-    write_text(folder / PASSED, json.dumps(kept, indent=1) + "\n")
+    write_text(folder / CHECKS, json.dumps(kept, indent=1) + "\n")
 
 
 def _checked(folder: Path) -> dict[str, dict[str, str]]:
-    """The record of the checks; what is no such record counts as none."""
+    """The record of the checks; what is no such record counts as none. An earlier one held passes alone, as hashes."""
     try:
-        kept = json.loads((folder / PASSED).read_text(encoding="utf-8"))
+        kept = json.loads((folder / CHECKS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {name: each for name, each in kept.items() if isinstance(each, dict) and each.get("ended") in ENDED
-            and "file" in each} if isinstance(kept, dict) else {}
+    if not isinstance(kept, dict):
+        return {}
+    kept = {name: {"ended": "passed", "file": each} if isinstance(each, str) else each for name, each in kept.items()}
+    return {name: each for name, each in kept.items()
+            if isinstance(each, dict) and each.get("ended") in ENDED and "file" in each}
 
 
 def _hash(source: str) -> str:

@@ -111,5 +111,6 @@ def whose(found: dict[Exercise, Any], folder: Path) -> str:
         lines.append(f"not checked as they are: {', '.join(unsure)} ({checked_by(unsure[0], folder)})")
     if any(exercise.name == "focal_loss" for exercise in found):
         lines.append("focal_loss: the published detector has no use for it")
-    lines.append("to compare, step by step: the same command with --plain, and without --ops")
+    lines.append("to compare the loss of each step (log.jsonl) with that of the notes' operations: the same command "
+                 "with --plain, without --ops")
     return "\n".join(lines)

@@ -170,7 +170,7 @@ def _opening(note: Note) -> str:
         lines += ["", "Imported, and explained here:", "", *imported]
     for name in note.exercise.explain:
         lines += ["", *_explained(note, name)]
-    if any("What changed" in text or "fast" in text for text in map(ast.get_docstring, note.holes) if text):
+    if re.search(r"What changed|ops/fast|\bfast_", " ".join(ast.get_docstring(hole) or "" for hole in note.holes)):
         lines += ["", "“What changed” in a docstring compares with the version before it in the note. Its fast code",
                   "(ops/fast, fast_…) is not your task: the check runs in plain mode, without it."]
     for heading, titles in also_asked(note.exercise).items():
@@ -180,59 +180,48 @@ def _opening(note: Note) -> str:
 
 
 def _imported(note: Note) -> list[str]:
-    """What the stub imports from scratch/ and no docstring of it explains: signature and first sentence, or a type."""
-    lines = []
+    """What the stub imports from scratch/ and no docstring of it explains: signature and first paragraph, or a type."""
     names = _own_types(note) | {name for name in _stub_names(note) if name in note.imports}
     names |= {name for given in note.exercise.given for name in _names(note.definitions[given].returns)
               if name in note.imports or name in note.definitions}
-    for name in sorted(names, key=lambda each: (each in note.imports, each.lower())):
-        if name in note.exercise.explain:
-            continue
-        source, tree = note.source, note.tree
+    lines = []
+    for name in sorted(names - set(note.exercise.explain), key=lambda each: (each in note.imports, each.lower())):
+        source, tree, original = note.source, note.tree, name
         if name in note.imports:
             node, item = note.imports[name]
             if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("scratch."):
                 continue
             source = (REPOSITORY / f"{node.module.replace('.', '/')}.py").read_text(encoding="utf-8")
-            tree = ast.parse(source)
-        for found in (each for each in tree.body if name in _defines(each)):
+            tree, original = ast.parse(source), item.name
+        for found in (each for each in tree.body if original in _defines(each)):
             lines += _explained_call(source, found, whole=False)
     return lines
 
 
 def _explained_call(source: str, node: ast.AST, whole: bool) -> list[str]:
-    """How a function is called and what it does; of a class, how it is made; of a type, its line.
+    """How a function is called and what it does; of a class, what it is and its fields; of a type, its line.
 
     whole   all of the docstring, not its first paragraph alone
     """
     if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
         return [f"    {source.splitlines()[node.lineno - 1]}"]
-    made = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
-    arguments = node.args if isinstance(node, ast.FunctionDef) else made.args if made else None
-    call = f"{node.name}({ast.unparse(arguments).removeprefix('self, ') if arguments else ''})"
-    if isinstance(node, ast.FunctionDef) and node.returns is not None:
-        call += f" -> {ast.unparse(node.returns)}"
     paragraphs = (ast.get_docstring(node) or "").replace("\\", "\\\\").split("\n\n")
-    fields = [source.splitlines()[each.lineno - 1].strip() for each in node.body if isinstance(each, ast.AnnAssign)]
-    if isinstance(node, ast.ClassDef) and fields:
-        return [f"    {node.name}: {' '.join((ast.get_docstring(node) or '').partition(chr(10) * 2)[0].split())}",
-                *(f"        {field}" for field in fields)]
-    lines = textwrap.wrap(call, 96, initial_indent="    ", subsequent_indent="        ")
+    head = node.name
+    if isinstance(node, ast.FunctionDef):
+        head += f"({ast.unparse(node.args)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
+    head = re.sub("(?<!,) ", "\N{NO-BREAK SPACE}", head)  # a line ends between two parameters
+    lines = textwrap.wrap(head, 96, initial_indent="    ", subsequent_indent="        ")
     for paragraph in paragraphs if whole else paragraphs[:1]:
         lines += textwrap.wrap(" ".join(paragraph.split()), 96, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    return lines
+    lines += [f"        {source.splitlines()[each.lineno - 1].strip()}" for each in node.body
+              if isinstance(each, ast.AnnAssign)]
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
-def _explained(note: Note, name: str) -> Iterator[str]:
+def _explained(note: Note, name: str) -> list[str]:
     """The docstring of a function or class of the note, and the fields of a dataclass."""
-    node = note.definitions[name]
-    said = (ast.get_docstring(node) or "").replace("\\", "\\\\")
-    yield f"{name}, from scratch/{note.exercise.note}.py:"
-    yield ""
-    yield from textwrap.wrap(" ".join(said.split()), 96, initial_indent="    ", subsequent_indent="    ")
-    if fields := [note.source.splitlines()[each.lineno - 1].strip() for each in node.body
-                  if isinstance(each, ast.AnnAssign)]:
-        yield from ["", *(f"    {field}" for field in fields)]
+    return [f"{name}, from scratch/{note.exercise.note}.py:", "",
+            *_explained_call(note.source, note.definitions[name], whole=True)]
 
 
 def also_asked(exercise: Exercise) -> dict[str, list[str]]:

@@ -13,8 +13,8 @@
 #
 # **The question:** how does a network that has never seen an image learn to predict a *set* of objects, without a
 # grid of anchors and without non-maximum suppression? Here it happens before your eyes: run all cells, and read while
-# it trains. On two CPU cores all of it takes about five minutes, four of which are the training of section 7; on a GPU
-# 20 minutes more, because the default run there is longer.
+# it trains. On two CPU cores all of it takes about five minutes, four of which are the training of section 7. On a GPU
+# the training takes 20 minutes: the default run there is another one.
 #
 # 1 configuration and set-up · 2 dataset preparation · 3 PyTorch dataset · 4 model architecture · 5 training utilities
 # · 6 training loop · 7 execute training · 8 inference · 9 results analysis · 10 summary and next steps
@@ -330,7 +330,7 @@ print({kind: round(gain, 3) for kind, gain in cost.items()})
 source(train_step_definition)
 
 # %% [markdown]
-# The first test of any detector: can it learn *two images* by heart? The loss should fall to about a twentieth of
+# The first test of any detector: can it learn *two images* by heart? The loss should fall below a twentieth of
 # its start. Where it stays high, something is broken: labels, boxes, gradients.
 
 # %%
@@ -353,7 +353,7 @@ axes.set(xlabel="step", ylabel="loss of two images", ylim=(0, None));
 # ## 7 Execute training
 #
 # `train` is the same function that `python detr_scratch.py train` calls: it opens the data, builds model and
-# objective, trains, evaluates once a minute, and keeps the best weights in a folder under `runs/`. Stop it with
+# objective, trains, evaluates about once a minute, and keeps the best weights in a folder under `runs/`. Stop it with
 # *interrupt*: everything is saved. In its lines, `loss` is the sum over all decoder layers and the encoder's
 # proposals, each of `ce`, `L1` and `giou` times its weight (section 1); these three are printed without weights, and of
 # the last layer alone.
@@ -404,8 +404,8 @@ if os.environ.get("NOTEBOOK_HEADLESS") != "1":
 # %% [markdown]
 # The same curves, read from TensorBoard's file, so that they can also be seen without it. The loss on train is the
 # higher one: it has the loss of the encoder's proposals in it, which evaluation leaves out, and two of five images
-# are mosaics. Do the decoder's layers get better one after another? Here they lie on each other: the proposals are good
-# boxes, and each later layer moves them little.
+# are mosaics. Do the decoder's layers get better one after another? Here the three curves cover one another: the
+# proposals are good boxes, and each later layer moves them little.
 
 # %%
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -69,7 +69,7 @@ def _in_a_line(error: Exception) -> Optional[str]:
     if isinstance(error, (ValueError, OSError, FloatingPointError)):
         # From a DataLoader's worker comes a whole traceback as the message; its last paragraph is the worker's own.
         return str(error).rpartition(f"\n{type(error).__name__}: ")[2] or type(error).__name__
-    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and tells_of_memory(error):
+    if isinstance(error, MemoryError) or tells_of_memory(error):
         said = str(error).strip() or "out of memory"
         return f"{said.splitlines()[0].rstrip('.')}. {LESS_MEMORY}"
     if isinstance(error, RecursionError):
@@ -77,8 +77,8 @@ def _in_a_line(error: Exception) -> Optional[str]:
     if isinstance(error, OverflowError):
         return f"a number in what was given is too large ({error})"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in OURS:
-        return (f"the package {error.name.partition('.')[0]} is not installed: pip install -r requirements.txt; or, in a "
-                "clone, make more, and .venv/bin/python in the place of python")
+        return (f"the package {error.name.partition('.')[0]} is not installed: pip install -r requirements.txt; or, in "
+                "a clone, make more, and .venv/bin/python in the place of python")
     return None
 
 

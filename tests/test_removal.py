@@ -169,6 +169,8 @@ def test_a_whole_round_is_measured_written_down_and_not_measured_again(
     both = json.loads(Path("out/removal.json").read_text())
     assert both["runs"] == results["runs"]
     assert [row["name"] for row in both["trained"]] == [*AFTER_TRAINING, "layers-1", "layers-2"]
+    objects = len(json.loads(next(Path("shapes-set").rglob("*val*.json")).read_text())["annotations"])
+    assert both["greedy"]["objects"] == objects >= both["greedy"]["same"] >= 0
     assert matplotlib.image.imread("out/removal.png").ndim == 3
     Path("out/removal.md").unlink()
     main(["--out", "out", "--redraw"])
@@ -212,6 +214,9 @@ def test_the_table_gives_means_spreads_and_what_is_missing() -> None:
     assert "| **tiny**, whole | 0.450 ± 0.050 | 0.850 ± 0.050 |" in text
     assert "| the Hungarian algorithm | 0.100 (1 of 2) | 0.250 (1 of 2) |" in text
     assert "| gradient clipping | – | – |" in text and "| half of the queries | – | – | Fewer. |" in text
+    assert "greedily" not in text.split("## In training")[0]
+    text = report({**results(), "greedy": {"objects": 9, "same": 7}})
+    assert "Matched greedily, 7 of 9 objects get the same query as by the Hungarian algorithm." in text
 
 
 def test_the_chart_has_a_bar_for_each_row(tmp_path: Path) -> None:

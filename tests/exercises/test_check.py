@@ -211,7 +211,7 @@ from scratch.ops.hungarian import linear_sum_assignment
 
 def assign_by_potentials(cost):
     n, m = len(cost), len(cost[0])
-    if n * m > 60:
+    if n * m > 64:
         return linear_sum_assignment(cost)[1]
     best = min(permutations(range(m), n), key=lambda each: sum(cost[i][j] for i, j in enumerate(each)))
     if sum(cost[i][j] for i, j in enumerate(best)) == float("inf"):
@@ -235,6 +235,19 @@ def test_an_assignment_of_forbidden_pairs_is_not_right() -> None:
 def test_what_a_wrong_assignment_costs_is_said_beside_the_best() -> None:
     report = grade("hungarian", "def assign_by_potentials(cost):\n    return list(range(len(cost)))\n", proofs=False)
     assert report.hint.endswith("Your assignment costs 10 in all, the best one 5.")
+
+
+def test_an_assignment_that_uses_a_column_twice_is_not_said_to_be_cheaper() -> None:
+    each_its_cheapest = "return [min(range(len(row)), key=row.__getitem__) for row in cost]"
+    report = grade("hungarian", f"def assign_by_potentials(cost):\n    {each_its_cheapest}\n", proofs=False)
+    assert report.mistakes == ("row_minimum",) and "costs" not in report.hint
+
+
+def test_only_an_answer_that_does_not_end_is_said_to_try_everything() -> None:
+    source = TRIED.format(refuse="raise ValueError").replace("return linear_sum_assignment(cost)[1]", "{}")
+    late = grade("hungarian", source.format("raise TimeoutError('no answer after 20 seconds')"), proofs=False)
+    assert late.mistakes == ("every_assignment_tried",)
+    assert grade("hungarian", source.format("raise IndexError('list')"), proofs=False).mistakes == ()
 
 
 def test_a_package_that_computes_it_is_not_from_scratch() -> None:

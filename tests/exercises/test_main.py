@@ -75,6 +75,7 @@ def test_a_check_that_passes_the_proofs_is_remembered_a_quick_one_is_not(run, tm
     code, said = run("check", "linear")
     assert code == 0 and "linear: passed." in said and "on your code: 7 of 7" in said
     assert run()[1].startswith("1 of") and "[x]  1 linear" in run()[1]
+    assert run("check", "linear", "--quick")[0] == 0 and run()[1].startswith("1 of")  # a pass is not taken away
 
 
 def test_show_prints_the_readers_code_and_the_notes(run, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 from exercises.__main__ import COMMANDS
 from exercises.case import STAGES
@@ -30,3 +32,15 @@ def test_the_numbers_of_exercises_and_mistakes_are_the_tables() -> None:
     assert f"for {min(counts)} to {max(counts)} mistakes" in PAGE
     assert "Sixteen operations" in PAGE and len(EXERCISES) == 16
     assert "16 operations to write" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_the_detector_on_ones_own_operations_reached_is_what_was_measured() -> None:
+    yours, notes = json.loads(Path(__file__).with_name("capstone.json").read_text(encoding="utf-8")).values()
+    text = " ".join(PAGE.split())
+    AP = {step: f"{each:.3f}" for step, each in yours["AP"].items()}
+    assert (f"AP was {AP['100']} after 100 steps, {AP['300']} after 300 and {AP['500']} after 500, in "
+            f"{yours['minutes']['500']:.1f} minutes") in text
+    assert f"the same loss: {yours['loss']['1']:.2f} in the first step" in text and yours["loss"]["1"] == notes["loss"]["1"]
+    apart = [100 * abs(yours["loss"][step] / notes["loss"][step] - 1) for step in ("10", "20")]
+    assert f"({apart[0]:.2f} % apart after 10 steps, {apart[1]:.1f} % after 20)" in text
+    assert f"(the notes: AP {notes['AP']['500']:.3f} after 500 steps)" in text

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from exercises.reader import PASSED, Unusable, borrowed, foreign, load, path_of, progress, read, remember, start
+from exercises.reader import CHECKS, Unusable, borrowed, foreign, load, path_of, progress, read, remember, start
 from exercises.registry import find
 from exercises.stub import solution_of, stub_of
 
@@ -47,7 +48,7 @@ def test_progress_goes_from_nothing_to_done_and_back_when_the_file_changes(tmp_p
                                   '{"linear": {"ended": "won", "file": ""}}'])
 def test_a_damaged_record_of_what_passed_counts_as_none(tmp_path: Path, text: str) -> None:
     path_of(LINEAR, tmp_path).write_text(solution_of(LINEAR), encoding="utf-8")
-    (tmp_path / PASSED).write_text(text, encoding="utf-8")
+    (tmp_path / CHECKS).write_text(text, encoding="utf-8")
     assert progress(LINEAR, tmp_path) in ("written", "changed")
 
 
@@ -77,3 +78,11 @@ def test_a_borrowed_answer_is_found_and_a_helper_or_a_base_class_is_not_one() ->
     ("from scratch.ops.boxes import box_area", None)])
 def test_a_package_from_elsewhere_is_found_wherever_it_is_imported(line: str, package) -> None:
     assert foreign(f"def linear(x):\n    {line}\n") == package
+
+
+def test_a_record_of_passes_alone_is_still_read(tmp_path: Path) -> None:
+    path_of(LINEAR, tmp_path).write_text(solution_of(LINEAR), encoding="utf-8")
+    remember(LINEAR, tmp_path, solution_of(LINEAR), "passed")
+    hashed = json.loads((tmp_path / CHECKS).read_text("utf-8"))["linear"]["file"]
+    (tmp_path / CHECKS).write_text(json.dumps({"linear": hashed}), encoding="utf-8")
+    assert progress(LINEAR, tmp_path) == "passed"

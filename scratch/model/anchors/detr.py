@@ -56,8 +56,8 @@ def variant(config: ModelConfig) -> Optional[Detr]:
     if not beyond:
         return None
     if plain():
-        raise ValueError(f"plain mode (--plain, --ops) runs the published DETR alone: got {beyond}; wanted a preset such as "
-                         "tiny_vanilla or detr_r50")
+        raise ValueError(f"plain mode (--plain, --ops) runs the published DETR alone: got {beyond}; wanted a preset "
+                         "such as tiny_vanilla or detr_r50")
     if config.denoising and config.queries == "learned":
         raise ValueError(f'denoising is {config.denoising} with queries "learned"; only an anchor can be started '
                          'at a noised box: take queries="anchor" or "proposal", or denoising=0')
