@@ -151,7 +151,7 @@ CHECKPOINT = None  # such as "runs/tiny-shapes"
 
 if CHECKPOINT is None:
     tiny = PRESETS["tiny"]
-    data = replace(tiny.data, workers=0, short_side=64 if QUICK else 96, shapes_train=16 if QUICK else 1000,
+    data = replace(tiny.data, workers=0, grow=0.0, short_side=64 if QUICK else 96, shapes_train=16 if QUICK else 1000,
                    shapes_val=8 if QUICK else 60)  # small images: quick steps
     config = replace(tiny, data=data, train=replace(tiny.train, batch_size=4 if QUICK else 16, eval_every=1000,
                                                     max_steps=2 if QUICK else 250, max_minutes=None))

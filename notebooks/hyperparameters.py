@@ -71,7 +71,7 @@ keep_freed_memory();
 
 # A training that is small enough for many tries: images of 96 pixels, batches of 8.
 tiny = PRESETS["tiny"]
-SMALL = replace(tiny, data=replace(tiny.data, short_side=96, shapes_train=32 if QUICK else 240,
+SMALL = replace(tiny, data=replace(tiny.data, short_side=96, grow=0.0, shapes_train=32 if QUICK else 240,
                                    shapes_val=8 if QUICK else 60, workers=0, mosaic=0.0),
                 train=replace(tiny.train, batch_size=8, max_minutes=None, eval_every=1, warmup_steps=0))
 

@@ -329,3 +329,13 @@ def test_the_notes_tell_the_measured_ladders() -> None:
         figures = attention[rung]
         told = [f"{1e3 * figures['forward']:.1f}", f"{1e3 * figures['whole']:.1f}", f"{figures['bytes'] / 1e6:.0f}"]
         assert any(line.split()[1:5] == [name, *told] for line in note.splitlines() if line.startswith("#     ")), name
+
+
+def test_the_recipes_two_sets_learnt_what_the_page_says() -> None:
+    curves = json.loads((CHARTS / "recipe" / "learning_curve.json").read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    for curve, words in zip(curves, ("raccoons, 20 minutes", "blood cells, 30 minutes"), strict=True):
+        AP, AP50 = curve["evaluation"]["AP"], curve["evaluation"]["AP50"]
+        best = AP.index(max(AP))
+        assert (f"| {words} | {curve['steps']:,} | {AP[best]:.3f} / {AP50[best]:.3f} | {AP[-1]:.3f} / {AP50[-1]:.3f} |"
+                ) in page
