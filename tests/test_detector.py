@@ -130,7 +130,7 @@ def test_detections_are_drawn_on_a_copy_each_box_in_the_colour_of_its_class():
                        torch.tensor([0.9, 0.5]), torch.tensor([2, 0]), ("owl", "cat"))
     drawn = found.drawn_on(image)
     assert drawn.size == image.size and image.getcolors() == [(211 * 173, (255, 255, 255))]
-    assert drawn.getpixel((102, 110)) == class_colour(2) and drawn.getpixel((32, 110)) == class_colour(0)
+    assert drawn.getpixel((100, 110)) == class_colour(2) and drawn.getpixel((30, 110)) == class_colour(0)
     assert found.above(1.0).drawn_on(np.asarray(image)).tobytes() == image.tobytes()
     with pytest.raises(FileNotFoundError):
         found.drawn_on("no such file.jpg")
