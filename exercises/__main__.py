@@ -17,7 +17,7 @@ import textwrap
 from pathlib import Path
 from typing import Optional, Sequence
 
-from exercises.registry import EXERCISES, Exercise, find
+from exercises.registry import EXERCISES, Exercise, find, say_again
 from scratch.printable import command, printable
 from scratch.program import ends_in_a_line
 
@@ -139,12 +139,6 @@ def ask(exercise: Exercise, folder: Path) -> int:
     from exercises.questions import ask as put
 
     return put(exercise, sys.stdin, print)
-
-
-def say_again(what: str, exercise: Exercise, folder: Path) -> str:
-    """A command line to type next."""
-    flags = () if folder == Path("my_ops") else ("--folder", folder)
-    return command("python", "-m", "exercises", what, exercise.name, *flags)
 
 
 if __name__ == "__main__":

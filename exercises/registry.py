@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from scratch.printable import command
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -121,3 +123,9 @@ def find(name: str) -> Exercise:
     near = difflib.get_close_matches(name.lower().replace("-", "_"), NAMES, n=2, cutoff=0.5)
     wanted = f"did you mean {' or '.join(near)}?" if near else f"wanted one of {', '.join(NAMES)}"
     raise ValueError(f"there is no exercise {name!r}; {wanted}")
+
+
+def say_again(what: str, exercise: Exercise, folder: Path) -> str:
+    """A command line to type next."""
+    flags = () if folder == Path("my_ops") else ("--folder", folder)
+    return command("python", "-m", "exercises", what, exercise.name, *flags)

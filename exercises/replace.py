@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
-from exercises.describe import frames_of_the_reader, line_of
+from exercises.describe import frames_of_the_reader
 from exercises.reader import Unusable, load, progress, read
-from exercises.registry import EXERCISES, NAMES, Exercise, find
-from scratch.printable import command, printable
+from exercises.registry import EXERCISES, NAMES, Exercise, find, say_again
+from scratch.printable import printable
 from scratch.program import tells_of_memory
 
 # The exercises themselves keep the notes: they are what is compared with.
@@ -85,19 +85,13 @@ def own_operations(folder: Optional[str]) -> Iterator[None]:
 
 def failed_in(error: Exception, folder: Path) -> str:
     """In which line of the reader's file an error came up, and how to look for it; "" if in none."""
-    line = line_of(error)
-    if line is None or isinstance(error, MemoryError) or tells_of_memory(error):
+    frames = frames_of_the_reader(error)
+    if not frames or isinstance(error, MemoryError) or tells_of_memory(error):
         return ""
-    name = next(Path(frame.filename) for frame in reversed(frames_of_the_reader(error)))
+    file = Path(frames[-1].filename)
     said = str(error).strip().splitlines()[0] if str(error).strip() else "no words"
-    return (f"{printable(folder / name.name)}, line {line}: {type(error).__name__}: {said}. Find it with "
-            f"{checked_by(name.stem, folder)}")
-
-
-def checked_by(name: str, folder: Path) -> str:
-    """The command that grades an operation of a folder."""
-    flags = () if folder == Path("my_ops") else ("--folder", folder)
-    return command("python", "-m", "exercises", "check", name, *flags)
+    return (f"{printable(folder / file.name)}, line {frames[-1].lineno}: {type(error).__name__}: {said}. Find it with "
+            f"{say_again('check', find(file.stem), folder)}")
 
 
 def whose(found: dict[Exercise, Any], folder: Path) -> str:
@@ -108,7 +102,7 @@ def whose(found: dict[Exercise, Any], folder: Path) -> str:
              f"from the notes, in plain mode: {', '.join(rest) or 'nothing that is an exercise'}"]
     unsure = [exercise.name for exercise in found if progress(exercise, folder) != "passed"]
     if unsure:
-        lines.append(f"not checked as they are: {', '.join(unsure)} ({checked_by(unsure[0], folder)})")
+        lines.append(f"not checked as they are: {', '.join(unsure)} ({say_again('check', find(unsure[0]), folder)})")
     if any(exercise.name == "focal_loss" for exercise in found):
         lines.append("focal_loss: the published detector has no use for it")
     lines.append("to compare the loss of each step (log.jsonl) with that of the notes' operations: the same command "

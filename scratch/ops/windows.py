@@ -59,7 +59,10 @@ def output_size(image: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation
 
 
 class Windows(NamedTuple):
-    """Which pixels an output pixel sees. Each pair is (rows, columns); `size` is (H',W'); `groups` is 1 but in a grouped convolution."""
+    """Which pixels an output pixel sees. Each pair is (rows, columns); `size` is (H',W').
+
+    `groups` is 1 but in a grouped convolution.
+    """
 
     kernel: Pair
     stride: Pair
