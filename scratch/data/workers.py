@@ -203,7 +203,9 @@ class _Thread:
     def __init__(self, device: Optional[int]) -> None:
         self.tasks: queue.SimpleQueue = queue.SimpleQueue()
         self.results: queue.SimpleQueue = queue.SimpleQueue()
-        threading.Thread(target=_do, args=(self.tasks, self.results, device), name="loader", daemon=True).start()
+        thread = threading.Thread(target=_do, args=(self.tasks, self.results, device), name="loader", daemon=True)
+        thread.start()
+        _threads[thread] = self.tasks
 
 
 def _do(tasks: queue.SimpleQueue, results: queue.SimpleQueue, device: Optional[int]) -> None:
@@ -310,6 +312,15 @@ def _name_of(number: int) -> str:
 # -- the end of the process ----------------------------------------------------------------------------------------
 
 _iterators: weakref.WeakSet = weakref.WeakSet()
+_threads: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # each with its tasks
+
+
+@atexit.register
+def _end_threads() -> None:
+    """A thread that frees tensors while Python shuts down aborts the process, so the threads end before."""
+    for thread, tasks in list(_threads.items()):
+        tasks.put(None)
+        thread.join(5.0)  # no longer: one may wait for a drive that hangs
 
 
 def _wake(processes: list[Any]) -> None:

@@ -62,7 +62,8 @@ class Interrupt:
         end, self._pipe = socket.socketpair()
         self._pipe.setblocking(False)
         self._woken_before = signal.set_wakeup_fd(self._pipe.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(end,), daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, args=(end,), daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -70,7 +71,8 @@ class Interrupt:
             signal.signal(number, handler)
         if self._pipe is not None:
             signal.set_wakeup_fd(self._woken_before)
-            self._pipe.close()  # the thread reads its end, and ends, too
+            self._pipe.close()  # the thread reads its end, and ends, too,
+            self._thread.join()  # here: one that frees a model while Python shuts down aborts the process
 
     def _request(self, number: int, frame: Any) -> None:
         if self.requested:

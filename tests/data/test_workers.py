@@ -6,6 +6,8 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -16,6 +18,8 @@ import torch
 from scratch.data import workers
 from scratch.data.loader import make_loader
 from scratch.data.workers import Failure, LoaderError, explained, is_stopped
+
+REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked and signalled here")
 
@@ -188,6 +192,31 @@ def test_workers_do_not_outlive_a_trainer_that_was_killed() -> None:
     while any(map(is_running, theirs)):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+AT_THE_END = """
+import atexit, threading, time
+atexit.register(lambda: print([thread.name for thread in threading.enumerate()].count("loader")))  # called last
+from scratch.data import workers
+do = workers._do
+def slow(*arguments):
+    do(*arguments)
+    time.sleep(0.2)
+workers._do = slow
+from tests.data.test_workers import Pictures, loader_of
+if __name__ == "__main__":
+    loader = loader_of(Pictures(), 1)
+    {}
+"""
+
+
+@pytest.mark.parametrize("use", ["list(loader)", "next(iter(loader))", "next(iter(loader)); del loader"])
+def test_the_thread_that_waits_ends_before_python_shuts_down(use: str, tmp_path: Path) -> None:
+    # As in test_interrupt: a thread that frees tensors while Python shuts down aborts the process.
+    (tmp_path / "end.py").write_text(AT_THE_END.format(use))
+    done = subprocess.run([sys.executable, tmp_path / "end.py"], env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                          capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 def test_a_running_process_is_not_stopped_and_neither_is_one_that_is_not_there() -> None:

@@ -11,6 +11,9 @@ import queue
 import signal
 import threading
 import time
+import weakref
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Iterator
@@ -175,6 +178,30 @@ def test_a_terminal_that_is_gone_does_not_end_the_run(monkeypatch: pytest.Monkey
     with Interrupt() as watched:
         os.kill(os.getpid(), signal.SIGTERM)
         assert watched.requested
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("a step failed"), KeyboardInterrupt()])
+def test_the_thread_that_watches_ends_with_its_context_and_lets_go_of_the_run(
+    error: BaseException | None, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A thread that is the last to hold a model frees it. If that comes while Python shuts down, the thread is ended in
+    # the middle of it, within C++ code that allows no such end, and the process aborts although its work is done.
+    watch = Interrupt._watch
+
+    def slow(self: Interrupt, end: Any) -> None:
+        watch(self, end)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Interrupt, "_watch", slow)
+    before, run = set(threading.enumerate()), Interrupt()  # any object
+    with suppress(RuntimeError, KeyboardInterrupt), Interrupt(partial(str, run)):
+        assert len(set(threading.enumerate()) - before) == 1
+        if error is not None:
+            raise error
+    assert set(threading.enumerate()) <= before
+    held, error = weakref.ref(run), None
+    del run
+    assert held() is None
 
 
 def hang(ready: Any) -> None:
