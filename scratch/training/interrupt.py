@@ -71,8 +71,9 @@ class Interrupt:
             signal.signal(number, handler)
         if self._pipe is not None:
             signal.set_wakeup_fd(self._woken_before)
-            self._pipe.close()  # the thread reads its end, and ends, too,
-            self._thread.join()  # here: one that frees a model while Python shuts down aborts the process
+            self._pipe.shutdown(socket.SHUT_RDWR)  # not `close` alone: a loader's workers have inherited the pipe
+            self._pipe.close()
+            self._thread.join()  # one that frees a model while Python shuts down aborts the process
 
     def _request(self, number: int, frame: Any) -> None:
         if self.requested:

@@ -204,6 +204,21 @@ def test_the_thread_that_watches_ends_with_its_context_and_lets_go_of_the_run(
     assert held() is None
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is inherited without fork")
+def test_a_context_ends_while_a_workers_process_still_has_its_pipe() -> None:
+    fork = multiprocessing.get_context("fork")
+    gone = fork.Event()
+    with Interrupt():
+        worker = fork.Process(target=gone.wait, args=(60,), daemon=True)
+        worker.start()
+        ended = threading.Timer(30, gone.set)  # else a failure would be a test without end
+        ended.start()
+    assert worker.is_alive() and not gone.is_set()
+    ended.cancel()
+    gone.set()
+    worker.join()
+
+
 def hang(ready: Any) -> None:
     """Wait for ever, in C: Python comes to no signal handler."""
     libc = ctypes.CDLL(ctypes.util.find_library("c"))
