@@ -30,7 +30,7 @@ from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.summary import format_summary
 from scratch.printable import abridged, command, printable
-from scratch.ranges import BATCH, LAYERS, refuse_senseless
+from scratch.ranges import BATCH, LAYERS, QUERIES, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
 from scratch.whole_file import write_json
@@ -50,6 +50,8 @@ class EvalArguments:
     layers: Optional[int] = None
     """use only the first decoder layers, this number of them, which is faster and costs some AP: compare; None:
     all"""
+    num_queries: Optional[int] = None
+    """another number of queries than in training, of a detector with proposals: more find more in full pictures"""
     class_names: Optional[str] = None
     """what the classes of weights from elsewhere are called, in the order of their labels, where the file does not
     tell: "person,car" """
@@ -59,7 +61,7 @@ class EvalArguments:
     """also write the figures to this file"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, batch_size=BATCH, layers=LAYERS)
+        refuse_senseless(self, batch_size=BATCH, layers=LAYERS, num_queries=QUERIES)
 
 
 def evaluate_checkpoint(arguments: EvalArguments) -> None:
@@ -70,7 +72,8 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
         raise ValueError(f"{arguments.checkpoint} knows COCO's classes, and the generated shapes are none of them: "
                          "name a folder of its classes with --data (python detr_scratch.py download coco fetches COCO)")
     distributed = Distributed.from_environment(resolve_device(arguments.device))
-    detector = load_detector(arguments.checkpoint, distributed.device, arguments.layers, arguments.class_names)
+    detector = load_detector(arguments.checkpoint, distributed.device, arguments.layers, arguments.class_names,
+                             arguments.num_queries)
     model, config, classes = detector.model, detector.config, detector.classes
     for note in detector.notes if distributed.is_main else ():
         print(note)

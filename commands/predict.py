@@ -42,7 +42,7 @@ from scratch.detector import Detections, Detector, load as load_detector
 from scratch.evaluation.coco_eval import coco_results
 from scratch.only_one import only_one
 from scratch.printable import printable
-from scratch.ranges import BATCH, COUNT, LAYERS, MEGAPIXELS, SHARE, Range, refuse_senseless
+from scratch.ranges import BATCH, COUNT, LAYERS, MEGAPIXELS, QUERIES, SHARE, Range, refuse_senseless
 from scratch.whole_file import whole_file, write_json
 
 PREDICTIONS, IMAGE_IDS = "predictions.json", "image_ids.json"
@@ -75,6 +75,8 @@ class PredictArguments:
     layers: Optional[int] = None
     """use only the first decoder layers, this number of them, which is faster (eval measures what it costs in AP);
     None: all"""
+    num_queries: Optional[int] = None
+    """another number of queries than in training, of a detector with proposals: more find more in full pictures"""
     class_names: Optional[str] = None
     """what the classes of weights from elsewhere are called, in the order of their labels, where the file does not
     tell: "person,car" """
@@ -91,14 +93,15 @@ class PredictArguments:
 
     def __post_init__(self) -> None:
         refuse_senseless(self, threshold=SHARE, max_megapixels=MEGAPIXELS, slices=Range(32, 10**6), batch_size=BATCH,
-                         max_frames=COUNT, layers=LAYERS)
+                         max_frames=COUNT, layers=LAYERS, num_queries=QUERIES)
 
 
 def predict(arguments: PredictArguments) -> None:
     """Write, for every image of `source`, a picture with its detections, and all of them as COCO results."""
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names),
+    detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names,
+                                    arguments.num_queries),
                        arguments.sixteen_bit, arguments.max_megapixels)
     for note in detector.notes:
         print(note, file=sys.stderr)

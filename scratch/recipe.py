@@ -8,7 +8,7 @@ each choice, and travels in the checkpoint as the run's configuration: a run tha
 
     --short-side     small_object × short_side = 12 pixels        more pixels cost time: quadratically
     --turns          where boxes look the same from all sides     four pictures from one
-    --num-queries    1½ × the most objects in a picture           an object without a query is not found
+    --num-queries    3 × the most objects in a picture            several cells propose one object: see SPARE
     …
 
 docs/recipe.md has what was measured on BCCD's blood cells and on raccoons, and what was not. Lower learning rates did not
@@ -31,7 +31,8 @@ SMALL_PIXELS = 12  # of a small object's side: it then covers one and a half cel
 SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a CPU
 GPU_SIDES = (256, 640)
 GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (docs/gpu_estimate.md)
-SPARE = 1.5  # queries for each object of the fullest picture, and
+SPARE = 3  # queries for each object of the fullest picture. The cells with the best scores become queries, and each cell
+#            within an object proposes it: with fewer queries, large objects leave none for small ones. And
 MOST_QUERIES = 300  # at most
 FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
 MINUTES = (10, 60)  # the least and the most
@@ -73,7 +74,7 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
     minutes = _minutes(data.boxes)
     side, bound = _side(data, machine)
     queries = max(config.model.num_queries, min(MOST_QUERIES, 10 * math.ceil(SPARE * data.most_objects / 10)))
-    enough = "and some to spare" if queries >= SPARE * data.most_objects else "the most here"
+    enough = f"and {SPARE} queries for each: several propose the same object" if queries >= SPARE * data.most_objects else "the most here"
     full = data.typical_objects > FULL
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)

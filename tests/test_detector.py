@@ -265,6 +265,34 @@ def test_of_a_detector_without_auxiliary_losses_only_the_last_layer_answers(tmp_
         load(path, "cpu", layers=1)
 
 
+# -- more queries than in training -----------------------------------------------------------------------------------
+
+
+def test_another_number_of_queries_takes_the_best_cells_of_the_same_encoder(tmp_path: Path):
+    """Queries attend to each other, so that more of them change each other's answers; the same number changes nothing."""
+    path = checkpoint(tmp_path / "best.pt", small("tiny"))
+    images, pad_mask = torch.randn(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.bool)
+    as_trained = load(path, "cpu")
+    trained_with = as_trained.config.model.num_queries
+    with torch.no_grad():
+        wanted = as_trained.model(images, pad_mask)
+        for queries in (trained_with, trained_with + 3, 2):
+            detector = load(path, "cpu", queries=queries)
+            got = detector.model(images, pad_mask)
+            assert detector.config.model.num_queries == detector.model.config.num_queries == queries
+            assert got["pred_logits"].shape[1] == got["pred_boxes"].shape[1] == queries
+            same_number = queries == trained_with
+            shared = min(queries, trained_with)
+            assert torch.equal(got["pred_boxes"][:, :shared], wanted["pred_boxes"][:, :shared])  # untrained: the cells'
+            assert same_number == torch.equal(got["pred_logits"][:, :shared], wanted["pred_logits"][:, :shared])
+
+
+def test_the_number_of_learnt_queries_cannot_change(tmp_path: Path):
+    path = checkpoint(tmp_path / "best.pt", small("detr_r50"))
+    with pytest.raises(ValueError, match="got --num-queries 9, but this detector has .* queries that it learnt"):
+        load(path, "cpu", queries=9)
+
+
 def test_a_backbone_alone_is_no_detector(tmp_path: Path):
     torch.save(build_detr(small("tiny").model).backbone.state_dict(), tmp_path / "resnet.pth")
     with pytest.raises(ValueError, match="resnet.pth is no checkpoint; these are a backbone's weights alone"):

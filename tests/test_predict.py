@@ -266,14 +266,15 @@ def test_no_results_are_an_empty_list(tmp_path):
     assert json.loads((tmp_path / "p.json").read_text()) == []
 
 
-def test_the_number_of_layers_and_the_names_of_classes_reach_the_detector_and_its_notes_are_said(
+def test_the_numbers_of_layers_and_queries_and_the_names_of_classes_reach_the_detector_and_its_notes_are_said(
     finder, tmp_path, monkeypatch, capsys,
 ):
     asked = []
     monkeypatch.setattr(commands.predict, "load_detector", lambda *given: asked.append(given) or finder)
     finder.notes = ("note: a guess",)
-    _predicted(_pictures(tmp_path / "in", "a.png"), tmp_path / "out", layers=2, class_names="cat,dog", device="cpu")
-    assert asked == [(Path("a"), torch.device("cpu"), 2, "cat,dog")]
+    _predicted(_pictures(tmp_path / "in", "a.png"), tmp_path / "out", layers=2, class_names="cat,dog", num_queries=9,
+               device="cpu")
+    assert asked == [(Path("a"), torch.device("cpu"), 2, "cat,dog", 9)]
     assert "note: a guess\n" in capsys.readouterr().err
 
 
