@@ -50,10 +50,11 @@ class Run:
         self.directory, self.distributed, self.device = Path(directory), distributed, distributed.device
         self.unwrapped = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = (Muon(muon_groups(model, config.train)) if config.train.optimizer == "muon"
+        self.precision = Precision(config.train.precision, self.device)
+        in_half = torch.bfloat16 if self.precision.name == "bf16" else None
+        self.optimizer = (Muon(muon_groups(model, config.train), on_cpu=in_half) if config.train.optimizer == "muon"
                           else AdamW(parameter_groups(model, config.train)))
         self.schedule = Schedule(self.optimizer, config.train)
-        self.precision = Precision(config.train.precision, self.device)
         self.ema = ExponentialMovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
         self.model = distributed.wrap(model).train()
         self.step = self.epoch = self.batch = 0  # batch: those of the current epoch that are done

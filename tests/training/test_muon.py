@@ -10,9 +10,11 @@ import torch
 
 from scratch.config import TrainConfig
 from scratch.model.build import build_detr
+from scratch.training import muon
 from scratch.training.muon import (
     ROUNDS, Muon, by_gram_matrix, maps_in, muon_groups, orthogonalised, orthogonalised_definition)
 from scratch.training.optimizer import AdamW
+from tests.training.test_loop import make_run, small_config
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -255,3 +257,26 @@ def test_a_gradient_beyond_the_range_of_half_precision_is_no_matter(scale):
     step = orthogonalised(scale * u, torch.float16)
     assert step.dtype == torch.float16 and step.isfinite().all()
     torch.testing.assert_close(step, orthogonalised(u, torch.float16), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("on_cpu, dtype, products", [
+    (None, torch.float32, torch.float32), (torch.bfloat16, torch.float32, torch.bfloat16),
+    (torch.bfloat16, torch.float64, torch.float64),  # a proof in float64 stays one
+])
+def test_the_products_on_a_cpu_have_the_dtype_that_was_asked_for(on_cpu, dtype, products, monkeypatch):
+    seen = []
+    monkeypatch.setattr(muon, "orthogonalised", lambda u, dtype: seen.append(dtype) or orthogonalised(u, dtype))
+    weight, gradient = draw(5, 9).to(dtype), draw(5, 9).to(dtype)
+    parameter = torch.nn.Parameter(weight.clone())
+    parameter.grad = gradient
+    Muon([{"params": [parameter], "maps": [1], "lr": 0.1, "weight_decay": 0.0}], on_cpu=on_cpu).step()
+    assert seen == [products]
+    step, expected = (weight - parameter.detach()) / 0.1, orthogonalised(1.95 * gradient)
+    error = ((step - expected).norm() / expected.norm()).item()
+    assert error < 1e-5 if products is dtype else 1e-5 < error < 0.05
+
+
+@pytest.mark.parametrize("precision, products", [("auto", None), ("float32", None), ("bf16", torch.bfloat16)])
+def test_a_run_in_bf16_on_a_cpu_orthogonalises_in_it(precision, products, tmp_path):
+    config = small_config(optimizer="muon", precision=precision)
+    assert make_run(config, tmp_path).optimizer.on_cpu is products
