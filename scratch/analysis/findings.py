@@ -12,6 +12,7 @@ Read: findings (one run) → the rules, in their order → compared (several)
 
 from __future__ import annotations
 
+import math
 from typing import Any, Optional
 
 from scratch.analysis.names import literal
@@ -23,6 +24,7 @@ LEAST_OBJECTS = 10  # of a class or a size: with fewer, AP is chance
 LEAST_CONFUSED = (3, 0.05)  # cases, and share of the class's objects
 LEAST_GAP = 0.1  # between score and share of right ones
 LOOSE = 0.3  # AP50 − AP75
+SPARE = 3  # proposals for an object of the fullest image, as in scratch/recipe.py
 
 KINDS = {  # what it is, and what to try
     "Cls": ("right boxes with the wrong class", ("a larger `--ce-loss-coef`", "a larger `--short-side`",
@@ -36,7 +38,7 @@ KINDS = {  # what it is, and what to try
     "Bkg": ("detections where there is nothing", ("a look at the worst images for objects without an annotation",
             "more pictures", "`--mosaic 0.4`", "`--augment zoom`")),
     "Miss": ("objects without any detection", ("a larger `--short-side` if they are small", "a longer run",
-             "more queries if images hold nearly as many objects")),
+             "more queries if images hold a third as many objects or more")),
 }
 
 
@@ -140,11 +142,16 @@ def _confused(run: dict[str, Any]) -> Optional[str]:
 
 
 def _queries(run: dict[str, Any]) -> Optional[str]:
-    queries = run["checkpoint"]["config"]["model"]["num_queries"]
-    if run["most_objects"] <= queries:
-        return None
-    return (f"An image holds {run['most_objects']} objects, and the detector has {queries} queries, each of which can "
-            "find one: raise `--num-queries`.")
+    model, most = run["checkpoint"]["config"]["model"], run["most_objects"]
+    queries = model["num_queries"]
+    if most > queries:
+        return (f"An image holds {most} objects, and the detector has {queries} queries, each of which can find one: raise "
+                "`--num-queries`.")
+    if model["queries"] == "proposal" and SPARE * most > queries:
+        return (f"An image holds {most} objects, and {queries} queries are few for them, since several cells propose the "
+                f"same object. `eval RUN --num-queries {10 * math.ceil(SPARE * most / 10)}` tells what more queries find "
+                "with these weights.")
+    return None
 
 
 def _scores(run: dict[str, Any]) -> Optional[str]:

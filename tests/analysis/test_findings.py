@@ -9,6 +9,8 @@ from typing import Any, Optional
 import pytest
 
 from commands.analyze import judged
+from scratch import recipe
+from scratch.analysis import findings as findings_module
 from scratch.analysis.error_charts import MOST_CLASSES
 from scratch.analysis.findings import KINDS, compared, findings
 from scratch.config import PRESETS
@@ -147,6 +149,17 @@ def test_more_objects_than_queries_are_named() -> None:
     assert sentence(run, "--num-queries") is None
     run["most_objects"] = 41
     assert "An image holds 41 objects, and the detector has 40 queries" in sentence(run, "--num-queries")
+
+
+@pytest.mark.parametrize("preset, most, said", [("tiny", 14, True), ("tiny", 13, False), ("detr_141m", 99, False)])
+def test_few_proposals_for_full_images_are_named(preset: str, most: int, said: bool) -> None:
+    assert findings_module.SPARE == recipe.SPARE
+    run = analysed(preset=preset)
+    run["most_objects"] = most
+    text = sentence(run, "`eval RUN --num-queries 50`")
+    assert (text is not None) == said
+    if said:
+        assert "An image holds 14 objects, and 40 queries are few for them" in text
 
 
 @pytest.mark.parametrize("gap, words", [(0.1, "surer than right, by 0.10"), (-0.25, "more right than sure, by 0.25"),
