@@ -51,7 +51,8 @@ class EvalArguments:
     """use only the first decoder layers, this number of them, which is faster and costs some AP: compare; None:
     all"""
     num_queries: Optional[int] = None
-    """another number of queries than in training, of a detector with proposals: more find more in full pictures"""
+    """how many queries a detector with proposals has: more of them find more objects in full pictures, and cost time;
+    None: as in training"""
     class_names: Optional[str] = None
     """what the classes of weights from elsewhere are called, in the order of their labels, where the file does not
     tell: "person,car" """

@@ -84,6 +84,9 @@ class ExplainArguments:
     layers: Optional[int] = None
     """use only the first decoder layers, this number of them, which is faster (eval measures what it costs in AP);
     None: all"""
+    num_queries: Optional[int] = None
+    """how many queries a detector with proposals has: more of them find more objects in full pictures, and cost time;
+    None: as in training"""
     class_names: Optional[str] = None
     """what the classes of weights from elsewhere are called, in the order of their labels, where the file does not
     tell: "person,car" """
@@ -92,7 +95,7 @@ class ExplainArguments:
 
     def __post_init__(self) -> None:
         refuse_senseless(self, threshold=SHARE, most=QUERIES, limit=COUNT, max_megapixels=MEGAPIXELS,
-                         layers=LAYERS)
+                         layers=LAYERS, num_queries=QUERIES)
 
 
 def explain(arguments: ExplainArguments) -> None:
@@ -107,7 +110,8 @@ def explain(arguments: ExplainArguments) -> None:
     places = points_of(arguments.points, image_size(arguments.image)) if arguments.image else ()
     device = torch.device(resolve_device(arguments.device))
     checkpoint = arguments.checkpoint or newest_run()
-    detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names),
+    detector = reading(load_detector(checkpoint, device, arguments.layers, arguments.class_names,
+                                    arguments.num_queries),
                        arguments.sixteen_bit, arguments.max_megapixels)
     for note in detector.notes:
         print(note, file=sys.stderr)

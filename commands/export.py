@@ -38,7 +38,7 @@ from scratch.config import IMAGENET_MEAN, IMAGENET_STD
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
 from scratch.printable import printable
-from scratch.ranges import COUNT, Range, refuse_senseless
+from scratch.ranges import COUNT, LAYERS, QUERIES, Range, refuse_senseless
 from scratch.whole_file import refuse_other_than_file, whole_file
 
 OPSET = 17  # of the format: the first with a layer norm of its own
@@ -71,9 +71,14 @@ class ExportArguments:
     """AP and time are measured on the first N of that split; 0: not at all"""
     calibrate: int = 100
     """int8 is calibrated on the first N pictures of the train split"""
+    layers: Optional[int] = None
+    """write only the first decoder layers, this number of them, which is faster and costs some AP; None: all"""
+    num_queries: Optional[int] = None
+    """how many queries a detector with proposals has: more of them find more objects in full pictures, and cost time;
+    None: as in training"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, pictures=Range(0, 10**12), calibrate=COUNT)
+        refuse_senseless(self, pictures=Range(0, 10**12), calibrate=COUNT, layers=LAYERS, num_queries=QUERIES)
 
 
 def export_checkpoint(arguments: ExportArguments) -> None:
@@ -81,13 +86,18 @@ def export_checkpoint(arguments: ExportArguments) -> None:
     if arguments.out.suffix != ".onnx":  # the package onnx takes the form of a file from its ending: .json is text
         raise ValueError(f"got --out {arguments.out}, wanted a file that ends in .onnx")
     refuse_other_than_file(arguments.out)  # ahead of the work
-    difference = export(load_detector(arguments.checkpoint, torch.device("cpu")), arguments.out)
+    difference = export(detector_of(arguments), arguments.out)
     print(f"{printable(arguments.out)}: {arguments.out.stat().st_size / 2**20:.1f} MiB, opset {OPSET}\n"
           "  images float32 (B,3,H,W): RGB in [0,1], less the mean, by the std; 0 on the padding\n"
           "  pad_mask bool (B,H,W): True on the padding\n"
           "  → pred_logits, pred_boxes (cx, cy, w, h in [0,1] of the unpadded image); classes and more: its metadata")
     print("it was not checked: pip install onnxruntime" if difference is None else
           f"ONNX Runtime gives the same for batches of {len(sizes(0, 0))} sizes, within {difference:.1e}")
+
+
+def detector_of(arguments: ExportArguments) -> Detector:
+    """What is to be written."""
+    return load_detector(arguments.checkpoint, torch.device("cpu"), arguments.layers, num_queries=arguments.num_queries)
 
 
 # -- the file ------------------------------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def read_config(path: Union[str, Path]) -> Config:
 
 
 def load(path: Union[str, Path], device: Union[str, torch.device] = "auto", layers: Optional[int] = None,
-         class_names: Optional[str] = None, queries: Optional[int] = None) -> Detector:
+         class_names: Optional[str] = None, num_queries: Optional[int] = None) -> Detector:
     """The detector in a checkpoint file, or in the best one of a run's folder, or a published one, or another's.
 
     path          a run's folder, a checkpoint, the name of published weights (detr_r50 …: fetched once), or their file
@@ -237,7 +237,7 @@ def load(path: Union[str, Path], device: Union[str, torch.device] = "auto", laye
     device        "cpu", "cuda", "cuda:1", "mps" …; "auto": the GPU if there is one
     layers        use only the first decoder layers, this number of them: each was trained to answer. None: all
     class_names   what its classes are called, "person,car", where the file does not tell
-    queries       how many cells of the encoder become queries, of a detector with proposals. None: as in its training
+    num_queries   how many cells of the encoder become queries, of a detector with proposals. None: as in its training
     Raises FileNotFoundError if there is none, and ValueError for a file that is no whole detector.
     """
     device = torch.device(best_device() if device == "auto" else device)
@@ -258,7 +258,7 @@ def load(path: Union[str, Path], device: Union[str, torch.device] = "auto", laye
         raise ValueError(f"got the class names {class_names!r:.60}, but {path} says what its classes are called: leave "
                          "them out")
     detector = detector if layers is None else first_layers(detector, layers)
-    return detector if queries is None else with_queries(detector, queries)
+    return detector if num_queries is None else with_queries(detector, num_queries)
 
 
 def best_device() -> str:
@@ -286,17 +286,18 @@ def first_layers(detector: Detector, layers: int) -> Detector:
     return detector._replace(config=config)
 
 
-def with_queries(detector: Detector, queries: int) -> Detector:
+def with_queries(detector: Detector, num_queries: int) -> Detector:
     """The detector with another number of queries than in its training. (It is the same model, set otherwise.)
 
     Its queries are the best cells of the encoder, and no weight belongs to one of them. Several cells propose the same
-    object, so that more queries find more where pictures are full. Raises ValueError for learnt queries.
+    object, so that more queries find more where pictures are full; more than there are cells change nothing.
+    Raises ValueError for learnt queries.
     """
     model = detector.config.model
     if model.queries != "proposal":
-        raise ValueError(f"got --num-queries {queries}, but this detector has {model.num_queries} queries that it "
-                         "learnt: their number can only change for proposals (--queries proposal): leave it out")
-    config = replace(detector.config, model=replace(model, num_queries=queries))
+        raise ValueError(f"got --num-queries {num_queries}, but this detector has learnt its {model.num_queries} queries; "
+                         "only one that was trained with --queries proposal can take another number. Leave it out")
+    config = replace(detector.config, model=replace(model, num_queries=num_queries))
     detector.model.config = config.model
     return detector._replace(config=config)
 

@@ -32,7 +32,7 @@ SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a C
 GPU_SIDES = (256, 640)
 GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (docs/gpu_estimate.md)
 SPARE = 3  # queries for each object of the fullest picture. The cells with the best scores become queries, and each cell
-#            within an object proposes it: with fewer queries, large objects leave none for small ones. And
+#            within an object proposes it: with fewer queries, large objects leave too few for small ones. And
 MOST_QUERIES = 300  # at most
 FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
 MINUTES = (10, 60)  # the least and the most
@@ -73,8 +73,7 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
     """
     minutes = _minutes(data.boxes)
     side, bound = _side(data, machine)
-    queries = max(config.model.num_queries, min(MOST_QUERIES, 10 * math.ceil(SPARE * data.most_objects / 10)))
-    enough = f"and {SPARE} queries for each: several propose the same object" if queries >= SPARE * data.most_objects else "the most here"
+    queries, enough = _queries(config.model.num_queries, data.most_objects)
     full = data.typical_objects > FULL
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
@@ -105,6 +104,16 @@ def applied(config: Config, choices: list[Choice]) -> Config:
         part = replace(getattr(config, choice.part), **{choice.field: choice.value})
         config = replace(config, **{choice.part: part})
     return config
+
+
+def _queries(least: int, most_objects: int) -> tuple[int, str]:
+    """SPARE for each object of the fullest picture, in steps of 10; and whether they are enough, in words."""
+    wanted = 10 * math.ceil(SPARE * most_objects / 10)
+    if wanted <= least:
+        return least, "and the preset's queries are enough for them"
+    if wanted > MOST_QUERIES:
+        return max(least, MOST_QUERIES), "the most here"
+    return wanted, f"{SPARE} queries for each, since several propose the same object"
 
 
 def _minutes(boxes: int) -> float:

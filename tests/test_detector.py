@@ -277,7 +277,7 @@ def test_another_number_of_queries_takes_the_best_cells_of_the_same_encoder(tmp_
     with torch.no_grad():
         wanted = as_trained.model(images, pad_mask)
         for queries in (trained_with, trained_with + 3, 2):
-            detector = load(path, "cpu", queries=queries)
+            detector = load(path, "cpu", num_queries=queries)
             got = detector.model(images, pad_mask)
             assert detector.config.model.num_queries == detector.model.config.num_queries == queries
             assert got["pred_logits"].shape[1] == got["pred_boxes"].shape[1] == queries
@@ -289,8 +289,8 @@ def test_another_number_of_queries_takes_the_best_cells_of_the_same_encoder(tmp_
 
 def test_the_number_of_learnt_queries_cannot_change(tmp_path: Path):
     path = checkpoint(tmp_path / "best.pt", small("detr_r50"))
-    with pytest.raises(ValueError, match="got --num-queries 9, but this detector has .* queries that it learnt"):
-        load(path, "cpu", queries=9)
+    with pytest.raises(ValueError, match="got --num-queries 9, but this detector has learnt its .* queries"):
+        load(path, "cpu", num_queries=9)
 
 
 def test_a_backbone_alone_is_no_detector(tmp_path: Path):

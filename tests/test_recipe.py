@@ -79,11 +79,19 @@ def test_the_fullest_picture_has_queries_to_spare(most: int, queries: int) -> No
     assert config_for(replace(CELLS, most_objects=most)).model.num_queries == queries
 
 
-def test_a_preset_with_more_queries_keeps_them_and_the_most_is_said_to_be_the_most() -> None:
+def test_a_preset_with_more_queries_keeps_them() -> None:
     many = replace(TINY, model=replace(TINY.model, num_queries=500))
     assert config_for(replace(CELLS, most_objects=280), many).model.num_queries == 500
-    said = {choice.field: choice.reason for choice in choose(TINY, replace(CELLS, most_objects=280), 80, Machine())}
-    assert said["num_queries"] == "280 objects in the fullest picture, the most here"
+
+
+@pytest.mark.parametrize("most, words", [
+    (280, "280 objects in the fullest picture, the most here"),
+    (28, "28 objects in the fullest picture, 3 queries for each, since several propose the same object"),
+    (3, "3 objects in the fullest picture, and the preset's queries are enough for them"),
+])
+def test_the_reason_for_the_queries_is_that_of_their_number(most: int, words: str) -> None:
+    said = {choice.field: choice.reason for choice in choose(TINY, replace(CELLS, most_objects=most), 80, Machine())}
+    assert said["num_queries"] == words
 
 
 @pytest.mark.parametrize("boxes, minutes", [(1, 10), (174, 20), (2804, 30), (9104, 35), (860_001, 55), (10**9, 60)])

@@ -22,10 +22,10 @@ from typing import Optional
 
 import torch
 
-from commands.export import ExportArguments, export, export_checkpoint
+from commands.export import ExportArguments, detector_of, export, export_checkpoint
 from scratch.config import DataConfig
 from scratch.data.coco import CocoDetection
-from scratch.detector import Detector, load as load_detector
+from scratch.detector import Detector
 from scratch.only_one import only_one
 from scratch.printable import printable
 from scratch.whole_file import refuse_other_than_file, refuse_replacing, whole_file, write_text
@@ -53,7 +53,7 @@ def export_detector(arguments: ExportArguments) -> None:
         raise ValueError(f"the package {error.name} is not installed; wanted for this command alone: pip install onnx "
                          "onnxruntime") from error
     with only_one(out.parent):
-        export_picture(arguments, load_detector(arguments.checkpoint, torch.device("cpu")))
+        export_picture(arguments, detector_of(arguments))
 
 
 def paths_of(out: Path) -> dict[str, Path]:

@@ -24,7 +24,7 @@ LEAST_OBJECTS = 10  # of a class or a size: with fewer, AP is chance
 LEAST_CONFUSED = (3, 0.05)  # cases, and share of the class's objects
 LEAST_GAP = 0.1  # between score and share of right ones
 LOOSE = 0.3  # AP50 − AP75
-SPARE = 3  # proposals for an object of the fullest image, as in scratch/recipe.py
+SPARE, MOST_QUERIES = 3, 300  # proposals for an object of the fullest image, and the most in all: as in scratch/recipe
 
 KINDS = {  # what it is, and what to try
     "Cls": ("right boxes with the wrong class", ("a larger `--ce-loss-coef`", "a larger `--short-side`",
@@ -38,7 +38,7 @@ KINDS = {  # what it is, and what to try
     "Bkg": ("detections where there is nothing", ("a look at the worst images for objects without an annotation",
             "more pictures", "`--mosaic 0.4`", "`--augment zoom`")),
     "Miss": ("objects without any detection", ("a larger `--short-side` if they are small", "a longer run",
-             "more queries if images hold a third as many objects or more")),
+             "more queries if images hold nearly as many objects")),
 }
 
 
@@ -147,10 +147,10 @@ def _queries(run: dict[str, Any]) -> Optional[str]:
     if most > queries:
         return (f"An image holds {most} objects, and the detector has {queries} queries, each of which can find one: raise "
                 "`--num-queries`.")
-    if model["queries"] == "proposal" and SPARE * most > queries:
+    wanted = min(MOST_QUERIES, 10 * math.ceil(SPARE * most / 10))
+    if model["queries"] == "proposal" and wanted > queries:
         return (f"An image holds {most} objects, and {queries} queries are few for them, since several cells propose the "
-                f"same object. `eval RUN --num-queries {10 * math.ceil(SPARE * most / 10)}` tells what more queries find "
-                "with these weights.")
+                f"same object. `eval RUN --num-queries {wanted}` tells what more queries find with these weights.")
     return None
 
 

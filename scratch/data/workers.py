@@ -43,6 +43,7 @@ STOPPED = 20.0   # seconds that a worker may be stopped (Ctrl-Z, kill -STOP) whi
 PATIENCE = 300.0  # seconds for one batch, of workers that live: a network drive may be slow, but not so slow
 ALONE = 1.0      # seconds between a worker's looks at whether its parent lives
 LEAVE = 20.0     # seconds for the workers to end as the process does
+END = 6.0        # … for the threads that wait for them: no more, since a drive may hang
 _HUNG_UP = (ConnectionError, EOFError, FileNotFoundError)  # the errors of a connection to a worker that dies
 
 
@@ -318,9 +319,12 @@ _threads: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # each with i
 @atexit.register
 def _end_threads() -> None:
     """A thread that frees tensors while Python shuts down aborts the process, so the threads end before."""
-    for thread, tasks in list(_threads.items()):
+    threads = list(_threads.items())
+    for _, tasks in threads:
         tasks.put(None)
-        thread.join(5.0)  # no longer: one may wait for a drive that hangs
+    end = time.monotonic() + END
+    for thread, _ in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def _wake(processes: list[Any]) -> None:

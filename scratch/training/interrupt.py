@@ -51,6 +51,7 @@ class Interrupt:
         self._waits = False
         self._before: dict[int, Any] = {}
         self._pipe: Optional[socket.socket] = None
+        self._thread: Optional[threading.Thread] = None
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
@@ -71,7 +72,8 @@ class Interrupt:
             signal.signal(number, handler)
         if self._pipe is not None:
             signal.set_wakeup_fd(self._woken_before)
-            self._pipe.shutdown(socket.SHUT_RDWR)  # not `close` alone: a loader's workers have inherited the pipe
+            with suppress(OSError):  # its other end is closed already
+                self._pipe.shutdown(socket.SHUT_RDWR)  # not `close` alone: a loader's workers have inherited the pipe
             self._pipe.close()
             self._thread.join()  # one that frees a model while Python shuts down aborts the process
 

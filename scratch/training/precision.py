@@ -1,7 +1,7 @@
 """precision: in which number format does the model compute? Mixed precision.
 
                exponent  mantissa   largest    smallest normal
-    float32        8        23       3e38         1e-38          weights, optimizer, losses, boxes: always
+    float32        8        23       3e38         1e-38          weights, moments, losses, boxes: always
     bf16           8         7       3e38         1e-38          float32's range with 2-3 digits: no loss scaling
     fp16           5        10      65504          6e-5          gradients below it vanish: multiply the loss first
 

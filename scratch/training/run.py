@@ -51,8 +51,8 @@ class Run:
         self.unwrapped = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.precision = Precision(config.train.precision, self.device)
-        in_half = torch.bfloat16 if self.precision.name == "bf16" else None
-        self.optimizer = (Muon(muon_groups(model, config.train), on_cpu=in_half) if config.train.optimizer == "muon"
+        on_cpu = torch.bfloat16 if self.precision.name == "bf16" else None  # a CPU that is fast in float16 is rare
+        self.optimizer = (Muon(muon_groups(model, config.train), on_cpu=on_cpu) if config.train.optimizer == "muon"
                           else AdamW(parameter_groups(model, config.train)))
         self.schedule = Schedule(self.optimizer, config.train)
         self.ema = ExponentialMovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None

@@ -151,15 +151,19 @@ def test_more_objects_than_queries_are_named() -> None:
     assert "An image holds 41 objects, and the detector has 40 queries" in sentence(run, "--num-queries")
 
 
-@pytest.mark.parametrize("preset, most, said", [("tiny", 14, True), ("tiny", 13, False), ("detr_141m", 99, False)])
-def test_few_proposals_for_full_images_are_named(preset: str, most: int, said: bool) -> None:
-    assert findings_module.SPARE == recipe.SPARE
-    run = analysed(preset=preset)
+@pytest.mark.parametrize("preset, most, said", [("tiny", 14, 50), ("tiny", 13, None), ("tiny", 40, 120), ("detr_141m", 99, None),
+                                                 ("many", 150, 300), ("most", 150, None)])
+def test_few_proposals_for_full_images_are_named(preset: str, most: int, said: Optional[int]) -> None:
+    assert (findings_module.SPARE, findings_module.MOST_QUERIES) == (recipe.SPARE, recipe.MOST_QUERIES)
+    run = analysed(preset=preset if preset in PRESETS else "tiny")
+    model = run["checkpoint"]["config"]["model"]
+    model["num_queries"] = {"many": 200, "most": 300}.get(preset, model["num_queries"])
     run["most_objects"] = most
-    text = sentence(run, "`eval RUN --num-queries 50`")
-    assert (text is not None) == said
-    if said:
-        assert "An image holds 14 objects, and 40 queries are few for them" in text
+    text = sentence(run, "--num-queries")
+    assert (text is not None) == (said is not None)
+    if said is not None:
+        assert f"An image holds {most} objects, and {model['num_queries']} queries are few for them" in text
+        assert f"`eval RUN --num-queries {said}`" in text
 
 
 @pytest.mark.parametrize("gap, words", [(0.1, "surer than right, by 0.10"), (-0.25, "more right than sure, by 0.25"),

@@ -10,6 +10,7 @@ import torch
 
 from commands.export import ExportArguments
 from commands.exporting.command import SCRIPT, export_detector, paths_of
+from scratch.detector import load
 from scratch.only_one import NAME as LOCK
 from tests.exporting.conftest import CELLS, WANTED
 from tests.test_detector import checkpoint, small
@@ -77,6 +78,17 @@ def test_a_folder_in_the_place_of_a_file_beside_it_is_refused_before_the_work(tm
 def test_the_network_alone_is_still_to_be_had(trained, tmp_path, capsys):
     export_detector(ExportArguments(trained, tmp_path / "t.onnx", form="tensors"))
     assert "pad_mask bool (B,H,W)" in capsys.readouterr().out and (tmp_path / "t.onnx").is_file()
+
+
+def test_the_file_has_the_layers_and_the_queries_that_were_asked_for(trained, tmp_path):
+    export_detector(ExportArguments(trained, tmp_path / "t.onnx", form="tensors", layers=1, num_queries=5))
+    session = whole.session_of(tmp_path / "t.onnx")
+    feeds = {"images": torch.randn(1, 3, 64, 96).numpy(), "pad_mask": torch.zeros(1, 64, 96, dtype=torch.bool).numpy()}
+    logits = torch.from_numpy(session.run(["pred_logits"], feeds)[0])
+    with torch.no_grad():
+        wanted = load(trained, "cpu", layers=1, num_queries=5).model(*(torch.from_numpy(x) for x in feeds.values()))
+    assert logits.shape[1] == 5
+    torch.testing.assert_close(logits.sort(1).values, wanted["pred_logits"].sort(1).values, rtol=1e-3, atol=1e-3)
 
 
 def test_the_ap_of_a_file_is_that_of_the_detector(exported, bccd_dir: Path):
