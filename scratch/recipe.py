@@ -8,6 +8,7 @@ each choice, and travels in the checkpoint as the run's configuration: a run tha
 
     --short-side     small_object × short_side = 12 pixels        more pixels cost time: quadratically
     --turns          where boxes look the same from all sides     four pictures from one
+    --colour         0.3 where there is an up and a down          scenes have another light in each picture
     --num-queries    3 × the most objects in a picture            several cells propose one object: see SPARE
     …
 
@@ -34,6 +35,7 @@ GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (doc
 SPARE = 3  # queries for each object of the fullest picture. The cells with the best scores become queries, and each cell
 #            within an object proposes it: with fewer queries, large objects leave too few for small ones. And
 MOST_QUERIES = 300  # at most
+COLOUR = 0.3  # strength of the colour jitter for scenes
 FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
 MINUTES = (10, 60)  # the least and the most
 EVALUATIONS = 15  # in a run
@@ -83,12 +85,15 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
         "few, so four pictures in one show more of them, in more sizes")
     # Growing pictures pay on the generated shapes. On photographs they lost: docs/recipe.md.
     steady = [Choice("data", "grow", 0.0, "pictures of one size, from the first step on")] if config.data.grow else []
+    light = [] if data.turnable else [
+        Choice("data", "colour", max(COLOUR, config.data.colour), "where there is an up and a down, light varies, too")]
     return [
         Choice("data", "short_side", side, f"a small object has {data.small_object:.2f} of a picture's side: "
                f"{data.small_object * side:.0f} pixels of {side}{bound}"),
         *steady,
         Choice("data", "turns", data.turnable, "boxes look the same from all four sides" if data.turnable else
                "there is an up and a down, or too few boxes to know"),
+        *light,
         Choice("data", "augment", "zoom" if full else config.data.augment, objects),
         Choice("data", "mosaic", 0.0 if full else config.data.mosaic, objects),
         Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, {enough}"),

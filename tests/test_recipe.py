@@ -68,6 +68,12 @@ def test_pictures_without_an_up_are_turned() -> None:
     assert config_for(CELLS).data.turns and not config_for(RACCOONS).data.turns
 
 
+def test_scenes_vary_in_their_light_and_cells_do_not() -> None:
+    assert config_for(RACCOONS).data.colour == 0.3 and config_for(CELLS).data.colour == TINY.data.colour == 0.0
+    strong = replace(TINY, data=replace(TINY.data, colour=0.5))
+    assert config_for(RACCOONS, strong).data.colour == 0.5
+
+
 def test_full_pictures_are_cropped_and_others_are_put_together() -> None:
     cells, raccoons = config_for(CELLS).data, config_for(RACCOONS).data
     assert (cells.augment, cells.mosaic) == ("zoom", 0.0)
