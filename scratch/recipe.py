@@ -33,8 +33,8 @@ SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a C
 GPU_SIDES = (256, 640)
 GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (docs/gpu_estimate.md)
 SPARE = 3  # queries for each object of the fullest picture. The cells with the best scores become queries, and each cell
-#            within an object proposes it: with fewer queries, large objects leave too few for small ones. And
-MOST_QUERIES = 300  # at most
+#            within an object proposes it: with fewer queries, large objects leave too few for small ones
+MOST_QUERIES = 300
 COLOUR = 0.3  # strength of the colour jitter for scenes
 FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
 MINUTES = (10, 60)  # the least and the most
