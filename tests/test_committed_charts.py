@@ -334,7 +334,8 @@ def test_the_notes_tell_the_measured_ladders() -> None:
 def test_the_recipes_two_sets_learnt_what_the_page_says() -> None:
     curves = json.loads((CHARTS / "recipe" / "learning_curve.json").read_text(encoding="utf-8"))
     page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
-    names = ("raccoons, 20 minutes, colours as they are", "**raccoons, 20 minutes**, `--colour 0.3`", "blood cells, 30 minutes, 50 queries", "**blood cells, 30 minutes**, 90 queries")
+    names = ("raccoons, 20 minutes, colours as they are", "**raccoons, 20 minutes**, `--colour 0.3`",
+             "blood cells, 30 minutes, 50 queries", "**blood cells, 30 minutes**, 90 queries")
     for curve, words in zip(curves, names, strict=True):
         AP, AP50 = curve["evaluation"]["AP"], curve["evaluation"]["AP50"]
         best = AP.index(max(AP))
@@ -345,3 +346,24 @@ def test_the_recipes_two_sets_learnt_what_the_page_says() -> None:
     fewer, more = (curve["evaluation"]["AP50"] for curve in curves[2:])
     assert f"at {sum(a < b for a, b in zip(fewer, more))} of its {len(fewer)} evaluations" in " ".join(
         (CHARTS / "index.md").read_text(encoding="utf-8").split())
+
+
+def test_what_more_queries_find_is_what_the_pages_say() -> None:
+    evaluated = {(its["run"], its["split"], its["num_queries"]): its for its in
+                 json.loads((CHARTS / "recipe" / "evaluations.json").read_text(encoding="utf-8"))}
+    page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    for queries, words in ((50, "50, as in training"), (80, "80"), (120, "120")):
+        its = evaluated["cells_50_queries", "val", queries]
+        assert (f"| {words} | {its['AP']:.3f} / {its['AP50']:.3f} | {its['classes']['RBC']:.3f} | "
+                f"{its['classes']['Platelets']:.3f} |") in page
+    few, more = (evaluated["cells_50_queries", "test", queries] for queries in (50, 80))
+    assert f"On test, 80 instead of 50 are AP50 {more['AP50']:.3f} instead of {few['AP50']:.3f}." in page
+    best, large = evaluated["cells", "test", 90], evaluated["cells_side_256", "test", 90]
+    classes = ", ".join(f"{word} {best['classes'][name]:.3f}" for name, word in
+                        (("WBC", "white cells"), ("RBC", "red cells"), ("Platelets", "platelets")))
+    assert f"**{best['AP']:.3f} / {best['AP50']:.3f}** ({classes})" in page
+    assert f"| {few['AP']:.3f} / {few['AP50']:.3f} |" in page and f"| {large['AP']:.3f} / {large['AP50']:.3f} |" in page
+    on_val = evaluated["cells_side_256", "val", 90]
+    assert f"| … and side 256 (`--short-side 256`) | 1,381 | {on_val['AP']:.3f} / {on_val['AP50']:.3f} |" in page
+    results = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f"test AP {best['AP']:.3f}, AP50 {best['AP50']:.3f}, AP75 {best['AP75']:.3f} ({classes})" in results

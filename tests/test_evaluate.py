@@ -11,6 +11,7 @@ from typing import Any, Iterator
 
 import pytest
 import torch
+from PIL import Image
 
 import detr_scratch
 from commands.convert import ConvertArguments, convert
@@ -167,3 +168,18 @@ def test_eval_refuses_a_class_that_it_does_not_know(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit) as stopped:
         detr_scratch.main(["eval", str(path), "--classes", "nonsense", "--device", "cpu"])
     assert stopped.value.code.startswith("error: got 'nonsense' among the classes")
+
+
+@pytest.mark.parametrize("words", [
+    ["eval", "best.pt", "--data", "DATA", "--device", "cpu"],
+    ["predict", "a.png", "--checkpoint", "best.pt", "--device", "cpu"],
+    ["explain", "a.png", "--checkpoint", "best.pt", "--device", "cpu"],
+    ["export", "best.pt", "--form", "tensors"],
+], ids=lambda words: words[0])
+def test_the_number_of_queries_reaches_the_detector_of_every_command(words, coco_dir, tmp_path, monkeypatch):
+    """One that has learnt its queries refuses another number, and says so."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tmp_path / "best.pt", small("detr_r50"))
+    Image.new("RGB", (40, 30)).save("a.png")
+    with pytest.raises(SystemExit, match="got --num-queries 9, but this detector has learnt its"):
+        detr_scratch.main([{"DATA": str(coco_dir)}.get(word, word) for word in words] + ["--num-queries", "9"])
