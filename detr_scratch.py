@@ -90,7 +90,7 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     data = config.data
     layout = prepare_data(data, distributed, config.model)
     splits = ("train", data.eval_split)
-    look = partial(check_dataset, data, config.model.num_queries, decode=False, only=splits, need=splits, layout=layout)
+    look = partial(check_dataset, data, config.most_found, decode=False, only=splits, need=splits, layout=layout)
     report = distributed.gather([look()] if distributed.is_main else [])[0]  # one rank looks for all
     if report.problems:
         say(report.table())

@@ -85,6 +85,7 @@ class Case:
     height: int
     width: int
     precision: str
+    dilation: bool = False  # in the last stage, where the preset has none
 
 
 @dataclass(frozen=True)
@@ -184,15 +185,15 @@ def leaves(outputs: Any) -> list[Tensor]:
     return [leaf for value in outputs for leaf in leaves(value)] if hasattr(outputs, "__iter__") else []
 
 
-def configured(preset: str) -> Config:
+def configured(preset: str, dilation: bool = False) -> Config:
     """The preset with five classes, those of the generated shapes."""
-    config = PRESETS[preset]
-    return replace(config, model=replace(config.model, num_classes=5))
+    model = PRESETS[preset].model
+    return replace(PRESETS[preset], model=replace(model, num_classes=5, dilation=model.dilation or dilation))
 
 
 def counted(case: Case, fake: bool = True) -> Count:
     """Count a step on the fake GPU; not `fake`: on the CPU, in real tensors (what the tests compare with)."""
-    config = configured(case.preset)
+    config = configured(case.preset, case.dilation)
     with fake_cuda() if fake else nullcontext():
         step = Step(case, config, "cuda" if fake else "cpu")
         with Counter() as counter:
@@ -207,7 +208,7 @@ def counted(case: Case, fake: bool = True) -> Count:
 
 def objective(case: Case) -> Total:
     """Matching and losses with their backward, in real tensors on the CPU."""
-    config = configured(case.preset)
+    config = configured(case.preset, case.dilation)
     with fake_cuda():
         shapes = Step(case, config, "cuda").forward()
     generator = torch.Generator().manual_seed(0)
@@ -250,7 +251,8 @@ def fitting_batch(case: Case, gib: float) -> int:
 def table(counts: dict[str, Count], objectives: dict[str, Total]) -> str:
     """Both sides' counts as a Markdown table."""
     case = counts["ours"].case
-    lines = [f"{case.preset}, {case.batch_size} images of {case.height}×{case.width}, {case.precision}", "",
+    lines = [f"{case.preset}{' --dilation' * case.dilation}, {case.batch_size} images of {case.height}×{case.width}, "
+             f"{case.precision}", "",
              "| | launches | GB | TFLOP | peak GiB | " + " | ".join(f"{name}, ms" for name in GPUS) + " |",
              "|---|---|---|---|---|" + "---|" * len(GPUS)]
     for side, label in SIDES.items():
@@ -296,6 +298,8 @@ def main(argv: Optional[Iterable[str]] = None) -> None:
     parser.add_argument("--batch-size", type=int, help="default: the preset's")
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
                         help="default: a square of the preset's short side")
+    parser.add_argument("--dilation", action="store_true", help="with a dilated last stage, as the recipe takes it for small "
+                        "or many objects")
     parser.add_argument("--precision", default="fp16", choices=["float32", *LOW])
     parser.add_argument("--places", type=int, default=0, metavar="N", help="also the N places of ours, and of torch.nn, "
                         "where most of the time goes")
@@ -308,7 +312,7 @@ def main(argv: Optional[Iterable[str]] = None) -> None:
         config = PRESETS[preset]
         height, width = arguments.size or (config.data.short_side,) * 2
         cases = {side: Case(side, preset, arguments.batch_size or config.train.batch_size, height, width,
-                            arguments.precision) for side in SIDES}
+                            arguments.precision, arguments.dilation) for side in SIDES}
         if arguments.fits:
             size = fitting_batch(cases["ours"], arguments.fits)
             print(f"{preset}, {height}×{width}, {arguments.precision}: {size} images at once stay below "

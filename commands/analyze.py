@@ -214,7 +214,7 @@ def detect(path: Path, data: DataConfig, arguments: AnalyzeArguments) -> Results
     detector = load_detector(path, distributed.device)
     model, config, classes = detector.model, detector.config, detector.classes
     prepare_data(data, distributed)
-    report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
+    report = check_dataset(data, config.most_found, decode=False, only=(data.eval_split,), classes=classes,
                            need=(data.eval_split,))
     report.refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes,

@@ -147,7 +147,7 @@ def open_run(config: Config, checkpoint: Optional[Path], out: Path,
     data, share = config.data, dict(workers=config.data.workers, seed=config.train.seed,
                                     device_type=distributed.device.type)
     prepare_data(data, distributed, config.model)
-    report = check_dataset(data, config.model.num_queries, decode=False, only=("train",), need=("train",))
+    report = check_dataset(data, config.most_found, decode=False, only=("train",), need=("train",))
     report.refuse()
     train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)
     loader, sampler = make_loader(train_set, config.train.batch_size, train=True, **share)

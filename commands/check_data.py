@@ -9,13 +9,17 @@ from typing import Optional
 
 import tyro
 
+from commands.flags import preset_config
+from commands.recipe import chosen_for
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import find_splits
 from scratch.data.listing import list_folder
 from scratch.data.problems import LISTED
+from scratch.detector import best_device
 from scratch.printable import printable
 from scratch.ranges import QUERIES, refuse_senseless
+from scratch.recipe import applied
 from scratch.whole_file import make_folder, refuse_other_than_file, refuse_replacing, write_text
 
 EXAMPLES = 10  # of each kind
@@ -29,13 +33,15 @@ class CheckDataArguments:
     """a folder of one of the layouts that --data takes: COCO, YOLO, Pascal VOC"""
     data: DataConfig
     """Explicit paths and limits, as for train; the folder above takes the place of --data."""
-    num_queries: int = 100
-    """images with more boxes than this are reported"""
+    num_queries: Optional[int] = None
+    """images with more boxes than this are reported; None: more than `train --data` would find in one, with the settings
+    that it chooses for this data"""
     all: Optional[Path] = None
     """also write every problem to this file, one a line; only the first few of each kind are printed"""
 
     def __post_init__(self) -> None:
-        refuse_senseless(self, num_queries=QUERIES)
+        if self.num_queries is not None:
+            refuse_senseless(self, num_queries=QUERIES)
 
 
 def check_data(arguments: CheckDataArguments) -> None:
@@ -47,7 +53,7 @@ def check_data(arguments: CheckDataArguments) -> None:
         sources = [path for split in find_splits(data).values() for path in split if isinstance(path, Path)]
         refuse_replacing(arguments.all, [*sources, *(arguments.folder / name for name in
                                                      list_folder(arguments.folder).names)])
-    report = check_dataset(data, arguments.num_queries, decode=True, need=("train", data.eval_split),
+    report = check_dataset(data, arguments.num_queries or found_by_a_run(data), decode=True, need=("train", data.eval_split),
                            most=LISTED if arguments.all is None else None)
     if report.layout:
         print(report.layout)
@@ -60,3 +66,10 @@ def check_data(arguments: CheckDataArguments) -> None:
         print("--all FILE writes every one of them to a file")
     if any(problem.severity == "refused" for problem in report.problems):
         sys.exit(1)
+
+
+def found_by_a_run(data: DataConfig) -> int:
+    """The objects that a run finds in one picture at most, with the settings that it chooses for this data, here."""
+    device = best_device()
+    preset = preset_config(None, device)
+    return applied(preset, chosen_for(preset, data, device, budget_is_given=False)[1]).most_found

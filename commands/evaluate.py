@@ -90,7 +90,7 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
         if distributed.is_main:
             print("note: the data's category ids are taken for the detector's classes of the same names")
     refuse_other_classes(arguments.checkpoint, classes, data)
-    report = check_dataset(data, config.model.num_queries, decode=False, only=(data.eval_split,), classes=classes,
+    report = check_dataset(data, config.most_found, decode=False, only=(data.eval_split,), classes=classes,
                            need=(data.eval_split,))
     report.refuse()
     dataset = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed, classes,

@@ -161,7 +161,7 @@ def opened(arguments: LrRangeArguments) -> tuple[Run, Iterator[Any]]:
     config, data = arguments.config, arguments.config.data
     distributed = Distributed.from_environment(resolve_device(arguments.device))
     prepare_data(data, distributed, config.model)
-    report = check_dataset(data, config.model.num_queries, decode=False, only=("train",), need=("train",))
+    report = check_dataset(data, config.most_found, decode=False, only=("train",), need=("train",))
     report.refuse()
     dataset = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)
     loader, sampler = make_loader(dataset, config.train.batch_size, train=True, workers=data.workers,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import groupby
-from typing import Optional
+from typing import Any, Callable, Optional
 
 import torch
 
@@ -17,7 +17,7 @@ from scratch.config import Config, DataConfig
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_splits
 from scratch.data.summary import DataSummary, summarise
-from scratch.recipe import Choice, Machine, choose
+from scratch.recipe import FOLLOWED, Choice, Machine, applied, choose
 
 
 def machine_of(device: str) -> Machine:
@@ -47,11 +47,13 @@ def seen(data: DataConfig) -> Optional[tuple[DataSummary, int]]:
     return (summary, len(sizes[data.eval_split])) if summary.boxes else None
 
 
-def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: bool) -> tuple[str, list[Choice]]:
+def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: bool,
+               with_flags: Callable[[Config], Config] = lambda config: config) -> tuple[str, list[Choice]]:
     """What the recipe says of `data` on this device: a headline, and the choices; ("", []) without any.
 
     data              where it is and how it is read, as the flags say
     budget_is_given   flags say how many epochs or steps: no limit of minutes then
+    with_flags        a configuration changed by the flags that are given
     """
     if data.data == "shapes" and data.train_images is None:
         return "", []  # the presets are made for them
@@ -59,13 +61,23 @@ def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: b
     if found is None:
         return "", []
     summary, evaluated = found
-    choices = choose(preset, summary, evaluated, machine_of(device))
+    machine = machine_of(device)
+    choices = choose(preset, summary, evaluated, machine)
+    meant = applied(preset, choices)
+    taken = with_flags(meant)
+    if given := {name: value for name in FOLLOWED if (value := followed(taken, name)) != followed(meant, name)}:
+        choices = choose(preset, summary, evaluated, machine, given)
     if budget_is_given:
         choices = [replace(choice, value=None, reason="epochs or steps are given") if choice.field == "max_minutes"
                    else choice for choice in choices]
     headline = (f"recipe for {summary.pictures:,} pictures with {summary.boxes:,} boxes of {summary.classes:,} "
                 f"class{'es' * (summary.classes != 1)} (a flag counts more; --recipe none: the preset as it is)")
     return headline, choices
+
+
+def followed(config: Config, name: str) -> Any:
+    """The value of one of FOLLOWED."""
+    return getattr(config.data if name == "short_side" else config.model, name)
 
 
 def told(headline: str, choices: list[Choice], config: Config) -> str:

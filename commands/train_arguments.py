@@ -49,7 +49,7 @@ class TrainArguments:
     """begin with these, as far as they fit: detr_r50 …, resnet50 …, hf:OWNER/NAME (fetched once), or a file; see
     scratch/weights/reading"""
     recipe: Literal["auto", "none"] = "auto"
-    """auto: without --preset, the data chooses picture size, augmentation, rates, minutes and more (scratch/recipe),
+    """auto: without --preset, the data chooses picture size, queries, augmentation, minutes and more (scratch/recipe),
     and each choice is told; none: the preset as it is. Given as a flag, auto does so for a named preset, too"""
     resume: bool = False
     """go on with the run in --run-dir, or with the newest one; other flags then change its configuration"""
@@ -121,7 +121,9 @@ def parse_train(argv: Sequence[str], tuning: bool = False) -> TrainArguments:
     arguments: TrainArguments = parse(TrainArguments, default, "finetune" if tuning else "train", argv)
     headline, choices = "", []
     if recipe_is_wanted(given.recipe, given.preset, weights, config):
-        headline, choices = chosen_for(config, arguments.config.data, device, bool(given.epochs or given.max_steps))
+        headline, choices = chosen_for(
+            config, arguments.config.data, device, bool(given.epochs or given.max_steps),
+            lambda chosen: parse(TrainArguments, replace(default, config=chosen), "train", argv).config)
         if given.recipe == "auto" and not choices and os.environ.get("RANK", "0") == "0":
             print("note: there is no recipe for this data: the presets are made for the generated shapes, and data that has "
                   "no box, or cannot be read, says nothing")

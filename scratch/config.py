@@ -92,6 +92,15 @@ class ModelConfig:
                 f"{self.dim_feedforward}, enc_layers = {self.enc_layers}, dec_layers = {self.dec_layers}, num_classes "
                 f"= {self.num_classes}), wanted {MOST_PARAMETERS:,} at most: take a smaller --hidden-dim first")
 
+    @property
+    def stride(self) -> int:
+        """Pixels between two cells of the encoder's feature map, each way."""
+        return 16 if self.dilation else 32
+
+    def cells(self, height: int, width: int) -> int:
+        """The cells of the encoder's feature map of an image of this size in pixels."""
+        return -(-height // self.stride) * -(-width // self.stride)
+
     def beyond_published(self) -> str:
         """What the published DETR has not, of any size: "queries = proposal, groups = 3"; "" if there is nothing."""
         published = dict(queries="learned", classification="softmax", fine_memory=False, denoising=0, groups=1)
@@ -295,6 +304,13 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def most_found(self) -> int:
+        """The objects that can be found in one picture: one for each query, and where cells of the encoder become
+        queries, one for each cell of the smallest picture, a square of short_side."""
+        side, queries = self.data.short_side, self.model.num_queries
+        return min(queries, self.model.cells(side, side)) if self.model.queries == "proposal" else queries
 
     def to_dict(self) -> dict[str, Any]:
         """The nested dict of plain values that a checkpoint stores."""

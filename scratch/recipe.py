@@ -6,7 +6,8 @@
 is given counts more, `--recipe none` leaves the preset as it is. What was chosen is printed, a line for
 each choice, and travels in the checkpoint as the run's configuration: a run that goes on chooses nothing.
 
-    --short-side     small_object × short_side = 12 pixels        more pixels cost time: quadratically
+    --dilation       cells too large for small or many objects    half as wide, for less time than more pixels
+    --short-side     a small object has 1½ cells of the decoder   more pixels cost time: quadratically
     --turns          where boxes look the same from all sides     four pictures from one
     --colour         0.3 where there is an up and a down          scenes have another light in each picture
     --num-queries    3 × the most objects in a picture            several cells propose one object: see SPARE
@@ -23,19 +24,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from types import MappingProxyType
+from typing import Any, Mapping, Optional
 
-from scratch.config import Config
+from scratch.config import PRESETS, Config, ModelConfig
 from scratch.data.summary import DataSummary
 
-SMALL_PIXELS = 12  # of a small object's side: it then covers one and a half cells of the decoder's grid each way
+SMALL_CELLS = 1.5  # of the decoder's grid, that a small object covers each way: 12 pixels for tiny
 SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a CPU
 GPU_SIDES = (256, 640)
-GIB_A_PIXEL = 4.2 / 256**2  # of a GPU's memory: detr_141m_fast, 16 squares (docs/gpu_estimate.md)
+GIB_A_PIXEL = {  # of a GPU's memory, 16 squares: docs/gpu_estimate.md
+    "tiny": 0.185 / 192**2, "detr_r50_fast": 1.8 / 256**2, "detr_141m_fast": 4.3 / 256**2}
+DILATED = 1.4  # times as much, where a preset's last stage is dilated
 SPARE = 3  # queries for each object of the fullest picture. The cells with the best scores become queries, and each cell
 #            within an object proposes it: with fewer queries, large objects leave too few for small ones
 MOST_QUERIES = 300
 COLOUR = 0.3  # strength of the colour jitter for scenes
+FOLLOWED = ("dilation", "fine_memory", "queries", "short_side")  # flags whose values other choices depend on
 FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
 MINUTES = (10, 60)  # the least and the most
 EVALUATIONS = 15  # in a run
@@ -67,19 +72,27 @@ class Choice:
         return "--" + self.field.replace("_", "-")
 
 
-def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) -> list[Choice]:
+def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
+           given: Mapping[str, Any] = MappingProxyType({})) -> list[Choice]:
     """What to change of a preset for this data, in the order in which it is told; what is not named stays.
 
     config      the preset of this machine
     evaluated   pictures of the split that is evaluated
+    given       values of FOLLOWED that flags gave instead: the other choices follow them
     """
+    given_model = {name: value for name, value in given.items() if name != "short_side"}
+    cells = [Choice("model", "dilation", True, f"small or many objects: cells of {config.model.stride // 2} pixels instead "
+                    f"of {config.model.stride}")] if _too_coarse(config.model, data, machine) else []
+    config = applied(config, cells)
+    config = replace(config, model=replace(config.model, **given_model))
     minutes = _minutes(data.boxes)
-    side, bound = _side(data, machine)
-    queries, enough = _queries(config.model.num_queries, data.most_objects)
+    side, bound = _side(config, data, machine)
+    shown = given.get("short_side", side)
+    queries, enough = _queries(config, shown, data.most_objects)
     full = data.typical_objects > FULL
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
-    often = f"{evaluated:,} pictures to evaluate: {EVALUATIONS} times in the run, or in a tenth of its time"
+    often = f"{evaluated:,} pictures to evaluate: about {EVALUATIONS} times, in a tenth of the run at most"
     objects = f"{data.typical_objects:.1f} objects in a picture: " + (
         "many, so crops show them larger; four pictures in one would be too full" if full else
         "few, so four pictures in one show more of them, in more sizes")
@@ -88,8 +101,9 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
     light = [] if data.turnable else [
         Choice("data", "colour", max(COLOUR, config.data.colour), "where there is an up and a down, light varies, too")]
     return [
-        Choice("data", "short_side", side, f"a small object has {data.small_object:.2f} of a picture's side: "
-               f"{data.small_object * side:.0f} pixels of {side}{bound}"),
+        *cells,
+        Choice("data", "short_side", side, f"a small object has {data.small_object:.2g} of a picture's side: "
+               f"{data.small_object * shown:.0f} pixels of {shown}{bound if shown == side else ''}"),
         *steady,
         Choice("data", "turns", data.turnable, "boxes look the same from all four sides" if data.turnable else
                "there is an up and a down, or too few boxes to know"),
@@ -97,7 +111,7 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine) 
         Choice("data", "augment", "zoom" if full else config.data.augment, objects),
         Choice("data", "mosaic", 0.0 if full else config.data.mosaic, objects),
         Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, {enough}"),
-        Choice("train", "max_minutes", minutes, f"{data.boxes:,} boxes: ten minutes more for ten times as many"),
+        Choice("train", "max_minutes", minutes, f"{data.boxes:,} boxes: 20 minutes for 200, and 10 more for each ten times as many"),
         Choice("train", "eval_every", 1, often),
         Choice("train", "eval_minutes", rhythm, often),
     ]
@@ -111,11 +125,15 @@ def applied(config: Config, choices: list[Choice]) -> Config:
     return config
 
 
-def _queries(least: int, most_objects: int) -> tuple[int, str]:
+def _queries(config: Config, side: int, most_objects: int) -> tuple[int, str]:
     """SPARE for each object of the fullest picture, in steps of 10; and whether they are enough, in words."""
-    wanted = 10 * math.ceil(SPARE * most_objects / 10)
+    wanted, least = 10 * math.ceil(SPARE * most_objects / 10), config.model.num_queries
     if wanted <= least:
         return least, "and the preset's queries are enough for them"
+    possible = applied(config, [Choice("data", "short_side", side, ""),
+                                Choice("model", "num_queries", min(wanted, MOST_QUERIES), "")]).most_found
+    if possible < min(wanted, MOST_QUERIES):
+        return max(least, possible), f"and {possible} cells of {config.model.stride} pixels to propose them"
     if wanted > MOST_QUERIES:
         return max(least, MOST_QUERIES), "the most here"
     return wanted, f"{SPARE} queries for each, since several propose the same object"
@@ -127,11 +145,32 @@ def _minutes(boxes: int) -> float:
     return float(min(most, max(least, 5 * round((10 * math.log10(max(1, boxes)) - 3) / 5))))
 
 
-def _side(data: DataSummary, machine: Machine) -> tuple[int, str]:
-    """Pixels of the shorter side, a multiple of 16; and what bounds it, in words."""
-    least, most = GPU_SIDES if machine.kind == "cuda" else SIDES
+def _sides(machine: Machine) -> tuple[int, int]:
+    return GPU_SIDES if machine.kind == "cuda" else SIDES
+
+
+def _wanted_side(model: ModelConfig, data: DataSummary) -> float:
+    """Pixels at which a small object covers SMALL_CELLS of the decoder's cells; 0 without an object."""
+    cell = model.stride / (2 if model.fine_memory else 1)  # pixels
+    return SMALL_CELLS * cell / data.small_object if data.small_object else 0.0
+
+
+def _too_coarse(model: ModelConfig, data: DataSummary, machine: Machine) -> bool:
+    """Would a network with the stride of 32 need more than the smallest side, for small objects or for many?"""
+    least, _ = _sides(machine)
+    return not model.dilation and (_wanted_side(model, data) > least
+                                   or model.cells(least, least) < SPARE * data.most_objects)
+
+
+def _side(config: Config, data: DataSummary, machine: Machine) -> tuple[int, str]:
+    """Pixels of the shorter side, in whole cells of the encoder; and what bounds it, in words."""
+    model, (least, most) = config.model, _sides(machine)
     if machine.kind == "cuda" and machine.gib:  # seven tenths of it, for what is not counted
-        most = max(least, min(most, int((0.7 * machine.gib / GIB_A_PIXEL) ** 0.5)))
-    wanted = SMALL_PIXELS / data.small_object if data.small_object else least
-    side = 16 * round(min(most, max(least, wanted)) / 16)
-    return side, {wanted < least: ", the least here", wanted > most: ", the most here"}.get(True, "")
+        gib = GIB_A_PIXEL.get(config.preset, max(GIB_A_PIXEL.values()))
+        gib *= DILATED if model.dilation and not PRESETS[config.preset].model.dilation else 1
+        most = max(least, min(most, int((0.7 * machine.gib / gib) ** 0.5)))
+    wanted = _wanted_side(model, data)
+    side = min(most // model.stride, round(max(least, wanted) / model.stride)) * model.stride
+    covered = SMALL_CELLS * side / wanted if wanted else 0.0
+    return side, {wanted < least: ", the least here", wanted > most: f", the most here, {covered:.1f} cells of the decoder "
+                  f"instead of {SMALL_CELLS}: cut large pictures into parts"}.get(True, "")

@@ -84,3 +84,11 @@ def test_another_folder_is_not_overruled_by_explicit_paths_of_before():
     ({"fine_memory": True, "denoising": 2}, "fine_memory = True, denoising = 2")])
 def test_what_the_published_detr_has_not_is_named(changed, words):
     assert replace(SMALL, **changed).beyond_published() == words
+
+
+@pytest.mark.parametrize("queries, short_side, found", [
+    ("proposal", 256, 64), ("proposal", 128, 16), ("proposal", 129, 25), ("proposal", 512, 100), ("anchor", 128, 100)])
+def test_no_more_objects_are_found_than_there_are_queries_and_cells_that_propose_them(queries, short_side, found):
+    big = PRESETS["detr_141m_fast"]
+    big = replace(big, model=replace(big.model, queries=queries), data=replace(big.data, short_side=short_side))
+    assert (big.model.num_queries, big.most_found) == (100, found)

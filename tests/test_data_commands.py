@@ -56,6 +56,17 @@ def test_without_a_box_to_find_a_run_shows_dashes_and_no_figure(tmp_path, capsys
     assert end == "" and "0.000" not in output
 
 
+@pytest.mark.parametrize("boxes, given, told", [
+    (81, (), ""), (82, (), "82 boxes, 81 found at most"), (60, ("--num-queries", "59"), "60 boxes, 59 found at most")])
+def test_check_data_says_what_a_run_without_flags_would_not_find(boxes, given, told, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("commands.check_data.best_device", lambda: "cpu")  # 81 cells of 16 pixels in 144 by 144
+    coco_set = sound(tmp_path / "set")
+    for _ in range(boxes - sum(box["image_id"] == 1 for box in coco_set.split("train")["annotations"])):
+        coco_set.box("train", 1, [2, 2, 20, 20])
+    output, end = said(capsys, "check-data", coco_set.write(), *given)
+    assert end == "" and (told in output if told else "found at most" not in output)
+
+
 @pytest.mark.parametrize("spoil, words", [
     (lambda s: s.splits.pop("val"), "missing split: the split 'val'"),
     (lambda s: s.splits.pop("train"), "missing split: the split 'train'"),

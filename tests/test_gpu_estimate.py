@@ -39,6 +39,11 @@ def counted_and_profiled():
     return counter, before, after, profiled
 
 
+def test_a_last_stage_can_be_counted_dilated():
+    assert not configured("detr_r50_fast").model.dilation and configured("detr_r50_fast", dilation=True).model.dilation
+    assert configured("tiny").model.dilation  # it has one
+
+
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 
 

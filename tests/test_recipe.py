@@ -14,7 +14,8 @@ from commands.recipe import as_flag, chosen_for, machine_of, told
 from commands.train_arguments import parse_train
 from scratch.config import PRESETS, Config
 from scratch.data.summary import DataSummary
-from scratch.recipe import Machine, applied, choose
+from scratch.recipe import GIB_A_PIXEL, Choice, Machine, applied, choose
+from scratch.training.step_memory import COUNTED
 from tests.conftest import REPOSITORY
 from tests.data.conftest import CocoSet
 
@@ -45,8 +46,24 @@ def test_processes_on_unequal_gpus_choose_alike(device: str, wanted: Machine, mo
 
 
 @pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 144), (SHAPES, 144)])
-def test_small_objects_have_twelve_pixels(summary: DataSummary, side: int) -> None:
+def test_small_objects_have_one_and_a_half_cells_of_the_decoder(summary: DataSummary, side: int) -> None:
     assert config_for(summary).data.short_side == side
+
+
+def test_large_cells_are_halved_for_small_and_for_many_objects() -> None:
+    assert (TINY.model.stride, BIG.model.stride) == (16, 32)
+    assert not config_for(RACCOONS, BIG, machine=T4).model.dilation
+    many = replace(RACCOONS, most_objects=22)  # of 64 cells of a square of 256
+    assert config_for(many, BIG, machine=T4).model.dilation
+    assert not config_for(replace(many, most_objects=21), BIG, machine=T4).model.dilation
+    small = config_for(CELLS, BIG, machine=T4)
+    assert small.model.dilation and small.data.short_side == 256 and small.most_found == small.model.num_queries == 100
+    assert {choice.field for choice in choose(TINY, CELLS, 87, T4)}.isdisjoint({"dilation"})  # they are small already
+
+
+def test_a_coarser_memory_of_the_decoder_is_shown_larger_pictures() -> None:
+    coarse = replace(TINY, model=replace(TINY.model, fine_memory=False))
+    assert config_for(CELLS, coarse, machine=T4).data.short_side == 368
 
 
 def test_pictures_grow_on_generated_shapes_alone() -> None:
@@ -59,9 +76,35 @@ def test_a_picture_has_no_more_pixels_than_the_machine_can_train_with() -> None:
     tiny_objects = replace(CELLS, small_object=0.01)
     assert config_for(tiny_objects).data.short_side == 256
     assert config_for(tiny_objects, BIG, machine=Machine("cuda", 80.0)).data.short_side == 640
-    assert config_for(tiny_objects, BIG, machine=T4).data.short_side == 400
+    assert config_for(tiny_objects, BIG, machine=T4).data.short_side == 320  # of 333, in whole cells
+    assert config_for(tiny_objects, PRESETS["detr_r50_fast"], machine=T4).data.short_side == 512
     assert config_for(RACCOONS, BIG, machine=T4).data.short_side == 256
     assert config_for(tiny_objects, BIG, machine=Machine("cuda", 2.0)).data.short_side == 256
+
+
+def test_the_memory_of_a_preset_is_what_was_counted() -> None:
+    assert GIB_A_PIXEL == {preset: gib / side**2 for preset, (_, side, gib) in COUNTED.items()}
+
+
+def test_too_small_objects_are_told_in_cells() -> None:
+    tiny_objects = replace(CELLS, small_object=0.012)
+    (side,) = [choice for choice in choose(TINY, tiny_objects, 80, Machine()) if choice.field == "short_side"]
+    assert side.reason == ("a small object has 0.012 of a picture's side: 3 pixels of 256, the most here, 0.4 cells of the "
+                           "decoder instead of 1.5: cut large pictures into parts")
+
+
+def test_what_flags_gave_is_followed_by_the_other_choices() -> None:
+    def chosen(preset: Config, machine: Machine, **given: object) -> dict[str, Choice]:
+        return {choice.field: choice for choice in choose(preset, crowded, 80, machine, given)}
+    crowded = replace(CELLS, most_objects=60)
+    side = chosen(TINY, Machine(), short_side=96)
+    assert (side["short_side"].value, side["num_queries"].value) == (192, 40)  # of 36 cells, and 40 in the preset
+    assert "6 pixels of 96" in side["short_side"].reason
+    assert chosen(TINY, Machine(), short_side=256)["num_queries"].value == 180
+    large = chosen(BIG, T4, dilation=False)
+    assert (large["dilation"].value, large["short_side"].value, large["num_queries"].value) == (True, 384, 144)
+    assert chosen(TINY, Machine(), queries="anchor")["num_queries"].value == 180
+    assert chosen(TINY, Machine(), fine_memory=False)["short_side"].value == 256
 
 
 def test_pictures_without_an_up_are_turned() -> None:
@@ -82,7 +125,19 @@ def test_full_pictures_are_cropped_and_others_are_put_together() -> None:
 
 @pytest.mark.parametrize("most, queries", [(3, 40), (28, 90), (60, 180), (1000, 300)])
 def test_the_fullest_picture_has_queries_to_spare(most: int, queries: int) -> None:
-    assert config_for(replace(CELLS, most_objects=most)).model.num_queries == queries
+    crowded = replace(CELLS, most_objects=most, small_object=0.03)
+    assert config_for(crowded, machine=T4).model.num_queries == queries
+
+
+def test_there_are_no_more_queries_than_cells_that_propose_them() -> None:
+    large = replace(CELLS, small_object=0.3, most_objects=60)
+    assert config_for(large).data.short_side == 144
+    (queries,) = [choice for choice in choose(TINY, large, 87, Machine()) if choice.field == "num_queries"]
+    assert (queries.value, queries.reason) == (
+        81, "60 objects in the fullest picture, and 81 cells of 16 pixels to propose them")
+    learned = replace(TINY, model=replace(TINY.model, queries="anchor"))
+    assert config_for(large, learned).model.num_queries == 180
+    assert config_for(large, replace(TINY, model=replace(TINY.model, num_queries=100))).model.num_queries == 100
 
 
 def test_a_preset_with_more_queries_keeps_them() -> None:
@@ -91,13 +146,19 @@ def test_a_preset_with_more_queries_keeps_them() -> None:
 
 
 @pytest.mark.parametrize("most, words", [
-    (280, "280 objects in the fullest picture, the most here"),
+    (280, "280 objects in the fullest picture, and 144 cells of 16 pixels to propose them"),
     (28, "28 objects in the fullest picture, 3 queries for each, since several propose the same object"),
     (3, "3 objects in the fullest picture, and the preset's queries are enough for them"),
 ])
 def test_the_reason_for_the_queries_is_that_of_their_number(most: int, words: str) -> None:
     said = {choice.field: choice.reason for choice in choose(TINY, replace(CELLS, most_objects=most), 80, Machine())}
     assert said["num_queries"] == words
+
+
+def test_a_large_picture_has_the_most_queries_of_a_recipe() -> None:
+    crowded = replace(CELLS, most_objects=280, small_object=0.02)
+    said = {choice.field: choice.reason for choice in choose(TINY, crowded, 80, T4)}
+    assert said["num_queries"] == "280 objects in the fullest picture, the most here"
 
 
 @pytest.mark.parametrize("boxes, minutes", [(1, 10), (174, 20), (2804, 30), (9104, 35), (860_001, 55), (10**9, 60)])
@@ -156,6 +217,15 @@ def test_a_flag_counts_more_and_is_told_beside_the_recipe(data: str, capsys: pyt
     assert (config.data.mosaic, config.data.augment) == (0.1, "flip")
     assert "--augment flip --mosaic 0.1" in (out := capsys.readouterr().out)
     assert "(as given; recipe: --mosaic 0.4)" in out
+
+
+def test_a_given_side_is_told_with_its_own_pixels_and_followed(data: str, capsys: pytest.CaptureFixture) -> None:
+    parsed("--data", data)
+    free = capsys.readouterr().out
+    config = parsed("--data", data, "--short-side", "64")
+    out = capsys.readouterr().out
+    assert config.data.short_side == 64 and "pixels of 64" in out and "pixels of 64" not in free
+    assert "(as given; recipe: --short-side 144)" in out
 
 
 @pytest.mark.parametrize("words", [["--recipe", "none"], ["--preset", "tiny"]])

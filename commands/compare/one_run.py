@@ -136,7 +136,7 @@ def train(approach: Approach, config: Config, weights: Optional[str], directory:
     distributed, data = Distributed.from_environment(resolve_device(device, float64=True)), config.data
     prepare_data(data, distributed, config.model)
     splits = ("train", data.eval_split)
-    report = check_dataset(data, config.model.num_queries, decode=False, only=splits, need=splits)
+    report = check_dataset(data, config.most_found, decode=False, only=splits, need=splits)
     report.refuse()
     train_set = open_split(data, "train", Augmentation.for_training(data), config.train.seed, left_out=report.left_out)
     eval_set = open_split(data, data.eval_split, Augmentation.for_evaluation(data), config.train.seed,

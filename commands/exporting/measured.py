@@ -52,7 +52,7 @@ def split_of(detector: Detector, checkpoint: object, data: DataConfig, split: st
     """`most` pictures of a split, the first by their ids. Raises ValueError for data that is not there or not fit."""
     data = replace(data, eval_split=split, limit_val=most, limit_train=most)
     refuse_other_classes(checkpoint, detector.classes, data)
-    report = check_dataset(data, detector.config.model.num_queries, decode=False, only=(split,),
+    report = check_dataset(data, detector.config.most_found, decode=False, only=(split,),
                            classes=detector.classes, need=(split,))
     report.refuse()
     return open_split(data, split, Augmentation.for_evaluation(data), 0, detector.classes, report.left_out)

@@ -142,12 +142,16 @@ def _confused(run: dict[str, Any]) -> Optional[str]:
 
 
 def _queries(run: dict[str, Any]) -> Optional[str]:
-    model, most = run["checkpoint"]["config"]["model"], run["most_objects"]
-    queries = model["num_queries"]
+    config, most = run["checkpoint"]["config"], run["most_objects"]
+    model, side, queries = config["model"], config["data"]["short_side"], config["model"]["num_queries"]
     if most > queries:
         return (f"An image holds {most} objects, and the detector has {queries} queries, each of which can find one: raise "
                 "`--num-queries`.")
-    wanted = min(MOST_QUERIES, 10 * math.ceil(SPARE * most / 10))
+    cells = math.ceil(side / (16 if model["dilation"] else 32)) ** 2  # of the encoder, in a square of that side
+    if model["queries"] == "proposal" and most > cells:
+        return (f"An image holds {most} objects, and the encoder has {cells} cells at {side} pixels, each of which can "
+                "propose one: train with a larger `--short-side`.")
+    wanted = min(MOST_QUERIES, cells, 10 * math.ceil(SPARE * most / 10))
     if model["queries"] == "proposal" and wanted > queries:
         return (f"An image holds {most} objects, and {queries} queries are few for them, since several cells propose the "
                 f"same object. `eval RUN --num-queries {wanted}` tells what more queries find with these weights.")

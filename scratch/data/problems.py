@@ -61,7 +61,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "NaN box": ("coped", "dropped, from training and evaluation"),
     "box outside the image": ("coped", "dropped, from training and evaluation"),
     "box out of range": ("coped", "clipped to the image"),
-    "more boxes than queries": ("coped", "as many are matched as there are queries; the rest cannot be found"),
+    "more boxes than can be found": ("coped", "a larger --num-queries finds more; proposals also need a cell each: --short-side"),
     "greyscale image": ("coped", "its one channel is used for all three"),
     "palette image": ("coped", "its colours are looked up; what is transparent becomes white"),
     "RGBA image": ("coped", "laid over white"),

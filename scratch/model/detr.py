@@ -1,14 +1,15 @@
 """detr: how does one network predict an image's set of objects, without non-maximum suppression?
 
     images (B,3,H,W) ─ backbone ─► (B,C,h,w) ─ input_proj ─► (B,D,h,w) ┐
-    pad_mask (B,H,W) ─ nearest ──► (B,h,w) ─── sine ───────► (B,D,h,w) ┼ transformer ─► hs (L,B,Q,D)
+    pad_mask (B,H,W) ─ nearest ─┬► (B,h,w) ─── sine ───────► (B,D,h,w) ┼ transformer ─► hs (L,B,Q,D)
+                                └► (B,h,w): padding is not read ───────┤                 │
                                                query_embed (Q,D) ──────┘                 │
                             logits (L,B,Q,K+1) ◄── class_embed ──────────────────────────┤
                             boxes  (L,B,Q,4)   ◄── sigmoid ◄── bbox_embed ───────────────┘
 
 "sine" is the positional encoding. Set prediction: each of the Q object queries predicts one class
-and one box. The last class, K, is the no-object class. A box is (cx, cy, w, h) in [0,1] of the
-image without its padding. In training, bipartite matching (scratch/objective) gives each true
+and one box. Classes are 0 … K−1 (COCO: K = 91, its largest id plus one), and K itself is the
+no-object class. A box is (cx, cy, w, h) in [0,1] of the image without its padding. In training, bipartite matching (scratch/objective) gives each true
 object to one query. A second query for it is trained to predict "no object": duplicates are few, and
 need no removal (Carion et al. 2020, arXiv 2005.12872, section 3).
 

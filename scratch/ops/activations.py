@@ -16,9 +16,10 @@ called *log-sum-exp*. e⁸⁹ is infinite in float32, and e¹² in float16, so e
 softmax_naive's has an exponent ≤ 0. On a first reading skip `at_least_float32`: numbers of 16 bits
 (half precision, see ops/fast/precision) are computed in float32 and rounded once.
 
-Same as torch's (inverse_sigmoid: torch.logit between ε and 1 − ε). Two exceptions: a row of −∞, see
-`softmax`; and the gradient of sigmoid far from 0 is more exact here. tests/ops/test_activations.py.
-Read: at_least_float32 → relu → sigmoid → inverse_sigmoid → softmax_naive → softmax → log_softmax
+Same as torch's (inverse_sigmoid: torch.logit between ε and 1 − ε), except a row of −∞ (`softmax`), the
+gradient of sigmoid far from 0, which is more exact here, and that of relu at NaN or for an infinite
+gradient (ops/fast/activations). Proven in tests/ops/test_activations.py.
+Read: relu → sigmoid → softmax_naive → softmax → log_softmax; later at_least_float32 and inverse_sigmoid
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@
     eval:    μ, σ² are the running ones, so that an image's result does not depend on its neighbours
     frozen:  eval for ever; all four are buffers and nothing learns
 
-    eval and frozen need one multiply-add a pixel:  y = x · scale + shift
+    eval and frozen need one multiply-add a number:  y = x · scale + shift
     with scale = weight/√(σ² + ε),  shift = bias − μ·scale
 
-DETR freezes the batch norms of its pretrained backbone (Carion et al. 2020, section 4): the batch
-of one GPU has few images, and statistics of few images are poor.
+DETR freezes the batch norms of its pretrained backbone (Carion et al. 2020, section 4), as is usual in
+detection: the batch of one GPU has few images, and statistics of few images are poor.
 
 Ioffe & Szegedy 2015, arXiv 1502.03167, algorithms 1 and 2. Same as torch.nn.BatchNorm2d and the
 official DETR's FrozenBatchNorm2d; proven in tests/ops/test_batch_norm.py.

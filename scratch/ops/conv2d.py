@@ -1,6 +1,6 @@
 """conv2d: how does one output pixel depend on a neighbourhood of the image?
 
-    y[b,o,i,j] = bias[o] + Σ_c Σ_u Σ_v  w[o,c,u,v] · x[b, c, i·s + u·d − p, j·s + v·d − p]
+    y[b,o,i,j] = bias[o] + Σ_c Σ_u Σ_v  w[o,c,u,v] · x[b, c, i·s + u·d − p, j·s + v·d − p]    (G = 1)
 
     x (B,C,H,W) → y (B,O,H',W')        w (O, C/G, k, k')   bias (O)
     H' = ⌊(H + 2p − d·(k−1) − 1)/s⌋ + 1, W' likewise; pixels outside the image count as 0
@@ -18,7 +18,7 @@ weights; a linear layer between two such images of 56×56 would need 40 billion.
 The *receptive field* of an output pixel is the part of the image that it depends on: k×k for one
 layer; a second 3×3 layer on top of the first sees 5×5, so deep layers can respond to whole objects.
 
-Cost: 2·B·H'·W'·k·k'·(C/G)·O FLOPs, and twice that again for the two gradients.
+Cost: 2·B·H'·W'·k·k'·(C/G)·O FLOPs (a multiply-add is 2), and twice that again for the two gradients.
 Same as torch.nn.functional.conv2d and torch.nn.Conv2d; proven in tests/ops/test_conv2d.py.
 Read: windows.py (which pixels a window sees) → conv2d_naive (the formula) → conv2d_im2col (one
       matrix multiplication) → conv2d → Conv2d (owns the weights); then ops/fast/convolution.py

@@ -48,7 +48,7 @@ def check_probability(p: float) -> float:
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """While training, set a share p of x to 0 and divide the rest by 1 − p; otherwise return x itself.
 
-    p = 0 draws nothing and returns x; p = 1 gives zeros, with zero gradient. Another p raises ValueError.
+    p = 0 draws nothing and returns x; p = 1 gives zeros, with zero gradient. While training, another p raises ValueError.
     """
     if not training or check_probability(p) == 0:
         return x

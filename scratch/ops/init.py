@@ -9,12 +9,12 @@ their size through many layers if Var w = 1/fan_in, gradients if Var w = 1/fan_o
 changes that; the *gain* makes up for it (relu halves the mean square E[x²], so gain² = 2):
 
     Xavier:   Var w = gain² · 2/(fan_in + fan_out)    a compromise between both
-    Kaiming:  Var w = gain² / fan                     one of them
+    Kaiming:  Var w = gain² / fan                     one of them: fan_in or fan_out
 
           30 layers of width 256, relu:   E[x²] of the last layer over that of the input
           Kaiming, relu    ████████████  about 1
           Xavier           ▏             about 2⁻³⁰ = 1e-9: half is lost at each layer
-          gain² = ⅓ (as torch.nn.Linear) about 6⁻³⁰ = 5e-24
+          gain² = ⅓ (as torch.nn.Linear, without its bias) about 6⁻³⁰ = 5e-24
 
 Same draws as torch.nn.init under one seed; proven in tests/ops/test_init.py. Sources: Glorot &
 Bengio 2010, section 4.2 (Xavier); He et al. 2015, arXiv 1502.01852, section 2.2 (Kaiming).

@@ -15,7 +15,7 @@ else. So each gets a *positional encoding*, here sinusoids of its coordinates at
 Pair i = 0 turns once across the image, every other pair less. The last ones are nearly constant: at
 DETR's F = 128, 35 of the 64 pairs move by less than 0.1 rad from one edge to the other.
 
-A shift of the place rotates each pair (sin, cos), by the same angle everywhere. A rotation is a
+A shift by Δ rotates pair i, (sin, cos), by Δ/T^{2i/F}, wherever it starts. A rotation is a
 linear map, so a layer can learn one, such as "a quarter of the image to the left". Shifts are
 fractions of the image, not numbers of cells, because y and x are normalised. Only cells of the image
 are counted, so padding does not change their encoding.

@@ -158,12 +158,26 @@ def test_few_proposals_for_full_images_are_named(preset: str, most: int, said: O
     run = analysed(preset=preset if preset in PRESETS else "tiny")
     model = run["checkpoint"]["config"]["model"]
     model["num_queries"] = {"many": 200, "most": 300}.get(preset, model["num_queries"])
+    run["checkpoint"]["config"]["data"]["short_side"] = 320  # 400 cells of 16 pixels
     run["most_objects"] = most
     text = sentence(run, "--num-queries")
     assert (text is not None) == (said is not None)
     if said is not None:
         assert f"An image holds {most} objects, and {model['num_queries']} queries are few for them" in text
         assert f"`eval RUN --num-queries {said}`" in text
+
+
+def test_the_cells_that_propose_objects_bound_what_is_found_and_advised() -> None:
+    run = analysed(preset="tiny")
+    config = run["checkpoint"]["config"]
+    config["data"]["short_side"], config["model"]["num_queries"] = 96, 30
+    run["most_objects"] = 20
+    assert "`eval RUN --num-queries 36`" in sentence(run, "--num-queries")  # of 60 that it would take otherwise
+    config["model"]["num_queries"] = 40
+    run["most_objects"] = 36
+    assert sentence(run, "--num-queries") is None and sentence(run, "propose one") is None
+    run["most_objects"] = 37
+    assert "An image holds 37 objects, and the encoder has 36 cells at 96 pixels" in sentence(run, "propose one")
 
 
 @pytest.mark.parametrize("gap, words", [(0.1, "surer than right, by 0.10"), (-0.25, "more right than sure, by 0.25"),

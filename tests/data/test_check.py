@@ -224,8 +224,8 @@ def test_images_with_no_box_and_with_more_boxes_than_queries_are_listed(sound):
     sound.box("train", 1, [5, 5, 9, 9], iscrowd=1)  # a crowd needs no query
     assert _kinds(_check(sound, num_queries=2)) == ["crowd box", "image without boxes"]
     report = _check(sound, num_queries=1)
-    assert _kinds(report) == ["crowd box", "image without boxes", "more boxes than queries"]
-    assert "image 1: 2 boxes, 1 queries" in report.table()
+    assert _kinds(report) == ["crowd box", "image without boxes", "more boxes than can be found"]
+    assert "image 1: 2 boxes, 1 found at most" in report.table()
 
 
 def test_a_broken_annotation_file_is_listed_with_its_line(sound):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reference.model import ResNet as ReferenceResNet
-from scratch.config import RESNETS
+from scratch.config import RESNETS, ModelConfig
 from scratch.model.backbone import ResNet
 from scratch.ops.batch_norm import FrozenBatchNorm2d
 from scratch.ops.conv2d import Conv2d
@@ -70,6 +70,8 @@ def test_a_side_shrinks_by_the_stride_and_a_remainder_counts_as_a_cell(dilation,
     with torch.no_grad():
         features = backbone(torch.zeros(1, 3, H, W))
     assert features.shape == (1, backbone.num_channels, math.ceil(H / stride), math.ceil(W / stride))
+    config = ModelConfig(backbone="resnet_tiny", dilation=dilation)
+    assert (config.stride, config.cells(H, W)) == (stride, features[0, 0].numel())
 
 
 @pytest.mark.parametrize("name, channels", [("resnet_tiny", 128), ("resnet18", 512), ("resnet34", 512),

@@ -213,10 +213,9 @@ def test_dividing_by_root_d_keeps_the_softmax_from_saturating():
     q, k = torch.randn(2000, 1, 64, dtype=torch.float64), torch.randn(2000, 100, 64, dtype=torch.float64)
     scores = (q * k).sum(-1)
     assert scores.var().item() == pytest.approx(64, rel=0.03)
-    for scale, largest, slope in ((1.0, 0.78, 0.31), (8.0, 0.08, 0.97)):
+    for scale, of_ten in ((1.0, 0.998), (8.0, 0.38)):
         P = torch.softmax(scores / scale, -1)
-        assert P.amax(-1).mean().item() == pytest.approx(largest, abs=0.02)
-        assert (P * (1 - P)).sum(-1).mean().item() == pytest.approx(slope, abs=0.02)
+        assert P.topk(10).values.sum(-1).mean().item() == pytest.approx(of_ten, abs=0.002 * scale)
 
 
 @both_modes
