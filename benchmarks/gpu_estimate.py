@@ -87,6 +87,11 @@ class Case:
     precision: str
     dilation: bool = False  # in the last stage, where the preset has none
 
+    def title(self, images: int) -> str:
+        """The case in words, with so many images."""
+        return (f"{self.preset}{' --dilation' * self.dilation}, {images} images of {self.height}×{self.width}, "
+                f"{self.precision}")
+
 
 @dataclass(frozen=True)
 class Count:
@@ -251,8 +256,7 @@ def fitting_batch(case: Case, gib: float) -> int:
 def table(counts: dict[str, Count], objectives: dict[str, Total]) -> str:
     """Both sides' counts as a Markdown table."""
     case = counts["ours"].case
-    lines = [f"{case.preset}{' --dilation' * case.dilation}, {case.batch_size} images of {case.height}×{case.width}, "
-             f"{case.precision}", "",
+    lines = [case.title(case.batch_size), "",
              "| | launches | GB | TFLOP | peak GiB | " + " | ".join(f"{name}, ms" for name in GPUS) + " |",
              "|---|---|---|---|---|" + "---|" * len(GPUS)]
     for side, label in SIDES.items():
@@ -315,8 +319,7 @@ def main(argv: Optional[Iterable[str]] = None) -> None:
                             arguments.precision, arguments.dilation) for side in SIDES}
         if arguments.fits:
             size = fitting_batch(cases["ours"], arguments.fits)
-            print(f"{preset}, {height}×{width}, {arguments.precision}: {size} images at once stay below "
-                  f"{arguments.fits:g} GiB", flush=True)
+            print(f"{cases['ours'].title(size)}: so many at once stay below {arguments.fits:g} GiB", flush=True)
             continue
         counts = {side: counted(case) for side, case in cases.items()}
         objectives = {side: objective(case) for side, case in cases.items()}

@@ -11,7 +11,8 @@ import tyro
 
 from commands.flags import preset_config
 from commands.recipe import chosen_for
-from scratch.config import DataConfig
+from commands.train_arguments import recipe_is_wanted
+from scratch.config import Config, DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import find_splits
 from scratch.data.listing import list_folder
@@ -69,7 +70,13 @@ def check_data(arguments: CheckDataArguments) -> None:
 
 
 def found_by_a_run(data: DataConfig) -> int:
-    """The objects that a run finds in one picture at most, with the settings that it chooses for this data, here."""
+    """The objects that `train --data` finds in one picture at most, with the settings that it chooses for this data here."""
     device = best_device()
     preset = preset_config(None, device)
-    return applied(preset, chosen_for(preset, data, device, budget_is_given=False)[1]).most_found
+    if not recipe_is_wanted(None, None, None, preset):
+        return preset.most_found
+    def with_flags(config: Config) -> Config:
+        side = data.short_side if data.short_side != DataConfig().short_side else config.data.short_side
+        return replace(config, data=replace(config.data, short_side=side))
+    choices = chosen_for(preset, data, device, budget_is_given=False, with_flags=with_flags)[1]
+    return with_flags(applied(preset, choices)).most_found

@@ -17,7 +17,7 @@ from scratch.config import Config, DataConfig
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_splits
 from scratch.data.summary import DataSummary, summarise
-from scratch.recipe import FOLLOWED, Choice, Machine, applied, choose
+from scratch.recipe import FOLLOWED, Choice, Machine, choose
 
 
 def machine_of(device: str) -> Machine:
@@ -61,12 +61,7 @@ def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: b
     if found is None:
         return "", []
     summary, evaluated = found
-    machine = machine_of(device)
-    choices = choose(preset, summary, evaluated, machine)
-    meant = applied(preset, choices)
-    taken = with_flags(meant)
-    if given := {name: value for name in FOLLOWED if (value := followed(taken, name)) != followed(meant, name)}:
-        choices = choose(preset, summary, evaluated, machine, given)
+    choices = choose(preset, summary, evaluated, machine_of(device), values_given(preset, with_flags))
     if budget_is_given:
         choices = [replace(choice, value=None, reason="epochs or steps are given") if choice.field == "max_minutes"
                    else choice for choice in choices]
@@ -75,9 +70,14 @@ def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: b
     return headline, choices
 
 
-def followed(config: Config, name: str) -> Any:
-    """The value of one of FOLLOWED."""
-    return getattr(config.data if name == "short_side" else config.model, name)
+def values_given(preset: Config, with_flags: Callable[[Config], Config]) -> dict[str, Any]:
+    """The values of FOLLOWED that flags give: those that come out the same, whatever they are without flags."""
+    def after(side: int, **model: Any) -> dict[str, Any]:
+        config = with_flags(replace(preset, data=replace(preset.data, short_side=side), model=replace(preset.model, **model)))
+        return {name: getattr(config.data if name == "short_side" else config.model, name) for name in FOLLOWED}
+    some, others = (after(64, dilation=False, fine_memory=False, queries="anchor"),
+                    after(96, dilation=True, fine_memory=True, queries="proposal"))
+    return {name: value for name, value in some.items() if value == others[name]}
 
 
 def told(headline: str, choices: list[Choice], config: Config) -> str:

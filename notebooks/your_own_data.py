@@ -168,7 +168,7 @@ for mistake in (as_corners, as_shares, without_width, missing_file):
     shutil.copytree(MINE, folder, dirs_exist_ok=True)
     mistake(wrong)
     (folder / "annotations" / "instances_train.json").write_text(json.dumps(wrong))
-    report = check_dataset(replace(PRESETS["tiny"].data, data=str(folder)), most_found=40, decode=False)
+    report = check_dataset(replace(PRESETS["tiny"].data, data=str(folder)), num_queries=40, decode=False)
     refused = [p for p in report.problems if p.severity == "refused"]
     stopped += bool(refused)
     reason = (refused or report.problems)[0]
@@ -180,7 +180,7 @@ print(stopped, "of 4 are refused")
 # and no height. (On a command line: `python detr_scratch.py check-data DIR`.)
 
 # %%
-print(check_dataset(replace(PRESETS["tiny"].data, data="tests/photographs/bccd"), most_found=40, decode=True).table())
+print(check_dataset(replace(PRESETS["tiny"].data, data="tests/photographs/bccd"), num_queries=40, decode=True).table())
 
 # %% [markdown]
 # ## 3 From nothing, and from trained weights

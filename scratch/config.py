@@ -307,10 +307,11 @@ class Config:
 
     @property
     def most_found(self) -> int:
-        """The objects that can be found in one picture: one for each query, and where cells of the encoder become
-        queries, one for each cell of the smallest picture, a square of short_side."""
+        """The objects that can be found in one picture: one for each query, and in a square, where cells of the encoder
+        become queries, one for each of its cells."""
         side, queries = self.data.short_side, self.model.num_queries
-        return min(queries, self.model.cells(side, side)) if self.model.queries == "proposal" else queries
+        bounded = self.model.queries == "proposal" and self.data.square
+        return min(queries, self.model.cells(side, side)) if bounded else queries
 
     def to_dict(self) -> dict[str, Any]:
         """The nested dict of plain values that a checkpoint stores."""

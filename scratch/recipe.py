@@ -6,7 +6,7 @@
 is given counts more, `--recipe none` leaves the preset as it is. What was chosen is printed, a line for
 each choice, and travels in the checkpoint as the run's configuration: a run that goes on chooses nothing.
 
-    --dilation       cells too large for small or many objects    half as wide, for less time than more pixels
+    --dilation       cells of 32 pixels are too coarse            cells of 16: cheaper than larger pictures
     --short-side     a small object has 1½ cells of the decoder   more pixels cost time: quadratically
     --turns          where boxes look the same from all sides     four pictures from one
     --colour         0.3 where there is an up and a down          scenes have another light in each picture
@@ -27,13 +27,13 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Mapping, Optional
 
-from scratch.config import PRESETS, Config, ModelConfig
+from scratch.config import Config
 from scratch.data.summary import DataSummary
 
 SMALL_CELLS = 1.5  # of the decoder's grid, that a small object covers each way: 12 pixels for tiny
 SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a CPU
 GPU_SIDES = (256, 640)
-GIB_A_PIXEL = {  # of a GPU's memory, 16 squares: docs/gpu_estimate.md
+GIB_A_PIXEL = {  # of a GPU's memory, with 16 squares: COUNTED in training/step_memory
     "tiny": 0.185 / 192**2, "detr_r50_fast": 1.8 / 256**2, "detr_141m_fast": 4.3 / 256**2}
 DILATED = 1.4  # times as much, where a preset's last stage is dilated
 SPARE = 3  # queries for each object of the fullest picture. The cells with the best scores become queries, and each cell
@@ -80,19 +80,22 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
     evaluated   pictures of the split that is evaluated
     given       values of FOLLOWED that flags gave instead: the other choices follow them
     """
-    given_model = {name: value for name, value in given.items() if name != "short_side"}
-    cells = [Choice("model", "dilation", True, f"small or many objects: cells of {config.model.stride // 2} pixels instead "
-                    f"of {config.model.stride}")] if _too_coarse(config.model, data, machine) else []
-    config = applied(config, cells)
+    given_model = {name: value for name, value in given.items() if name not in ("short_side", "dilation")}
     config = replace(config, model=replace(config.model, **given_model))
+    why = _too_coarse(config, data, machine, given.get("short_side"))
+    cells = [Choice("model", "dilation", True, f"{why}: cells of 16 pixels instead of 32")] if why else []
+    dilated = given.get("dilation", config.model.dilation or bool(why))
+    config = replace(config, model=replace(config.model, dilation=dilated))
     minutes = _minutes(data.boxes)
-    side, bound = _side(config, data, machine)
+    side, seen = _side(config, data, machine)
     shown = given.get("short_side", side)
+    seen = seen if shown == side else _pixels(data, shown)
     queries, enough = _queries(config, shown, data.most_objects)
     full = data.typical_objects > FULL
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
-    often = f"{evaluated:,} pictures to evaluate: about {EVALUATIONS} times, in a tenth of the run at most"
+    often = (f"{evaluated:,} pictures to evaluate: about {minutes / rhythm:.0f} evaluations, which take a tenth of the run at "
+             "most")
     objects = f"{data.typical_objects:.1f} objects in a picture: " + (
         "many, so crops show them larger; four pictures in one would be too full" if full else
         "few, so four pictures in one show more of them, in more sizes")
@@ -102,8 +105,7 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
         Choice("data", "colour", max(COLOUR, config.data.colour), "where there is an up and a down, light varies, too")]
     return [
         *cells,
-        Choice("data", "short_side", side, f"a small object has {data.small_object:.2g} of a picture's side: "
-               f"{data.small_object * shown:.0f} pixels of {shown}{bound if shown == side else ''}"),
+        Choice("data", "short_side", side, seen),
         *steady,
         Choice("data", "turns", data.turnable, "boxes look the same from all four sides" if data.turnable else
                "there is an up and a down, or too few boxes to know"),
@@ -128,14 +130,14 @@ def applied(config: Config, choices: list[Choice]) -> Config:
 def _queries(config: Config, side: int, most_objects: int) -> tuple[int, str]:
     """SPARE for each object of the fullest picture, in steps of 10; and whether they are enough, in words."""
     wanted, least = 10 * math.ceil(SPARE * most_objects / 10), config.model.num_queries
-    if wanted <= least:
-        return least, "and the preset's queries are enough for them"
-    possible = applied(config, [Choice("data", "short_side", side, ""),
-                                Choice("model", "num_queries", min(wanted, MOST_QUERIES), "")]).most_found
+    asked = max(least, min(wanted, MOST_QUERIES))
+    possible = applied(config, [Choice("data", "short_side", side, ""), Choice("model", "num_queries", asked, "")]).most_found
     if possible < min(wanted, MOST_QUERIES):
         return max(least, possible), f"and {possible} cells of {config.model.stride} pixels to propose them"
+    if wanted <= least:
+        return least, "and the preset's queries are enough for them"
     if wanted > MOST_QUERIES:
-        return max(least, MOST_QUERIES), "the most here"
+        return asked, "the most here"
     return wanted, f"{SPARE} queries for each, since several propose the same object"
 
 
@@ -145,32 +147,55 @@ def _minutes(boxes: int) -> float:
     return float(min(most, max(least, 5 * round((10 * math.log10(max(1, boxes)) - 3) / 5))))
 
 
-def _sides(machine: Machine) -> tuple[int, int]:
-    return GPU_SIDES if machine.kind == "cuda" else SIDES
-
-
-def _wanted_side(model: ModelConfig, data: DataSummary) -> float:
-    """Pixels at which a small object covers SMALL_CELLS of the decoder's cells; 0 without an object."""
-    cell = model.stride / (2 if model.fine_memory else 1)  # pixels
-    return SMALL_CELLS * cell / data.small_object if data.small_object else 0.0
-
-
-def _too_coarse(model: ModelConfig, data: DataSummary, machine: Machine) -> bool:
-    """Would a network with the stride of 32 need more than the smallest side, for small objects or for many?"""
-    least, _ = _sides(machine)
-    return not model.dilation and (_wanted_side(model, data) > least
-                                   or model.cells(least, least) < SPARE * data.most_objects)
-
-
 def _side(config: Config, data: DataSummary, machine: Machine) -> tuple[int, str]:
-    """Pixels of the shorter side, in whole cells of the encoder; and what bounds it, in words."""
-    model, (least, most) = config.model, _sides(machine)
-    if machine.kind == "cuda" and machine.gib:  # seven tenths of it, for what is not counted
-        gib = GIB_A_PIXEL.get(config.preset, max(GIB_A_PIXEL.values()))
-        gib *= DILATED if model.dilation and not PRESETS[config.preset].model.dilation else 1
-        most = max(least, min(most, int((0.7 * machine.gib / gib) ** 0.5)))
-    wanted = _wanted_side(model, data)
-    side = min(most // model.stride, round(max(least, wanted) / model.stride)) * model.stride
-    covered = SMALL_CELLS * side / wanted if wanted else 0.0
-    return side, {wanted < least: ", the least here", wanted > most: f", the most here, {covered:.1f} cells of the decoder "
-                  f"instead of {SMALL_CELLS}: cut large pictures into parts"}.get(True, "")
+    """Pixels of the shorter side, in whole cells of the encoder; and why, in words."""
+    stride, (least, most) = config.model.stride, _sides(config, machine)
+    of_objects, of_number = _wanted_sides(config, data)
+    least = stride * math.ceil(least / stride)
+    side = max(least, min(most // stride, round(max(of_objects, of_number) / stride)) * stride)
+    if of_number > max(least, of_objects) and side > least:
+        return side, f"{data.most_objects} objects in the fullest picture, and cells to propose them"
+    covered = SMALL_CELLS * side / of_objects if of_objects else SMALL_CELLS
+    few = f", {covered:.1f} cells of the decoder instead of {SMALL_CELLS}: cut large pictures into parts" if covered < 1 else ""
+    bound = {of_objects < least: ", the least here", of_objects > most: ", the most here"}.get(True, "")
+    return side, f"{_pixels(data, side)}{bound}{few}"
+
+
+def _pixels(data: DataSummary, side: int) -> str:
+    return (f"a small object has {data.small_object:.2g} of a picture's side: {data.small_object * side:.0f} pixels of "
+            f"{side}")
+
+
+def _sides(config: Config, machine: Machine) -> tuple[int, int]:
+    """The least and the most pixels of the shorter side on this machine."""
+    if machine.kind != "cuda":
+        return SIDES
+    least, most = GPU_SIDES
+    if machine.gib:  # seven tenths of it, for what is not counted
+        most = max(least, min(most, int((0.7 * machine.gib / _gib_a_pixel(config)) ** 0.5)))
+    return least, most
+
+
+def _gib_a_pixel(config: Config) -> float:
+    known = GIB_A_PIXEL.get(config.preset, max(GIB_A_PIXEL.values()))
+    return known * DILATED if config.model.dilation and config.preset != "tiny" else known  # tiny was counted dilated
+
+
+def _wanted_sides(config: Config, data: DataSummary) -> tuple[float, int]:
+    """Pixels at which a small object covers SMALL_CELLS of the decoder's cells, and at which there are SPARE cells of the
+    encoder for each object of the fullest picture; 0 where nothing asks for any."""
+    model = config.model
+    cell = model.stride / (2 if model.fine_memory else 1)  # pixels
+    cells = min(MOST_QUERIES, SPARE * data.most_objects) if model.queries == "proposal" else 0
+    return SMALL_CELLS * cell / data.small_object if data.small_object else 0.0, model.stride * math.ceil(cells**0.5)
+
+
+def _too_coarse(config: Config, data: DataSummary, machine: Machine, given_side: Optional[int]) -> str:
+    """Why a network with the stride of 32 would need more than the least side (or the given one); "" if it would not,
+    if its stride is 16 already, or if there is no memory for that."""
+    side = given_side or _sides(config, machine)[0]
+    dilated = replace(config, model=replace(config.model, dilation=True))
+    if config.model.dilation or machine.gib and 0.7 * machine.gib < _gib_a_pixel(dilated) * side**2:
+        return ""
+    of_objects, of_number = _wanted_sides(config, data)
+    return "small objects" if of_objects > side else "many objects" if of_number > side else ""

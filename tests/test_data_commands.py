@@ -57,9 +57,10 @@ def test_without_a_box_to_find_a_run_shows_dashes_and_no_figure(tmp_path, capsys
 
 
 @pytest.mark.parametrize("boxes, given, told", [
-    (81, (), ""), (82, (), "82 boxes, 81 found at most"), (60, ("--num-queries", "59"), "60 boxes, 59 found at most")])
+    (256, (), ""), (257, (), "257 boxes, 256 found at most"), (60, ("--num-queries", "59"), "60 boxes, 59 found at most"),
+    (5, ("--short-side", "32"), "5 boxes, 4 found at most")])
 def test_check_data_says_what_a_run_without_flags_would_not_find(boxes, given, told, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("commands.check_data.best_device", lambda: "cpu")  # 81 cells of 16 pixels in 144 by 144
+    monkeypatch.setattr("commands.check_data.best_device", lambda: "cpu")  # 256 pixels at most: 256 cells of 16
     coco_set = sound(tmp_path / "set")
     for _ in range(boxes - sum(box["image_id"] == 1 for box in coco_set.split("train")["annotations"])):
         coco_set.box("train", 1, [2, 2, 20, 20])

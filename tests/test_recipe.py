@@ -10,7 +10,7 @@ from typing import Optional
 import pytest
 import torch
 
-from commands.recipe import as_flag, chosen_for, machine_of, told
+from commands.recipe import as_flag, chosen_for, machine_of, told, values_given
 from commands.train_arguments import parse_train
 from scratch.config import PRESETS, Config
 from scratch.data.summary import DataSummary
@@ -61,6 +61,28 @@ def test_large_cells_are_halved_for_small_and_for_many_objects() -> None:
     assert {choice.field for choice in choose(TINY, CELLS, 87, T4)}.isdisjoint({"dilation"})  # they are small already
 
 
+def test_many_large_objects_have_cells_to_be_proposed_by() -> None:
+    large = replace(CELLS, small_object=0.3, most_objects=60)
+    (side,) = [choice for choice in choose(TINY, large, 80, Machine()) if choice.field == "short_side"]
+    assert (side.value, side.reason) == (224, "60 objects in the fullest picture, and cells to propose them")
+    assert config_for(large).most_found == config_for(large).model.num_queries == 180
+    learned = replace(TINY, model=replace(TINY.model, queries="anchor"))
+    assert config_for(large, learned).data.short_side == 144
+    many = replace(large, most_objects=300)
+    assert config_for(many, BIG, machine=Machine("cuda", 80.0)).data.short_side == 288  # 18 cells of 16 pixels each way
+
+
+def test_the_least_side_is_whole_cells_of_any_network() -> None:
+    coarse = replace(TINY, model=replace(TINY.model, dilation=False))
+    assert config_for(RACCOONS, coarse).data.short_side == 160  # of 144
+
+
+def test_cells_are_halved_only_where_there_is_memory_for_them() -> None:
+    fits, does_not = Machine("cuda", 4.3 * 1.4 / 0.7 + 0.01), Machine("cuda", 4.3 * 1.4 / 0.7 - 0.01)
+    assert config_for(CELLS, BIG, machine=fits).model.dilation
+    assert not config_for(CELLS, BIG, machine=does_not).model.dilation
+
+
 def test_a_coarser_memory_of_the_decoder_is_shown_larger_pictures() -> None:
     coarse = replace(TINY, model=replace(TINY.model, fine_memory=False))
     assert config_for(CELLS, coarse, machine=T4).data.short_side == 368
@@ -98,11 +120,13 @@ def test_what_flags_gave_is_followed_by_the_other_choices() -> None:
         return {choice.field: choice for choice in choose(preset, crowded, 80, machine, given)}
     crowded = replace(CELLS, most_objects=60)
     side = chosen(TINY, Machine(), short_side=96)
-    assert (side["short_side"].value, side["num_queries"].value) == (192, 40)  # of 36 cells, and 40 in the preset
+    assert (side["short_side"].value, side["num_queries"].value) == (224, 40)  # of 36 cells, and 40 in the preset
     assert "6 pixels of 96" in side["short_side"].reason
     assert chosen(TINY, Machine(), short_side=256)["num_queries"].value == 180
     large = chosen(BIG, T4, dilation=False)
     assert (large["dilation"].value, large["short_side"].value, large["num_queries"].value) == (True, 384, 144)
+    assert "dilation" not in chosen(BIG, T4, short_side=640)  # a small object has 2.6 cells of the decoder then
+    assert chosen(BIG, T4, fine_memory=False)["dilation"].reason == "small objects: cells of 16 pixels instead of 32"
     assert chosen(TINY, Machine(), queries="anchor")["num_queries"].value == 180
     assert chosen(TINY, Machine(), fine_memory=False)["short_side"].value == 256
 
@@ -130,14 +154,14 @@ def test_the_fullest_picture_has_queries_to_spare(most: int, queries: int) -> No
 
 
 def test_there_are_no_more_queries_than_cells_that_propose_them() -> None:
-    large = replace(CELLS, small_object=0.3, most_objects=60)
-    assert config_for(large).data.short_side == 144
+    large = replace(CELLS, small_object=0.3, most_objects=100)
+    assert config_for(large).data.short_side == 256
     (queries,) = [choice for choice in choose(TINY, large, 87, Machine()) if choice.field == "num_queries"]
     assert (queries.value, queries.reason) == (
-        81, "60 objects in the fullest picture, and 81 cells of 16 pixels to propose them")
+        256, "100 objects in the fullest picture, and 256 cells of 16 pixels to propose them")
     learned = replace(TINY, model=replace(TINY.model, queries="anchor"))
-    assert config_for(large, learned).model.num_queries == 180
-    assert config_for(large, replace(TINY, model=replace(TINY.model, num_queries=100))).model.num_queries == 100
+    assert config_for(large, learned).model.num_queries == 300
+    assert config_for(large, replace(TINY, model=replace(TINY.model, num_queries=280))).model.num_queries == 280
 
 
 def test_a_preset_with_more_queries_keeps_them() -> None:
@@ -146,7 +170,7 @@ def test_a_preset_with_more_queries_keeps_them() -> None:
 
 
 @pytest.mark.parametrize("most, words", [
-    (280, "280 objects in the fullest picture, and 144 cells of 16 pixels to propose them"),
+    (280, "280 objects in the fullest picture, and 256 cells of 16 pixels to propose them"),
     (28, "28 objects in the fullest picture, 3 queries for each, since several propose the same object"),
     (3, "3 objects in the fullest picture, and the preset's queries are enough for them"),
 ])
@@ -169,6 +193,8 @@ def test_ten_times_as_many_boxes_have_ten_minutes_more(boxes: int, minutes: floa
 def test_evaluations_take_a_tenth_of_the_time_at_most() -> None:
     assert config_for(CELLS, evaluated=87).train.eval_minutes == 2.0
     assert config_for(CELLS, evaluated=5000).train.eval_minutes == pytest.approx(10 * 5000 / 60 / 60, abs=0.1)
+    (told,) = {choice.reason for choice in choose(TINY, CELLS, 5000, Machine()) if choice.field.startswith("eval")}
+    assert told == "5,000 pictures to evaluate: about 2 evaluations, which take a tenth of the run at most"
     assert config_for(CELLS, BIG, 5000, T4).train.eval_minutes == 2.0
 
 
@@ -226,6 +252,13 @@ def test_a_given_side_is_told_with_its_own_pixels_and_followed(data: str, capsys
     out = capsys.readouterr().out
     assert config.data.short_side == 64 and "pixels of 64" in out and "pixels of 64" not in free
     assert "(as given; recipe: --short-side 144)" in out
+
+
+def test_flags_are_found_whatever_the_recipe_would_choose() -> None:
+    def with_flags(config: Config) -> Config:  # --no-dilation --short-side 256
+        return replace(config, data=replace(config.data, short_side=256), model=replace(config.model, dilation=False))
+    assert values_given(BIG, with_flags) == {"short_side": 256, "dilation": False}
+    assert values_given(BIG, lambda config: config) == {}
 
 
 @pytest.mark.parametrize("words", [["--recipe", "none"], ["--preset", "tiny"]])

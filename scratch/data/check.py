@@ -103,12 +103,12 @@ OF_EVALUATION = ("broken image left out", "no box to find", "more boxes than COC
                  "boxes perhaps in another form")
 
 
-def check_dataset(config: DataConfig, most_found: int, decode: bool, only: Container[str] = SPLITS,
+def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Container[str] = SPLITS,
                   classes: Optional[Classes] = None, need: Iterable[str] = (), most: Optional[int] = LISTED,
                   layout: Optional[Layout] = None) -> Report:
     """Look at everything that a run on `config` would read.
 
-    most_found   the objects that the detector can find in a picture: `Config.most_found`, or its queries
+    num_queries  the objects that the detector can find in a picture: `Config.most_found`
     decode       True: decode every image; False: headers, checksums and file ends
     only         the splits to look at, where they are there
     classes      what a trained detector's labels count; None: what a new run's would, by `config.classes`
@@ -140,7 +140,7 @@ def check_dataset(config: DataConfig, most_found: int, decode: bool, only: Conta
         classes = classes or annotations.classes
         lines.append(f"{split:<6} {len(annotations):>7,} images {len(annotations.labels):>8,} boxes "
                      f"{len(annotations.classes):>4} classes   {abridged(file)}")
-        problems += _crowded(annotations, file, most_found, most)
+        problems += _crowded(annotations, file, num_queries, most)
         problems += _same_twice(annotations, file, config.max_dets,
                                 split != "train" or config.eval_split == "train", most)
         names = find_files(folder, annotations.file_names.tolist(), file.name)
@@ -288,14 +288,14 @@ def _nothing_to_find(annotations: Annotations, file: Annotated, learned: bool) -
     return [Problem("no box to learn from" if learned else "no box to find", file.name, why)]
 
 
-def _crowded(annotations: Annotations, file: Annotated, most_found: int, most: Optional[int]) -> list[Problem]:
+def _crowded(annotations: Annotations, file: Annotated, num_queries: int, most: Optional[int]) -> list[Problem]:
     """The images with more boxes than the detector can find."""
     totals = np.concatenate(([0], np.cumsum(~annotations.crowd)))
     boxes = totals[annotations.offsets[1:]] - totals[annotations.offsets[:-1]]      # (n,)
     notes = Notes(most)
-    for i in np.flatnonzero(boxes > most_found):
+    for i in np.flatnonzero(boxes > num_queries):
         notes.add("more boxes than can be found", f"{file.name}, {annotations.file_names[i]}",
-                  f"image {annotations.image_ids[i]}: {boxes[i]} boxes, {most_found} found at most")
+                  f"image {annotations.image_ids[i]}: {boxes[i]} boxes, {num_queries} found at most")
     return notes.problems()
 
 

@@ -7,11 +7,11 @@
                             logits (L,B,Q,K+1) ◄── class_embed ──────────────────────────┤
                             boxes  (L,B,Q,4)   ◄── sigmoid ◄── bbox_embed ───────────────┘
 
-"sine" is the positional encoding. Set prediction: each of the Q object queries predicts one class
-and one box. Classes are 0 … K−1 (COCO: K = 91, its largest id plus one), and K itself is the
-no-object class. A box is (cx, cy, w, h) in [0,1] of the image without its padding. In training, bipartite matching (scratch/objective) gives each true
-object to one query. A second query for it is trained to predict "no object": duplicates are few, and
-need no removal (Carion et al. 2020, arXiv 2005.12872, section 3).
+"sine" is the positional encoding. Set prediction: each of the Q object queries predicts one box and
+one class, 0 … K−1 or the no-object class K (COCO: K = 91, its largest id plus one). A box is
+(cx, cy, w, h) in [0,1] of the image without its padding. In training, bipartite matching
+(scratch/objective) gives each true object to one query. A second query for it is trained to predict
+"no object": duplicates are few, and need no removal (Carion et al. 2020, arXiv 2005.12872, section 3).
 
 Parameters of detr_r50 (41,524,768), and GFLOPs for an image of 600×640 (multiply-add = 2 FLOPs):
 

@@ -18,8 +18,8 @@ Several heads (*multi-head attention*, D = N·d): head n has linear maps (projec
 
 For each query, one head has one row of weights, narrow or spread out; N heads have N rows, at the
 multiply-adds of one wide head: 2·Q·S·D in q kᵀ and P v, and D² a token in each linear map.
-Why √d: q·k has variance d if the numbers in q and k are independent with variance 1. At d = 64, of 100
-such weights the 10 largest sum to 0.998, and other keys get hardly any gradient; after /√d to 0.38.
+Why √d: q·k has variance d if their numbers are independent, with mean 0 and variance 1. At d = 64 the
+10 largest of 100 weights then sum to 0.998: other keys get hardly any gradient. After /√d: to 0.38.
 Same as torch.nn.MultiheadAttention(batch_first=True), but for a query that may look nowhere; proven
 in tests/ops/test_attention.py. Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
 Read: attention_naive → attention_batched → scaled_dot_product_attention → MultiheadAttention

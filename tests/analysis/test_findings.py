@@ -178,6 +178,10 @@ def test_the_cells_that_propose_objects_bound_what_is_found_and_advised() -> Non
     assert sentence(run, "--num-queries") is None and sentence(run, "propose one") is None
     run["most_objects"] = 37
     assert "An image holds 37 objects, and the encoder has 36 cells at 96 pixels" in sentence(run, "propose one")
+    run["most_objects"] = 41  # more queries would not help
+    assert "An image holds 41 objects, and the encoder has 36 cells at 96 pixels" in sentence(run, "propose one")
+    config["data"]["square"] = False  # pictures have more cells than a square then
+    assert "An image holds 41 objects, and the detector has 40 queries" in sentence(run, "--num-queries")
 
 
 @pytest.mark.parametrize("gap, words", [(0.1, "surer than right, by 0.10"), (-0.25, "more right than sure, by 0.25"),

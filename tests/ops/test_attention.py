@@ -215,7 +215,7 @@ def test_dividing_by_root_d_keeps_the_softmax_from_saturating():
     assert scores.var().item() == pytest.approx(64, rel=0.03)
     for scale, of_ten in ((1.0, 0.998), (8.0, 0.38)):
         P = torch.softmax(scores / scale, -1)
-        assert P.topk(10).values.sum(-1).mean().item() == pytest.approx(of_ten, abs=0.002 * scale)
+        assert P.topk(10).values.sum(-1).mean().item() == pytest.approx(of_ten, abs=5e-4 * scale**2)
 
 
 @both_modes
