@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import detr_scratch
-from commands.check_data import CheckDataArguments, check_data
+from commands.check_data import CheckDataArguments, check_data, found_by_a_run
 from scratch.config import PRESETS, DataConfig
 from scratch.data import coco, pieces
+from scratch.ops.fast.switch import plain_mode
 from tests.data.conftest import CocoSet
 
 QUICK = ["--preset", "tiny_vanilla", "--device", "cpu", "--short-side", "32", "--max-size", "64", "--batch-size", "2",
@@ -66,6 +67,16 @@ def test_check_data_says_what_a_run_without_flags_would_not_find(boxes, given, t
         coco_set.box("train", 1, [2, 2, 20, 20])
     output, end = said(capsys, "check-data", coco_set.write(), *given)
     assert end == "" and (told in output if told else "found at most" not in output)
+
+
+def test_in_plain_mode_check_data_speaks_of_a_run_without_a_recipe(tmp_path):
+    coco_set = sound(tmp_path / "set")
+    for _ in range(60):
+        coco_set.box("train", 1, [2, 2, 20, 20])
+    data = DataConfig(data=str(coco_set.write()))
+    with plain_mode():
+        assert found_by_a_run(data) == PRESETS["tiny_vanilla"].model.num_queries
+    assert found_by_a_run(data) > PRESETS["tiny_vanilla"].model.num_queries
 
 
 @pytest.mark.parametrize("spoil, words", [

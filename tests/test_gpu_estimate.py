@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from benchmarks.fake_cuda import compiler, fake_cuda, provide
 from benchmarks.gpu_count import Counter, Row, launches, products, size_of, total
 from benchmarks.gpu_estimate import GPUS, PARTS, Case, Count, Gpu, Step, configured, kernel_seconds, step_seconds
 from scratch.ops.fast.batch_norm import _BatchNorm, _HalfBatchNorm
+from scratch.recipe import DILATED, GIB_A_PIXEL
 from scratch.training.step_memory import COUNTED
 from tests.conftest import REPOSITORY
 
@@ -40,6 +42,7 @@ def counted_and_profiled():
 
 
 def test_a_last_stage_can_be_counted_dilated():
+    assert Case("ours", "tiny", 2, 64, 96, "fp16", True).title(3) == "tiny --dilation, 3 images of 64×96, fp16"
     assert not configured("detr_r50_fast").model.dilation and configured("detr_r50_fast", dilation=True).model.dilation
     assert configured("tiny").model.dilation  # it has one
 
@@ -269,3 +272,42 @@ def test_no_preset_needs_more_launches_bytes_or_memory_than_it_did(case, tmp_pat
         assert of_page.keys() == found.keys() and len(found) == 12
         for name, values in found.items():
             assert of_page[name] == pytest.approx(values, rel=0.02, abs=0.06), name
+
+
+# What the recipe's page says of cells on a T4: milliseconds of a step's kernels, peak GiB; and a whole dilated step.
+CELLS_ON_A_T4 = """
+from benchmarks.fake_cuda import provide
+provide()
+import json
+from benchmarks.gpu_estimate import GPUS, Case, counted, objective, step_seconds
+
+cases = {"256": (256, False), "256 dilated": (256, True), "384": (384, False)}
+found = {}
+for name, (side, dilation) in cases.items():
+    case = Case("ours", "detr_141m_fast", 16, side, side, "fp16", dilation)
+    count = counted(case)
+    found[name] = [1000 * count.kernel_seconds(GPUS["T4"]), count.peak]
+    if dilation:
+        found["step"] = step_seconds(count, objective(case), GPUS["T4"])
+found["small dilated"] = counted(Case("ours", "detr_r50_fast", 16, 256, 256, "fp16", True)).peak
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_what_smaller_cells_cost_is_what_the_recipe_and_its_page_say() -> None:
+    command = [sys.executable, "-c", CELLS_ON_A_T4]
+    found = json.loads(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout)
+    page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    model = configured("detr_141m_fast").model
+    for name, row, side, stride in (("256", "256 pixels", 256, 32), ("256 dilated", "256 pixels, `--dilation`", 256, 16),
+                                    ("384", "384 pixels", 384, 32)):
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {row} |")]
+        cells, milliseconds, gib = (cell.strip() for cell in line.strip("|").split("|")[1:])
+        assert cells == f"{replace(model, dilation=stride == 16).cells(side, side)} of {stride} pixels"
+        assert [float(milliseconds.split()[0]), float(gib.split()[0])] == pytest.approx(found[name], rel=0.02)
+    assert f"estimated at {found['step']:.2f} s" in page and f"about {round(1800 / found['step'], -2):,.0f} steps" in page
+    square = 256**2
+    assert found["256 dilated"][1] <= DILATED * GIB_A_PIXEL["detr_141m_fast"] * square
+    assert found["small dilated"] <= DILATED * GIB_A_PIXEL["detr_r50_fast"] * square
