@@ -73,7 +73,8 @@ def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: b
 def values_given(preset: Config, with_flags: Callable[[Config], Config]) -> dict[str, Any]:
     """The values of FOLLOWED that flags give: those that come out the same, whatever they are without flags."""
     def after(side: int, **model: Any) -> dict[str, Any]:
-        config = with_flags(replace(preset, data=replace(preset.data, short_side=side), model=replace(preset.model, **model)))
+        data, model_of = replace(preset.data, short_side=side), replace(preset.model, **model)
+        config = with_flags(replace(preset, data=data, model=model_of))
         return {name: getattr(config.data if name == "short_side" else config.model, name) for name in FOLLOWED}
     some, others = (after(64, dilation=False, fine_memory=False, queries="anchor"),
                     after(96, dilation=True, fine_memory=True, queries="proposal"))

@@ -94,8 +94,8 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
     full = data.typical_objects > FULL
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
-    often = (f"{evaluated:,} pictures to evaluate: about {minutes / rhythm:.0f} evaluations, which take a tenth of the run at "
-             "most")
+    often = (f"{evaluated:,} pictures to evaluate: about {minutes / rhythm:.0f} evaluations, which take a tenth of the run "
+             "at most")
     objects = f"{data.typical_objects:.1f} objects in a picture: " + (
         "many, so crops show them larger; four pictures in one would be too full" if full else
         "few, so four pictures in one show more of them, in more sizes")
@@ -113,7 +113,8 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
         Choice("data", "augment", "zoom" if full else config.data.augment, objects),
         Choice("data", "mosaic", 0.0 if full else config.data.mosaic, objects),
         Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, {enough}"),
-        Choice("train", "max_minutes", minutes, f"{data.boxes:,} boxes: 20 minutes for 200, and 10 more for each ten times as many"),
+        Choice("train", "max_minutes", minutes,
+               f"{data.boxes:,} boxes: 20 minutes for 200, and 10 more for each ten times as many"),
         Choice("train", "eval_every", 1, often),
         Choice("train", "eval_minutes", rhythm, often),
     ]
@@ -131,7 +132,8 @@ def _queries(config: Config, side: int, most_objects: int) -> tuple[int, str]:
     """SPARE for each object of the fullest picture, in steps of 10; and whether they are enough, in words."""
     wanted, least = 10 * math.ceil(SPARE * most_objects / 10), config.model.num_queries
     asked = max(least, min(wanted, MOST_QUERIES))
-    possible = applied(config, [Choice("data", "short_side", side, ""), Choice("model", "num_queries", asked, "")]).most_found
+    data, model = replace(config.data, short_side=side), replace(config.model, num_queries=asked)
+    possible = replace(config, data=data, model=model).most_found
     if possible < min(wanted, MOST_QUERIES):
         return max(least, possible), f"and {possible} cells of {config.model.stride} pixels to propose them"
     if wanted <= least:
@@ -156,7 +158,8 @@ def _side(config: Config, data: DataSummary, machine: Machine) -> tuple[int, str
     if of_number > max(least, of_objects) and side > least:
         return side, f"{data.most_objects} objects in the fullest picture, and cells to propose them"
     covered = SMALL_CELLS * side / of_objects if of_objects else SMALL_CELLS
-    few = f", {covered:.1f} cells of the decoder instead of {SMALL_CELLS}: cut large pictures into parts" if covered < 1 else ""
+    few = "" if covered >= 1 else (
+        f", {covered:.1f} cells of the decoder instead of {SMALL_CELLS}: cut large pictures into parts")
     bound = {of_objects < least: ", the least here", of_objects > most: ", the most here"}.get(True, "")
     return side, f"{_pixels(data, side)}{bound}{few}"
 

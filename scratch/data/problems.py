@@ -61,7 +61,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "NaN box": ("coped", "dropped, from training and evaluation"),
     "box outside the image": ("coped", "dropped, from training and evaluation"),
     "box out of range": ("coped", "clipped to the image"),
-    "more boxes than can be found": ("coped", "as many as can be found are matched (a query for each; a proposal also needs a cell); the rest is missed"),
+    "more boxes than can be found": ("coped", "as many are matched as there are queries, or cells that propose them; the "
+                                     "rest is missed"),
     "greyscale image": ("coped", "its one channel is used for all three"),
     "palette image": ("coped", "its colours are looked up; what is transparent becomes white"),
     "RGBA image": ("coped", "laid over white"),

@@ -74,7 +74,7 @@ class ResidualBlock(nn.Module):
         """Let the convolutions give 0 at first: the scale of their last norm is 0.
 
         Else the input plus k blocks, each of variance 1, has variance 1 + k. From 0 a block grows only as far as the
-        loss needs. At first only that norm has a gradient in the residual branch; from the next step on the convolutions, too.
+        loss needs. At first only that norm has a gradient in its branch, from the next step on the convolutions, too.
         """
         (self.bn3 if hasattr(self, "bn3") else self.bn2).weight.zero_()
 

@@ -12,13 +12,13 @@ is normalised ("post-norm", Vaswani et al. 2017, arXiv 1706.03762):
               t ← norm2(t + multihead_attn(t + query_pos, memory + pos, memory))
               t ← norm3(t + ffn(t))
 
-Self-attention: tokens read each other. Cross-attention (multihead_attn): queries read the memory. The
-feed-forward network ffn works on each token alone. An object query is a learnt vector (D), query_pos;
-the decoder turns each into one prediction. Positional encodings (pos, query_pos) are added to queries
-and keys in every layer, never to values: they decide where to read, not what is read. Queries have
-no order and no causal mask: all objects are found in one pass (DETR, section 3.2, appendix A.3). Since t = 0,
-as in the official code, all values of the first decoder layer's self-attention are equal (the bias):
-without dropout its result does not depend on which query attends to which.
+Self-attention: tokens read each other. Cross-attention (multihead_attn): queries read the memory.
+The feed-forward network ffn works on each token alone. An object query is a learnt vector (D), called
+query_pos; the decoder turns each into one prediction. Positional encodings (pos, query_pos) are added
+to queries and keys in every layer, never to values: they decide where to read, not what is read.
+Queries have no order and no causal mask: all objects are found in one pass (DETR, section 3.2, A.3).
+Since t = 0, as in the official code, all values of the first decoder layer's self-attention are equal
+(the bias): without dropout its result does not depend on which query attends to which.
 
 Names and dropout as in the official DETR. Proven in tests/model/test_transformer.py.
 Read: TransformerEncoderLayer → TransformerDecoderLayer → TransformerDecoder → Transformer → MLP

@@ -19,7 +19,7 @@ softmax_naive's has an exponent ≤ 0. On a first reading skip `at_least_float32
 Same as torch's (inverse_sigmoid: torch.logit between ε and 1 − ε), except a row of −∞ (`softmax`), the
 gradient of sigmoid far from 0, which is more exact here, and that of relu at NaN or for an infinite
 gradient (ops/fast/activations). Proven in tests/ops/test_activations.py.
-Read: relu → sigmoid → softmax_naive → softmax → log_softmax; later at_least_float32 and inverse_sigmoid
+Read: relu → sigmoid → softmax_naive → softmax → log_softmax; later at_least_float32, inverse_sigmoid
 """
 
 from __future__ import annotations

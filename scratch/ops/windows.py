@@ -3,7 +3,7 @@
     along one axis, window i at tap u sees pixel   i·s + u·d − p          i = 0 … H'−1,  u = 0 … k−1
     number of windows that fit                     H' = ⌊(H + 2p − d·(k−1) − 1)/s⌋ + 1
 
-    k kernel size: k elements (taps), d pixels apart (dilation)  s stride  p padding  rows, columns alike
+    k kernel size: k elements (taps), d pixels apart (d dilation); s stride, p padding
 
         H = 6, k = 3, s = 2, p = 1, d = 1:  H' = ⌊(6 + 2 − 2 − 1)/2⌋ + 1 = 3
 
