@@ -348,6 +348,23 @@ def test_the_recipes_two_sets_learnt_what_the_page_says() -> None:
         (CHARTS / "index.md").read_text(encoding="utf-8").split())
 
 
+def test_the_flagship_learnt_what_the_pages_say() -> None:
+    (curve,) = json.loads((CHARTS / "flagship" / "learning_curve.json").read_text(encoding="utf-8"))
+    page, results, estimate, readme = (path.read_text(encoding="utf-8") for path in (
+        CHARTS / "index.md", REPOSITORY / "docs" / "results.md", REPOSITORY / "docs" / "gpu_estimate.md",
+        REPOSITORY / "README.md"))
+    found = curve["evaluation"]
+    assert "A step of ours, estimated: T4 0.58 s (2,080 steps in 20 minutes)" in estimate
+    for step, *figures in zip(*(found[name] for name in ("step", "AP", "AP50", "AP75"))):
+        end = ", the end" if step == curve["steps"] else ""
+        assert f"| {step}{end} | {0.58 * step / 60:.1f} | {' / '.join(f'{figure:.3f}' for figure in figures)} |" in page
+    AP, AP50, AP75 = (found[name][-1] for name in ("AP", "AP50", "AP75"))
+    assert (f"val AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} after {curve['steps']} steps, which a T4 is estimated to "
+            f"take in {0.58 * curve['steps'] / 60:.1f} minutes") in results
+    assert f"AP50 {AP50:.3f} after {curve['steps']} steps" in readme and f"AP50 {AP50:.3f} after {curve['steps']} steps" in estimate
+    assert f"{curve['steps']} if a step takes {20 * 60 / 0.58 / curve['steps'] - 0.05:.1f} times as long" in page
+
+
 def test_what_more_queries_find_is_what_the_pages_say() -> None:
     evaluated = {(its["run"], its["split"], its["num_queries"]): its for its in
                  json.loads((CHARTS / "recipe" / "evaluations.json").read_text(encoding="utf-8"))}

@@ -14,7 +14,7 @@ from commands.recipe import as_flag, chosen_for, machine_of, told, values_given
 from commands.train_arguments import parse_train
 from scratch.config import PRESETS, Config
 from scratch.data.summary import DataSummary
-from scratch.recipe import GIB_A_PIXEL, Choice, Machine, applied, choose
+from scratch.recipe import DILATED, GIB_A_PIXEL, Choice, Machine, applied, choose
 from scratch.training.step_memory import COUNTED
 from tests.conftest import REPOSITORY
 from tests.data.conftest import CocoSet
@@ -78,7 +78,7 @@ def test_the_least_side_is_whole_cells_of_any_network() -> None:
 
 
 def test_cells_are_halved_only_where_there_is_memory_for_them() -> None:
-    fits, does_not = Machine("cuda", 4.3 * 1.4 / 0.7 + 0.01), Machine("cuda", 4.3 * 1.4 / 0.7 - 0.01)
+    fits, does_not = Machine("cuda", 4.3 * DILATED / 0.7 + 0.01), Machine("cuda", 4.3 * DILATED / 0.7 - 0.01)
     assert config_for(CELLS, BIG, machine=fits).model.dilation
     assert not config_for(CELLS, BIG, machine=does_not).model.dilation
 
@@ -98,8 +98,8 @@ def test_a_picture_has_no_more_pixels_than_the_machine_can_train_with() -> None:
     tiny_objects = replace(CELLS, small_object=0.01)
     assert config_for(tiny_objects).data.short_side == 256
     assert config_for(tiny_objects, BIG, machine=Machine("cuda", 80.0)).data.short_side == 640
-    assert config_for(tiny_objects, BIG, machine=T4).data.short_side == 320  # of 333, in whole cells
-    assert config_for(tiny_objects, PRESETS["detr_r50_fast"], machine=T4).data.short_side == 512
+    assert config_for(tiny_objects, BIG, machine=T4).data.short_side == 320  # of 322, in whole cells
+    assert config_for(tiny_objects, PRESETS["detr_r50_fast"], machine=T4).data.short_side == 496
     assert config_for(RACCOONS, BIG, machine=T4).data.short_side == 256
     assert config_for(tiny_objects, BIG, machine=Machine("cuda", 2.0)).data.short_side == 256
 
