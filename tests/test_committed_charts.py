@@ -348,6 +348,24 @@ def test_the_recipes_two_sets_learnt_what_the_page_says() -> None:
         (CHARTS / "index.md").read_text(encoding="utf-8").split())
 
 
+def test_what_was_tried_of_the_recipe_is_what_the_page_says() -> None:
+    tried = json.loads((CHARTS / "recipe" / "tried.json").read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    names = ("… with another seed (`--seed 1`)", "… and cells of 32 pixels (`--no-dilation`: side 256, 64 queries)")
+    for its, words in zip(tried, names, strict=True):
+        best, end = (f"{its[when]['AP']:.3f} / {its[when]['AP50']:.3f}" for when in ("best", "end"))
+        assert f"| {words} | {its['steps']:,} | {best} | {end} |" in page
+    assert f"With another seed it is {tried[0]['lowest loss']['loss']:.2f}, near the end as well." in page
+    assert tried[0]["lowest loss"]["step"] > 0.9 * tried[0]["steps"]
+    curves = json.loads((CHARTS / "recipe" / "learning_curve.json").read_text(encoding="utf-8"))
+    first = max(zip(curves[1]["evaluation"]["AP"], curves[1]["evaluation"]["AP50"]))
+    gaps = [a - b for a, b in zip(first, tried[0]["best"].values())]
+    assert f"({gaps[0]:.3f} in AP, {gaps[1]:.3f} in AP50)" in page
+    test = tried[1]["test"]
+    assert (f"{test['AP']:.3f} / {test['AP50']:.3f} (white cells {test['classes']['WBC']:.3f}, red cells "
+            f"{test['classes']['RBC']:.3f}, platelets {test['classes']['Platelets']:.3f})") in page
+
+
 def test_the_flagship_learnt_what_the_pages_say() -> None:
     (curve,) = json.loads((CHARTS / "flagship" / "learning_curve.json").read_text(encoding="utf-8"))
     page, results, estimate, readme = (path.read_text(encoding="utf-8") for path in (
