@@ -159,7 +159,7 @@ def evaluated(detector: Detector, name: str, device: str) -> dict[str, Any]:
 def val_of(detector: Detector, device: str) -> tuple[CocoDetection, Any]:
     """The val split that a detector was trained with, and batches of it."""
     config = detector.config
-    report = check_dataset(config.data, config.model.num_queries, decode=False, only=("val",), classes=detector.classes,
+    report = check_dataset(config.data, config.most_found, decode=False, only=("val",), classes=detector.classes,
                            need=("val",))
     dataset = open_split(config.data, "val", Augmentation.for_evaluation(config.data), config.train.seed,
                          detector.classes, report.left_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import mean, median
@@ -13,6 +14,7 @@ import pytest
 
 from scratch.analysis.attention_record import Explanation
 from scratch.analysis.layer_record import read_layers
+from scratch.config import PRESETS, parameters_of
 from scratch.ops.fast import attention as fast_attention
 from scratch.ops.fast import convolution as fast_convolution
 
@@ -380,6 +382,13 @@ def test_the_flagship_learnt_what_the_pages_say() -> None:
     assert (f"val AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} after {curve['steps']} steps, which a T4 is estimated to "
             f"take in {0.58 * curve['steps'] / 60:.1f} minutes") in results
     assert f"AP50 {AP50:.3f} after {curve['steps']} steps" in readme and f"AP50 {AP50:.3f} after {curve['steps']} steps" in estimate
+    assert page.count("in 104 minutes") == results.count(", 104 minutes |") == 1 and round(found["minutes"][-1]) == 104
+    model = PRESETS["detr_141m_fast"].model
+    cells = [model.cells(side, side) for side in (192, 256, 64)]
+    assert f"have {cells[0]} cells that propose objects instead of {cells[1]}" in page and f"whose {cells[2]} cells" in page
+    assert "it has AP50 0.955 after 961" in page and "0.660, 0.955, 0.803 after 961 steps" in results
+    checkpoint = 8e-9 * parameters_of(replace(model, num_classes=5))  # GB: weights, and one momentum for each
+    assert f"three checkpoints of {checkpoint:.1f} GB each" in (REPOSITORY / "docs" / "using.md").read_text(encoding="utf-8")
     assert f"{curve['steps']} if a step takes {20 * 60 / 0.58 / curve['steps'] - 0.05:.1f} times as long" in page
 
 

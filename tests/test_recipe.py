@@ -13,7 +13,7 @@ import torch
 from commands.recipe import as_flag, chosen_for, machine_of, told, values_given
 from commands.train_arguments import parse_train
 from scratch.config import PRESETS, Config
-from scratch.data.summary import DataSummary
+from scratch.data.summary import FEWEST_TO_TURN, OBJECTS_TO_TURN, DataSummary
 from scratch.recipe import DILATED, GIB_A_PIXEL, Choice, Machine, applied, choose
 from scratch.training.step_memory import COUNTED
 from tests.conftest import REPOSITORY
@@ -129,6 +129,12 @@ def test_what_flags_gave_is_followed_by_the_other_choices() -> None:
     assert chosen(BIG, T4, fine_memory=False)["dilation"].reason == "small objects: cells of 16 pixels instead of 32"
     assert chosen(TINY, Machine(), queries="anchor")["num_queries"].value == 180
     assert chosen(TINY, Machine(), fine_memory=False)["short_side"].value == 256
+
+
+def test_the_page_has_the_least_numbers_for_turning() -> None:
+    page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    assert f"from {FEWEST_TO_TURN} boxes and {OBJECTS_TO_TURN:g} a picture on" in page
+    assert f"({TINY.model.cells(192, 192)} for `tiny` at 192 pixels)" in page
 
 
 def test_pictures_without_an_up_are_turned() -> None:

@@ -146,14 +146,15 @@ def _queries(run: dict[str, Any]) -> Optional[str]:
     model, side, queries = config["model"], config["data"]["short_side"], config["model"]["num_queries"]
     proposed = model["queries"] == "proposal"
     cells = math.ceil(side / (16 if model["dilation"] else 32)) ** 2  # of the encoder, in a square
-    bound = cells if proposed and config["data"]["square"] else MOST_QUERIES
-    if most > bound == cells:
+    bounded = proposed and config["data"]["square"]
+    if bounded and most > cells:
         return (f"An image holds {most} objects, and the encoder has {cells} cells at {side} pixels, each of which can "
                 "propose one: train with a larger `--short-side`.")
     if most > queries:
         return (f"An image holds {most} objects, and the detector has {queries} queries, each of which can find one: raise "
                 "`--num-queries`.")
-    wanted = min(MOST_QUERIES, bound, 10 * math.ceil(SPARE * most / 10))
+    wanted = min(MOST_QUERIES, 10 * math.ceil(SPARE * most / 10))
+    wanted = min(wanted, cells) if bounded else wanted
     if proposed and wanted > queries:
         return (f"An image holds {most} objects, and {queries} queries are few for them, since several cells propose the "
                 f"same object. `eval RUN --num-queries {wanted}` tells what more queries find with these weights.")
