@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.multiplying import multiplying, told
 from benchmarks.timing import race
 from benchmarks.training_step import DEFAULTS
 from scratch.config import PRESETS
@@ -161,9 +162,11 @@ def main() -> None:
     for case in wanted or CASES:
         results.append(measure(case, options.repeats))
         print(line(results[-1]), flush=True)
+    gflops = multiplying()
+    print(told(gflops))
     if options.json:
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
-                   "device": platform.machine(), "repeats": options.repeats}
+                   "device": platform.machine(), "repeats": options.repeats, "gflops": gflops}
         write_text(options.json, json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
 
 

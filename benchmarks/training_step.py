@@ -33,6 +33,7 @@ from typing import Any, Sequence
 
 import torch
 
+from benchmarks.multiplying import multiplying, told
 from commands.opening import make_criterion
 from reference import ReferenceCriterion, ReferenceMuon, anchors, build_reference
 from reference import model as plain
@@ -305,8 +306,9 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
-               "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()}
+    machine: dict[str, Any] = {
+        "torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()}
     results = []
     for preset in arguments.presets:
         batch_size, height, width = DEFAULTS[preset]
@@ -319,6 +321,9 @@ def main() -> None:
                                arguments.graph))
         print(f"\n{table(results[-1])}", flush=True)
     print("\n" + ", ".join(f"{name} {value}" for name, value in machine.items()))
+    if device.type == "cpu":
+        machine["gflops"] = multiplying()
+        print(told(machine["gflops"]))
     if arguments.json:
         figures = {"machine": machine, "results": results}
         write_text(arguments.json, json.dumps(figures, indent=1) + "\n")

@@ -287,6 +287,29 @@ def test_one_query_goes_where_it_has_to_and_the_others_stay() -> None:
     assert away.max() > 4 * np.sort(away)[-2] and np.sort(away)[-2] < 0.06
 
 
+def test_the_page_on_speed_tells_what_wider_products_change() -> None:
+    page = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    narrow, wide, *plans = (json.loads((REPOSITORY / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+                            for name in ("training_step_amd", "training_step_amd_avx512", "plans_amd",
+                                         "plans_amd_avx512"))
+    pairs = list(zip(narrow["results"], wide["results"], strict=True))
+    for pair in pairs:
+        told = [f"{r['ours']['step']:.2f} s | {r['reference']['step']:.2f} s | {r['ratio']['step']:.2f}" for r in pair]
+        assert f"| `{pair[0]['preset']}` | {' | '.join(told)} |" in page
+    ratios = [one["ratio"]["step"] for one, _ in pairs]
+    assert f"{min(ratios):.2f} to {max(ratios):.2f} times" in readme
+    gflops = [figures["machine"]["gflops"] for figures in plans]
+    assert (f"| a matrix product, GFLOP/s | {gflops[0]['product']:.0f} | {gflops[1]['product']:.0f} |\n"
+            f"| a 3×3 convolution of `torch.nn` that multiplies as often | {gflops[0]['convolution']:.0f} | "
+            f"{gflops[1]['convolution']:.0f} |") in page
+    quicker = [one["ours"]["step"] / other["ours"]["step"] for one, other in pairs]
+    assert f"{min(quicker):.1f} to {max(quicker):.1f} times as fast" in page
+    worst = [max(r["seconds"][r["chosen"]] / min(s for name, s in r["seconds"].items() if name != "torch.nn")
+                 for r in figures["results"]) for figures in plans]
+    assert f"at most {worst[0]:.2f} and {worst[1]:.2f} times" in page
+
+
 def test_the_page_on_speed_tells_the_measured_steps_and_layers() -> None:
     page = (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
     for name in ("training_step.json", "training_step_dc5.json"):
@@ -366,6 +389,45 @@ def test_what_was_tried_of_the_recipe_is_what_the_page_says() -> None:
     test = tried[1]["test"]
     assert (f"{test['AP']:.3f} / {test['AP50']:.3f} (white cells {test['classes']['WBC']:.3f}, red cells "
             f"{test['classes']['RBC']:.3f}, platelets {test['classes']['Platelets']:.3f})") in page
+
+
+def test_the_demo_in_bf16_learnt_what_the_page_says() -> None:
+    run = json.loads((CHARTS / "tiny" / "bf16.json").read_text(encoding="utf-8"))
+    page = " ".join((REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8").split())
+    assert (f"(`{run['command']}`, one run, seed {run['seed']}) takes {run['steps']:,} steps in its {run['minutes']} "
+            f"minutes, and ends at val AP {run['AP']:.3f}, AP50 {run['AP50']:.3f}, AP75 {run['AP75']:.3f}.") in page
+
+
+def test_three_seeds_of_raccoons_learnt_what_the_pages_say() -> None:
+    curves = json.loads((CHARTS / "recipe_seeds" / "learning_curve.json").read_text(encoding="utf-8"))
+    page, results = ((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("recipe.md", "results.md"))
+    charts = (CHARTS / "index.md").read_text(encoding="utf-8")
+    best = [max(zip(run["evaluation"]["AP"], run["evaluation"]["AP50"])) for run in curves]
+    assert [run["name"] for run in curves] == [f"raccoons_seed_{seed}" for seed in (42, 1, 2)]
+    for run, (AP, AP50) in zip(curves, best):
+        end = " / ".join(f"{run['evaluation'][name][-1]:.3f}" for name in ("AP", "AP50"))
+        assert f"| {run['name'].rsplit('_')[-1]} | {run['steps']:,} | {AP:.3f} / {AP50:.3f} | {end} |" in page
+    assert "AP {:.3f} and AP50 {:.3f}.".format(*map(mean, zip(*best))) in page
+    val = mean(run["evaluation"]["loss"][-1] for run in curves)
+    assert f"is {mean(mean(run['train']['loss'][-5:]) for run in curves):.1f} (with mosaics), and that on val {val:.1f}" in page
+    assert f"the loss on val stays at {val:.1f}" in charts
+    assert "Best AP / AP50 " + ", ".join("{:.3f} / {:.3f}".format(*figures) for figures in best) in charts
+    assert f"(seed 1: {', '.join(f'{AP50:.3f}' for AP50 in curves[1]['evaluation']['AP50'][:4])})" in charts
+    APs, AP50s = (", ".join(f"{figure:.3f}" for figure in figures) for figures in zip(*best))
+    assert f"val AP {APs}; AP50 {AP50s} (best evaluations" in results
+
+
+def test_what_six_minutes_of_raccoons_learnt_is_what_the_page_says() -> None:
+    trials = json.loads((CHARTS / "recipe" / "six_minutes.json").read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    losses = []
+    for one, other in zip(trials[::2], trials[1::2], strict=True):
+        assert (one["flags"], one["seed"]) == (other["flags"], 42) and other["seed"] == 1
+        flags = f"`{one['flags']}`" if one["flags"] else "**what the recipe chooses**"
+        losses.append(mean([one["loss"], other["loss"]]))
+        figures = " | ".join(f"{its['AP']:.3f} / {its['AP50']:.3f}" for its in (one, other))
+        assert f"| {flags} | {one['steps']:,}; {other['steps']:,} | {figures} | {losses[-1]:.1f} |" in page
+    assert min(losses) == losses[0] and not trials[0]["flags"]
 
 
 def test_the_flagship_learnt_what_the_pages_say() -> None:

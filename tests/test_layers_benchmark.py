@@ -20,6 +20,7 @@ from benchmarks.layer_pairs import Bench, benches, counterpart, errors, in_float
 from benchmarks.layer_parts import inference, parts, tensors
 from benchmarks.layer_shapes import FUNCTIONS, KINDS, LAYERS, Use, record
 from benchmarks.layer_table import kinds, table
+from benchmarks.multiplying import as_product, multiplying, told
 from benchmarks.roofline import ceilings, flops, floor_seconds, work
 from benchmarks.timing import added_gib, compared, race
 from benchmarks.training_step import TrainingStep
@@ -289,6 +290,18 @@ def test_the_floor_is_that_of_the_narrower_gate():
 def test_the_ceilings_are_those_of_a_machine(monkeypatch):
     monkeypatch.setattr("benchmarks.roofline.SAMPLES", 1)
     assert all(1e8 < value < 1e16 for value in ceilings(CPU, "float32").values())
+
+
+def test_the_product_is_measured_beside_the_convolution_that_it_computes(monkeypatch):
+    image, filters = torch.randn(1, 4, 6, 6, dtype=torch.float64), torch.randn(3, 4, 3, 3, dtype=torch.float64)
+    rows, columns = as_product(image, filters)
+    assert rows.shape == (3, 36) and columns.shape == (36, 36)
+    torch.testing.assert_close((rows @ columns).view(3, 6, 6), nn.functional.conv2d(image, filters, padding=1)[0])
+    monkeypatch.setattr("benchmarks.multiplying.SAMPLES", 1)
+    measured = multiplying(16, 8)
+    assert measured.keys() == {"product", "convolution"} and min(measured.values()) > 0
+    assert told({"product": 203.6, "convolution": 407.2}) == (
+        "a matrix product: 204 GFLOP/s, a 3×3 convolution of torch.nn that multiplies as often: 407 GFLOP/s")
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget a process's peak")
