@@ -2,7 +2,7 @@
 
     python -m benchmarks.multiplying
 
-Its matrix products are those of one library (MKL, in the usual builds), its convolutions those of another (oneDNN), and
+Its matrix products are those of one library (MKL, in the usual builds for x86), its convolutions those of another (oneDNN), and
 the two may take different instructions of the same processor. Our convolutions are matrix products, so where the two
 speeds differ, so do ours and torch.nn's: docs/speed.md has such a processor.
 """
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import race
 from scratch.program import ends_in_a_line
+from scratch.training.heap import keep_freed_memory
 
 SAMPLES = 5  # of each, of which the fastest counts
 
@@ -25,7 +26,10 @@ def as_product(image: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def multiplying(channels: int = 256, side: int = 64) -> dict[str, float]:
-    """GFLOP a second of a float32 product on the CPU, and of torch.nn's 3×3 convolution, which has the same FLOPs."""
+    """GFLOP a second of a float32 product on the CPU, and of torch.nn's 3×3 convolution, which has the same FLOPs.
+
+    The product reads nine times the convolution's data: what unfolding the image made, which is not timed.
+    """
     image, filters = torch.randn(1, channels, side, side), torch.randn(channels, channels, 3, 3)
     rows, columns = as_product(image, filters)
     image, filters = (t.contiguous(memory_format=torch.channels_last) for t in (image, filters))
@@ -40,5 +44,6 @@ def told(gflops: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as in training
     with ends_in_a_line():
         print(told(multiplying()))

@@ -300,14 +300,27 @@ def test_the_page_on_speed_tells_what_wider_products_change() -> None:
     ratios = [one["ratio"]["step"] for one, _ in pairs]
     assert f"{min(ratios):.2f} to {max(ratios):.2f} times" in readme
     gflops = [figures["machine"]["gflops"] for figures in plans]
-    assert (f"| a matrix product, GFLOP/s | {gflops[0]['product']:.0f} | {gflops[1]['product']:.0f} |\n"
+    assert (f"| a matrix product | {gflops[0]['product']:.0f} | {gflops[1]['product']:.0f} |\n"
             f"| a 3×3 convolution of `torch.nn` that multiplies as often | {gflops[0]['convolution']:.0f} | "
             f"{gflops[1]['convolution']:.0f} |") in page
-    quicker = [one["ours"]["step"] / other["ours"]["step"] for one, other in pairs]
-    assert f"{min(quicker):.1f} to {max(quicker):.1f} times as fast" in page
-    worst = [max(r["seconds"][r["chosen"]] / min(s for name, s in r["seconds"].items() if name != "torch.nn")
-                 for r in figures["results"]) for figures in plans]
-    assert f"at most {worst[0]:.2f} and {worst[1]:.2f} times" in page
+    said = " ".join(page.split())
+    quicker = {side: [one[side]["step"] / other[side]["step"] for one, other in pairs] for side in ("ours", "reference")}
+    for times in quicker.values():
+        assert f"{min(times):.1f} to {max(times):.1f} times" in said
+    first = {r["preset"]: r["ratio"]["step"] for r in
+             json.loads((REPOSITORY / "benchmarks" / "training_step.json").read_text(encoding="utf-8"))["results"]}
+    assert "within 0.06 of those of the first table" in said
+    assert all(abs(r["ratio"]["step"] - first[r["preset"]]) < 0.06 for r in wide["results"])
+    slower = []
+    for figures in plans:
+        times = [r["seconds"][r["chosen"]] / min(s for name, s in r["seconds"].items() if name != "torch.nn")
+                 for r in figures["results"]]
+        slower.append((len(times), sum(time > 1.1 for time in times), max(times)))
+    (cases, some, worst), (_, one, other) = slower
+    assert f"of {cases} convolutions, {some} have a plan that is more than 1.1 times as fast" in said
+    assert f"at most {worst:.2f} times; with the library {one} has one, {other:.2f} times: 32→64 3×3 /2" in said
+    seconds = next(r for r in plans[1]["results"] if r["case"] == "32→64 3×3 /2, 16×18×18")["seconds"]
+    assert f"{1e3 * seconds['Shifted']:.1f} ms instead of {1e3 * seconds['Columns']:.1f}." in said
 
 
 def test_the_page_on_speed_tells_the_measured_steps_and_layers() -> None:
@@ -391,6 +404,17 @@ def test_what_was_tried_of_the_recipe_is_what_the_page_says() -> None:
             f"{test['classes']['RBC']:.3f}, platelets {test['classes']['Platelets']:.3f})") in page
 
 
+def test_what_exporting_costs_is_what_the_page_says() -> None:
+    forms = json.loads((CHARTS / "recipe" / "exported.json").read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    names = ("PyTorch, float32", "`model.onnx`, float32", "`--half`", "`--int8`")
+    for its, name in zip(forms, names, strict=True):
+        assert (f"| {name} | {its['MiB']:.1f} | {its['AP']:.3f} / {its['AP50']:.3f} | {its['lost']:.4f} | "
+                f"{its['ms']:.1f} |") in page
+    _, plain, half, int8 = (its["ms"] for its in forms)
+    assert min(half, int8) >= plain  # neither is faster
+
+
 def test_the_demo_in_bf16_learnt_what_the_page_says() -> None:
     run = json.loads((CHARTS / "tiny" / "bf16.json").read_text(encoding="utf-8"))
     page = " ".join((REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8").split())
@@ -408,9 +432,12 @@ def test_three_seeds_of_raccoons_learnt_what_the_pages_say() -> None:
         end = " / ".join(f"{run['evaluation'][name][-1]:.3f}" for name in ("AP", "AP50"))
         assert f"| {run['name'].rsplit('_')[-1]} | {run['steps']:,} | {AP:.3f} / {AP50:.3f} | {end} |" in page
     assert "AP {:.3f} and AP50 {:.3f}.".format(*map(mean, zip(*best))) in page
-    val = mean(run["evaluation"]["loss"][-1] for run in curves)
-    assert f"is {mean(mean(run['train']['loss'][-5:]) for run in curves):.1f} (with mosaics), and that on val {val:.1f}" in page
-    assert f"the loss on val stays at {val:.1f}" in charts
+    val = [mean(losses) for losses in zip(*(run["evaluation"]["loss"] for run in curves))]
+    assert [round(run["evaluation"]["minutes"][11]) for run in curves] == [16] * 3
+    lowest, highest = (f"{bound(val[11:]):.1f}" for bound in (min, max))
+    assert f"falls to {val[11]:.1f} at minute 16, and stays between {lowest} and {highest} until the end" in page
+    assert f"that on train is {mean(mean(run['train']['loss'][-5:]) for run in curves):.1f}." in page
+    assert f"stays between {lowest} and {highest}, while that on train falls" in charts
     assert "Best AP / AP50 " + ", ".join("{:.3f} / {:.3f}".format(*figures) for figures in best) in charts
     assert f"(seed 1: {', '.join(f'{AP50:.3f}' for AP50 in curves[1]['evaluation']['AP50'][:4])})" in charts
     APs, AP50s = (", ".join(f"{figure:.3f}" for figure in figures) for figures in zip(*best))
@@ -427,6 +454,10 @@ def test_what_six_minutes_of_raccoons_learnt_is_what_the_page_says() -> None:
         losses.append(mean([one["loss"], other["loss"]]))
         figures = " | ".join(f"{its['AP']:.3f} / {its['AP50']:.3f}" for its in (one, other))
         assert f"| {flags} | {one['steps']:,}; {other['steps']:,} | {figures} | {losses[-1]:.1f} |" in page
+    gaps = [abs(one["loss"] - other["loss"]) for one, other in zip(trials[::2], trials[1::2])]
+    assert f"which differ by {min(gaps):.1f} to {max(gaps):.1f} in loss" in page
+    half, mosaics = (losses[k] - losses[0] for k in (1, 3))
+    assert f"but half the rates ({half:.1f} higher) and more mosaics ({mosaics:.1f}) are" in page
     assert min(losses) == losses[0] and not trials[0]["flags"]
 
 

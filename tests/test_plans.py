@@ -52,10 +52,13 @@ def test_a_line_ends_with_the_time_of_the_chosen_plan_beside_the_fastest_and_tor
 
 def test_the_table_is_printed_and_written(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(plans, "CASES", (Case(1, 16, 12, 12, 8),))
+    monkeypatch.setattr(plans, "multiplying", lambda: {"product": 1.0, "convolution": 2.0})
     monkeypatch.setattr(sys, "argv", ["plans", "--repeats", "1", "--json", str(tmp_path / "f.json")])
     plans.main()
-    (result,) = json.loads((tmp_path / "f.json").read_text())["results"]
-    assert plans.line(result) in capsys.readouterr().out
+    figures = json.loads((tmp_path / "f.json").read_text())
+    (result,), printed = figures["results"], capsys.readouterr().out
+    assert plans.line(result) in printed and figures["machine"]["gflops"] == {"product": 1.0, "convolution": 2.0}
+    assert plans.told(figures["machine"]["gflops"]) in printed
 
 
 @pytest.mark.parametrize("name", ["plans.json", "plans_amd.json"])
