@@ -2,9 +2,9 @@
 
     python -m benchmarks.multiplying
 
-Its matrix products are those of one library (MKL, in the usual builds for x86), its convolutions those of another (oneDNN), and
-the two may take different instructions of the same processor. Our convolutions are matrix products, so where the two
-speeds differ, so do ours and torch.nn's: docs/speed.md has such a processor.
+Its matrix products are those of one library (MKL, in the usual builds for x86), its convolutions those of another
+(oneDNN), and the two may take different instructions of the same processor. Our convolutions are matrix products, so
+where the two speeds differ, so do ours and torch.nn's: docs/speed.md has such a processor.
 """
 
 from __future__ import annotations

@@ -304,8 +304,8 @@ def test_the_page_on_speed_tells_what_wider_products_change() -> None:
             f"| a 3×3 convolution of `torch.nn` that multiplies as often | {gflops[0]['convolution']:.0f} | "
             f"{gflops[1]['convolution']:.0f} |") in page
     said = " ".join(page.split())
-    quicker = {side: [one[side]["step"] / other[side]["step"] for one, other in pairs] for side in ("ours", "reference")}
-    for times in quicker.values():
+    for side in ("ours", "reference"):
+        times = [one[side]["step"] / other[side]["step"] for one, other in pairs]
         assert f"{min(times):.1f} to {max(times):.1f} times" in said
     first = {r["preset"]: r["ratio"]["step"] for r in
              json.loads((REPOSITORY / "benchmarks" / "training_step.json").read_text(encoding="utf-8"))["results"]}
