@@ -304,6 +304,9 @@ def test_the_page_on_speed_tells_what_wider_products_change() -> None:
             f"| a 3×3 convolution of `torch.nn` that multiplies as often | {gflops[0]['convolution']:.0f} | "
             f"{gflops[1]['convolution']:.0f} |") in page
     said = " ".join(page.split())
+    tried = json.loads((REPOSITORY / "benchmarks" / "multiplying_amd.json").read_text(encoding="utf-8"))
+    plain, narrowed, library, both = (figures["product"] for figures in tried.values())
+    assert f"({narrowed} GFLOP/s beside {plain})" in said and f"({both} instead of {library};" in said
     for side in ("ours", "reference"):
         times = [one[side]["step"] / other[side]["step"] for one, other in pairs]
         assert f"{min(times):.1f} to {max(times):.1f} times" in said
@@ -420,6 +423,9 @@ def test_the_demo_in_bf16_learnt_what_the_page_says() -> None:
     page = " ".join((REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8").split())
     assert (f"(`{run['command']}`, one run, seed {run['seed']}) takes {run['steps']:,} steps in its {run['minutes']} "
             f"minutes, and ends at val AP {run['AP']:.3f}, AP50 {run['AP50']:.3f}, AP75 {run['AP75']:.3f}.") in page
+    demo = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    assert "AP 0.704, AP50 0.966" in demo and "0.713, 0.972" in demo and "0.718, 0.969" in demo
+    assert "ended at AP 0.704 to 0.718, AP50 0.966 to 0.972" in page
 
 
 def test_three_seeds_of_raccoons_learnt_what_the_pages_say() -> None:
@@ -432,6 +438,12 @@ def test_three_seeds_of_raccoons_learnt_what_the_pages_say() -> None:
         end = " / ".join(f"{run['evaluation'][name][-1]:.3f}" for name in ("AP", "AP50"))
         assert f"| {run['name'].rsplit('_')[-1]} | {run['steps']:,} | {AP:.3f} / {AP50:.3f} | {end} |" in page
     assert "AP {:.3f} and AP50 {:.3f}.".format(*map(mean, zip(*best))) in page
+    alone = json.loads((CHARTS / "recipe" / "learning_curve.json").read_text(encoding="utf-8"))[1]
+    (tried, _) = json.loads((CHARTS / "recipe" / "tried.json").read_text(encoding="utf-8"))
+    times, gains = zip(*((run["steps"] / steps, AP - before) for run, (AP, _), steps, before in zip(
+        curves, best, (alone["steps"], tried["steps"]), (max(alone["evaluation"]["AP"]), tried["best"]["AP"]))))
+    assert "These are {:.1f} and {:.1f} times the steps of one core".format(*times) in page
+    assert "AP is {:.3f} and {:.3f} higher".format(*gains) in page
     val = [mean(losses) for losses in zip(*(run["evaluation"]["loss"] for run in curves))]
     assert [round(run["evaluation"]["minutes"][11]) for run in curves] == [16] * 3
     lowest, highest = (f"{bound(val[11:]):.1f}" for bound in (min, max))
