@@ -77,7 +77,9 @@ IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "quality": (settings(_TINY, "quality"), "the score also predicts how well the box fits (quality focal loss)"),
     "mosaic": (settings(_TINY, "mosaic"), "mosaic augmentation: sometimes four images are combined into one"),
     "weight-decay": (settings(_TINY, "weight_decay"),
-                     "a larger weight decay keeps the length of weights, and so the angle of a step; this is `tiny`, with "
+                     "a larger weight decay keeps the length of weights, and so the angle of a step"),
+    "roi-features": (settings(_TINY, "roi_features"),
+                     "each decoder layer refines its boxes by the features around them (RoIAlign); this is `tiny`, with "
                      "pictures of one size"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Callable, Optional
 
 import torch
@@ -87,7 +88,8 @@ class AnchorDecoder(nn.Module):
         self.ref_anchor_head = MLP(d_model, d_model, 2)
 
     def forward(self, anchors: Tensor, content: Tensor, missing: Optional[Tensor], memory: Tensor,
-                memory_place: Tensor, pad_mask: Tensor, bbox_embed: MLP) -> tuple[Tensor, Tensor]:
+                memory_place: Tensor, pad_mask: Tensor, bbox_embed: MLP,
+                around: Optional[Callable[[Tensor], Tensor]]) -> tuple[Tensor, Tensor]:
         D, real = content.shape[-1], ~pad_mask.flatten(1)[:, None, None]
         hs, boxes = [], []
         for layer in self.layers:
@@ -100,7 +102,8 @@ class AnchorDecoder(nn.Module):
 
             content = layer(content, self.ref_point_head(sines), look, missing, memory, memory_place, real)
             hs.append(self.norm(content))
-            boxes.append(_refined(bbox_embed(hs[-1]).to(anchors.dtype), anchors))
+            step = bbox_embed(hs[-1] if around is None else hs[-1] + around(anchors))
+            boxes.append(_refined(step.to(anchors.dtype), anchors))
             anchors = boxes[-1].detach()
         return torch.stack(hs), torch.stack(boxes)
 
@@ -128,6 +131,29 @@ class FineMemory(nn.Module):
         return self.norm((edges + F.interpolate(coarse, size=edges.shape[-2:])).flatten(2).transpose(1, 2))
 
 
+class RoiFeatures(nn.Module):
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.project, self.norm = nn.Linear(d_model, 32), nn.LayerNorm(32)
+        self.combine = nn.Linear(32 * 49, d_model)
+
+    def forward(self, memory: Tensor, anchors: Tensor, pad_mask: Tensor) -> Tensor:
+        (B, h, w), T = pad_mask.shape, anchors.shape[1]
+        x = self.norm(self.project(memory)).transpose(1, 2).reshape(B, 32, h, w)
+        real = ~pad_mask
+        cells = torch.stack((real.any(1).sum(1), real.any(2).sum(1)), dim=-1)[:, None, None, None].to(anchors.dtype)
+        part = (torch.arange(7, dtype=anchors.dtype, device=x.device) + 0.5) / 7 - 0.5
+        offset = torch.stack(torch.meshgrid(part, part, indexing="xy"), dim=-1)  # (7,7,2) x, y
+        at = (anchors[:, :, None, None, :2] + 1.5 * anchors[:, :, None, None, 2:] * offset) * cells - 0.5  # (B,T,7,7,2)
+        near = ((at >= -1) & (at <= cells)).all(-1)
+        at = torch.minimum(at.clamp(min=0), cells - 1)
+        size = torch.tensor([w, h], dtype=at.dtype, device=at.device)
+        grid = ((2 * at + 1) / size - 1).reshape(B, T, 49, 2).to(x.dtype)
+        seen = F.grid_sample(x, grid, align_corners=False).permute(0, 2, 3, 1) * near.flatten(2)[..., None]  # (B,T,49,32)
+        seen = seen.unflatten(2, (7, 7)).transpose(2, 3).flatten(2)
+        return self.combine(seen).relu()
+
+
 class ReferenceAnchorDetr(nn.Module):
     """images (B,3,H,W) and pad_mask (B,H,W) → the official output dict, as `scratch.model.detr.Detr`."""
 
@@ -149,6 +175,8 @@ class ReferenceAnchorDetr(nn.Module):
             self.refpoint_embed = nn.Embedding(config.num_queries, 4)
         if config.fine_memory:
             self.fine_memory = FineMemory(self.backbone.finer_channels, D)
+        if config.roi_features:
+            self.roi_features = RoiFeatures(D)
         if config.queries == "proposal":
             self.proposal_head = ProposalHead(D, config.num_classes)
             self.group_embed = nn.Embedding(1, D)
@@ -184,7 +212,11 @@ class ReferenceAnchorDetr(nn.Module):
             memory = self.fine_memory(memory, src.shape[-2:], stage)
             cell_mask = shrunk(pad_mask, stage)
             places = _sines(_centres(cell_mask, wide), D // 2)
-        hs, boxes = self.transformer["decoder"](anchors, content, missing, memory, places, cell_mask, self.bbox_embed)
+        around = None
+        if self.config.roi_features:
+            around = partial(self.roi_features, memory, pad_mask=cell_mask)
+        hs, boxes = self.transformer["decoder"](anchors, content, missing, memory, places, cell_mask, self.bbox_embed,
+                                                around)
         logits = self.class_embed(hs).to(wide)
         if missing is not None:
             logits = logits.masked_fill(missing[..., None], SILENT)

@@ -70,6 +70,9 @@ class ModelConfig:
     (scratch/ops/beyond/focal_loss)"""
     fine_memory: bool = False
     """the decoder reads a grid twice as fine as the encoder's, needs anchors (scratch/model/anchors/fine_memory)"""
+    roi_features: bool = False
+    """boxes are refined by the features around them, read by RoIAlign, needs anchors
+    (scratch/model/anchors/roi_features)"""
     denoising: int = 0
     """noised copies of every true box that the decoder repairs in training, needs anchors
     (scratch/model/anchors/denoising)"""
@@ -103,7 +106,8 @@ class ModelConfig:
 
     def beyond_published(self) -> str:
         """What the published DETR has not, of any size: "queries = proposal, groups = 3"; "" if there is nothing."""
-        published = dict(queries="learned", classification="softmax", fine_memory=False, denoising=0, groups=1)
+        published = dict(queries="learned", classification="softmax", fine_memory=False, roi_features=False,
+                         denoising=0, groups=1)
         return ", ".join(f"{name} = {value}" for name, value in vars(self).items()
                          if value != published.get(name, value))
 
@@ -388,6 +392,7 @@ def parameters_of(model: ModelConfig) -> int:
     total += linear(2 * D, D) + 4 * linear(D, D) + linear(D, 2)  # the small networks between anchors and content
     total += (K + 1) * D if model.queries == "anchor" or model.denoising else 0
     total += linear(width * expansion * (2 if model.dilation else 4), D) + 2 * D if model.fine_memory else 0
+    total += linear(D, 32) + 2 * 32 + linear(32 * 7**2, D) if model.roi_features else 0
     return total + (4 * Q if model.queries == "anchor" else
                     linear(D, D) + 2 * D + linear(D, K) + box_head + model.groups * D)
 
@@ -459,7 +464,7 @@ _R50_SMALL = replace(_141M_VANILLA, model=replace(_R50.model, norm="batch"))
 _R50_FAST = _fast("detr_r50_fast", _R50_SMALL, {"dec_layers": 5, "zero_init_residual": True}, lr=3e-4, lr_backbone=3e-4,
                   warmup_share=0.05, eval_minutes=2.0, checkpoint_minutes=5.0)
 _SQUARES = DataConfig(short_side=256, square=True, augment="flip", mosaic=0.4)
-_TINY_FAST = _fast("tiny", _TINY_VANILLA, {}, lr=2e-3, lr_backbone=2e-3)
+_TINY_FAST = _fast("tiny", _TINY_VANILLA, {"roi_features": True}, lr=2e-3, lr_backbone=2e-3)
 
 # tiny_vanilla and detr_141m are DETR as published, scaled; tiny and detr_141m_fast, the default runs, learn in minutes.
 # detr_r50_fast is the latter's recipe on a smaller network.

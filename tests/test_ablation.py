@@ -56,6 +56,7 @@ NAMED = {"anchors": {"queries"}, "denoising": {"denoising"}, "groups": {"groups"
          "focal": {"classification", "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"},
          "proposals": {"queries", "denoising", "groups"}, "fine-memory": {"fine_memory"},
          "quality": {"quality"}, "mosaic": {"mosaic"}, "weight-decay": {"weight_decay"},
+         "roi-features": {"roi_features"},
          "muon": {"optimizer", "lr", "lr_backbone", "clip_max_norm"}}
 
 
@@ -249,7 +250,7 @@ def test_the_table_of_made_up_runs_is_as_by_hand() -> None:
     assert lines[start + 2:start + 5] == [
         "| vanilla | 0.150 ± 0.050 | 0.300 ± 0.100 | 110 ± 10 | 0.200 (1 of 2) | 0.400 (1 of 2) | > 30 (1 of 2) |",
         "| + anchors | – | – | – | – | – | – |",
-        "| + weight decay = tiny | – | – | – | 0.350 ± 0.050 | 0.700 ± 0.100 | 15 ± 5 |"]
+        "| + weight decay | – | – | – | 0.350 ± 0.050 | 0.700 ± 0.100 | 15 ± 5 |"]
     assert f"| + anchors | {VARIANTS['anchors'].sentence} | `--queries anchor` |" in lines
     assert "test split" not in report(made_up())
 
@@ -264,7 +265,7 @@ def test_an_idea_that_has_no_row_is_told_with_the_next_row() -> None:
 
 def test_the_test_split_has_a_table_of_its_own() -> None:
     runs = [a_run("weight-decay", "steps", seed, [0.5, last], test=True) for seed, last in ((1, 0.8), (2, 0.6))]
-    assert "| + weight decay = tiny | – | – | 0.250 ± 0.050 | 0.600 ± 0.100 |" in report(made_up(runs=runs))
+    assert "| + weight decay | – | – | 0.250 ± 0.050 | 0.600 ± 0.100 |" in report(made_up(runs=runs))
 
 
 def test_minutes_that_runs_shared_are_marked() -> None:
@@ -317,10 +318,10 @@ def test_each_variant_is_a_line_with_a_band_where_there_are_several_seeds(chart_
     minutes, steps = figure.axes
     assert [(line.get_label(), line.get_xydata().tolist()) for line in steps.lines] == [
         ("vanilla", [[10, 0.1], [20, 0.3], [30, 0.4]]),
-        ("+ weight decay = tiny", [pytest.approx(point) for point in ([10, 0.4], [20, 0.65], [30, 0.7])])]
+        ("+ weight decay", [pytest.approx(point) for point in ([10, 0.4], [20, 0.65], [30, 0.7])])]
     assert [line.get_label() for line in minutes.lines] == ["vanilla"]
     assert [len(axes.collections) for axes in (minutes, steps)] == [1, 1]  # vanilla's, and the last one's
-    assert [text.get_text() for text in figure.legends[0].texts] == ["vanilla", "+ weight decay = tiny"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["vanilla", "+ weight decay"]
 
 
 def test_the_chart_knows_every_variant_in_its_order() -> None:
@@ -344,7 +345,7 @@ def test_table_and_chart_are_made_again_from_the_data_alone(tmp_path: Path) -> N
     main(["--out", str(tmp_path), "--redraw"])
     second = matplotlib.image.imread(tmp_path / "ablation.png")
     assert first.std() > 0 and (first.shape != second.shape or (first != second).any())
-    assert "| + weight decay = tiny | – | – | – | – | – | – |" in (tmp_path / "ablation.md").read_text()
+    assert "| + weight decay | – | – | – | – | – | – |" in (tmp_path / "ablation.md").read_text()
 
 
 def test_flags_spell_fields_as_the_command_line_does() -> None:

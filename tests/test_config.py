@@ -21,7 +21,7 @@ NETWORKS = {
     "group norm": replace(SMALL, norm="group", backbone="resnet34", dilation=True),
     "no encoder": replace(SMALL, enc_layers=0, dec_layers=1, groups=3),
     "anchors": replace(FOCAL, queries="anchor", groups=3, dilation=True, fine_memory=True),
-    "proposals": replace(FOCAL, queries="proposal", groups=3, fine_memory=True),
+    "proposals": replace(FOCAL, queries="proposal", groups=3, fine_memory=True, roi_features=True),
     "denoising": replace(FOCAL, queries="proposal", denoising=2), "resnet152": replace(SMALL, backbone="resnet152"),
 }
 

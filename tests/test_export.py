@@ -31,6 +31,7 @@ MODELS = {
     "anchors": replace(SMALL, norm="group", dilation=True, queries="anchor", classification="focal"),
     "proposals, fine memory": replace(SMALL, queries="proposal", classification="focal", dilation=True,
                                       fine_memory=True),
+    "RoI features": replace(SMALL, queries="proposal", classification="focal", fine_memory=True, roi_features=True),
 }
 
 

@@ -21,7 +21,8 @@ SMALL = ModelConfig(backbone="resnet_tiny", hidden_dim=12, nheads=3, dim_feedfor
 LOSS = LossConfig(eos_coef=0.125)  # a weight that float32, in which torch.nn's criterion keeps it, holds exactly
 FOCAL = PRESETS["tiny"].loss
 ANCHORS = {
-    "tiny": replace(SMALL, queries="proposal", classification="focal", fine_memory=True, dilation=True, norm="batch"),
+    "tiny": replace(SMALL, queries="proposal", classification="focal", fine_memory=True, roi_features=True, dilation=True,
+                    norm="batch"),
     "stride 32": replace(SMALL, queries="proposal", classification="focal", fine_memory=True),
     "more queries than cells": replace(SMALL, queries="proposal", classification="focal", num_queries=23),
     "anchor": replace(SMALL, queries="anchor", classification="focal", fine_memory=True),

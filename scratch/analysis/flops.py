@@ -34,6 +34,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "encoder": ("transformer.encoder",),
     "proposals": ("proposal_head",),
     "fine memory": ("fine_memory",),
+    "RoI features": ("roi_features",),
     "decoder": ("transformer.decoder",),
     "queries": ("query_embed", "refpoint_embed", "label_embed", "group_embed"),
     "heads": ("class_embed", "bbox_embed"),

@@ -129,6 +129,8 @@ RULES = (
     Rule(r"transformer\.decoder\.(?P<name>ref_point_head|query_scale)\.layers\.(?P<i>1)\.",
          ("decoder_place",), "transformer.decoder.{name}.layers.{i}", "{name} {n}"),
     Rule(r"fine_memory\.", ("fine_memory",), "fine_memory.lateral"),
+    Rule(r"roi_features\.(project|norm)\.", ("roi_features",), "roi_features.project", "project"),
+    Rule(r"roi_features\.combine\.", ("roi_features",), "roi_features.combine", "combine", ("before_relu",)),
     Rule(r"proposal_head\.(project|norm)\.", ("proposal_head",), "proposal_head.project", "project"),
     Rule(r"proposal_head\.class_embed\.", ("proposal_head",), "proposal_head.class_embed", "class", ("sigmoid",)),
     Rule(r"proposal_head\.bbox_embed\.layers\.(?P<i>[01])\.", ("proposal_head",),

@@ -46,6 +46,7 @@ STEPS = WARM_UP + TIMED + 1 + TRACED
 # The forward pass by the methods that do it; what a model does not have is left out.
 FORWARD = {"backbone": ("backbone.stages",), "encoder": ("input_proj.forward", "transformer.encoder.forward"),
            "proposals": ("proposal_head.forward",), "fine memory": ("fine_memory.forward",),
+           "RoI features": ("roi_features.feature_map", "roi_features.forward"),
            "decoder": ("transformer.decoder.forward",), "heads": ("class_embed.forward", "bbox_embed.forward")}
 PARTS = ("data wait", *FORWARD, "matcher", "losses", "backward", "optimizer", "rest")
 

@@ -25,7 +25,7 @@ def with_parts(**model: object) -> Config:
     """All parts that a step can have."""
     config = small_config(max_steps=STEPS + 2, eval_every=100)
     return replace(config, model=replace(config.model, queries="proposal", classification="focal", fine_memory=True,
-                                         **model))
+                                         roi_features=True, **model))
 
 
 @pytest.fixture(scope="module")

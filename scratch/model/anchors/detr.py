@@ -3,6 +3,7 @@
     field of the configuration      what it adds, in training (t) and at inference (i)         note
     queries = anchor, proposal   i  queries are boxes; the encoder may propose them            decoder, proposals
     fine_memory                  i  the decoder reads a feature map twice as fine              fine_memory
+    roi_features                 i  each box is refined by the features around it              roi_features
     classification = focal       i  a sigmoid for each class, no no-object class               ops/beyond/focal_loss
     groups                       t  several groups of queries, matched one by one              queries
     denoising                    t  noised true boxes as further queries                       denoising
@@ -31,6 +32,7 @@ from scratch.model.anchors.denoising import NoisedObjects, noised_objects
 from scratch.model.anchors.fine_memory import FineMemory
 from scratch.model.anchors.proposals import SILENT, ProposalHead, Proposals
 from scratch.model.anchors.queries import Queries, attention_mask
+from scratch.model.anchors.roi_features import RoiFeatures
 from scratch.model.anchors.transformer import AnchorTransformer, gathered_attention
 from scratch.model.backbone import ResNet
 from scratch.model.detr import Detr, check_input, shrink_mask
@@ -67,6 +69,9 @@ def variant(config: ModelConfig) -> Optional[Detr]:
     if config.fine_memory and config.queries == "learned":
         raise ValueError('fine_memory is on with queries "learned"; it is the anchors\' memory: take '
                          'queries="anchor" or "proposal", or leave it off')
+    if config.roi_features and config.queries == "learned":
+        raise ValueError('roi_features is on with queries "learned"; features are read around boxes that are refined: '
+                         'take queries="anchor" or "proposal", or leave it off')
     return VariantDetr(config)
 
 
@@ -101,6 +106,8 @@ class VariantDetr(Detr):
                 self.refpoint_embed.weight.copy_(inverse_sigmoid(spread_anchors(Q)))
         if config.fine_memory:
             self.fine_memory = FineMemory(self.backbone.finer_channels, D)
+        if config.roi_features:
+            self.roi_features = RoiFeatures(D)
         if config.queries == "proposal":
             self.proposal_head = ProposalHead(D, config.num_classes)
             self.group_embed = Embedding(config.groups, D)
@@ -192,7 +199,13 @@ class VariantDetr(Detr):
             cell_mask = shrink_mask(pad_mask, *stage.shape[2:])  # (B,H',W')
             places = sine_of(cell_centres(cell_mask, dtype), D // 2)  # (B,S',D)
         queries = Queries(anchors, content, attention_mask(sizes, src.device), filler)
-        hs, boxes, to_queries, to_memory = self.transformer.decode(queries, memory, places, cell_mask, self._boxes,
+        refine = self._boxes
+        if self.config.roi_features:
+            feature_map = self.roi_features.feature_map(memory, *cell_mask.shape[1:])  # (B,H',W'·c)
+
+            def refine(hs: Tensor, anchors: Tensor) -> Tensor:
+                return self._boxes(hs + self.roi_features(feature_map, anchors, cell_mask), anchors)
+        hs, boxes, to_queries, to_memory = self.transformer.decode(queries, memory, places, cell_mask, refine,
                                                                    need_weights)
         if not need_weights:
             return hs, boxes, None, proposals

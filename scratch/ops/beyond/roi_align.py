@@ -17,7 +17,8 @@ no gradient. RoIAlign rounds nothing (He et al. 2017, arXiv 1703.06870, section 
 As a matrix it is an attention with fixed weights: each of the r² outputs is a weighted mean over
 the S = h·w cells, and the box alone determines the weights. In DETR's cross-attention a query
 determines them, over the whole image, so no box is needed beforehand.
-The detector of this project never calls this file (see scratch/model/beyond/two_philosophies).
+DETR as published has none (see scratch/model/beyond/two_philosophies); the detector that learns in minutes reads
+the features around a query's box in this way (model/anchors/roi_features).
 
 Same as torchvision.ops.roi_align(aligned=True); held against torch's grid_sample in
 tests/ops/beyond/test_roi_align.py. Read: roi_align_definition (the formula) → hats → roi_align
@@ -26,6 +27,7 @@ tests/ops/beyond/test_roi_align.py. Read: roi_align_definition (the formula) →
 from __future__ import annotations
 
 import math
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -57,19 +59,21 @@ def roi_align_definition(x: Tensor, box_xyxy: Tensor, stride: float, size: int =
     return y
 
 
-def hats(low: Tensor, high: Tensor, cells: int, size: int, points: int) -> Tensor:
+def hats(low: Tensor, high: Tensor, cells: int, size: int, points: int, inside: Optional[Tensor] = None) -> Tensor:
     """How much each of `cells` cells counts in each of `size` parts between low and high: (M,), (M,) → (M,size,cells).
 
     The edges are among the cells' centres. A row sums to 1, unless points of it lie more than a cell outside.
+    inside (M,): how many of the cells, the first ones, are of the image; the others are padding, and are not read.
     """
+    last = torch.full_like(low, cells) if inside is None else inside    # (M,)
     offsets = (torch.arange(size * points, dtype=low.dtype, device=low.device) + 0.5) / (size * points)  # (r·n,)
     at = low[:, None] + (high - low)[:, None] * offsets                 # (M,r·n)
-    inside = (at >= -1) & (at <= cells)
-    at = at.clamp(0, cells - 1)
+    near = (at >= -1) & (at <= last[:, None])
+    at = torch.minimum(at.clamp(min=0), last[:, None] - 1)
     centres = torch.arange(cells, dtype=low.dtype, device=low.device)   # (cells,)
     weights = (1 - (at[..., None] - centres).abs()).clamp(min=0)        # (M,r·n,cells)
-    weights = weights * inside[..., None]
-    return weights.unflatten(1, (size, points)).mean(dim=2)             # (M,r,cells)
+    weights = weights * near[..., None]
+    return weights.reshape(-1, size, points, cells).mean(dim=2)         # (M,r,cells)
 
 
 def roi_align(x: Tensor, boxes_xyxy: Tensor, stride: float, size: int = SIZE, points: int = POINTS) -> Tensor:
