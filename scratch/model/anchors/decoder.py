@@ -52,10 +52,11 @@ from scratch.ops.beyond.place_encoding import sine_of
 # 4. The first anchors. DAB-DETR draws them at random; here they are spread evenly (`spread_anchors`). Held by
 #    test_anchors_start_spread_over_the_picture. All tests: tests/model/anchors/test_decoder.py.
 #
-# How far boxes move: with proposals to start from, as in the default run (the preset `tiny`), hardly. In an earlier run
-# the mean IoU with the truth, over 96 pictures, rose from 0.820 to 0.828 in three layers, nearly all of it in the first
+# How far boxes move: with proposals to start from and attention alone, hardly. In an earlier run of the preset `tiny` the
+# mean IoU with the truth, over 96 pictures, rose from 0.820 to 0.828 in three layers, nearly all of it in the first
 # ("explained" in hyper_parameter_tuning_charts/index.md). AP: 0.699 by the first layer alone, 0.704 by all three
-# ("removal_shapes" there). The decoder mostly decides which of several proposals for an object is kept.
+# ("removal_shapes" there). That decoder mostly decided which of several proposals for an object is kept. So `tiny` also
+# reads the features around each box (roi_features.py).
 
 
 def spread_anchors(count: int, side: float = 0.2) -> Tensor:
