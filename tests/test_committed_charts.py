@@ -490,6 +490,19 @@ def test_what_six_minutes_of_raccoons_learnt_is_what_the_page_says() -> None:
     assert min(losses) == losses[0] and not trials[0]["flags"]
 
 
+def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
+    runs = json.loads((CHARTS / "recipe" / "whole_runs.json").read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    for run in (*runs["raccoons"], *runs["cards"]):
+        flags = f"`{run['flags']}`" if run["flags"] else "**what the recipe chooses**"
+        best, end = (f"{run[when]['AP']:.3f} / {run[when]['AP50']:.3f}" for when in ("best", "end"))
+        assert f"| {flags} | {run['steps']:,} | {best} | {end} | {run['lowest_loss']:.2f} |" in page
+    recipe, *others = runs["raccoons"]
+    assert all(run["best"]["AP"] <= recipe["best"]["AP"] for run in others)
+    crops, mosaics = (round(recipe["lowest_loss"] - run["lowest_loss"], 1) for run in others[:2])
+    assert crops == mosaics == 0.4 and "have a lower loss by 0.4, and no higher AP" in page
+
+
 def test_the_flagship_learnt_what_the_pages_say() -> None:
     (curve,) = json.loads((CHARTS / "flagship" / "learning_curve.json").read_text(encoding="utf-8"))
     page, results, estimate, readme = (path.read_text(encoding="utf-8") for path in (
