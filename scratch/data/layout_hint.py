@@ -13,11 +13,12 @@ from pathlib import Path
 
 from scratch.data.annotation_file import load_instances
 from scratch.data.find_voc import is_annotation
+from scratch.data.layout_table import WANTED, rows_of
 from scratch.data.listing import key, list_folder
 from scratch.printable import abridged
 
 MOST_JSON = 2**24  # bytes of one that is looked at
-_TABLES = (".tfrecord", ".record", ".parquet", ".arrow", ".csv")
+_TABLES = (".tfrecord", ".record", ".parquet", ".arrow")
 
 
 def layout_hint(root: Path) -> str:
@@ -46,6 +47,8 @@ def layout_hint(root: Path) -> str:
         return "It holds an archive: unpack it.\n"
     if files := list(listing.files(".json")):
         return _of_json(root / files[0], len(files))
+    if files := list(listing.files(".csv")):
+        return f"{abridged(files[0])} is no table of boxes: {_of_table(root / files[0])}.\n"
     if listing.pictures:
         stems = {key(os.path.basename(path)): path for path in listing.pictures}
         for text in listing.files(".txt"):
@@ -65,6 +68,15 @@ def _of_json(file: Path, number_of: int) -> str:
     except (OSError, ValueError) as error:
         return f"{abridged(error, 640)}.\n".replace("..\n", ".\n")
     return f"{abridged(file)} names no picture of a usable name.\n" if number_of == 1 else ""
+
+
+def _of_table(file: Path) -> str:
+    """What a table lacks."""
+    try:
+        next(rows_of(file), None)
+    except ValueError as error:
+        return abridged(error, 640)
+    return WANTED
 
 
 def _children(folder: Path) -> list[Path]:

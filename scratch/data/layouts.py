@@ -6,6 +6,8 @@
     one COCO file       result.json, labels.json, instances_default.json + pictures   Label Studio, FiftyOne, CVAT
     YOLO                data.yaml, images/train/a.jpg + labels/train/a.txt …
     Pascal VOC          JPEGImages/a.jpg + Annotations/a.xml, ImageSets/Main/train.txt …
+    LabelMe             a.jpg + a.json, a file for each picture
+    table               labels.csv, train/_annotations.csv: a row for each object
 
     folder ─▶ recognise ─▶ Layout: split ─▶ (folder of pictures, COCO file or Source) ─▶ annotations.py, coco.py
 
@@ -25,6 +27,8 @@ from scratch.data.find_voc import find_voc
 from scratch.data.find_yolo import find_yolo
 from scratch.data.layout_coco import ROBOFLOW, Found, classic, coco_files
 from scratch.data.layout_hint import layout_hint
+from scratch.data.layout_labelme import find_labelme
+from scratch.data.layout_table import find_tables
 from scratch.data.listing import Listing, list_folder
 from scratch.data.sources import Annotated, CocoFile, Part, Source
 from scratch.data.split import SPLITS, Division, read_division
@@ -32,12 +36,17 @@ from scratch.printable import abridged, command, printable
 
 Pair = tuple[Path, Annotated]
 
+# Beside COCO's, in the order in which they count.
+_OTHERS = (("YOLO", find_yolo), ("Pascal VOC", find_voc), ("LabelMe", find_labelme), ("table", find_tables))
+
 LOOKED_FOR = (
     ("COCO", "train2017/ or train/, and annotations/instances_train2017.json or instances_train.json"),
     ("Roboflow COCO", "train/_annotations.coco.json, pictures beside it"),
     ("one COCO file", "a .json file that names its pictures (annotations.json, result.json, labels.json …)"),
     ("YOLO", "a .txt file for each picture: images/ and labels/, data.yaml"),
-    ("Pascal VOC", "an .xml file for each picture: JPEGImages/ or images/, Annotations/"))
+    ("Pascal VOC", "an .xml file for each picture: JPEGImages/ or images/, Annotations/"),
+    ("LabelMe", "a .json file for each picture, with its shapes"),
+    ("table", "a .csv file, a row for each object: filename, class, xmin, ymin, xmax, ymax"))
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def _recognised(listing: Listing, published: Optional[Layout]) -> Optional[Layou
         candidates.append(_of_coco(root, coco, published))
     if candidates and _to_learn_from(candidates[-1]):
         return candidates[-1]
-    for name, find in (("YOLO", find_yolo), ("Pascal VOC", find_voc)):
+    for name, find in _OTHERS:
         if found := find(listing):
             sources, where = found
             candidates.append(_layout(name, root, {split: (root, source) for split, source in sources.items()}, where))

@@ -34,7 +34,7 @@ def put(root: Path, *names: str) -> Path:
     (["train/a.parquet", "val/a.parquet"], ".parquet files: convert them"),
     (["coco.zip"], "an archive: unpack it"),
     (["a.jpg", "b.jpg"], "pictures, and no annotations"),
-    (["a.jpg", "labels.csv"], ".csv files: convert them"),
+    (["a.jpg", "labels.csv"], "labels.csv is no table of boxes: wanted columns for the picture"),
 ])
 def test_other_layouts_are_called_what_they_look_like(names, words, tmp_path):
     message = said(put(tmp_path / "set", *names))
@@ -48,7 +48,7 @@ def test_cvats_own_xml_is_told_from_pascal_vocs(tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [
-    ('{"shapes": [], "imagePath": "a.jpg"}', "LabelMe's, one file a picture"),
+    ('{"shapes": {}, "imagePath": "a.jpg"}', "LabelMe's, one file a picture"),
     ('{"images": [], "annotations": [], "categories": []}', "names no picture"),
     ("version https://git-lfs.github.com/spec/v1", "Git LFS pointer"), ("", "is empty")])
 def test_json_that_is_not_cocos_is_called_what_it_is(content, words, tmp_path):
@@ -56,6 +56,12 @@ def test_json_that_is_not_cocos_is_called_what_it_is(content, words, tmp_path):
     (root / "a.json").write_text(content)
     message = said(root)
     assert words in message and "no annotations." not in message
+
+
+def test_a_table_of_other_columns_is_told_what_was_wanted(tmp_path):
+    root = put(tmp_path / "set", "images/a.jpg")
+    (root / "a.csv").write_text("image_id,breed\na,poodle\n")
+    assert "a.csv is no table of boxes: its first row is image_id,breed, wanted columns for the picture" in said(root)
 
 
 def test_text_files_in_the_wrong_place_are_told_where_they_belong(tmp_path):

@@ -18,10 +18,11 @@ from scratch.data.file_names import find_files
 from scratch.data.split import place
 from scratch.data.transforms import Augmentation
 from tests.conftest import SHARED
-from tests.layouts import CLASSES, KEEPS_CROWDS, WITH_SPLITS, WITHOUT, document, draw, truth, write
+from tests.layouts import CLASSES, KEEPS_CROWDS, LACKS_EMPTY, WITH_SPLITS, WITHOUT, document, draw, truth, write
 
 SPLITS = ("train", "val", "test")
-MARKS = {"cvat": "COCO files", "coco": "COCO", "roboflow": "Roboflow COCO"}
+MARKS = {"cvat": "COCO files", "coco": "COCO", "roboflow": "Roboflow COCO", "labelme": "LabelMe"}
+NAMES = {"yolo": "YOLO", "voc": "Pascal VOC", "csv": "table"}  # of the others, by the first word
 
 
 def three_splits(crowds: bool):
@@ -47,6 +48,11 @@ def read_back(root: Path, split: str):
     return found
 
 
+def told_of(kind: str, pictures):
+    """What a layout can say of these pictures."""
+    return {name: objects for name, objects in truth(pictures).items() if objects or kind not in LACKS_EMPTY}
+
+
 def assert_same(found, wanted):
     assert found.keys() == wanted.keys()
     for name in wanted:
@@ -61,10 +67,10 @@ def test_every_layout_with_splits_holds_the_same_boxes_and_classes(kind, tmp_pat
     root = WITH_SPLITS[kind](tmp_path / "my set", splits)
     layout = find_layout(DataConfig(data=str(root)))
     assert list(layout.splits) == list(SPLITS) and layout.division is None
-    assert layout.name == MARKS.get(kind, "YOLO" if kind.startswith("yolo") else "Pascal VOC")
+    assert layout.name == (MARKS.get(kind) or NAMES[kind.partition("_")[0]])
     assert layout.line().startswith(f"layout: {layout.name} (") and layout.line().endswith(": train, val, test")
     for split, pictures in splits.items():
-        assert_same(read_back(root, split), truth(pictures))
+        assert_same(read_back(root, split), told_of(kind, pictures))
 
 
 @pytest.mark.parametrize("kind", WITHOUT)
@@ -75,13 +81,14 @@ def test_every_layout_without_a_split_holds_the_same_boxes_and_is_divided_by_the
     assert list(layout.splits) == ["train", "val"]
     assert "80 % train, 20 % val by a hash of the file names" in layout.line()
     train, val = read_back(root, "train"), read_back(root, "val")
-    assert_same(train | val, truth(pictures))
-    assert not train.keys() & val.keys() and len(train) + len(val) == 16 and train and val
+    wanted = told_of(kind, pictures)
+    assert_same(train | val, wanted)
+    assert not train.keys() & val.keys() and len(train) + len(val) == len(wanted) and train and val
     if kind != "label_studio":  # whose names have a prefix
-        assert all((place(name) < 0.2) == (name in val) for name in truth(pictures))
+        assert all((place(name) < 0.2) == (name in val) for name in wanted)
 
 
-@pytest.mark.parametrize("kind", [*WITH_SPLITS, *(kind for kind in WITHOUT if kind != "cvat")])
+@pytest.mark.parametrize("kind", [*WITH_SPLITS, *(kind for kind in WITHOUT if kind not in WITH_SPLITS)])
 def test_the_check_of_a_sound_set_refuses_nothing_and_loses_nothing(kind, tmp_path):
     if kind in WITH_SPLITS:
         root = WITH_SPLITS[kind](tmp_path / "set", three_splits(False))
@@ -89,7 +96,8 @@ def test_the_check_of_a_sound_set_refuses_nothing_and_loses_nothing(kind, tmp_pa
         root = WITHOUT[kind](tmp_path / "set", {"train" if kind == "darknet" else "all": draw(12)})
     report = check_dataset(DataConfig(data=str(root)), 100, decode=True, need=("train", "val"))
     report.refuse()
-    usual = {"image without boxes", "file name that nearly matches", "size taken from the picture"}
+    usual = {"picture without annotations" if kind in LACKS_EMPTY else "image without boxes",
+             "file name that nearly matches", "size taken from the picture"}
     assert {problem.kind for problem in report.problems} <= usual
     assert report.layout == find_layout(DataConfig(data=str(root))).line()
 
@@ -98,7 +106,7 @@ def test_a_sample_of_a_layout_is_that_of_the_coco_original(tmp_path):
     splits = three_splits(False)
     show = Augmentation("none", 40, 80)
     samples = []
-    for kind in ("coco", "yolo", "voc", "roboflow"):
+    for kind in ("coco", "yolo", "voc", "roboflow", "labelme", "csv_roboflow"):
         folder, source = find_splits(DataConfig(data=str(WITH_SPLITS[kind](tmp_path / kind, splits))))["val"]
         dataset = CocoDetection(folder, source, show)
         dataset = pickle.loads(pickle.dumps(dataset))  # as a worker gets it
@@ -109,7 +117,7 @@ def test_a_sample_of_a_layout_is_that_of_the_coco_original(tmp_path):
         np.testing.assert_allclose(target["boxes"].numpy(), samples[0][1]["boxes"].numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["yolo_label_studio", "voc_flat", "fiftyone"])
+@pytest.mark.parametrize("kind", ["yolo_label_studio", "voc_flat", "fiftyone", "labelme_folders", "csv_retinanet"])
 def test_a_picture_that_is_added_moves_no_other(kind, tmp_path):
     pictures = draw(30)
     few = WITHOUT[kind](tmp_path / "few", {"all": pictures[:20]})
@@ -135,20 +143,20 @@ def test_names_in_split_json_that_are_no_pictures_are_told_and_a_file_of_such_na
 
 def test_a_training_split_alone_is_divided_and_test_stays_test(tmp_path):
     splits = {"train": draw(20), "test": draw(4, seed=1)}
-    for kind in ("roboflow", "yolo", "voc_roboflow"):
+    for kind in ("roboflow", "yolo", "voc_roboflow", "labelme", "csv_tensorflow"):
         root = WITH_SPLITS[kind](tmp_path / kind, splits)
         layout = find_layout(DataConfig(data=str(root)))
         assert list(layout.splits) == ["train", "val", "test"] and "no split to judge by" in layout.line()
-        assert_same(read_back(root, "test"), truth(splits["test"]))
-        assert_same(read_back(root, "train") | read_back(root, "val"), truth(splits["train"]))
+        assert_same(read_back(root, "test"), told_of(kind, splits["test"]))
+        assert_same(read_back(root, "train") | read_back(root, "val"), told_of(kind, splits["train"]))
 
 
-@pytest.mark.parametrize("kind", ["voc", "yolo", "coco", "roboflow"])
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco", "roboflow", "csv_roboflow"])
 def test_a_folder_around_the_set_is_gone_into_and_of_two_sets_neither_is_taken(kind, tmp_path):
     splits = three_splits(False)
     WITH_SPLITS[kind](tmp_path / "all" / "one", splits)
     for split, pictures in splits.items():
-        assert_same(read_back(tmp_path / "all", split), truth(pictures))
+        assert_same(read_back(tmp_path / "all", split), told_of(kind, pictures))
     WITH_SPLITS[kind](tmp_path / "all" / "two", splits)
     for root in (tmp_path / "all", tmp_path):
         with pytest.raises(FileNotFoundError, match="Did you mean .*one or .*two"):
@@ -178,8 +186,8 @@ def test_what_cannot_be_read_is_told_with_all_that_was_looked_for_and_what_is_th
     write(root / "notes.csv", "a,b")
     with pytest.raises(FileNotFoundError) as error:
         find_splits(DataConfig(data=str(root)))
-    for words in ("COCO ", "Roboflow COCO", "one COCO file", "YOLO", "Pascal VOC", "1 .jpg, 1 .csv", "folders pics",
-                  "does not hold any split"):
+    for words in ("COCO ", "Roboflow COCO", "one COCO file", "YOLO", "Pascal VOC", "LabelMe", "table", "1 .jpg, 1 .csv",
+                  "folders pics", "does not hold any split"):
         assert words in str(error.value) or words == "1 .jpg, 1 .csv" and "1 .csv, 1 .jpg" in str(error.value)
 
 
@@ -218,7 +226,8 @@ def test_files_that_lead_outside_are_not_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize("kind, ending", [("yolo", ".txt"), ("yolo", ".yaml"), ("voc_roboflow", ".xml"),
-                                          ("roboflow", ".json"), ("voc", ".txt")])
+                                          ("roboflow", ".json"), ("voc", ".txt"), ("labelme", ".json"),
+                                          ("csv_roboflow", ".csv")])
 def test_a_damaged_file_ends_in_a_report_or_an_error_in_words(kind, ending, tmp_path):
     root = WITH_SPLITS[kind](tmp_path / "set", {"train": draw(4), "val": draw(3, 1)})
     rng = np.random.default_rng(0)
