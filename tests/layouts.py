@@ -2,7 +2,8 @@
 
     draw(seed) ─▶ pictures with boxes, classes, names ─▶ coco · roboflow · cvat · label_studio · fiftyone
                                                          yolo (both orders of folders) · darknet · voc · voc_flat
-                                                         labelme · csv of Roboflow, VoTT, RetinaNet, makesense.ai
+                                                         labelme · csv of Roboflow, VoTT, RetinaNet, makesense.ai,
+                                                         contests
 
 The sizes and boxes are whole numbers whose shares have six decimals at most, so that every layout says them exactly.
 """
@@ -376,10 +377,21 @@ def csv_retinanet(root: Path, splits: Split) -> Path:
 
 
 def csv_makesense(root: Path, splits: Split) -> Path:
-    """makesense.ai, and ids without an ending, as in many a contest."""
+    """makesense.ai: the class first, pictures in another folder."""
     (pictures,) = splits.values()
     header = "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height"
     write(root / "labels_insects.csv", table(header, "{c},{x},{y},{w},{h},{p},{W},{H}", pictures))
+    for p in pictures:
+        p.save(root / "pictures")
+    return root
+
+
+def csv_contest(root: Path, splits: Split) -> Path:
+    """As many contests have it: pictures by their ids, which have no ending, and the box in one column."""
+    (pictures,) = splits.values()
+    rows = "".join(f'{p.name.rpartition(".")[0]}\t{p.size[0]}\t{p.size[1]}\t"[{x}, {y}, {w}, {h}]"\t{CLASSES[c]}\n'
+                   for p in pictures for c, x, y, w, h, _ in p.objects)
+    write(root / "boxes.tsv", "image_id\twidth\theight\tbbox\tlabel\n" + rows)
     for p in pictures:
         p.save(root / "pictures")
     return root
@@ -393,9 +405,9 @@ WITH_SPLITS: dict[str, Callable[[Path, Split], Path]] = {
 WITHOUT: dict[str, Callable[[Path, Split], Path]] = {
     "cvat": cvat, "label_studio": label_studio, "fiftyone": fiftyone, "yolo_label_studio": yolo_label_studio,
     "darknet": darknet, "voc_flat": voc_flat, "labelme": labelme, "labelme_folders": labelme_folders,
-    "csv_vott": csv_vott, "csv_retinanet": csv_retinanet, "csv_makesense": csv_makesense}
+    "csv_vott": csv_vott, "csv_retinanet": csv_retinanet, "csv_makesense": csv_makesense, "csv_contest": csv_contest}
 # A picture without objects has no row there, so that nothing says whether there is something on it.
-LACKS_EMPTY = ("csv_roboflow", "csv_tensorflow", "csv_vott", "csv_makesense")
+LACKS_EMPTY = ("csv_roboflow", "csv_tensorflow", "csv_vott", "csv_makesense", "csv_contest")
 KEEPS_CROWDS = ("coco", "roboflow", "cvat", "voc", "voc_roboflow", "label_studio", "fiftyone", "voc_flat")
 
 

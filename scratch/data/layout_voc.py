@@ -82,7 +82,7 @@ class Voc(Source):
                 root = parse(self.listing.root / file)
             except ValueError as error:
                 if file in mine:
-                    troubles.append(("malformed entry", file, "{}", str(error)))
+                    troubles.append(("malformed entry", file, str(error)))
                 continue
             if root.tag != "annotation":  # what geographic tools keep beside a picture, say
                 if file in mine:
@@ -101,7 +101,8 @@ class Voc(Source):
                 report(kind, file, *told)
         if not self.listed:
             names_of_files = {key(os.path.basename(file)) for file in self.every}
-            tell_of_unlabelled(self.listing, set(pictures.values()), names_of_files, "XML file", report, choose)
+            mine_labelled = dict.fromkeys(pictures.values(), True)
+            tell_of_unlabelled(self.listing, mine_labelled, names_of_files, "XML file", report, choose)
         if not from_one and chosen:
             report("coordinates from 0", min(chosen), "taken as the edges of the boxes, in pixels from 0")
         categories = {name: id for id, name in enumerate(sorted(names), start=1)}

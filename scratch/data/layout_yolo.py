@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
 from scratch.data.listing import Listing, key, split_of, text_of
-from scratch.data.per_picture import sizes_of
+from scratch.data.per_picture import and_others, sizes_of
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number, whole
 
@@ -81,8 +81,8 @@ class Yolo(Source):
                   if os.path.dirname(path) in folders and path not in used and not is_names(path)]
         lonely = sorted(choose([path for path in lonely if _is_of(path, self.split)]))
         if lonely:
-            report("label file without a picture", lonely[0], "it has no picture of its name"
-                   + (f", nor have {len(lonely) - 1:,} others" if len(lonely) > 1 else ""), times=len(lonely))
+            report("label file without a picture", lonely[0], f"it has no picture of its name{and_others(len(lonely))}",
+                   times=len(lonely))
 
 
 def _is_of(path: str, split: str) -> bool:

@@ -15,10 +15,13 @@ from scratch.data.annotations import read_annotations
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection, find_layout, find_splits
 from scratch.data.file_names import find_files
+from scratch.data.listing import Listing
+from scratch.data.per_picture import Pictures
 from scratch.data.split import place
 from scratch.data.transforms import Augmentation
 from tests.conftest import SHARED
-from tests.layouts import CLASSES, KEEPS_CROWDS, LACKS_EMPTY, WITH_SPLITS, WITHOUT, document, draw, truth, write
+from tests.layouts import (CLASSES, KEEPS_CROWDS, LACKS_EMPTY, WITH_SPLITS, WITHOUT, document, draw, labelme_content,
+                           truth, write)
 
 SPLITS = ("train", "val", "test")
 MARKS = {"cvat": "COCO files", "coco": "COCO", "roboflow": "Roboflow COCO", "labelme": "LabelMe"}
@@ -161,6 +164,67 @@ def test_a_folder_around_the_set_is_gone_into_and_of_two_sets_neither_is_taken(k
     for root in (tmp_path / "all", tmp_path):
         with pytest.raises(FileNotFoundError, match="Did you mean .*one or .*two"):
             find_splits(DataConfig(data=str(root)))
+
+
+def test_a_table_inside_a_yolo_set_or_around_it_changes_nothing(tmp_path):
+    splits = three_splits(False)
+    root = WITH_SPLITS["yolo_roboflow"](tmp_path / "around" / "set", splits)
+    write(root / "labels.csv", "filename,class,xmin,ymin,xmax,ymax\n7.jpg,bee,1,1,9,9\n")
+    for folder in (root, root.parent):
+        layout = find_layout(DataConfig(data=str(folder)))
+        assert layout.name == "YOLO" and layout.root == root
+
+
+def test_a_yolo_set_and_the_same_set_as_tables_are_two_sets(tmp_path):
+    WITH_SPLITS["yolo"](tmp_path / "yolo", three_splits(False))
+    WITH_SPLITS["csv_roboflow"](tmp_path / "csv", three_splits(False))
+    with pytest.raises(FileNotFoundError, match="Did you mean .*csv or .*yolo"):
+        find_splits(DataConfig(data=str(tmp_path)))
+
+
+def test_the_yolo_set_that_was_made_of_labelmes_files_keeps_its_split(tmp_path):
+    """labelme2yolo writes YOLODataset/ into the folder of the JSON files."""
+    WITHOUT["labelme"](tmp_path, {"all": draw(8)})
+    WITH_SPLITS["yolo"](tmp_path / "YOLODataset", {"train": draw(6), "val": draw(8)[6:]})
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert layout.name == "YOLO" and layout.root == tmp_path / "YOLODataset" and layout.division is None
+
+
+def test_a_split_of_cocos_is_not_replaced_by_a_table_or_labelmes_files_beside_it(tmp_path):
+    root = WITH_SPLITS["coco"](tmp_path, {"val": draw(4)})
+    write(root / "results.csv", "image,label,x,y,w,h,score\n7.jpg,ant,1,1,5,5,0.9\n")
+    for p in draw(4):
+        write(root / "val" / f"{p.name.rpartition('.')[0]}.json", labelme_content(p))
+    layout = find_layout(DataConfig(data=str(root)))
+    assert layout.name == "COCO" and list(layout.splits) == ["val"]
+
+
+def test_after_a_layout_with_pictures_to_learn_from_no_other_is_looked_for(tmp_path, monkeypatch):
+    def never(listing):
+        raise AssertionError(listing.root)
+    monkeypatch.setattr("scratch.data.layouts._LAST", (("table", never),))
+    for kind in ("coco", "yolo", "voc"):
+        root = WITH_SPLITS[kind](tmp_path / kind, {"train": draw(4), "val": draw(4, 1)})
+        assert find_layout(DataConfig(data=str(root))) is not None
+
+
+def test_of_pictures_with_one_name_that_in_the_same_folder_is_meant(tmp_path):
+    listing = Listing(tmp_path, {"": ["a.jpg"], "backup": ["a.jpg"], "one/images": ["a.jpg", "a.png"],
+                                 "two/images": ["a.jpg"], "two/labels": []})
+    pictures = Pictures(listing)
+    assert pictures.of_file("a.json", "a.jpg") == "a.jpg"
+    assert pictures.of_file("one/images/a.json", "C:\\x\\a.png") == "one/images/a.png"
+    assert pictures.of_file("two/labels/a.json", "a.jpg") == "two/images/a.jpg"
+    assert pictures.of_row("labels.csv", "two/images/a") == "two/images/a.jpg"
+    assert pictures.of_row("one/labels.csv", "C:\\x\\one\\images\\a.png") == "one/images/a.png"
+
+
+def test_pictures_of_one_name_in_many_folders_are_found_without_comparing_all(tmp_path, monkeypatch):
+    names = [f"{k}.jpg" for k in range(5)]
+    listing = Listing(tmp_path, {f"v{k}": names for k in range(50)})
+    pictures = Pictures(listing)
+    monkeypatch.setattr("scratch.data.per_picture.alike", None)
+    assert all(pictures.of_file(f"v{k}/3.json", "3.jpg") == f"v{k}/3.jpg" for k in range(50))
 
 
 def test_a_set_two_folders_down_keeps_its_file_of_names(tmp_path):
