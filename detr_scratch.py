@@ -3,7 +3,7 @@
     preset ─▶ model ─▶ data ─▶ fit ─▶ AP
 
     python detr_scratch.py                           train on generated shapes: detr_141m_fast on a GPU, else tiny
-    python detr_scratch.py train --data DIR          train on a folder of COCO's, YOLO's or Pascal VOC's layout
+    python detr_scratch.py train --data DIR          train on a folder of any layout: COCO, YOLO, VOC …
     python detr_scratch.py finetune --data DIR       the same, from the published weights (or --weights FILE)
     python detr_scratch.py download coco-subset|coco COCO 2017, or a small part of it: ten classes (or bccd: cells)
     python detr_scratch.py compare --data D --out O  ours, torch.nn, fine-tuned: same budget, one table and chart

@@ -2,6 +2,8 @@
 
     draw(seed) ─▶ pictures with boxes, classes, names ─▶ coco · roboflow · cvat · label_studio · fiftyone
                                                          yolo (both orders of folders) · darknet · voc · voc_flat
+                                                         labelme · csv of Roboflow, VoTT, RetinaNet, makesense.ai,
+                                                         contests
 
 The sizes and boxes are whole numbers whose shares have six decimals at most, so that every layout says them exactly.
 """
@@ -284,13 +286,128 @@ def voc_roboflow(root: Path, splits: Split) -> Path:
     return root
 
 
+# -- one JSON file a picture, one row an object -------------------------------------------------------------------
+
+
+def labelme_content(p: Drawn, name: Optional[str] = None) -> dict[str, Any]:
+    """Rectangles by two corners in any order, every second one a polygon; the picture's bytes beside them."""
+    shapes = []
+    for k, (c, x, y, w, h, _) in enumerate(p.objects):
+        corners = [[x + w, y], [x, y + h]]
+        polygon = [[x, y], [x + w / 2, y + h], [x + w, y + h / 4]]
+        shapes.append({"label": CLASSES[c], "points": polygon if k % 2 else corners, "group_id": None, "flags": {},
+                       "shape_type": "polygon" if k % 2 else "rectangle"})
+    return {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": name or p.name, "imageData": "aGVsbG8=",
+            "imageHeight": p.size[1], "imageWidth": p.size[0]}
+
+
+def labelme(root: Path, splits: Split) -> Path:
+    """A JSON file beside each picture; folders for the splits, or one for all."""
+    for split, pictures in splits.items():
+        folder = root if split == "all" else root / {"val": "valid"}.get(split, split)
+        for p in pictures:
+            p.save(folder)
+            write(folder / f"{p.name.rpartition('.')[0]}.json", labelme_content(p))
+    return root
+
+
+def labelme_folders(root: Path, splits: Split) -> Path:
+    """Pictures and files in two folders, on another system, in an old form."""
+    (pictures,) = splits.values()
+    for p in pictures:
+        p.save(root / "images")
+        content = labelme_content(p, f"..\\images\\{p.name}")
+        write(root / "labels" / f"{p.name.rpartition('.')[0]}.json",
+              {**content, "imageData": None, "imageHeight": None, "imageWidth": None})
+    return root
+
+
+def table(header: str, row: str, pictures: Sequence[Drawn], empty: str = "") -> str:
+    """A table as text: of each object the row, with its values; of a picture without objects, `empty`."""
+    lines = [header] if header else []
+    for p in pictures:
+        for c, x, y, w, h, _ in p.objects:
+            name = CLASSES[c] if "," not in CLASSES[c] else f'"{CLASSES[c]}"'
+            lines.append(row.format(p=p.name, c=name, x=x, y=y, X=x + w, Y=y + h, w=w, h=h, W=p.size[0], H=p.size[1]))
+        if empty and not p.objects:
+            lines.append(empty.format(p=p.name))
+    return "\r\n".join(lines) + "\r\n"
+
+
+def csv_roboflow(root: Path, splits: Split) -> Path:
+    """train/_annotations.csv beside the pictures; a picture without objects has no row."""
+    for split, pictures in splits.items():
+        folder = root / {"val": "valid"}.get(split, split)
+        write(folder / "_annotations.csv", table("filename,width,height,class,xmin,ymin,xmax,ymax",
+                                                 "{p},{W},{H},{c},{x},{y},{X},{Y}", pictures))
+        for p in pictures:
+            p.save(folder)
+    return root
+
+
+def csv_tensorflow(root: Path, splits: Split) -> Path:
+    """images/train/ and images/train_labels.csv, with ; between the columns, as some spreadsheets write."""
+    for split, pictures in splits.items():
+        write(root / f"images/{split}_labels.csv",
+              table("filename;width;height;class;xmin;ymin;xmax;ymax", "{p};{W};{H};{c};{x};{y};{X};{Y}", pictures))
+        for p in pictures:
+            p.save(root / "images" / split)
+    return root
+
+
+def csv_vott(root: Path, splits: Split) -> Path:
+    """One table beside the pictures, every cell but numbers in quotes."""
+    (pictures,) = splits.values()
+    rows = table("", '"{p}",{x}.0,{y}.0,{X}.0,{Y}.0,{c}', pictures)
+    write(root / "insects-export.csv", '"image","xmin","ymin","xmax","ymax","label"\n' + rows)
+    for p in pictures:
+        p.save(root)
+    return root
+
+
+def csv_retinanet(root: Path, splits: Split) -> Path:
+    """No names of columns, paths of another machine, an empty row for a picture without objects; and the classes."""
+    (pictures,) = splits.values()
+    write(root / "annotations.csv", table("", "/data/ann/images/{p},{x},{y},{X},{Y},{c}", pictures,
+                                          "/data/ann/images/{p},,,,,"))
+    write(root / "classes.csv", "".join(f'"{name}",{k}\n' for k, name in enumerate(CLASSES)))
+    for p in pictures:
+        p.save(root / "images")
+    return root
+
+
+def csv_makesense(root: Path, splits: Split) -> Path:
+    """makesense.ai: the class first, pictures in another folder."""
+    (pictures,) = splits.values()
+    header = "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height"
+    write(root / "labels_insects.csv", table(header, "{c},{x},{y},{w},{h},{p},{W},{H}", pictures))
+    for p in pictures:
+        p.save(root / "pictures")
+    return root
+
+
+def csv_contest(root: Path, splits: Split) -> Path:
+    """As many contests have it: pictures by their ids, which have no ending, and the box in one column."""
+    (pictures,) = splits.values()
+    rows = "".join(f'{p.name.rpartition(".")[0]}\t{p.size[0]}\t{p.size[1]}\t"[{x}, {y}, {w}, {h}]"\t{CLASSES[c]}\n'
+                   for p in pictures for c, x, y, w, h, _ in p.objects)
+    write(root / "boxes.tsv", "image_id\twidth\theight\tbbox\tlabel\n" + rows)
+    for p in pictures:
+        p.save(root / "pictures")
+    return root
+
+
 WITH_SPLITS: dict[str, Callable[[Path, Split], Path]] = {
     "coco": coco, "roboflow": roboflow, "cvat": cvat, "yolo": yolo, "yolo_roboflow": yolo_roboflow,
     "yolo_lists": yolo_lists, "yolo_folders": yolo_folders,
-    "yolo_polygons": lambda root, splits: yolo(root, splits, polygons=True), "voc": voc, "voc_roboflow": voc_roboflow}
+    "yolo_polygons": lambda root, splits: yolo(root, splits, polygons=True), "voc": voc, "voc_roboflow": voc_roboflow,
+    "labelme": labelme, "csv_roboflow": csv_roboflow, "csv_tensorflow": csv_tensorflow}
 WITHOUT: dict[str, Callable[[Path, Split], Path]] = {
     "cvat": cvat, "label_studio": label_studio, "fiftyone": fiftyone, "yolo_label_studio": yolo_label_studio,
-    "darknet": darknet, "voc_flat": voc_flat}
+    "darknet": darknet, "voc_flat": voc_flat, "labelme": labelme, "labelme_folders": labelme_folders,
+    "csv_vott": csv_vott, "csv_retinanet": csv_retinanet, "csv_makesense": csv_makesense, "csv_contest": csv_contest}
+# A picture without objects has no row there, so that nothing says whether there is something on it.
+LACKS_EMPTY = ("csv_roboflow", "csv_tensorflow", "csv_vott", "csv_makesense", "csv_contest")
 KEEPS_CROWDS = ("coco", "roboflow", "cvat", "voc", "voc_roboflow", "label_studio", "fiftyone", "voc_flat")
 
 

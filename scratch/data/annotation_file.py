@@ -36,8 +36,8 @@ _BEGINNINGS = (
     (b"<", "is XML, perhaps Pascal VOC's or CVAT's: export it in COCO's format"),
 )
 # A key at the top of a file → whose format that is.
-_OTHERS = (("_via_img_metadata", "the VGG Image Annotator's project"), ("shapes", "LabelMe's, one file a picture"),
-           ("assets", "VoTT's"), ("features", "GeoJSON"), ("frames", "BDD100K's or Scalabel's"))
+_OTHERS = (("_via_img_metadata", "the VGG Image Annotator's project"), ("assets", "VoTT's"), ("features", "GeoJSON"),
+           ("frames", "BDD100K's or Scalabel's"))
 # A key of the annotations → what file that is.
 _KINDS = (("segments_info", "a panoptic file (segments_info instead of boxes)"),
           ("caption", "a file of captions (texts instead of boxes)"),
@@ -166,6 +166,9 @@ def _not_instances(document: Any) -> Optional[str]:
         return ("has no list 'annotations' at its top: a list of images without boxes, as COCO's image_info files are; "
                 + _WANTED)
     if missing:
+        if "shapes" in document:
+            return ("is LabelMe's, one file for each picture: they are read where the pictures are in the same folder, "
+                    "or one beside it; name that folder, or the one around both, with --data")
         for key, whose in _OTHERS:
             if key in document:
                 return f"is JSON in another format ({whose}): it has no list {missing[0]!r} at its top; {_WANTED}"

@@ -2,7 +2,8 @@
 
     a name with another case, a file, an archive, records of TensorFlow, tables, pictures alone, JSON of another tool …
 
-What is looked for is in layouts.py. Nothing is read here but names, and one JSON file and a few of XML, if there are.
+What is looked for is in layouts.py. Nothing is read here but names, one JSON file, a few of XML, and the beginnings of
+tables.
 Proven in tests/data/test_layout_hint.py.
 """
 
@@ -12,12 +13,14 @@ import os
 from pathlib import Path
 
 from scratch.data.annotation_file import load_instances
+from scratch.data.find_table import first_row, tables_of
 from scratch.data.find_voc import is_annotation
-from scratch.data.listing import key, list_folder
+from scratch.data.layout_table import WANTED
+from scratch.data.listing import Listing, key, list_folder
 from scratch.printable import abridged
 
 MOST_JSON = 2**24  # bytes of one that is looked at
-_TABLES = (".tfrecord", ".record", ".parquet", ".arrow", ".csv")
+_TABLES = (".tfrecord", ".record", ".parquet", ".arrow")
 
 
 def layout_hint(root: Path) -> str:
@@ -44,8 +47,12 @@ def layout_hint(root: Path) -> str:
                 "COCO.\n")
     if endings & {".zip", ".tar", ".gz", ".rar", ".7z"}:
         return "It holds an archive: unpack it.\n"
+    if tables := tables_of(listing):
+        return _of_tables(tables, listing)
     if files := list(listing.files(".json")):
         return _of_json(root / files[0], len(files))
+    if files := list(listing.files(".csv", ".tsv")):
+        return f"{abridged(files[0])} is not a table of boxes: {_of_table(root / files[0])}.\n"
     if listing.pictures:
         stems = {key(os.path.basename(path)): path for path in listing.pictures}
         for text in listing.files(".txt"):
@@ -65,6 +72,25 @@ def _of_json(file: Path, number_of: int) -> str:
     except (OSError, ValueError) as error:
         return f"{abridged(error, 640)}.\n".replace("..\n", ".\n")
     return f"{abridged(file)} names no picture of a usable name.\n" if number_of == 1 else ""
+
+
+def _of_table(file: Path) -> str:
+    """What a table lacks."""
+    try:
+        cells = first_row(file)
+    except ValueError as error:
+        return abridged(error, 640)
+    return (f"its first row is {abridged(','.join(cells))}, " if cells else "") + WANTED
+
+
+def _of_tables(tables: list[str], listing: Listing) -> str:
+    """Why tables of boxes are not a set."""
+    names = ", ".join(map(abridged, tables[:3])) + (" …" if tables[3:] else "")
+    are = "are tables of boxes" if tables[1:] else "is a table of boxes"
+    if not listing.pictures:
+        return f"{names} {are}, and there are no pictures: put them into this folder, or one in it.\n"
+    return (f"{names} {are}, of several sets: put the pictures of each beside its table, and name that folder, or put "
+            "all tables into one folder to read them together.\n")
 
 
 def _children(folder: Path) -> list[Path]:

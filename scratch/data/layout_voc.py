@@ -21,13 +21,13 @@ Read: parse → Voc
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 from xml.etree import ElementTree
 
-from scratch.data.listing import Listing, alike, key
+from scratch.data.listing import Listing, key
+from scratch.data.per_picture import Pictures, tell_of_unlabelled
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number, yes
 
@@ -82,7 +82,7 @@ class Voc(Source):
                 root = parse(self.listing.root / file)
             except ValueError as error:
                 if file in mine:
-                    troubles.append(("malformed entry", file, "{}", str(error)))
+                    troubles.append(("malformed entry", file, str(error)))
                 continue
             if root.tag != "annotation":  # what geographic tools keep beside a picture, say
                 if file in mine:
@@ -92,12 +92,17 @@ class Voc(Source):
             from_one = from_one and not _below_one(root)
             if file in mine:
                 roots[file] = root
-        pictures = _pictures_of(self.listing, roots)
+        among = Pictures(self.listing)
+        pictures = {file: among.of_file(file, _text(root, "filename") or os.path.splitext(os.path.basename(file))[0])
+                    for file, root in roots.items()}
         chosen = set(choose(list(pictures.values())))
         for kind, file, *told in troubles:
             if choose([file]):  # told in one part alone
                 report(kind, file, *told)
-        self._tell_of_unlabelled(set(pictures.values()), report, choose)
+        if not self.listed:
+            names_of_files = {key(os.path.basename(file)) for file in self.every}
+            mine_labelled = dict.fromkeys(pictures.values(), True)
+            tell_of_unlabelled(self.listing, mine_labelled, names_of_files, "XML file", report, choose)
         if not from_one and chosen:
             report("coordinates from 0", min(chosen), "taken as the edges of the boxes, in pixels from 0")
         categories = {name: id for id, name in enumerate(sorted(names), start=1)}
@@ -120,19 +125,6 @@ class Voc(Source):
                                     "iscrowd": difficult})
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": id, "name": name} for name, id in categories.items()]}
-
-    def _tell_of_unlabelled(self, labelled: set[str], report: Report, choose: Choose) -> None:
-        """Say which pictures beside those of this split have no XML file in any split."""
-        if self.listed:
-            return
-        folders = {os.path.dirname(picture) for picture in labelled}
-        with_file = {key(os.path.basename(file)) for file in self.every}
-        bare = [picture for picture in self.listing.pictures
-                if os.path.dirname(picture) in folders and picture not in labelled
-                and key(os.path.basename(picture)) not in with_file]
-        if bare := sorted(choose(bare)):
-            report("picture without annotations", bare[0], "it has no XML file"
-                   + (f", nor have {len(bare) - 1:,} others" if len(bare) > 1 else ""), times=len(bare))
 
 
 def _text(element: ElementTree.Element, tag: str) -> Optional[str]:
@@ -161,25 +153,3 @@ def _box(found: ElementTree.Element, from_one: bool) -> Optional[list[float]]:
     # Corners that are the wrong way round stay so: their width is negative, and that is told.
     return [xmin - 1, ymin - 1, xmax - xmin + (more if xmax >= xmin else 0),
             ymax - ymin + (more if ymax >= ymin else 0)]
-
-
-def _pictures_of(listing: Listing, roots: dict[str, ElementTree.Element]) -> dict[str, str]:
-    """XML file → its picture, below the folder: that of the same name, else the one whose name stands in the file."""
-    of_stem: dict[str, list[str]] = defaultdict(list)
-    for picture in listing.pictures:
-        of_stem[key(os.path.basename(picture))].append(picture)
-    found = {}
-    for file, root in roots.items():
-        said = _text(root, "filename") or os.path.splitext(os.path.basename(file))[0]
-        for name in (os.path.basename(file), said.replace("\\", "/").rpartition("/")[2]):
-            near = of_stem.get(key(name), [])
-            if len(near) > 1:  # those in the nearest folder; of them the one whose ending stands in the file
-                how = [alike(os.path.dirname(file), os.path.dirname(picture)) for picture in near]
-                near = [picture for picture, much in zip(near, how) if much == max(how)]
-                near = [picture for picture in near if os.path.basename(picture) == os.path.basename(said)] or near
-            if len(near) == 1:
-                found[file] = near[0]
-                break
-        else:
-            found[file] = said
-    return found

@@ -17,14 +17,12 @@ Read: Yolo → _box → labels_of
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
-from scratch.data.file_names import find_files
-from scratch.data.images import image_size
 from scratch.data.listing import Listing, key, split_of, text_of
+from scratch.data.per_picture import and_others, sizes_of
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number, whole
 
@@ -58,17 +56,8 @@ class Yolo(Source):
         pictures = [picture for picture in self.pictures if picture in chosen][:limit]
         self._tell_of_lonely(labels, report, choose)
         root = self.listing.root
-        files = find_files(root, pictures).paths
-
-        def size_of(file: str) -> tuple[int, int]:
-            try:
-                return image_size(root / file)
-            except Exception:  # told by the check of the pictures, which looks at every one
-                return 0, 0
-        with ThreadPoolExecutor(8) as pool:  # waiting for a disk frees the GIL
-            sizes = list(pool.map(size_of, files))
         images, annotations, known = [], [], dict(self.classes)
-        for id, (picture, (width, height)) in enumerate(zip(pictures, sizes), start=1):
+        for id, (picture, (width, height)) in enumerate(zip(pictures, sizes_of(root, pictures)), start=1):
             # A picture that cannot be read has no size to tell; it is refused, or left out, whatever stands here.
             images.append({"id": id, "file_name": picture, "width": width or 1, "height": height or 1})
             if not width or not (label := labels[picture]):
@@ -92,8 +81,8 @@ class Yolo(Source):
                   if os.path.dirname(path) in folders and path not in used and not is_names(path)]
         lonely = sorted(choose([path for path in lonely if _is_of(path, self.split)]))
         if lonely:
-            report("label file without a picture", lonely[0], "it has no picture of its name"
-                   + (f", nor have {len(lonely) - 1:,} others" if len(lonely) > 1 else ""), times=len(lonely))
+            report("label file without a picture", lonely[0], f"it has no picture of its name{and_others(len(lonely))}",
+                   times=len(lonely))
 
 
 def _is_of(path: str, split: str) -> bool:

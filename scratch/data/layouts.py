@@ -6,12 +6,16 @@
     one COCO file       result.json, labels.json, instances_default.json + pictures   Label Studio, FiftyOne, CVAT
     YOLO                data.yaml, images/train/a.jpg + labels/train/a.txt …
     Pascal VOC          JPEGImages/a.jpg + Annotations/a.xml, ImageSets/Main/train.txt …
+    LabelMe             a.jpg + a.json, a file for each picture
+    table               labels.csv, train/_annotations.csv (or .tsv): a row for each object
 
     folder ─▶ recognise ─▶ Layout: split ─▶ (folder of pictures, COCO file or Source) ─▶ annotations.py, coco.py
 
 The first layout counts that has pictures to learn from. A set that has none to judge by is divided (split.py), but for
 COCO's own layout, where a missing split is a mistake. Where nothing is recognised at the top, and there is one folder
-below in which something is, that is taken. Proven in tests/data/test_layouts.py. Read: Layout → recognise
+below in which something is, that is taken. Many a set has a table, or LabelMe's files from which it was made, beside
+it: these two count only where no other layout is recognised, in the folder or below it.
+Proven in tests/data/test_layouts.py. Read: Layout → recognise
 """
 
 from __future__ import annotations
@@ -19,8 +23,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
+from typing import Any, Callable, Optional
 
+from scratch.data.find_labelme import find_labelme
+from scratch.data.find_table import find_tables
 from scratch.data.find_voc import find_voc
 from scratch.data.find_yolo import find_yolo
 from scratch.data.layout_coco import ROBOFLOW, Found, classic, coco_files
@@ -31,13 +37,20 @@ from scratch.data.split import SPLITS, Division, read_division
 from scratch.printable import abridged, command, printable
 
 Pair = tuple[Path, Annotated]
+Finders = tuple[tuple[str, Callable[[Listing], Any]], ...]
+
+# Beside COCO's, in the order in which they count.
+_FIRST: Finders = (("YOLO", find_yolo), ("Pascal VOC", find_voc))
+_LAST: Finders = (("LabelMe", find_labelme), ("table", find_tables))
 
 LOOKED_FOR = (
     ("COCO", "train2017/ or train/, and annotations/instances_train2017.json or instances_train.json"),
     ("Roboflow COCO", "train/_annotations.coco.json, pictures beside it"),
     ("one COCO file", "a .json file that names its pictures (annotations.json, result.json, labels.json …)"),
     ("YOLO", "a .txt file for each picture: images/ and labels/, data.yaml"),
-    ("Pascal VOC", "an .xml file for each picture: JPEGImages/ or images/, Annotations/"))
+    ("Pascal VOC", "an .xml file for each picture: JPEGImages/ or images/, Annotations/"),
+    ("LabelMe", "a .json file for each picture, with its shapes"),
+    ("table", "a .csv or .tsv file, a row for each object: filename, class, xmin, ymin, xmax, ymax"))
 
 
 @dataclass(frozen=True)
@@ -79,36 +92,42 @@ def recognise(root: Path) -> Optional[Layout]:
         return published  # without a look at its 118,000 files
     if not os.path.isdir(root):
         return None
-    found = _recognised(list_folder(root), published)
-    if found is None:
-        below = _below_it(root)
-        found = below[0] if len(below) == 1 else None
-    return found
+    found = _sets(root, published)
+    return found[0] if len(found) == 1 else None
 
 
-def _below_it(root: Path, deep: int = 3) -> list[Layout]:
-    """The layouts of the folders in a folder that has none itself, and of those in them."""
-    found: list[Layout] = []
+def _sets(root: Path, published: Optional[Layout], deep: int = 3) -> list[Layout]:
+    """The layout of a folder; if it has none itself, those of the folders in it, and of those in them."""
     listing = list_folder(root)
-    for path in [root / name for name in sorted(listing.names) if name and "/" not in name][:20]:
-        layout = _recognised(list_folder(path), _classic(path))
-        found += [layout] if layout else _below_it(path, deep - 1) if deep > 1 else []
-    return found
+    if own := _recognised(listing, published):
+        return [own]
+    folders = [root / name for name in sorted(listing.names) if name and "/" not in name][:20] if deep else []
+    below = [layout for folder in folders for layout in _sets(folder, _classic(folder), deep - 1)]
+    last = _first_of(_LAST, listing, [])
+    return [last] if last and all(layout.name == last.name for layout in below) else below
 
 
 def _recognised(listing: Listing, published: Optional[Layout]) -> Optional[Layout]:
-    """As `recognise`, of one folder alone."""
+    """COCO's, YOLO's or Pascal VOC's layout of one folder."""
     root, candidates = listing.root, [published] if published else []
     coco = coco_files(listing)
     if coco.pairs:
         candidates.append(_of_coco(root, coco, published))
     if candidates and _to_learn_from(candidates[-1]):
         return candidates[-1]
-    for name, find in (("YOLO", find_yolo), ("Pascal VOC", find_voc)):
+    return _first_of(_FIRST, listing, candidates)
+
+
+def _first_of(finders: Finders, listing: Listing, candidates: list[Layout]) -> Optional[Layout]:
+    """The first layout with pictures to learn from; if there is none, the first, beginning with `candidates`."""
+    root = listing.root
+    for name, find in finders:
         if found := find(listing):
             sources, where = found
             candidates.append(_layout(name, root, {split: (root, source) for split, source in sources.items()}, where))
-    return next(filter(_to_learn_from, candidates), candidates[0] if candidates else None)
+            if _to_learn_from(candidates[-1]):
+                return candidates[-1]
+    return candidates[0] if candidates else None
 
 
 def _to_learn_from(layout: Layout) -> bool:
@@ -172,7 +191,7 @@ def not_recognised(root: Path) -> str:
     listing = list_folder(root)
     lonely = coco_files(listing).lonely
     there = f"There: {printable(listing.words())}.\n"
-    if below := _below_it(root):
+    if below := _sets(root, _classic(root)):
         there += f"Did you mean {' or '.join(abridged(layout.root) for layout in below)}?\n"
     elif lonely:
         there += f"{abridged(lonely[0])} names pictures, but none of them is in this folder: put them beside it.\n"

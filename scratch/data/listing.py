@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Collection, Iterator, Optional, Sequence
 
@@ -55,6 +55,14 @@ def by_folder(paths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     return found, []
 
 
+def with_train(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """As `by_folder` found it, but where there is val and no train, what is of no split is there to learn from."""
+    if "train" in found or not {"all", "val"} <= found.keys():
+        return found
+    return {"train" if split == "all" else split: paths for split, paths in found.items()}
+
+
+@lru_cache(2**16)
 def alike(one: str, other: str) -> int:
     """How many folders two folders' paths have in common, at their beginnings and at their ends.
 
@@ -66,7 +74,12 @@ def alike(one: str, other: str) -> int:
 
 def key(path: str) -> str:
     """A path without its ending, in a form that is the same for a picture and its text file."""
-    return unicodedata.normalize("NFC", os.path.splitext(path)[0]).casefold()
+    return folded(os.path.splitext(path)[0])
+
+
+def folded(name: str) -> str:
+    """A name in a form that does not depend on capitals, or on how accents are stored."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def text_of(content: bytes) -> str:

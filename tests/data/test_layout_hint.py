@@ -34,7 +34,7 @@ def put(root: Path, *names: str) -> Path:
     (["train/a.parquet", "val/a.parquet"], ".parquet files: convert them"),
     (["coco.zip"], "an archive: unpack it"),
     (["a.jpg", "b.jpg"], "pictures, and no annotations"),
-    (["a.jpg", "labels.csv"], ".csv files: convert them"),
+    (["a.jpg", "labels.csv"], "labels.csv is not a table of boxes: wanted columns for the picture"),
 ])
 def test_other_layouts_are_called_what_they_look_like(names, words, tmp_path):
     message = said(put(tmp_path / "set", *names))
@@ -48,7 +48,7 @@ def test_cvats_own_xml_is_told_from_pascal_vocs(tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [
-    ('{"shapes": [], "imagePath": "a.jpg"}', "LabelMe's, one file a picture"),
+    ('{"shapes": {}, "imagePath": "a.jpg"}', "LabelMe's, one file for each picture: they are read where"),
     ('{"images": [], "annotations": [], "categories": []}', "names no picture"),
     ("version https://git-lfs.github.com/spec/v1", "Git LFS pointer"), ("", "is empty")])
 def test_json_that_is_not_cocos_is_called_what_it_is(content, words, tmp_path):
@@ -56,6 +56,45 @@ def test_json_that_is_not_cocos_is_called_what_it_is(content, words, tmp_path):
     (root / "a.json").write_text(content)
     message = said(root)
     assert words in message and "no annotations." not in message
+
+
+def test_a_table_of_other_columns_is_told_what_was_wanted(tmp_path):
+    root = put(tmp_path / "set", "images/a.jpg")
+    (root / "a.csv").write_text("image_id,breed\na,poodle\n")
+    assert "a.csv is not a table of boxes: its first row is image_id,breed, wanted columns" in said(root)
+
+
+TABLE = "filename,class,xmin,ymin,xmax,ymax\na.jpg,ant,1,1,9,9\n"
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv"])
+def test_a_table_of_boxes_without_pictures_is_called_one(name, tmp_path):
+    root = put(tmp_path / "set", "a.csv", "settings.json", name)  # the others are no tables of boxes
+    (root / name).write_text(TABLE)
+    assert f"{name} is a table of boxes, and there are no pictures: put them into this folder" in said(root)
+
+
+def test_tables_of_boxes_in_folders_of_their_own_are_called_several_sets(tmp_path):
+    root = put(tmp_path / "set", "x/a.jpg", "a/labels.csv", "b/labels.csv")
+    for folder in "ab":
+        (root / folder / "labels.csv").write_text(TABLE)
+    assert "a/labels.csv, b/labels.csv are tables of boxes, of several sets: put the pictures of each" in said(root)
+
+
+def test_of_a_table_only_the_beginning_is_read_and_another_encoding_is_named(tmp_path, monkeypatch):
+    root = put(tmp_path / "set", "a.jpg")
+    (root / "a.csv").write_bytes(b"file,klasse\na.jpg,k\xe4fer\nb.jpg,ant\n")
+    assert "a.csv is not a table of boxes: it cannot be read ('utf-8' codec can't decode byte 0xe4" in said(root)
+    monkeypatch.setattr("scratch.data.find_table.BEGINNING", 16)
+    assert "a.csv is not a table of boxes: its first row is file,klasse, wanted columns" in said(root)
+
+
+def test_labelmes_file_without_its_picture_is_told_where_the_picture_belongs(tmp_path):
+    root = put(tmp_path / "set", "a.json")
+    (root / "a.json").write_text('{"shapes": [], "imagePath": "a.jpg"}')
+    message = said(root)
+    assert "the pictures are in the same folder, or one beside it; name that folder" in message
+    assert "wanted COCO" not in message
 
 
 def test_text_files_in_the_wrong_place_are_told_where_they_belong(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from scratch.config import DataConfig
-from scratch.data import layout_yolo
+from scratch.data import per_picture
 from scratch.data.annotations import read_annotations
 from scratch.data.check import check_dataset
 from scratch.data.coco import find_layout, find_splits
@@ -100,7 +100,7 @@ def test_keypoints_after_the_box_are_no_polygon(tmp_path):
 def test_only_the_pictures_that_are_used_are_opened(tmp_path, monkeypatch):
     root = yolo(tmp_path, {"train": draw(9), "val": draw(4, 1)})
     opened = []
-    monkeypatch.setattr(layout_yolo, "image_size", lambda path: opened.append(path.name) or (80, 40))
+    monkeypatch.setattr(per_picture, "image_size", lambda path: opened.append(path.name) or (80, 40))
     assert len(read(root, limit=2)) == 2 and len(opened) == 2
 
 

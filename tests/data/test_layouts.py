@@ -15,13 +15,17 @@ from scratch.data.annotations import read_annotations
 from scratch.data.check import check_dataset
 from scratch.data.coco import CocoDetection, find_layout, find_splits
 from scratch.data.file_names import find_files
+from scratch.data.listing import Listing
+from scratch.data.per_picture import Pictures
 from scratch.data.split import place
 from scratch.data.transforms import Augmentation
 from tests.conftest import SHARED
-from tests.layouts import CLASSES, KEEPS_CROWDS, WITH_SPLITS, WITHOUT, document, draw, truth, write
+from tests.layouts import (CLASSES, KEEPS_CROWDS, LACKS_EMPTY, WITH_SPLITS, WITHOUT, document, draw, labelme_content,
+                           truth, write)
 
 SPLITS = ("train", "val", "test")
-MARKS = {"cvat": "COCO files", "coco": "COCO", "roboflow": "Roboflow COCO"}
+MARKS = {"cvat": "COCO files", "coco": "COCO", "roboflow": "Roboflow COCO", "labelme": "LabelMe"}
+NAMES = {"yolo": "YOLO", "voc": "Pascal VOC", "csv": "table"}  # of the others, by the first word
 
 
 def three_splits(crowds: bool):
@@ -47,6 +51,11 @@ def read_back(root: Path, split: str):
     return found
 
 
+def told_of(kind: str, pictures):
+    """What a layout can say of these pictures."""
+    return {name: objects for name, objects in truth(pictures).items() if objects or kind not in LACKS_EMPTY}
+
+
 def assert_same(found, wanted):
     assert found.keys() == wanted.keys()
     for name in wanted:
@@ -61,10 +70,10 @@ def test_every_layout_with_splits_holds_the_same_boxes_and_classes(kind, tmp_pat
     root = WITH_SPLITS[kind](tmp_path / "my set", splits)
     layout = find_layout(DataConfig(data=str(root)))
     assert list(layout.splits) == list(SPLITS) and layout.division is None
-    assert layout.name == MARKS.get(kind, "YOLO" if kind.startswith("yolo") else "Pascal VOC")
+    assert layout.name == (MARKS.get(kind) or NAMES[kind.partition("_")[0]])
     assert layout.line().startswith(f"layout: {layout.name} (") and layout.line().endswith(": train, val, test")
     for split, pictures in splits.items():
-        assert_same(read_back(root, split), truth(pictures))
+        assert_same(read_back(root, split), told_of(kind, pictures))
 
 
 @pytest.mark.parametrize("kind", WITHOUT)
@@ -75,13 +84,14 @@ def test_every_layout_without_a_split_holds_the_same_boxes_and_is_divided_by_the
     assert list(layout.splits) == ["train", "val"]
     assert "80 % train, 20 % val by a hash of the file names" in layout.line()
     train, val = read_back(root, "train"), read_back(root, "val")
-    assert_same(train | val, truth(pictures))
-    assert not train.keys() & val.keys() and len(train) + len(val) == 16 and train and val
+    wanted = told_of(kind, pictures)
+    assert_same(train | val, wanted)
+    assert not train.keys() & val.keys() and len(train) + len(val) == len(wanted) and train and val
     if kind != "label_studio":  # whose names have a prefix
-        assert all((place(name) < 0.2) == (name in val) for name in truth(pictures))
+        assert all((place(name) < 0.2) == (name in val) for name in wanted)
 
 
-@pytest.mark.parametrize("kind", [*WITH_SPLITS, *(kind for kind in WITHOUT if kind != "cvat")])
+@pytest.mark.parametrize("kind", [*WITH_SPLITS, *(kind for kind in WITHOUT if kind not in WITH_SPLITS)])
 def test_the_check_of_a_sound_set_refuses_nothing_and_loses_nothing(kind, tmp_path):
     if kind in WITH_SPLITS:
         root = WITH_SPLITS[kind](tmp_path / "set", three_splits(False))
@@ -89,7 +99,8 @@ def test_the_check_of_a_sound_set_refuses_nothing_and_loses_nothing(kind, tmp_pa
         root = WITHOUT[kind](tmp_path / "set", {"train" if kind == "darknet" else "all": draw(12)})
     report = check_dataset(DataConfig(data=str(root)), 100, decode=True, need=("train", "val"))
     report.refuse()
-    usual = {"image without boxes", "file name that nearly matches", "size taken from the picture"}
+    usual = {"picture without annotations" if kind in LACKS_EMPTY else "image without boxes",
+             "file name that nearly matches", "size taken from the picture"}
     assert {problem.kind for problem in report.problems} <= usual
     assert report.layout == find_layout(DataConfig(data=str(root))).line()
 
@@ -98,7 +109,7 @@ def test_a_sample_of_a_layout_is_that_of_the_coco_original(tmp_path):
     splits = three_splits(False)
     show = Augmentation("none", 40, 80)
     samples = []
-    for kind in ("coco", "yolo", "voc", "roboflow"):
+    for kind in ("coco", "yolo", "voc", "roboflow", "labelme", "csv_roboflow"):
         folder, source = find_splits(DataConfig(data=str(WITH_SPLITS[kind](tmp_path / kind, splits))))["val"]
         dataset = CocoDetection(folder, source, show)
         dataset = pickle.loads(pickle.dumps(dataset))  # as a worker gets it
@@ -109,7 +120,7 @@ def test_a_sample_of_a_layout_is_that_of_the_coco_original(tmp_path):
         np.testing.assert_allclose(target["boxes"].numpy(), samples[0][1]["boxes"].numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["yolo_label_studio", "voc_flat", "fiftyone"])
+@pytest.mark.parametrize("kind", ["yolo_label_studio", "voc_flat", "fiftyone", "labelme_folders", "csv_retinanet"])
 def test_a_picture_that_is_added_moves_no_other(kind, tmp_path):
     pictures = draw(30)
     few = WITHOUT[kind](tmp_path / "few", {"all": pictures[:20]})
@@ -135,24 +146,85 @@ def test_names_in_split_json_that_are_no_pictures_are_told_and_a_file_of_such_na
 
 def test_a_training_split_alone_is_divided_and_test_stays_test(tmp_path):
     splits = {"train": draw(20), "test": draw(4, seed=1)}
-    for kind in ("roboflow", "yolo", "voc_roboflow"):
+    for kind in ("roboflow", "yolo", "voc_roboflow", "labelme", "csv_tensorflow"):
         root = WITH_SPLITS[kind](tmp_path / kind, splits)
         layout = find_layout(DataConfig(data=str(root)))
         assert list(layout.splits) == ["train", "val", "test"] and "no split to judge by" in layout.line()
-        assert_same(read_back(root, "test"), truth(splits["test"]))
-        assert_same(read_back(root, "train") | read_back(root, "val"), truth(splits["train"]))
+        assert_same(read_back(root, "test"), told_of(kind, splits["test"]))
+        assert_same(read_back(root, "train") | read_back(root, "val"), told_of(kind, splits["train"]))
 
 
-@pytest.mark.parametrize("kind", ["voc", "yolo", "coco", "roboflow"])
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco", "roboflow", "csv_roboflow"])
 def test_a_folder_around_the_set_is_gone_into_and_of_two_sets_neither_is_taken(kind, tmp_path):
     splits = three_splits(False)
     WITH_SPLITS[kind](tmp_path / "all" / "one", splits)
     for split, pictures in splits.items():
-        assert_same(read_back(tmp_path / "all", split), truth(pictures))
+        assert_same(read_back(tmp_path / "all", split), told_of(kind, pictures))
     WITH_SPLITS[kind](tmp_path / "all" / "two", splits)
     for root in (tmp_path / "all", tmp_path):
         with pytest.raises(FileNotFoundError, match="Did you mean .*one or .*two"):
             find_splits(DataConfig(data=str(root)))
+
+
+def test_a_table_inside_a_yolo_set_or_around_it_changes_nothing(tmp_path):
+    splits = three_splits(False)
+    root = WITH_SPLITS["yolo_roboflow"](tmp_path / "around" / "set", splits)
+    write(root / "labels.csv", "filename,class,xmin,ymin,xmax,ymax\n7.jpg,bee,1,1,9,9\n")
+    for folder in (root, root.parent):
+        layout = find_layout(DataConfig(data=str(folder)))
+        assert layout.name == "YOLO" and layout.root == root
+
+
+def test_a_yolo_set_and_the_same_set_as_tables_are_two_sets(tmp_path):
+    WITH_SPLITS["yolo"](tmp_path / "yolo", three_splits(False))
+    WITH_SPLITS["csv_roboflow"](tmp_path / "csv", three_splits(False))
+    with pytest.raises(FileNotFoundError, match="Did you mean .*csv or .*yolo"):
+        find_splits(DataConfig(data=str(tmp_path)))
+
+
+def test_the_yolo_set_that_was_made_of_labelmes_files_keeps_its_split(tmp_path):
+    """labelme2yolo writes YOLODataset/ into the folder of the JSON files."""
+    WITHOUT["labelme"](tmp_path, {"all": draw(8)})
+    WITH_SPLITS["yolo"](tmp_path / "YOLODataset", {"train": draw(6), "val": draw(8)[6:]})
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert layout.name == "YOLO" and layout.root == tmp_path / "YOLODataset" and layout.division is None
+
+
+def test_a_split_of_cocos_is_not_replaced_by_a_table_or_labelmes_files_beside_it(tmp_path):
+    root = WITH_SPLITS["coco"](tmp_path, {"val": draw(4)})
+    write(root / "results.csv", "image,label,x,y,w,h,score\n7.jpg,ant,1,1,5,5,0.9\n")
+    for p in draw(4):
+        write(root / "val" / f"{p.name.rpartition('.')[0]}.json", labelme_content(p))
+    layout = find_layout(DataConfig(data=str(root)))
+    assert layout.name == "COCO" and list(layout.splits) == ["val"]
+
+
+def test_after_a_layout_with_pictures_to_learn_from_no_other_is_looked_for(tmp_path, monkeypatch):
+    def never(listing):
+        raise AssertionError(listing.root)
+    monkeypatch.setattr("scratch.data.layouts._LAST", (("table", never),))
+    for kind in ("coco", "yolo", "voc"):
+        root = WITH_SPLITS[kind](tmp_path / kind, {"train": draw(4), "val": draw(4, 1)})
+        assert find_layout(DataConfig(data=str(root))) is not None
+
+
+def test_of_pictures_with_one_name_that_in_the_same_folder_is_meant(tmp_path):
+    listing = Listing(tmp_path, {"": ["a.jpg"], "backup": ["a.jpg"], "one/images": ["a.jpg", "a.png"],
+                                 "two/images": ["a.jpg"], "two/labels": []})
+    pictures = Pictures(listing)
+    assert pictures.of_file("a.json", "a.jpg") == "a.jpg"
+    assert pictures.of_file("one/images/a.json", "C:\\x\\a.png") == "one/images/a.png"
+    assert pictures.of_file("two/labels/a.json", "a.jpg") == "two/images/a.jpg"
+    assert pictures.of_row("labels.csv", "two/images/a") == "two/images/a.jpg"
+    assert pictures.of_row("one/labels.csv", "C:\\x\\one\\images\\a.png") == "one/images/a.png"
+
+
+def test_pictures_of_one_name_in_many_folders_are_found_without_comparing_all(tmp_path, monkeypatch):
+    names = [f"{k}.jpg" for k in range(5)]
+    listing = Listing(tmp_path, {f"v{k}": names for k in range(50)})
+    pictures = Pictures(listing)
+    monkeypatch.setattr("scratch.data.per_picture.alike", None)
+    assert all(pictures.of_file(f"v{k}/3.json", "3.jpg") == f"v{k}/3.jpg" for k in range(50))
 
 
 def test_a_set_two_folders_down_keeps_its_file_of_names(tmp_path):
@@ -178,8 +250,8 @@ def test_what_cannot_be_read_is_told_with_all_that_was_looked_for_and_what_is_th
     write(root / "notes.csv", "a,b")
     with pytest.raises(FileNotFoundError) as error:
         find_splits(DataConfig(data=str(root)))
-    for words in ("COCO ", "Roboflow COCO", "one COCO file", "YOLO", "Pascal VOC", "1 .jpg, 1 .csv", "folders pics",
-                  "does not hold any split"):
+    for words in ("COCO ", "Roboflow COCO", "one COCO file", "YOLO", "Pascal VOC", "LabelMe", "table", "1 .jpg, 1 .csv",
+                  "folders pics", "does not hold any split"):
         assert words in str(error.value) or words == "1 .jpg, 1 .csv" and "1 .csv, 1 .jpg" in str(error.value)
 
 
@@ -218,7 +290,8 @@ def test_files_that_lead_outside_are_not_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize("kind, ending", [("yolo", ".txt"), ("yolo", ".yaml"), ("voc_roboflow", ".xml"),
-                                          ("roboflow", ".json"), ("voc", ".txt")])
+                                          ("roboflow", ".json"), ("voc", ".txt"), ("labelme", ".json"),
+                                          ("csv_roboflow", ".csv")])
 def test_a_damaged_file_ends_in_a_report_or_an_error_in_words(kind, ending, tmp_path):
     root = WITH_SPLITS[kind](tmp_path / "set", {"train": draw(4), "val": draw(3, 1)})
     rng = np.random.default_rng(0)

@@ -1,0 +1,101 @@
+"""find_table: which tables of a folder, or which of their rows, are of which split?
+
+    train_labels.csv   val.csv            the split is in the table's name …
+    train/_annotations.csv   valid/…      … or in its folder's
+    annotations.csv   val.csv             without train, a table of no split is train
+    filename,split,class,xmin …           no such name: a column split, set or subset says train, val or test
+    ants.csv   bees.csv                   several tables of one split are read together
+
+Tables of one split in folders of their own (one/labels.csv, two/labels.csv) are several sets, and none is taken.
+Proven in tests/data/test_layout_table.py. Read after layout_table.py: find_tables
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Optional
+
+from scratch.data.layout_table import Table, cells_of, columns_of, rows_of
+from scratch.data.listing import Listing, split_of, split_of_path, text_of, with_train
+from scratch.data.split import SPLITS
+
+BEGINNING = 2**16  # bytes of each table, to know what it is
+
+
+def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
+    """Split, or "all" → its source, and in words where it was found; None if this is no such layout."""
+    files = tables_of(listing) if listing.pictures else []
+    if not files:
+        return None
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        found[split_of(os.path.splitext(os.path.basename(file))[0]) or split_of_path(file) or "all"].append(file)
+    if found.keys() == {"all"} and (by_column := _by_column(listing, files)):
+        return by_column
+    found = with_train(found)
+    left_out = found.pop("all", []) if "train" in found else []
+    if any(len(set(map(_set_of, members))) > 1 for members in found.values()):
+        return None  # several sets, each in a folder of its own
+    found = {split: found[split] for split in (*SPLITS, "all") if split in found}
+    every = tuple(file for members in found.values() for file in members)
+    where = ", ".join(map(_some, found.values())) + (f"; not read: {_some(left_out)}" if left_out else "")
+    return {split: Table(listing, split, tuple(members), every) for split, members in found.items()}, where
+
+
+def _by_column(listing: Listing, files: list[str]) -> Optional[tuple[dict[str, Table], str]]:
+    """The same of tables with a column for the split; None if none has one, or it names no split."""
+    if all(columns_of(first_row(listing.root / file)).split is None for file in files):
+        return None
+    rows: Counter[str] = Counter()
+    for file in files:
+        try:
+            rows.update(row.split for row in rows_of(listing.root / file))
+        except ValueError:
+            continue  # the reader reports it
+    if not set(SPLITS) & rows.keys() or len(set(map(_set_of, files))) > 1:
+        return None
+    said = with_train({split: [split] for split in (*SPLITS, "all") if split in rows})
+    left_out = said.pop("all", []) if "train" in said else []
+    used, every = tuple(value for (value,) in said.values()), tuple(files)
+    where = f"{_some(files)}, by a column" + (f"; not read: rows of no split ({rows['all']:,})" if left_out else "")
+    return {split: Table(listing, split, every, every, value, used) for split, (value,) in said.items()}, where
+
+
+def tables_of(listing: Listing) -> list[str]:
+    """The tables of boxes in a folder and below, as their first rows tell."""
+    return [file for file in listing.files(".csv", ".tsv") if _is_table(listing.root / file)]
+
+
+def _is_table(file: Path) -> bool:
+    try:
+        return columns_of(first_row(file)) is not None
+    except ValueError:
+        return False
+
+
+def first_row(file: Path) -> list[str]:
+    """The cells of a table's first row, of which only its beginning is read. Raises ValueError where that fails."""
+    try:
+        with open(file, "rb") as stream:
+            beginning = stream.read(BEGINNING)
+        if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            text = text_of(beginning[:len(beginning) // 2 * 2])
+        else:
+            text = text_of(beginning.rpartition(b"\n")[0] or beginning)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"it cannot be read ({error})") from error
+    return next(cells_of(text), (0, []))[1]
+
+
+def _set_of(file: str) -> str:
+    """The innermost folder that a table is in, and that is not the folder of one split."""
+    folder = os.path.dirname(file)
+    while folder and split_of(os.path.basename(folder)):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _some(files: list[str]) -> str:
+    return files[0] + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")

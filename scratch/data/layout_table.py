@@ -1,0 +1,253 @@
+"""layout_table: one row for each object, in a table (.csv, .tsv).
+
+    filename,width,height,class,xmin,ymin,xmax,ymax       TensorFlow's tutorials, Roboflow: train/_annotations.csv …
+    image,xmin,ymin,xmax,ymax,label                       VoTT
+    image_id,width,height,bbox,source                     "[x, y, width, height]", no class: one, called object
+    label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height       makesense.ai
+    cats/a.jpg,7,9,107,209,dog                            RetinaNet: no header, and b.jpg,,,,, for a picture that
+                                                          shows nothing
+
+The header says what the columns hold, whatever their order, case, and the signs between words. Coordinates are edges
+in pixels from 0: box x, y, w, h = xmin, ymin, xmax − xmin, ymax − ymin. Classes are numbered from 1 in the order of
+their names, over all tables. Which table, or which of its rows, is of which split, find_table.py finds out.
+Proven in tests/data/test_layout_table.py. Read: cells_of → columns_of → rows_of → Table
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
+
+from scratch.data.listing import PICTURES, Listing, split_of, text_of
+from scratch.data.per_picture import Pictures, sizes_of, tell_of_unlabelled
+from scratch.data.sources import Choose, Document, Report, Source
+from scratch.data.values import number, whole
+from scratch.printable import abridged
+
+MOST_BYTES = 2**32
+MOST_CELL = 2**31 - 1  # letters of one cell, which may hold a mask
+ONE_CLASS = "object"
+_GAPS = ("", "nan", "none", "null", "[]")
+_PICTURE = ("filename", "filepath", "file", "imagename", "imagepath", "imagefile", "imagefilename", "imageid", "image",
+            "path", "imgname", "imgpath", "img", "frame", "picture")
+_CLASS = ("classname", "labelname", "categoryname", "class", "label", "category", "name", "classid", "labelid",
+          "categoryid")  # names before numbers
+_CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"),
+            ("bboxxmin", "bboxymin", "bboxxmax", "bboxymax"), ("x0", "y0", "x1", "y1"))
+_SIDES = tuple((*start, *extent)
+               for start in (("bboxx", "bboxy"), ("x", "y"), ("left", "top"), ("xmin", "ymin"), ("x1", "y1"))
+               for extent in (("bboxwidth", "bboxheight"), ("bboxw", "bboxh"), ("w", "h"), ("width", "height")))
+_LISTS = ("bbox", "box", "boundingbox")  # one column, "[x, y, width, height]"
+_SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("width", "height"))
+_SPLITS = ("split", "set", "subset")
+# Without a header, by the number of columns: picture, class, the box's four, are they corners?
+_NAMELESS = {6: (0, 5, (1, 2, 3, 4), True), 8: (5, 0, (1, 2, 3, 4), False)}  # RetinaNet; makesense.ai's older form
+WANTED = ("wanted columns for the picture (filename, image …), the class (class, label …) and the box (xmin ymin xmax "
+          "ymax, or x y width height, in pixels), or rows PATH,x1,y1,x2,y2,CLASS without a header")
+
+
+class Columns(NamedTuple):
+    """Which columns of a table hold what, counted from 0."""
+
+    picture: int
+    label: Optional[int]
+    box: tuple[int, ...]
+    """four columns, or one of a list"""
+    corners: bool
+    """left, top, right, bottom; else x, y, width, height"""
+    size: Optional[tuple[int, ...]] = None
+    split: Optional[int] = None
+    header: bool = True
+
+
+class Row(NamedTuple):
+    """One row, which begins on `line`: what it calls its picture, its class, and its box x, y, width, height.
+
+    box    None for a picture that shows nothing, and for a malformed row
+    wrong  the cells of a malformed row
+    """
+
+    line: int
+    picture: str
+    label: str
+    box: Optional[list[float]]
+    size: Optional[tuple[int, ...]]
+    split: str = "all"
+    wrong: str = ""
+
+
+def cells_of(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row begins that is not blank, and its cells. Raises ValueError for a quote left open.
+
+    The delimiter is the one that the first row has most often.
+    """
+    csv.field_size_limit(MOST_CELL)
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), skipinitialspace=True,
+                        strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"the row that begins in line {line} is not CSV: {error}") from error
+        if cells is None:
+            return
+        if any(map(str.strip, cells)) and not (line == 1 and cells[0].startswith("sep=")):  # which Excel reads
+            yield line, cells
+
+
+def columns_of(cells: Sequence[str]) -> Optional[Columns]:
+    """What the first row of a table says of its columns; None if it is no table of boxes."""
+    at: dict[str, int] = {}
+    for place, cell in enumerate(cells):
+        at.setdefault(re.sub(r"[^a-z0-9]", "", cell.lower()), place)
+
+    def first(*groups: Sequence[str]) -> Optional[tuple[int, ...]]:
+        return next((tuple(at[name] for name in names) for names in groups if all(name in at for name in names)), None)
+    picture, (label,), (split,) = first(*zip(_PICTURE)), *(first(*zip(names)) or (None,) for names in (_CLASS, _SPLITS))
+    size, corners, sides = first(*_SIZES), first(*_CORNERS), first(*_SIDES)
+    if sides and sides[2:] == size and sides[2] < sides[0]:  # filename, width, height, class, x, y: the picture's size,
+        sides = None                                         # and a point
+    box = corners or sides or first(*zip(_LISTS))
+    if picture and box:
+        size = None if size and set(size) & set(box) else size
+        return Columns(picture[0], label, box, corners is not None, size, split)
+    if len(cells) in _NAMELESS:
+        place, label, box, are_corners = _NAMELESS[len(cells)]
+        numbers = [cells[column].strip() for column in box]
+        is_picture = os.path.splitext(cells[place].strip().lower())[1] in PICTURES
+        if is_picture and (not any(numbers) or None not in map(number, numbers)):
+            return Columns(place, label, box, are_corners, (6, 7) if place == 5 else None, header=False)
+    return None
+
+
+def rows_of(file: Path) -> Iterator[Row]:
+    """The rows of a table. Raises ValueError for a file that cannot be read, or is no table of boxes."""
+    try:
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise OSError(f"it has {size:,} bytes")
+        text = text_of(file.read_bytes())
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"it cannot be read ({error})") from error
+    columns = None
+    for line, cells in cells_of(text):
+        if columns is None:
+            if (columns := columns_of(cells)) is None:
+                raise ValueError(f"its first row is {','.join(cells)[:80]}, {WANTED}")
+            if columns.header:
+                continue
+        yield _row(cells, columns, line)
+
+
+def _row(cells: Sequence[str], columns: Columns, line: int) -> Row:
+    def cell(column: int) -> str:
+        return cells[column].strip() if column < len(cells) else ""
+    picture = cell(columns.picture)
+    label = ONE_CLASS if columns.label is None else cell(columns.label)
+    split = "all" if columns.split is None else split_of(cell(columns.split)) or "all"
+    size = tuple(whole(cell(column)) for column in columns.size) if columns.size else None
+    size = size if size and None not in size else None
+    values = [cell(column) for column in columns.box]
+    if len(values) == 1:
+        values = [value for value in re.split(r"[,;\s]+", values[0].strip("[](){} ")) if value] or [""]
+    cut_short = len(cells) <= max(*columns.box, columns.picture, columns.label or 0)
+    alone = not any(other.strip() for column, other in enumerate(cells) if column != columns.picture)
+    if picture and all(value.lower() in _GAPS for value in values) and (alone or not cut_short):
+        return Row(line, picture, label, None, size, split)
+    numbers = [number(value) for value in values]
+    if cut_short or not picture or not label or len(numbers) != 4 or None in numbers:
+        return Row(line, picture, label, None, size, split, ",".join(cells))
+    x, y, width, height = numbers
+    if columns.corners:
+        width, height = width - x, height - y
+    return Row(line, picture, label, [x, y, width, height], size, split)
+
+
+@dataclass(frozen=True)
+class Table(Source):
+    """One split: its tables below the folder, or the rows of the tables of all splits that say `only` in a column.
+
+    every  the tables of all splits, which share their classes
+    used   what the rows of all splits say in that column; rows that say something else are left out
+    """
+
+    listing: Listing
+    split: str
+    files: tuple[str, ...]
+    every: tuple[str, ...]
+    only: str = ""
+    used: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"table {self.split}" if self.split != "all" else "table"
+
+    def __str__(self) -> str:
+        return f"{self.listing.root} ({self.name})"
+
+    def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
+        mine, among = set(self.files), Pictures(self.listing)
+        names: set[str] = set()
+        labelled: dict[str, bool] = {}
+        left_out: list[str] = []
+        of_picture: dict[str, list[tuple[str, Row]]] = defaultdict(list)
+        problems: list[tuple[str, str]] = []  # reported below: `choose` is asked about the pictures first
+        for file in self.every:
+            try:
+                for row in rows_of(self.listing.root / file):
+                    is_mine = file in mine and (not self.only or row.split == self.only)
+                    where = f"{file}, line {row.line}"
+                    if not row.picture:
+                        problems += [(where, _malformed(row))] if is_mine else []
+                        continue
+                    picture = among.of_row(file, row.picture)
+                    if self.used and row.split not in self.used:
+                        left_out.append(picture)
+                        continue
+                    labelled.setdefault(picture, is_mine)
+                    if row.box:
+                        names.add(row.label)
+                    if is_mine:
+                        of_picture[picture].append((where, row))
+            except ValueError as error:
+                problems += [(file, str(error))] if file in mine else []
+        chosen = set(choose(list(of_picture)))
+        for where, detail in problems:
+            if choose([where]):  # in one part alone
+                report("malformed entry", where, detail)
+        for picture in left_out:
+            labelled.setdefault(picture, False)
+        tell_of_unlabelled(self.listing, labelled, (), "row", report, choose)
+        categories = {name: id for id, name in enumerate(sorted(names), start=1)}
+        pictures = sorted(picture for picture in of_picture if picture in chosen)[:limit]
+        sizes = self._sizes(pictures, of_picture)
+        images, annotations = [], []
+        for id, picture in enumerate(pictures, start=1):
+            width, height = sizes[picture]
+            images.append({"id": id, "file_name": picture, "width": width or None, "height": height or None})
+            for where, row in of_picture[picture]:
+                if row.wrong:
+                    report("malformed entry", where, _malformed(row))
+                elif row.box:
+                    annotations.append({"id": where, "image_id": id, "bbox": row.box,
+                                        "category_id": categories[row.label]})
+        return {"images": images, "annotations": annotations,
+                "categories": [{"id": id, "name": name} for name, id in categories.items()]}
+
+    def _sizes(self, pictures: Sequence[str], of_picture: Mapping[str, Sequence[tuple[str, Row]]]
+               ) -> dict[str, tuple[int, ...]]:
+        """Width and height of each picture, as its rows say, or else its header."""
+        said = {picture: next((row.size for _, row in of_picture[picture] if row.size), ()) for picture in pictures}
+        asked = [picture for picture, size in said.items() if not all(size) or not size]
+        return {**said, **dict(zip(asked, sizes_of(self.listing.root, asked)))}
+
+
+def _malformed(row: Row) -> str:
+    return f"got {abridged(row.wrong)}, wanted the name of a picture, a class and four numbers"

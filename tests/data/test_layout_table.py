@@ -1,0 +1,235 @@
+"""Tables of objects: columns by their names, rows that lack something, and which picture a row is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scratch.config import DataConfig
+from scratch.data.annotations import read_annotations
+from scratch.data.coco import find_layout, find_splits
+from scratch.data.layout_table import columns_of, rows_of
+from tests.layouts import draw, write
+
+HEADER = "filename,class,xmin,ymin,xmax,ymax"
+
+
+def small(root: Path, *rows: str, header: str = HEADER, encoding: str = "utf-8") -> Path:
+    """One picture of 80×40 a split."""
+    for name in ("train", "val"):
+        draw(1)[0].save(root / name, f"{name}.png")
+    write(root / "val" / "labels.csv", f"{HEADER}\nval.png,ant,1,1,4,4\n")
+    (root / "train").mkdir(exist_ok=True)
+    (root / "train" / "labels.csv").write_bytes("\n".join([header, *rows, ""]).encode(encoding))
+    return root
+
+
+def read(root: Path, split: str = "train"):
+    folder, source = find_splits(DataConfig(data=str(root)))[split]
+    return read_annotations(source, folder=folder)
+
+
+@pytest.mark.parametrize("header, row", [
+    (HEADER, "train.png,ant,10,5,30,20"), ("ymax;xmax;ymin;xmin;Class;FileName", "20;30;5;10;ant;train.png"),
+    ("Image Path\tLabel\tX_Min\tY_Min\tX_Max\tY_Max", "train.png\tant\t10\t5\t30\t20"),
+    ("image,x1,y1,x2,y2,label", "train.png,10,5,30,20,ant"),
+    ("image_id,width,height,bbox,label", 'train,80,40,"[10, 5, 20, 15]",ant'),
+    ("image,label,x1,y1,w,h", "train.png,ant,10,5,20,15"),
+    ("image,label,x,y,w,h", "train.png,ant,10,5,20,15"),
+    ("filename,label,class_name,xmin,ymin,xmax,ymax", "train.png,7,ant,10,5,30,20"),  # a name before a number
+    ("sep=;\nfilename;class;xmin;ymin;xmax;ymax", "train.png;ant;10;5;30;20"),  # for Excel
+    ("image_width,image_height,image,label,width,height,x,y", "80,40,train.png,ant,20,15,10,5"),
+    ("image,label,x,y,width,height", "train.png,ant,10,5,20,15"),
+    ("label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height",
+     "ant,10,5,20,15,train.png,80,40"),
+    ("filename,category,left,top,right,bottom", '"train.png","ant","10.0"," 5","3e1","20"')])
+def test_the_columns_are_known_by_their_names(header, row, tmp_path):
+    a = read(small(tmp_path, row, header=header))
+    assert a.boxes_xywh.tolist() == [[10, 5, 20, 15]] and a.classes.names == ("ant",) and not a.problems
+    assert a.file_names.tolist() == ["train/train.png"] and a.sizes.tolist() == [[80, 40]]
+
+
+@pytest.mark.parametrize("rows", [("train.png,10,5,30,20,ant",), ("ant,10,5,20,15,train.png,80,40",)])
+def test_rows_without_names_of_columns_are_retinanets_or_makesenses(rows, tmp_path):
+    a = read(small(tmp_path, *rows[1:], header=rows[0]))
+    assert a.boxes_xywh.tolist() == [[10, 5, 20, 15]] and not a.problems
+
+
+@pytest.mark.parametrize("header", ["image_id,breed", "filename,class", "a,b,c,d,e,f", "1,2,3,4,5,6", "",
+                                    "class,xmin,ymin,xmax,ymax", "train.png,10,5,x,20,ant", "image,width,height",
+                                    "filename,width,height,class,x,y"])  # a point, and the size of its picture
+def test_other_tables_are_none(header):
+    assert columns_of(header.split(",")) is None
+
+
+def test_without_a_class_all_are_one(tmp_path):
+    root = small(tmp_path, "train.png,1,1,9,9", header="image_id,xmin,ymin,xmax,ymax")
+    write(root / "val" / "labels.csv", "image_id,xmin,ymin,xmax,ymax\nval.png,1,1,4,4\n")
+    assert read(root).classes.names == ("object",)
+
+
+def test_an_empty_row_is_a_picture_that_shows_nothing(tmp_path):
+    for row in ("train.png,,,,,", "train.png,ant,nan,nan,nan,nan", "train.png", "train.png,,"):
+        a = read(small(tmp_path, row))
+        assert len(a) == 1 and not len(a.boxes_xywh) and [p.kind for p in a.problems] == ["image without boxes"]
+
+
+@pytest.mark.parametrize("row", ["train.png,ant,1,1,x,9", "train.png,,1,1,9,9", "train.png,ant,1,1,9", ",ant,1,1,9,9",
+                                 "train.png,ant", "train.png,ant,,,"])
+def test_a_row_that_lacks_something_is_refused_with_its_line_and_its_cells(row, tmp_path):
+    a = read(small(tmp_path, "train.png,ant,1,1,9,9", "", row))
+    (problem,) = [p for p in a.problems if p.severity == "refused"]
+    assert str(problem) == (f"malformed entry: table train, train/labels.csv, line 4: got {row}, wanted the name of a "
+                            "picture, a class and four numbers")
+
+
+def test_corners_the_wrong_way_round_and_boxes_outside_are_judged_as_those_of_coco(tmp_path):
+    a = read(small(tmp_path, "train.png,ant,9,5,4,7", "train.png,ant,70,30,90,39", "train.png,ant,1,1,1,5"))
+    assert sorted(p.kind for p in a.problems) == ["box out of range", "negative-size box", "zero-size box"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_as_spreadsheets_write_them(encoding, tmp_path):
+    a = read(small(tmp_path, "train.png,käfer,10,5,30,20", encoding=encoding))
+    assert a.classes.names == ("ant", "käfer") and len(a.boxes_xywh) == 1
+
+
+@pytest.mark.parametrize("said", ["train.png", "train/train.png", "/content/set/train/train.png", "TRAIN",
+                                  "..\\train\\train.png", "file:///home/ann/train/train.png", "images/train.png"])
+def test_the_picture_is_found_whatever_folders_stand_before_it(said, tmp_path):
+    a = read(small(tmp_path, f"{said},ant,1,1,9,9"))
+    assert a.file_names.tolist() == ["train/train.png"] and not a.problems
+
+
+def test_of_two_pictures_of_a_name_the_one_beside_the_table_is_meant(tmp_path):
+    root = small(tmp_path, "a.png,ant,1,1,9,9")
+    write(root / "val" / "labels.csv", f"{HEADER}\na.png,ant,1,1,4,4\n")
+    for split in ("train", "val"):
+        draw(1)[0].save(root / split, "a.png")
+    assert read(root).file_names.tolist() == ["train/a.png"] and read(root, "val").file_names.tolist() == ["val/a.png"]
+
+
+def test_a_picture_that_is_not_there_is_named(tmp_path):
+    a = read(small(tmp_path, "gone.png,ant,1,1,9,9"))
+    assert a.file_names.tolist() == ["gone.png"]
+
+
+def test_a_picture_without_a_row_is_left_out_and_counted_once(tmp_path):
+    root = small(tmp_path, "train.png,ant,1,1,9,9")
+    draw(1)[0].save(root / "train", "bare.jpg")
+    (problem,) = read(root).problems
+    assert problem.kind == "picture without annotations" and "train/bare.jpg: it has no row" in str(problem)
+    assert not read(root, "val").problems
+
+
+@pytest.mark.parametrize("pictures", [("f.jpg", "f.1.jpg", "f.2.png"), ("f.jpg", "f.2.png")])
+def test_only_the_ending_of_a_picture_is_cut_off_its_name(pictures, tmp_path):
+    root = small(tmp_path, "f.1,ant,1,1,9,9", "f.2,ant,2,2,9,9")
+    for name in pictures:
+        draw(1)[0].save(root / "train", name)
+    there = "train/f.1.jpg" if "f.1.jpg" in pictures else "f.1"  # not f.jpg
+    assert sorted(read(root).file_names.tolist()) == sorted([there, "train/f.2.png"])
+
+
+def test_tables_of_one_split_are_read_together_each_with_its_own_columns(tmp_path):
+    root = small(tmp_path, "train.png,ant,1,1,9,9")
+    write(root / "classes.csv", "ant,0\n")  # another table
+    write(root / "train" / "bees.csv", "image\tlabel\tx\ty\tw\th\ntrain.png\tbee\t2\t2\t3\t4\n")
+    write(root / "train_too.csv", f"{HEADER}\ntrain/train.png,cat,3,3,9,9\n")  # train/ is a split's folder, not a set's
+    assert "(train_too.csv and 2 more, val/labels.csv)" in find_layout(DataConfig(data=str(root))).line()
+    a = read(root)
+    assert a.classes.names == ("ant", "bee", "cat") and len(a) == 1
+    assert sorted(a.boxes_xywh.tolist()) == [[1, 1, 8, 8], [2, 2, 3, 4], [3, 3, 6, 6]]
+
+
+def test_a_table_for_each_picture_is_read_whole(tmp_path):
+    for k in range(30):
+        draw(1)[0].save(tmp_path, f"{k}.png")
+        write(tmp_path / f"{k}.csv", f"{HEADER}\n{k}.png,ant,1,1,9,9\n")
+    assert len(read(tmp_path)) + len(read(tmp_path, "val")) == 30
+
+
+def test_a_table_of_no_split_beside_val_is_to_learn_from_and_beside_train_is_not_read(tmp_path):
+    """keras-retinanet's annotations.csv and val_annotations.csv."""
+    for name in ("a.png", "b.png", "c.png"):
+        draw(1)[0].save(tmp_path / "images", name)
+    write(tmp_path / "annotations.csv", "images/a.png,1,1,9,9,ant\n")
+    write(tmp_path / "val_annotations.csv", "images/b.png,1,1,9,9,ant\n")
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert list(layout.splits) == ["train", "val"] and layout.division is None
+    assert read(tmp_path).file_names[0] == "images/a.png" and read(tmp_path, "val").file_names[0] == "images/b.png"
+    write(tmp_path / "train.csv", "images/c.png,1,1,9,9,ant\n")
+    assert "not read: annotations.csv)" in find_layout(DataConfig(data=str(tmp_path))).line()
+    assert read(tmp_path).file_names.tolist() == ["images/c.png"]
+
+
+@pytest.mark.parametrize("name", ["split", "Set", "subset"])
+def test_a_column_for_the_split_is_honoured(name, tmp_path):
+    said = ("TRAIN", "train", "validation", "test", "none")
+    for k in range(len(said) + 1):
+        draw(1)[0].save(tmp_path, f"{k}.png")
+    rows = "".join(f"{k}.png,{split},c{k},1,1,9,9\n" for k, split in enumerate(said))
+    write(tmp_path / "boxes.csv", f"filename,{name},class,xmin,ymin,xmax,ymax\n{rows}")
+    line = find_layout(DataConfig(data=str(tmp_path))).line()
+    assert "(boxes.csv, by a column; not read: rows of no split (1))" in line
+    parts = {split: read(tmp_path, split) for split in ("train", "val", "test")}
+    assert [a.file_names.tolist() for a in parts.values()] == [["0.png", "1.png"], ["2.png"], ["3.png"]]
+    assert all(a.classes.names == ("c0", "c1", "c2", "c3") for a in parts.values())
+    assert [str(p) for a in parts.values() for p in a.problems] == [
+        "picture without annotations: table train, 5.png: it has no row"]
+
+
+def test_a_column_that_names_no_split_is_passed_over(tmp_path):
+    for k in range(6):
+        draw(1)[0].save(tmp_path, f"{k}.png")
+    rows = "".join(f"{k}.png,A,ant,1,1,9,9\n" for k in range(6))
+    write(tmp_path / "boxes.csv", f"filename,set,class,xmin,ymin,xmax,ymax\n{rows}")
+    assert len(read(tmp_path)) + len(read(tmp_path, "val")) == 6
+
+
+def test_pictures_without_a_row_are_reported_once_where_the_splits_share_a_folder(tmp_path):
+    for k in range(4):
+        draw(1)[0].save(tmp_path / "images", f"{k}.png")
+    for k, split in enumerate(("train", "val")):
+        write(tmp_path / f"{split}.csv", f"{HEADER}\n{k}.png,ant,1,1,9,9\n")
+    (problem,) = read(tmp_path).problems + read(tmp_path, "val").problems
+    assert problem.times == 2 and str(problem).endswith("it has no row; the same is true of 1 other")
+
+
+def test_only_the_ends_of_lines_end_a_row(tmp_path):
+    a = read(small(tmp_path, 'train.png,"x\u2028y",1,1,9,9', "train.png,x\x0cy,2,2,9,9"))
+    assert len(a.boxes_xywh) == 2 and {"x\u2028y", "x\x0cy"} < set(a.classes.names)
+    root = small(tmp_path, "train.png,ant,1,1,9,9")
+    write(root / "train" / "labels.csv", f"{HEADER}\rtrain.png,ant,1,1,9,9\rtrain.png,bee,1,1,9,9\r")
+    assert read(root).classes.names == ("ant", "bee")
+
+
+def test_a_quote_that_is_left_open_is_refused_with_the_line_on_which_it_begins(tmp_path):
+    a = read(small(tmp_path, "train.png,ant,1,1,9,9", 'train.png,"ant,1,1,9,9', "train.png,bee,1,1,9,9"))
+    (problem,) = [p for p in a.problems if p.kind == "malformed entry"]
+    assert str(problem).endswith("train/labels.csv: the row that begins in line 3 is not CSV: unexpected end of data")
+
+
+def test_a_cell_may_be_long(tmp_path):
+    a = read(small(tmp_path, "train.png,ant,1,1,9,9," + "1 " * 10**5, header=f"{HEADER},mask"))
+    assert len(a.boxes_xywh) == 1 and not a.problems
+
+
+def test_the_tables_are_read_in_one_pass(tmp_path, monkeypatch):
+    root, read_files = small(tmp_path, "train.png,ant,1,1,9,9"), []
+    monkeypatch.setattr("scratch.data.layout_table.rows_of", lambda file: read_files.append(file) or rows_of(file))
+    folder, source = find_splits(DataConfig(data=str(root)))["train"]
+    read_annotations(source, folder=folder)
+    assert len(read_files) == len(set(read_files)) == 2
+
+
+def test_a_table_that_goes_bad_after_its_beginning_is_refused_in_words(tmp_path):
+    root = small(tmp_path, "train.png,ant,1,1,9,9")
+    with open(root / "train" / "labels.csv", "ab") as file:
+        file.write(b"x" * 2**17 + b"\xff\n")
+    told = [p for p in read(root).problems if p.kind == "malformed entry"]
+    assert len(told) == 1 and str(told[0]).endswith("invalid start byte)") and "wanted" not in str(told[0])
+    with pytest.raises(ValueError, match="its first row is a,b, wanted columns"):
+        write(root / "b.csv", "a,b\n")
+        list(rows_of(root / "b.csv"))
