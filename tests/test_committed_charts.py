@@ -497,6 +497,12 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
         flags = f"`{run['flags']}`" if run["flags"] else "**what the recipe chooses**"
         best, end = (f"{run[when]['AP']:.3f} / {run[when]['AP50']:.3f}" for when in ("best", "end"))
         assert f"| {flags} | {run['steps']:,} | {best} | {end} | {run['lowest_loss']:.2f} |" in page
+    cells, results = runs["cells"], (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    of_classes = ", ".join(f"{name} {AP50:.3f}" for name, AP50 in cells["test"]["classes"].items())
+    val = "{AP:.3f} / {AP50:.3f}".format(**cells["best"])
+    assert f"| {cells['steps']:,} | {val} | {val} | **{cells['test']['AP']:.3f} / {cells['test']['AP50']:.3f}** ({of_classes}) |" in page
+    assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**cells["test"]) + of_classes in results
+    assert "val AP {AP:.3f}, AP50 {AP50:.3f}, on one core beside".format(**cells["best"]) in results
     recipe, *others = runs["raccoons"]
     assert all(run["best"]["AP"] <= recipe["best"]["AP"] for run in others)
     crops, mosaics = (round(recipe["lowest_loss"] - run["lowest_loss"], 1) for run in others[:2])
