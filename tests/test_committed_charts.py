@@ -424,7 +424,7 @@ def test_the_demo_in_bf16_learnt_what_the_page_says() -> None:
     assert (f"(`{run['command']}`, one run, seed {run['seed']}) takes {run['steps']:,} steps in its {run['minutes']} "
             f"minutes, and ends at val AP {run['AP']:.3f}, AP50 {run['AP50']:.3f}, AP75 {run['AP75']:.3f}.") in page
     demo = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
-    assert "AP 0.704, AP50 0.966" in demo and "0.713, 0.972" in demo and "0.718, 0.969" in demo
+    assert "| 0.704, 0.966, 0.849; 0.713, 0.972, 0.859; 0.718, 0.969, 0.862;" in demo
     assert "ended at AP 0.704 to 0.718, AP50 0.966 to 0.972" in page
 
 
@@ -527,7 +527,7 @@ def test_the_flagship_learnt_what_the_pages_say() -> None:
     model = PRESETS["detr_141m_fast"].model
     cells = [model.cells(side, side) for side in (192, 256, 64)]
     assert f"have {cells[0]} cells that propose objects instead of {cells[1]}" in page and f"whose {cells[2]} cells" in page
-    assert "it has AP50 0.955 after 961" in page and "0.660, 0.955, 0.803 after 961 steps" in results
+    assert "it has AP50 0.955 after 961" in page and "961 | 0.704" in results and "; 0.660, 0.955, 0.803 |" in results
     checkpoint = 8e-9 * parameters_of(replace(model, num_classes=5))  # GB: weights, and one momentum for each
     assert f"three checkpoints of {checkpoint:.1f} GB each" in (REPOSITORY / "docs" / "using.md").read_text(encoding="utf-8")
     assert f"{curve['steps']} if a step takes {20 * 60 / 0.58 / curve['steps'] - 0.05:.1f} times as long" in page
