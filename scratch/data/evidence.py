@@ -22,7 +22,7 @@ which is wrong in every form. **Likely** (a message) needs less of either.
 
 "Noted" are the images with an EXIF orientation that turns them, and with the size of the pixels as stored. Tested on
 generated and on real sets in tests/data/test_evidence.py.
-Read: judge → _normalised, _corners, _centres, _turned, _outside; same_boxes → best_ap
+Read: judge → _normalised, _corners, _centres, _turned, _outside; sizes_as_corners; same_boxes → best_ap
 """
 
 from __future__ import annotations
@@ -63,6 +63,23 @@ def judge(boxes_xywh: np.ndarray, sizes: np.ndarray) -> Optional[Finding]:
 def turned(boxes_xywh: np.ndarray, sizes: np.ndarray) -> Optional[Finding]:
     """As `judge`, but whether the sizes are swapped alone: for the pictures with a note that turns them."""
     return _turned(np.clip(boxes_xywh, -1e12, 1e12), sizes, noted=True) if len(boxes_xywh) else None
+
+
+def sizes_as_corners(corners: np.ndarray, sizes: np.ndarray) -> Optional[str]:
+    """Why what a table calls x0 y0 x1 y1 (N,4) is certainly x y width height, in images of `sizes` (N,2); or None.
+
+    3 and 10 % must be the wrong way round, and 95 % fit as x y width height. Of true corners, those fit so whose box
+    has its centre in the upper left quarter of its image.
+    """
+    corners = np.clip(corners, -1e12, 1e12)
+    n, slack = len(corners), 1 + sizes / 100
+    k = int((corners[:, 2:] < corners[:, :2]).any(1).sum())
+    fits = (corners[:, 2:] > 0) & (corners[:, :2] >= -slack) & (corners[:, :2] + corners[:, 2:] <= sizes + slack)
+    fitting = int(fits.all(1).sum())
+    if k < 3 or k < n / 10 or fitting < 0.95 * n:
+        return None
+    return (f"the corners of {k:,} of {n:,} boxes are the wrong way round, and {fitting:,} boxes would fit as x y "
+            "width height: are xmax, ymax a width and a height? Name the columns x, y, w, h")
 
 
 def _normalised(boxes: np.ndarray, sizes: np.ndarray) -> Optional[Finding]:

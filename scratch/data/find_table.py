@@ -17,8 +17,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Optional
 
-from scratch.data.layout_table import Table, cells_of, columns_of, rows_of
-from scratch.data.listing import Listing, split_of, split_of_path, text_of, with_train
+from scratch.data.layout_table import Table, cells_of, columns_of, decoded, rows_of
+from scratch.data.listing import Listing, split_of, split_of_path, with_train
 from scratch.data.split import SPLITS
 
 BEGINNING = 2**16  # bytes of each table, to know what it is
@@ -76,17 +76,20 @@ def _is_table(file: Path) -> bool:
 
 
 def first_row(file: Path) -> list[str]:
-    """The cells of a table's first row, of which only its beginning is read. Raises ValueError where that fails."""
+    """The cells of a table's first row. Raises ValueError where it cannot be read."""
+    return next(cells_of(beginning_of(file)), (0, []))[1]
+
+
+def beginning_of(file: Path) -> str:
+    """The first lines of a table. Raises ValueError where they cannot be read."""
     try:
         with open(file, "rb") as stream:
             beginning = stream.read(BEGINNING)
-        if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            text = text_of(beginning[:len(beginning) // 2 * 2])
-        else:
-            text = text_of(beginning.rpartition(b"\n")[0] or beginning)
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise ValueError(f"it cannot be read ({error})") from error
-    return next(cells_of(text), (0, []))[1]
+    if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return decoded(beginning[:len(beginning) // 2 * 2])
+    return decoded(beginning.rpartition(b"\n")[0] or beginning)
 
 
 def _set_of(file: str) -> str:

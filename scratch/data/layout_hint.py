@@ -1,6 +1,6 @@
 """layout_hint: a folder in which no layout was recognised: what is it, and what can be done?
 
-    a name with another case, a file, an archive, records of TensorFlow, tables, pictures alone, JSON of another tool …
+    another case of a name, a file, an archive, TensorFlow's records, tables, a spreadsheet, pictures, another JSON …
 
 What is looked for is in layouts.py. Nothing is read here but names, one JSON file, a few of XML, and the beginnings of
 tables.
@@ -13,14 +13,16 @@ import os
 from pathlib import Path
 
 from scratch.data.annotation_file import load_instances
-from scratch.data.find_table import first_row, tables_of
+from scratch.data.find_table import beginning_of, tables_of
 from scratch.data.find_voc import is_annotation
-from scratch.data.layout_table import WANTED
-from scratch.data.listing import Listing, key, list_folder
+from scratch.data.layout_table import WANTED, cells_of, delimiter_of
+from scratch.data.listing import PICTURES, Listing, key, list_folder
+from scratch.data.values import number
 from scratch.printable import abridged
 
 MOST_JSON = 2**24  # bytes of one that is looked at
 _TABLES = (".tfrecord", ".record", ".parquet", ".arrow")
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
 def layout_hint(root: Path) -> str:
@@ -53,6 +55,8 @@ def layout_hint(root: Path) -> str:
         return _of_json(root / files[0], len(files))
     if files := list(listing.files(".csv", ".tsv")):
         return f"{abridged(files[0])} is not a table of boxes: {_of_table(root / files[0])}.\n"
+    if files := list(listing.files(*_SPREADSHEETS)):
+        return f"{abridged(files[0])} is a spreadsheet: save it as CSV UTF-8.\n"
     if listing.pictures:
         stems = {key(os.path.basename(path)): path for path in listing.pictures}
         for text in listing.files(".txt"):
@@ -77,10 +81,27 @@ def _of_json(file: Path, number_of: int) -> str:
 def _of_table(file: Path) -> str:
     """What a table lacks."""
     try:
-        cells = first_row(file)
+        text = beginning_of(file)
+        cells = next(cells_of(text), (0, []))[1]
     except ValueError as error:
         return abridged(error, 640)
-    return (f"its first row is {abridged(','.join(cells))}, " if cells else "") + WANTED
+    header = delimiter_of(text).join(header_of(cells))
+    return ((f"its first row is {abridged(','.join(cells))}, " if cells else "") + WANTED
+            + (f". If it has no header, put the names first, such as: {header}" if header else ""))
+
+
+def header_of(cells: list[str]) -> list[str]:
+    """Names for the columns of a table without a header whose first row this is; none where that is not clear."""
+    values = [number(cell.strip().replace(",", ".")) for cell in cells]
+    numbers = [value for value in values if value is not None]
+    texts = [os.path.splitext(cell.strip().lower())[1] in PICTURES
+             for cell, value in zip(cells, values) if value is None]
+    if sorted(texts) != [False, True] or len(numbers) not in (4, 6):
+        return []
+    box, size = ["xmin", "ymin", "xmax", "ymax"], ["width", "height"][:len(numbers) - 4]
+    begins = numbers[0] >= numbers[-2] and numbers[1] >= numbers[-1]  # with the picture's size: no corner exceeds it
+    names, words = iter(size + box if begins else box + size), iter(["filename" if text else "class" for text in texts])
+    return [next(words if value is None else names) for value in values]
 
 
 def _of_tables(tables: list[str], listing: Listing) -> str:

@@ -90,7 +90,7 @@ class Labelme(Source):
             contents += [(picture, file, content)] if file in mine else []
         chosen = set(choose([picture for picture, _, _ in contents]))
         for kind, file, detail in problems:
-            if choose([file]):  # in one part alone
+            if choose([among.of_broken(file)]):  # in one part alone
                 report(kind, file, detail)
         names_of_files = {key(os.path.basename(file)) for file in self.every}
         tell_of_unlabelled(self.listing, labelled, names_of_files, "JSON file", report, choose)

@@ -8,8 +8,10 @@
                                                           shows nothing
 
 The header says what the columns hold, whatever their order, case, and the signs between words. Coordinates are edges
-in pixels from 0: box x, y, w, h = xmin, ymin, xmax − xmin, ymax − ymin. Classes are numbered from 1 in the order of
-their names, over all tables. Which table, or which of its rows, is of which split, find_table.py finds out.
+in pixels from 0: box x, y, w, h = xmin, ymin, xmax − xmin, ymax − ymin. Corners the wrong way round are put in order,
+unless they look like sizes (evidence.py). A number may have a decimal comma (233,5) where the delimiter is another
+sign. Classes are numbered from 1 in the order of their names, over all tables. Which table, or which of its rows, is of
+which split, find_table.py finds out.
 Proven in tests/data/test_layout_table.py. Read: cells_of → columns_of → rows_of → Table
 """
 
@@ -24,11 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
 
+import numpy as np
+
+from scratch.data.evidence import sizes_as_corners
 from scratch.data.listing import PICTURES, Listing, split_of, text_of
 from scratch.data.per_picture import Pictures, sizes_of, tell_of_unlabelled
+from scratch.data.problems import brief
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number, whole
-from scratch.printable import abridged
 
 MOST_BYTES = 2**32
 MOST_CELL = 2**31 - 1  # letters of one cell, which may hold a mask
@@ -67,10 +72,11 @@ class Columns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row, which begins on `line`: what it calls its picture, its class, and its box x, y, width, height.
+    """One row, which begins on `line`: what it calls its picture, its class, and its box.
 
-    box    None for a picture that shows nothing, and for a malformed row
-    wrong  the cells of a malformed row
+    box      x, y, width, height, or the `corners` as written; None for a picture that shows nothing, and for a
+             malformed row
+    wrong    what is wrong with a malformed row
     """
 
     line: int
@@ -79,18 +85,27 @@ class Row(NamedTuple):
     box: Optional[list[float]]
     size: Optional[tuple[int, ...]]
     split: str = "all"
+    corners: bool = False
     wrong: str = ""
 
 
-def cells_of(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row begins that is not blank, and its cells. Raises ValueError for a quote left open.
+def decoded(content: bytes) -> str:
+    """The text of a table. Raises ValueError for another encoding, as spreadsheets write it."""
+    try:
+        return text_of(content)
+    except UnicodeError as error:
+        raise ValueError(f"it cannot be read ({error}): save it as CSV UTF-8") from error
 
-    The delimiter is the one that the first row has most often.
-    """
+
+def delimiter_of(text: str) -> str:
+    """The one that the first row has most often."""
+    return max(",;\t", key=next((line for line in io.StringIO(text, newline="") if line.strip()), "").count)
+
+
+def cells_of(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row begins that is not blank, and its cells. Raises ValueError for a quote left open."""
     csv.field_size_limit(MOST_CELL)
-    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), skipinitialspace=True,
-                        strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=True, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -121,7 +136,7 @@ def columns_of(cells: Sequence[str]) -> Optional[Columns]:
         return Columns(picture[0], label, box, corners is not None, size, split)
     if len(cells) in _NAMELESS:
         place, label, box, are_corners = _NAMELESS[len(cells)]
-        numbers = [cells[column].strip() for column in box]
+        numbers = [cells[column].strip().replace(",", ".") for column in box]
         is_picture = os.path.splitext(cells[place].strip().lower())[1] in PICTURES
         if is_picture and (not any(numbers) or None not in map(number, numbers)):
             return Columns(place, label, box, are_corners, (6, 7) if place == 5 else None, header=False)
@@ -133,20 +148,21 @@ def rows_of(file: Path) -> Iterator[Row]:
     try:
         if (size := file.stat().st_size) > MOST_BYTES:
             raise OSError(f"it has {size:,} bytes")
-        text = text_of(file.read_bytes())
-    except (OSError, UnicodeError) as error:
+        text = decoded(file.read_bytes())
+    except OSError as error:
         raise ValueError(f"it cannot be read ({error})") from error
-    columns = None
+    columns, decimal = None, "." if delimiter_of(text) == "," else ","  # decimal comma, as spreadsheets write it
     for line, cells in cells_of(text):
         if columns is None:
             if (columns := columns_of(cells)) is None:
                 raise ValueError(f"its first row is {','.join(cells)[:80]}, {WANTED}")
+            names = [cell.strip() if columns.header else f"column {k}" for k, cell in enumerate(cells, start=1)]
             if columns.header:
                 continue
-        yield _row(cells, columns, line)
+        yield _row(cells, columns, names, line, decimal)
 
 
-def _row(cells: Sequence[str], columns: Columns, line: int) -> Row:
+def _row(cells: Sequence[str], columns: Columns, names: Sequence[str], line: int, decimal: str) -> Row:
     def cell(column: int) -> str:
         return cells[column].strip() if column < len(cells) else ""
     picture = cell(columns.picture)
@@ -157,17 +173,29 @@ def _row(cells: Sequence[str], columns: Columns, line: int) -> Row:
     values = [cell(column) for column in columns.box]
     if len(values) == 1:
         values = [value for value in re.split(r"[,;\s]+", values[0].strip("[](){} ")) if value] or [""]
+    else:
+        values = [value.replace(decimal, ".") for value in values]
     cut_short = len(cells) <= max(*columns.box, columns.picture, columns.label or 0)
     alone = not any(other.strip() for column, other in enumerate(cells) if column != columns.picture)
     if picture and all(value.lower() in _GAPS for value in values) and (alone or not cut_short):
         return Row(line, picture, label, None, size, split)
     numbers = [number(value) for value in values]
-    if cut_short or not picture or not label or len(numbers) != 4 or None in numbers:
-        return Row(line, picture, label, None, size, split, ",".join(cells))
-    x, y, width, height = numbers
-    if columns.corners:
-        width, height = width - x, height - y
-    return Row(line, picture, label, [x, y, width, height], size, split)
+
+    def told(column: int, wanted: str) -> str:
+        return f"{names[column]} is {brief(cell(column)) if cell(column) else 'empty'}, wanted {wanted}"
+    no_list = len(columns.box) == 1 and (len(numbers) != 4 or None in numbers)
+    wrong = (f"it ends after {len(cells)} of {len(names)} cells" if cut_short else
+             told(columns.picture, "the name of a picture") if not picture else
+             told(columns.label, "the name of a class") if columns.label is not None and not label else
+             told(columns.box[0], "four numbers") if no_list else
+             told(columns.box[numbers.index(None)], "a number") if None in numbers else "")
+    return Row(line, picture, label, None if wrong else numbers, size, split, columns.corners, wrong)
+
+
+def _in_order(corners: Sequence[float]) -> list[float]:
+    """x, y, width, height of a box between two opposite corners, whichever they are."""
+    (left, right), (top, bottom) = sorted(corners[::2]), sorted(corners[1::2])
+    return [left, top, right - left, bottom - top]
 
 
 @dataclass(frozen=True)
@@ -203,9 +231,8 @@ class Table(Source):
             try:
                 for row in rows_of(self.listing.root / file):
                     is_mine = file in mine and (not self.only or row.split == self.only)
-                    where = f"{file}, line {row.line}"
                     if not row.picture:
-                        problems += [(where, _malformed(row))] if is_mine else []
+                        problems += [(f"{file}, line {row.line}", row.wrong)] if is_mine else []
                         continue
                     picture = among.of_row(file, row.picture)
                     if self.used and row.split not in self.used:
@@ -215,11 +242,12 @@ class Table(Source):
                     if row.box:
                         names.add(row.label)
                     if is_mine:
-                        of_picture[picture].append((where, row))
+                        of_picture[picture].append((file, row))
             except ValueError as error:
                 problems += [(file, str(error))] if file in mine else []
         chosen = set(choose(list(of_picture)))
-        for where, detail in problems:
+        misnamed = self._misnamed(of_picture)
+        for where, detail in [*problems, *misnamed.items()]:
             if choose([where]):  # in one part alone
                 report("malformed entry", where, detail)
         for picture in left_out:
@@ -231,15 +259,37 @@ class Table(Source):
         images, annotations = [], []
         for id, picture in enumerate(pictures, start=1):
             width, height = sizes[picture]
-            images.append({"id": id, "file_name": picture, "width": width or None, "height": height or None})
-            for where, row in of_picture[picture]:
+            rows = [row for _, row in of_picture[picture]]
+            if any(row.box for row in rows) or not any(row.wrong for row in rows):  # else what it shows is not known
+                images.append({"id": id, "file_name": picture, "width": width or None, "height": height or None})
+            for file, row in of_picture[picture]:
+                where, box = f"{file}, line {row.line}", row.box
                 if row.wrong:
-                    report("malformed entry", where, _malformed(row))
-                elif row.box:
-                    annotations.append({"id": where, "image_id": id, "bbox": row.box,
-                                        "category_id": categories[row.label]})
+                    report("malformed entry", where, row.wrong)
+                if not box:
+                    continue
+                if row.corners and file not in misnamed:
+                    if box[2] < box[0] or box[3] < box[1]:
+                        report("corners the wrong way round", where, "got {:g}, {:g}, {:g}, {:g}".format(*box))
+                    box = _in_order(box)
+                annotations.append({"id": where, "image_id": id, "bbox": box, "category_id": categories[row.label]})
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": id, "name": name} for name, id in categories.items()]}
+
+    def _misnamed(self, of_picture: Mapping[str, Sequence[tuple[str, Row]]]) -> dict[str, str]:
+        """The tables whose corners look like x, y, width, height, and why."""
+        corners: dict[str, list[tuple[str, list[float]]]] = defaultdict(list)
+        for picture, rows in of_picture.items():
+            for file, row in rows:
+                if row.corners and row.box:
+                    corners[file].append((picture, row.box))
+        found = {}
+        for file, boxes in corners.items():
+            if any(box[2] < box[0] or box[3] < box[1] for _, box in boxes):  # else no picture need be opened
+                sizes = self._sizes(list({picture for picture, _ in boxes}), of_picture)
+                found[file] = sizes_as_corners(np.array([box for _, box in boxes]),
+                                               np.array([sizes[picture] for picture, _ in boxes]))
+        return {file: words for file, words in found.items() if words}
 
     def _sizes(self, pictures: Sequence[str], of_picture: Mapping[str, Sequence[tuple[str, Row]]]
                ) -> dict[str, tuple[int, ...]]:
@@ -247,7 +297,3 @@ class Table(Source):
         said = {picture: next((row.size for _, row in of_picture[picture] if row.size), ()) for picture in pictures}
         asked = [picture for picture, size in said.items() if not all(size) or not size]
         return {**said, **dict(zip(asked, sizes_of(self.listing.root, asked)))}
-
-
-def _malformed(row: Row) -> str:
-    return f"got {abridged(row.wrong)}, wanted the name of a picture, a class and four numbers"

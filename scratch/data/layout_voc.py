@@ -97,7 +97,7 @@ class Voc(Source):
                     for file, root in roots.items()}
         chosen = set(choose(list(pictures.values())))
         for kind, file, *told in troubles:
-            if choose([file]):  # told in one part alone
+            if choose([among.of_broken(file)]):  # told in one part alone
                 report(kind, file, *told)
         if not self.listed:
             names_of_files = {key(os.path.basename(file)) for file in self.every}

@@ -55,6 +55,11 @@ class Pictures:
         name = said.replace("\\", "/").rpartition("/")[2]
         return self.named(os.path.splitext(base)[0], folder, name) or self.named(name, folder, name) or said
 
+    def of_broken(self, file: str) -> str:
+        """The picture of an annotation file's name, whose split the file shares; the file itself if there is none."""
+        folder, base = os.path.split(file)
+        return self.named(os.path.splitext(base)[0], folder) or file
+
     def of_row(self, table: str, said: str) -> str:
         """The picture that a row of a table names: from the table's folder, else by the end of its path, else by its
         name alone; the name itself if there is none."""

@@ -52,6 +52,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "other XML file": ("coped", "left out: it is no annotation of a picture"),
     "other JSON file": ("coped", "left out: it is no annotation of a picture"),
     "shape without a box": ("coped", "left out: points and lines have no box"),
+    "corners the wrong way round": ("coped", "put in order"),
     "coordinates from 0": ("coped", "Pascal VOC counts pixels from 1, which this set cannot do"),
     "size taken from the picture": ("coped", "its annotation has no usable width and height"),
     "same file twice": ("coped", "used twice; what is found counts as false where only the other entry has its box"),

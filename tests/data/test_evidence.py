@@ -10,7 +10,7 @@ from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import CocoDetection, find_splits
-from scratch.data.evidence import best_ap, judge, same_boxes, turned
+from scratch.data.evidence import best_ap, judge, same_boxes, sizes_as_corners, turned
 from scratch.data.transforms import Augmentation
 from scratch.evaluation.coco_eval import CocoEvaluator
 from tests.conftest import SHARED
@@ -124,6 +124,24 @@ def test_pictures_that_a_camera_turned_need_less_evidence():
     boxes, sizes = np.array([[10.0, 400, 50, 200], [10, 500, 50, 100], [300, 10, 40, 40], [5, 5, 9, 9]]), \
         np.tile([640.0, 480], (4, 1))
     assert turned(boxes, sizes).certain and not judge(boxes, sizes).certain
+
+
+@pytest.mark.parametrize("n", [12, 100, 3000])
+@pytest.mark.parametrize("seed", range(4))
+def test_sizes_under_the_names_of_corners_are_certain_and_corners_in_any_order_are_not(n, seed):
+    boxes, sizes = sound(n, seed=seed)
+    assert f"of {n:,} boxes are the wrong way round, and {n:,} boxes" in sizes_as_corners(boxes, sizes)
+    corners = FORMS["corners"](boxes, sizes)[0]
+    corners[::2] = corners[::2][:, [2, 1, 0, 3]]
+    assert sizes_as_corners(corners, sizes) is None
+
+
+def test_two_swapped_pairs_or_a_few_among_many_are_slips():
+    boxes, sizes = np.tile([9.0, 9, 20, 20], (100, 1)), np.tile([640.0, 480], (100, 1))
+    boxes[:9, 0] = 40
+    assert sizes_as_corners(boxes, sizes) is None and sizes_as_corners(boxes[7:12], sizes[7:12]) is None
+    boxes[9, 1] = 40
+    assert sizes_as_corners(boxes, sizes)
 
 
 def test_real_sets_are_not_doubted(bccd_dir, coco_dir):

@@ -34,6 +34,7 @@ def put(root: Path, *names: str) -> Path:
     (["train/a.parquet", "val/a.parquet"], ".parquet files: convert them"),
     (["coco.zip"], "an archive: unpack it"),
     (["a.jpg", "b.jpg"], "pictures, and no annotations"),
+    (["a.jpg", "boxes.xlsx"], "boxes.xlsx is a spreadsheet: save it as CSV UTF-8."),
     (["a.jpg", "labels.csv"], "labels.csv is not a table of boxes: wanted columns for the picture"),
 ])
 def test_other_layouts_are_called_what_they_look_like(names, words, tmp_path):
@@ -64,6 +65,20 @@ def test_a_table_of_other_columns_is_told_what_was_wanted(tmp_path):
     assert "a.csv is not a table of boxes: its first row is image_id,breed, wanted columns" in said(root)
 
 
+@pytest.mark.parametrize("row, names", [
+    ("a.jpg,500,375,ant,10,5,30,20", "filename,width,height,class,xmin,ymin,xmax,ymax"),
+    ("ant,10,5,30,20,500,375,a.jpg", "class,xmin,ymin,xmax,ymax,width,height,filename"),
+    ("a.jpg,ant,10,5,30,20", "filename,class,xmin,ymin,xmax,ymax"),
+    ("a.jpg;ant;10,5;5;30;20", "filename;class;xmin;ymin;xmax;ymax"),
+    ("a.jpg,ant,10,5,30", ""), ("a.jpg,b.jpg,10,5,30,20", ""), ("a.jpg,7,10,5,30,20,0", ""), ("foto,x,y,b,h,art", "")])
+def test_a_table_without_names_of_columns_is_told_which_to_put_first(row, names, tmp_path):
+    root = put(tmp_path / "set", "a.jpg")
+    (root / "a.csv").write_text(f"{row}\n")
+    message = said(root)
+    assert "wanted columns for the picture" in message and ("put the names first" in message) == bool(names)
+    assert not names or f"put the names first, such as: {names}.\n" in message
+
+
 TABLE = "filename,class,xmin,ymin,xmax,ymax\na.jpg,ant,1,1,9,9\n"
 
 
@@ -85,6 +100,7 @@ def test_of_a_table_only_the_beginning_is_read_and_another_encoding_is_named(tmp
     root = put(tmp_path / "set", "a.jpg")
     (root / "a.csv").write_bytes(b"file,klasse\na.jpg,k\xe4fer\nb.jpg,ant\n")
     assert "a.csv is not a table of boxes: it cannot be read ('utf-8' codec can't decode byte 0xe4" in said(root)
+    assert "invalid continuation byte): save it as CSV UTF-8." in said(root)
     monkeypatch.setattr("scratch.data.find_table.BEGINNING", 16)
     assert "a.csv is not a table of boxes: its first row is file,klasse, wanted columns" in said(root)
 

@@ -13,6 +13,7 @@ from scratch.data.check import check_dataset
 from scratch.data.coco import find_layout, find_splits
 from scratch.data.find_labelme import is_labelme
 from scratch.data.layout_labelme import _content
+from scratch.data.split import VAL, place
 from tests.layouts import draw, labelme_content, write
 
 
@@ -79,6 +80,16 @@ def test_other_json_files_are_left_out_and_broken_ones_refused(tmp_path):
     told = {p.kind: str(p) for p in read(root).problems}
     assert set(told) == {"other JSON file", "malformed entry"}
     assert "train/settings.json" in told["other JSON file"] and "it is not JSON" in told["malformed entry"]
+
+
+def test_a_broken_file_is_reported_in_the_split_of_its_picture(tmp_path):
+    told = {k: [place(f"{k}.{ending}") < VAL for ending in ("png", "json")] for k in range(40)}
+    broken = next(k for k in told if told[k] == [True, False])  # as a name it would be in train
+    for k in [*range(12), broken]:
+        draw(1)[0].save(tmp_path, f"{k}.png")
+        write(tmp_path / f"{k}.json", labelme_content(draw(1)[0], f"{k}.png") if k != broken else "{")
+    assert not read(tmp_path).problems
+    assert [f"{broken}.json" in str(p) for p in read(tmp_path, "val").problems] == [True]
 
 
 def test_the_message_of_a_broken_file_is_shown_as_it_is_and_whole(tmp_path):

@@ -75,18 +75,80 @@ def test_an_empty_row_is_a_picture_that_shows_nothing(tmp_path):
         assert len(a) == 1 and not len(a.boxes_xywh) and [p.kind for p in a.problems] == ["image without boxes"]
 
 
-@pytest.mark.parametrize("row", ["train.png,ant,1,1,x,9", "train.png,,1,1,9,9", "train.png,ant,1,1,9", ",ant,1,1,9,9",
-                                 "train.png,ant", "train.png,ant,,,"])
-def test_a_row_that_lacks_something_is_refused_with_its_line_and_its_cells(row, tmp_path):
-    a = read(small(tmp_path, "train.png,ant,1,1,9,9", "", row))
+@pytest.mark.parametrize("row, words", [
+    ("train.png,ant,1,1O8,9,9", "YMin is '1O8', wanted a number"),
+    ("train.png,ant,1,1,,9", "xmax is empty, wanted a number"),
+    ("train.png,ant,1,1,nan,9", "xmax is 'nan', wanted a number"),
+    ("train.png,,1,1,9,9", "class is empty, wanted the name of a class"),
+    (",ant,1,1,9,9", "filename is empty, wanted the name of a picture"),
+    ("train.png,ant", "it ends after 2 of 6 cells"), ("train.png,ant,1,1,9", "it ends after 5 of 6 cells"),
+    ("train.png,ant,,,", "it ends after 5 of 6 cells")])
+def test_a_row_that_lacks_something_is_refused_with_its_line_and_its_column(row, words, tmp_path):
+    a = read(small(tmp_path, "train.png,ant,1,1,9,9", "", row, header="filename,class,xmin,YMin,xmax,ymax"))
     (problem,) = [p for p in a.problems if p.severity == "refused"]
-    assert str(problem) == (f"malformed entry: table train, train/labels.csv, line 4: got {row}, wanted the name of a "
-                            "picture, a class and four numbers")
+    assert str(problem) == f"malformed entry: table train, train/labels.csv, line 4: {words}"
 
 
-def test_corners_the_wrong_way_round_and_boxes_outside_are_judged_as_those_of_coco(tmp_path):
-    a = read(small(tmp_path, "train.png,ant,9,5,4,7", "train.png,ant,70,30,90,39", "train.png,ant,1,1,1,5"))
-    assert sorted(p.kind for p in a.problems) == ["box out of range", "negative-size box", "zero-size box"]
+def test_a_column_without_a_name_is_counted_and_one_of_a_list_is_shown_whole(tmp_path):
+    a = read(small(tmp_path, "train.png,1,x,9,9,ant", header="train.png,10,5,30,20,ant"))
+    assert [str(p).partition("line 2: ")[2] for p in a.problems] == ["column 3 is 'x', wanted a number"]
+    a = read(small(tmp_path, 'train.png,"[1, 2, 3]"', 'train.png,"[1, 2, 3, 4]"', header="image,bbox"))
+    assert [str(p).partition("line 2: ")[2] for p in a.problems] == ["bbox is '[1, 2, 3]', wanted four numbers"]
+
+
+def test_a_picture_whose_rows_are_all_malformed_does_not_count_as_one_that_shows_nothing(tmp_path):
+    root = small(tmp_path, "train.png,ant,1,1,9,9", "b.png,ant,1,1,x,9", "c.png,,,,,")
+    for name in ("b.png", "c.png"):
+        draw(1)[0].save(root / "train", name)
+    malformed, empty = read(root).problems
+    assert malformed.kind == "malformed entry" and empty.kind == "image without boxes" and "c.png" in str(empty)
+
+
+def test_boxes_outside_and_without_a_size_are_judged_as_those_of_coco(tmp_path):
+    a = read(small(tmp_path, "train.png,ant,70,30,90,39", "train.png,ant,1,1,1,5"))
+    assert sorted(p.kind for p in a.problems) == ["box out of range", "zero-size box"]
+
+
+def test_corners_the_wrong_way_round_are_put_in_order_and_counted(tmp_path):
+    a = read(small(tmp_path, "train.png,ant,70,5,40,37", "train.png,ant,1,9,4,2", "train.png,ant,70,30,60,20"))
+    assert a.boxes_xywh.tolist() == [[40, 5, 30, 32], [1, 2, 3, 7], [60, 20, 10, 10]]
+    assert [str(p) for p in a.problems] == [
+        f"corners the wrong way round: table train, train/labels.csv, line {rest}"
+        for rest in ("2: got 70, 5, 40, 37", "3: got 1, 9, 4, 2", "4: got 70, 30, 60, 20")]
+    assert {p.severity for p in a.problems} == {"coped"}
+
+
+@pytest.mark.parametrize("header, end", [(HEADER, ""), ("filename,class,xmin,ymin,xmax,ymax,width,height", ",80,40")])
+def test_a_width_and_a_height_under_the_names_of_corners_are_refused_once(header, end, tmp_path):
+    rows = [f"train.png,ant,{x},{y},{w},{h}{end}" for x, y, w, h in
+            ((50, 20, 30, 20), (40, 9, 15, 30), (3, 5, 20, 19), (60, 22, 7, 11), (10, 10, 70, 30))]
+    (problem,) = read(small(tmp_path, *rows, header=header)).problems
+    assert problem.severity == "refused" and str(problem) == (
+        "malformed entry: table train, train/labels.csv: the corners of 3 of 5 boxes are the wrong way round, and 5 "
+        "boxes would fit as x y width height: are xmax, ymax a width and a height? Name the columns x, y, w, h")
+    a = read(small(tmp_path, *rows, header=header.replace("xmin,ymin,xmax,ymax", "x,y,w,h")))
+    assert not a.problems and a.boxes_xywh[0].tolist() == [50, 20, 30, 20]
+
+
+def test_a_table_without_a_split_is_refused_by_one_of_its_parts(tmp_path):
+    for k in range(12):
+        draw(1)[0].save(tmp_path, f"{k}.png")
+    write(tmp_path / "boxes.csv", f"{HEADER}\n" + "".join(f"{k}.png,ant,50,20,{9 + k},11\n" for k in range(12)))
+    (problem,) = read(tmp_path).problems + read(tmp_path, "val").problems
+    assert "the corners of 12 of 12 boxes" in str(problem)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("header, row", [(HEADER, "train.png,ant,10*5,5,30*75,20*0"),
+                                         ("train.png,1,1,9*5,9*5,ant", "train.png,10*5,5,30*75,20*0,ant")])
+def test_decimal_commas_are_read_where_the_delimiter_is_another_sign(header, row, delimiter, tmp_path):
+    rows = [text.replace(",", delimiter).replace("*", ",") for text in (header, row)]
+    assert read(small(tmp_path, rows[1], header=rows[0])).boxes_xywh[-1].tolist() == [10.5, 5, 20.25, 15]
+
+
+def test_a_comma_in_a_number_between_commas_is_not_read(tmp_path):
+    a = read(small(tmp_path, 'train.png,ant,"1,5",1,9,9'))
+    assert "xmin is '1,5', wanted a number" in str(a.problems[0])
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -229,7 +291,7 @@ def test_a_table_that_goes_bad_after_its_beginning_is_refused_in_words(tmp_path)
     with open(root / "train" / "labels.csv", "ab") as file:
         file.write(b"x" * 2**17 + b"\xff\n")
     told = [p for p in read(root).problems if p.kind == "malformed entry"]
-    assert len(told) == 1 and str(told[0]).endswith("invalid start byte)") and "wanted" not in str(told[0])
+    assert len(told) == 1 and str(told[0]).endswith("invalid start byte): save it as CSV UTF-8")
     with pytest.raises(ValueError, match="its first row is a,b, wanted columns"):
         write(root / "b.csv", "a,b\n")
         list(rows_of(root / "b.csv"))

@@ -10,6 +10,7 @@ from scratch.config import DataConfig
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_layout, find_splits
 from scratch.data.layout_voc import parse
+from scratch.data.split import VAL, place
 from tests.layouts import draw, voc, voc_flat, voc_text, write
 
 OBJECT = ("<object><name>{name}</name>{more}<bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax>"
@@ -150,6 +151,16 @@ def test_pictures_and_files_of_the_same_names_belong_together_by_their_folders(n
         assert a.boxes_xywh.tolist() == [list(map(float, o[1:5])) for o in pictures[folder].objects]
     write(tmp_path / nested / "ImageSets/Main/val.txt", "cam2/7\n7\n")  # which one?
     assert [p.kind for p in read(tmp_path, "val").problems if p.severity == "refused"] == ["malformed entry"]
+
+
+def test_a_broken_file_is_reported_in_the_split_of_its_picture(tmp_path):
+    told = {k: [place(f"{k}.{ending}") < VAL for ending in ("png", "xml")] for k in range(40)}
+    broken = next(k for k in told if told[k] == [True, False])  # as a name it would be in train
+    for k in [*range(12), broken]:
+        draw(1)[0].save(tmp_path, f"{k}.png")
+        write(tmp_path / f"{k}.xml", voc_text(draw(1)[0], f"{k}.png") if k != broken else "<annotation>")
+    assert not read(tmp_path).problems
+    assert [f"{broken}.xml" in str(p) for p in read(tmp_path, "val").problems] == [True]
 
 
 def test_splits_with_both_inside_may_use_the_same_names(tmp_path):
