@@ -197,7 +197,7 @@ def numbers(text: str) -> dict[str, list[float]]:
 # preset, images, sides, precision → most launches, GB and GiB (peak) of a step of ours, without matching and losses.
 # A budget is what was counted, and 2 % more; who needs more, raises it, with a reason.
 BUDGETS = {
-    ("tiny", 16, 192, "fp16"): (2_785, 4.0, 0.18),
+    ("tiny", 16, 192, "fp16"): (3_055, 4.4, 0.195),
     ("detr_r50_fast", 16, 256, "fp16"): (5_630, 35.4, 1.77),
     ("detr_141m_fast", 16, 256, "fp16"): (9_050, 83.2, 4.29),
 }
