@@ -392,7 +392,7 @@ def parameters_of(model: ModelConfig) -> int:
     total += linear(2 * D, D) + 4 * linear(D, D) + linear(D, 2)  # the small networks between anchors and content
     total += (K + 1) * D if model.queries == "anchor" or model.denoising else 0
     total += linear(width * expansion * (2 if model.dilation else 4), D) + 2 * D if model.fine_memory else 0
-    total += linear(D, 32) + 2 * 32 + linear(32 * 7**2, D) if model.roi_features else 0
+    total += linear(D, 32) + 2 * 32 + linear(32 * 7**2, D) if model.roi_features else 0  # 32 channels at 7×7 points
     return total + (4 * Q if model.queries == "anchor" else
                     linear(D, D) + 2 * D + linear(D, K) + box_head + model.groups * D)
 

@@ -103,7 +103,8 @@ PAGES = (
      "memory that they are added to, which is about 1."),
     (r"roi_features$",
      "What is read of the memory around each box, and what one linear layer makes of it for the box head. It has no "
-     "gradient in the first batch, where the box head's last layer is 0. Healthy: about half of its numbers above 0."),
+     "gradient in the first batch, where the box head's last layer is 0. Healthy: numbers above 0 that stay; all at 0 "
+     "would be a dead layer."),
     (r"proposal_head$",
      "What every cell of the encoder is asked: class and box. The last box layer begins at 0, so the first answer "
      "is the cell itself and the layers before it have no gradient in the first batch. Healthy: class scores that "

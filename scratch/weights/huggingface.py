@@ -325,7 +325,8 @@ def their_processor(config: Config) -> dict[str, Any]:
 
 def refuse_what_transformers_lacks(config: Config) -> None:
     """Raise ValueError for a network that `transformers` cannot build, under any names of its keys."""
-    model, plain = config.model, dict(queries="learned", classification="softmax", groups=1, fine_memory=False)
+    model = config.model
+    plain = dict(queries="learned", classification="softmax", groups=1, fine_memory=False, roi_features=False)
     strange = [f"{name}={getattr(model, name)}" for name, value in plain.items() if getattr(model, name) != value]
     strange += [f"norm={model.norm}"] if model.norm == "group" else []
     if model.dilation and RESNETS[model.backbone][0] == "basic":  # timm dilates such a stage's first block otherwise

@@ -12,8 +12,8 @@
 
 An anchor is refined by what a query reads from the memory. In cross-attention it has to learn where to look, and
 what it gets is one weighted mean for each head; in minutes it does not learn to look at edges: without this module the
-decoder's offsets change AP by 0.003 at most (docs/results.md). RoIAlign (ops/beyond/roi_align) reads features at
-fixed places of each box. Each decoder layer reads them around the box of the layer before it, so that the box is
+decoder's offsets change AP by 0.003 at most, in four trained runs (docs/results.md). RoIAlign (ops/beyond/roi_align)
+reads features at fixed places of each box. Each decoder layer reads them around the box of the layer before it, so that the box is
 refined from layer to layer (Cai & Vasconcelos 2018, arXiv 1712.00726; in a decoder of queries: Sparse R-CNN, Sun et
 al. 2021, arXiv 2011.12450). No gradient flows into the anchors; the memory gets one from the box losses.
 
