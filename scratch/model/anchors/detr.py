@@ -66,12 +66,12 @@ def variant(config: ModelConfig) -> Optional[Detr]:
     if config.queries == "proposal" and config.classification != "focal":
         raise ValueError(f'queries are "proposal" with classification "{config.classification}"; a cell is judged '
                          'by sigmoids alone: take classification="focal"')
-    if config.fine_memory and config.queries == "learned":
-        raise ValueError('fine_memory is on with queries "learned"; it is the anchors\' memory: take '
-                         'queries="anchor" or "proposal", or leave it off')
-    if config.roi_features and config.queries == "learned":
-        raise ValueError('roi_features is on with queries "learned"; features are read around boxes that are refined: '
-                         'take queries="anchor" or "proposal", or leave it off')
+    of_boxes = [name for name in ("fine_memory", "roi_features") if getattr(config, name)]
+    if of_boxes and config.queries == "learned":
+        flags = " ".join(f"--no-{name.replace('_', '-')}" for name in of_boxes)
+        raise ValueError(f'{" and ".join(of_boxes)} {"are" if of_boxes[1:] else "is"} on with queries "learned"; only a '
+                         'decoder of boxes has that: take queries="anchor" or "proposal", or leave '
+                         f'{"them" if of_boxes[1:] else "it"} off ({flags})')
     return VariantDetr(config)
 
 

@@ -105,3 +105,5 @@ def test_every_parameter_gets_a_gradient():
 def test_roi_features_for_learnt_queries_are_refused():
     with pytest.raises(ValueError, match="roi_features is on with queries"):
         detector(roi_features=True)
+    with pytest.raises(ValueError, match=r"fine_memory and roi_features are on .* \(--no-fine-memory --no-roi-features\)"):
+        detector(roi_features=True, fine_memory=True)
