@@ -439,6 +439,13 @@ def test_what_roi_features_bring_is_what_the_pages_say() -> None:
     demo, *raccoons = figures["offsets"]
     left, moved = (", ".join(f"{run[how]:.3f}" for run in raccoons) for how in ("left", "moved"))
     assert f"({demo['left']:.3f} instead of {demo['moved']:.3f} for\nthe demo in bf16; {left} instead of {moved} for" in charts
+    one, other = figures["demos"]
+    results = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    assert (f"AP75 {one['AP75']:.3f} after {one['steps']:,} steps on two fast cores (AMD, AVX-512; another run there: "
+            f"{other['AP']:.3f}, {other['AP50']:.3f}, {other['AP75']:.3f} after {other['steps']:,})") in results
+    step, speed = figures["step"], (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert (f"a step takes {step['ours']} s, that of `torch.nn` {step['torch_nn']} s, {step['ratio']:.2f} times, on the AMD"
+            in " ".join(speed.split()))
     most = max(abs(run["left"] - run["moved"]) for run in figures["offsets"])
     for page in ("docs/results.md", "scratch/model/anchors/roi_features.py"):
         text = " ".join((REPOSITORY / page).read_text(encoding="utf-8").split())
@@ -503,6 +510,9 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert f"| {cells['steps']:,} | {val} | {val} | **{cells['test']['AP']:.3f} / {cells['test']['AP50']:.3f}** ({of_classes}) |" in page
     assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**cells["test"]) + of_classes in results
     assert "val AP {AP:.3f}, AP50 {AP50:.3f}, on one core beside".format(**cells["best"]) in results
+    cards = runs["cards_data"]
+    assert (f"{cards['pictures']} pictures with {cards['boxes']} boxes of {cards['classes']} classes to learn from, "
+            f"{cards['judged']} to judge") in page and f"shows a small card with {cards['pixels']} pixels" in page
     recipe, *others = runs["raccoons"]
     assert all(run["best"]["AP"] <= recipe["best"]["AP"] for run in others)
     crops, mosaics = (round(recipe["lowest_loss"] - run["lowest_loss"], 1) for run in others[:2])

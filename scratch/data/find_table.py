@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Optional
 
 from scratch.data.layout_table import Table, cells_of, columns_of, decoded, rows_of
-from scratch.data.listing import Listing, split_of, split_of_path, with_train
+from scratch.data.listing import Listing, folder_of_set, split_of, split_of_path, with_train
 from scratch.data.split import SPLITS
 
 BEGINNING = 2**16  # bytes of each table, to know what it is
@@ -93,11 +93,7 @@ def beginning_of(file: Path) -> str:
 
 
 def _set_of(file: str) -> str:
-    """The innermost folder that a table is in, and that is not the folder of one split."""
-    folder = os.path.dirname(file)
-    while folder and split_of(os.path.basename(folder)):
-        folder = os.path.dirname(folder)
-    return folder
+    return folder_of_set(os.path.dirname(file))
 
 
 def _some(files: list[str]) -> str:

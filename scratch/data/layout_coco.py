@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
 from scratch.data.file_names import find_files
-from scratch.data.listing import PICTURES, Listing, alike, split_of, split_of_path
+from scratch.data.listing import PICTURES, Listing, alike, folder_of_set, split_of, split_of_path
 from scratch.data.split import SPLITS
 
 MOST_FILES = 30    # JSON files that are looked at
@@ -87,10 +87,7 @@ def coco_files(listing: Listing) -> Found:
 
 def _set_of(file: str, folder: str) -> str:
     """The innermost folder that holds a file and its pictures, and is not that of one split."""
-    parts = os.path.commonprefix([file.split("/")[:-1], folder.split("/")])
-    while parts and split_of(parts[-1]):
-        parts = parts[:-1]
-    return "/".join(parts)
+    return folder_of_set("/".join(os.path.commonprefix([file.split("/")[:-1], folder.split("/")])))
 
 
 def _holds(outer: str, inner: str) -> bool:

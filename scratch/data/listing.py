@@ -39,6 +39,13 @@ def split_of_path(path: str) -> Optional[str]:
     return next((split for folder in reversed(folders) if (split := split_of(folder))), None)
 
 
+def folder_of_set(folder: str) -> str:
+    """The innermost folder around a folder, or itself, that is not the folder of one split."""
+    while folder and split_of(os.path.basename(folder)):
+        folder = os.path.dirname(folder)
+    return folder
+
+
 def by_folder(paths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     """Split, or "all" → those of the paths that its folders hold; and those that are of none beside train and val.
 
