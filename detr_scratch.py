@@ -59,7 +59,7 @@ from scratch.evaluation.hints import Trained, why_nothing_is_found
 from scratch.evaluation.matching import Results, Truth
 from scratch.evaluation.summary import format_summary, three_decimals
 from scratch.model.beyond.compiled import compile_model, compiler_missing
-from scratch.printable import command, printable
+from scratch.printable import command, counted, printable
 from scratch.training.checkpoint import latest_checkpoint
 from scratch.training.cuda_graph import GraphedModel, no_graph
 from scratch.training.distributed import Distributed
@@ -135,7 +135,8 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     there = printable(run_dir)
     beginning = f"resuming {there} at step {run.step}" if arguments.resume else f"writing to {there}"
     say(f"{config.preset}: {parameter_count(model)} on {distributed.device} in {run.precision.name}; "
-        f"{len(train_set):,} training and {len(eval_set):,} {data.eval_split} images, {len(classes.ids)} classes\n"
+        f"{len(train_set):,} training and {counted(len(eval_set), f'{data.eval_split} image')}, "
+        f"{counted(len(classes.ids), 'class', 'classes')}\n"
         f"{beginning}, for {budget(config.train)}")
     begun = arguments.resume or arguments.weights
     if not begun and (config.model.norm == "frozen_batch" or config.train.train_backbone != "all"):

@@ -25,7 +25,7 @@ from scratch.config import RESNETS, Config
 from scratch.data.classes import Classes
 from scratch.detector import classes_of, unnamed
 from scratch.model.build import build_detr
-from scratch.printable import printable
+from scratch.printable import counted, printable
 from scratch.training.checkpoint import LAST, PREVIOUS, save_checkpoint
 from scratch.weights.convert import to_official
 from scratch.weights.huggingface import (CONFIG, FILES, MODEL_TYPE, PROCESSOR, refuse_what_transformers_lacks,
@@ -97,7 +97,7 @@ def convert(arguments: ConvertArguments) -> None:
         save_checkpoint(out, checkpoint_of(weights, config, classes))
     numbers = sum(tensor.numel() for tensor in tensors.values())
     print(f"{printable(out)}: {len(tensors)} tensors, {numbers:,} numbers, of a {config.model.backbone} detector "
-          f"({config.preset}) with {config.model.num_queries} queries and {config.model.num_classes} classes, "
+          f"({config.preset}) with {config.model.num_queries} queries and {counted(config.model.num_classes, 'class', 'classes')}, "
           f"from {arguments.weights} ({weights.kind})")
     for note in weights.notes:
         print(note)

@@ -38,7 +38,7 @@ from scratch.data.coco import find_splits
 from scratch.data.subset import TEN_CLASSES, choose
 from scratch.weights.download import alone, fetch
 from scratch.weights.download_many import fetch_all, trouble_in_name
-from scratch.printable import command, printable
+from scratch.printable import command, counted, printable
 from scratch.ranges import COUNT, PROCESSES, Range, refuse_senseless
 from scratch.whole_file import write_json
 
@@ -86,8 +86,9 @@ def download(arguments: DownloadArguments) -> None:
         fetch_part(arguments, out)
         for split, (folder, file) in find_splits(DataConfig(data=str(out))).items():
             document = read_own(file)
-            print(f"{split:<5} {len(document['images']):>7,} images {len(document['annotations']):>8,} boxes "
-                  f"{len(document['categories']):>4} classes   {folder}")
+            print(f"{split:<5} {counted(len(document['images']), 'image'):>14} "
+                  f"{counted(len(document['annotations']), 'box', 'boxes'):>14} "
+                  f"{counted(len(document['categories']), 'class', 'classes'):>12}   {folder}")
     print(f"whole. Next: {command('python', 'detr_scratch.py', 'finetune', '--data', out)}")
 
 

@@ -29,7 +29,7 @@ from scratch.detector import load as load_detector, published_name
 from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.summary import format_summary
-from scratch.printable import abridged, command, printable
+from scratch.printable import abridged, command, counted, printable
 from scratch.ranges import BATCH, LAYERS, QUERIES, refuse_senseless
 from scratch.training.distributed import Distributed
 from scratch.training.precision import Precision
@@ -104,7 +104,7 @@ def evaluate_checkpoint(arguments: EvalArguments) -> None:
                           precision.autocast, gather=distributed.gather, progress=distributed.is_main)
     if distributed.is_main:
         print(f"{printable(arguments.checkpoint)} on the {data.eval_split} split of {printable(data.data)}: "
-              f"{len(dataset):,} images, {metrics['images_per_second']:.1f} images/s, "
+              f"{counted(len(dataset), 'image')}, {metrics['images_per_second']:.1f} images/s, "
               f"loss {metrics['losses']['loss']:.3f}\n"
               f"{format_summary(metrics)}")
         if notes := report.told(*OF_EVALUATION):

@@ -41,7 +41,7 @@ from scratch.data.loader import make_loader
 from scratch.data.transforms import Augmentation
 from scratch.detector import Detector, load as load_detector
 from scratch.only_one import only_one
-from scratch.printable import printable
+from scratch.printable import counted, printable
 from scratch.ranges import COUNT, LAYERS, MEGAPIXELS, QUERIES, SHARE, refuse_senseless
 
 SLOTS = "slots.json"
@@ -122,7 +122,7 @@ def explain(arguments: ExplainArguments) -> None:
             threshold = detector.threshold if arguments.threshold is None else arguments.threshold
             record = look_at(image, places or NOTEBOOK_POINTS, detector, words, threshold, arguments)
             shown, found = len(record.about["detections"]), record.about["found"]
-            print(f"{printable(words)}: {found} detections in {printable(arguments.image)} (threshold {threshold:g})"
+            print(f"{printable(words)}: {counted(found, 'detection')} in {printable(arguments.image)} (threshold {threshold:g})"
                   + (f"; {shown} are explained (--most)" if shown < found else "")
                   + ("; the one with the highest score is explained all the same" if not found else ""))
             path = record_file(arguments.image, arguments.out)

@@ -41,7 +41,7 @@ from scratch.data.images import read_image
 from scratch.detector import Detections, Detector, load as load_detector
 from scratch.evaluation.coco_eval import coco_results
 from scratch.only_one import only_one
-from scratch.printable import printable
+from scratch.printable import counted, printable
 from scratch.ranges import BATCH, COUNT, LAYERS, MEGAPIXELS, QUERIES, SHARE, Range, refuse_senseless
 from scratch.whole_file import whole_file, write_json
 
@@ -109,7 +109,7 @@ def predict(arguments: PredictArguments) -> None:
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold
     finder = Finder(detector, threshold, arguments.slices, arguments.batch_size)
     with given(str(arguments.source), arguments.out) as source:
-        what = f"{printable(checkpoint)}: {len(detector.classes)} classes"
+        what = f"{printable(checkpoint)}: {counted(len(detector.classes), 'class', 'classes')}"
         if source.pictures:
             predict_pictures(arguments, finder, source, what)
         else:
@@ -125,7 +125,7 @@ def predict_pictures(arguments: PredictArguments, finder: Finder, source: Given,
     refuse_to_replace(paths, arguments.out)
     names = {path: source.name or str(path) for path in paths}
     with only_one(arguments.out):
-        print(f"{what}; {len(paths)} images; threshold {finder.threshold:g}")
+        print(f"{what}; {counted(len(paths), 'image')}; threshold {finder.threshold:g}")
         write_json(arguments.out / IMAGE_IDS, [{"id": id, "file_name": names[path]} for path, id in ids.items()])
         begin = time.perf_counter()
         objects, unreadable = look_at_all(pictures, names, ids, finder, arguments.out / PREDICTIONS)
@@ -135,8 +135,8 @@ def predict_pictures(arguments: PredictArguments, finder: Finder, source: Given,
     ids_are = (f"those of {printable(arguments.annotations)}" if arguments.annotations else
                f"places in the list of files, and those of no data set: see {IMAGE_IDS}, or give --annotations FILE")
     seen = len(paths) - unreadable
-    print(f"{objects} objects in {seen} images → {printable(arguments.out / PREDICTIONS)}"
-          + (f"; {unreadable} files could not be read" if unreadable else "")
+    print(f"{counted(objects, 'object')} in {counted(seen, 'image')} → {printable(arguments.out / PREDICTIONS)}"
+          + (f"; {counted(unreadable, 'file')} could not be read" if unreadable else "")
           + f"; {seen / seconds:.3g} images/s, reading and drawing included\nits image_ids are {ids_are}")
 
 
@@ -160,7 +160,8 @@ def predict_film(arguments: PredictArguments, finder: Finder, source: Given, wha
         seconds = time.perf_counter() - begin
     if seen.ended:
         print(f"note: {printable(name)} was taken up to frame {seen.frames}: {seen.ended}", file=sys.stderr)
-    print(f"{seen.objects} objects in {seen.frames} frames → {', '.join(printable(path) for path in seen.files)}; "
+    print(f"{counted(seen.objects, 'object')} in {counted(seen.frames, 'frame')} → "
+          f"{', '.join(printable(path) for path in seen.files)}; "
           f"{seen.frames / seconds:.3g} images/s, reading and drawing included")
 
 
@@ -214,7 +215,8 @@ def look_at_all(pictures: dict[Path, Path], names: dict[Path, str], ids: dict[Pa
                 with whole_file(pictures[path]) as partial:
                     drawn.save(partial)
                 best = f"best score {found.scores[0]:.2f}" if len(found) else "nothing else either"
-                tqdm.write(f"  {printable(names[path])}: {len(above)} objects ({best}) → {printable(pictures[path])}")
+                tqdm.write(f"  {printable(names[path])}: {counted(len(above), 'object')} ({best}) → "
+                           f"{printable(pictures[path])}")
                 bar.update()
             waiting.clear()
 
@@ -362,5 +364,6 @@ def results_in(path: Path) -> Iterator[Results]:
                 reason = error
             results.close()
     if reason is not None:
-        print(f"{results.count} objects that were found before this end are in {printable(path)}", file=sys.stderr)
+        print(f"{printable(path)} holds what was found before this end: {counted(results.count, 'object')}",
+              file=sys.stderr)
         raise reason

@@ -17,6 +17,7 @@ from scratch.config import Config, DataConfig
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_splits
 from scratch.data.summary import DataSummary, summarise
+from scratch.printable import counted
 from scratch.recipe import FOLLOWED, Choice, Machine, choose
 
 
@@ -65,8 +66,8 @@ def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: b
     if budget_is_given:
         choices = [replace(choice, value=None, reason="epochs or steps are given") if choice.field == "max_minutes"
                    else choice for choice in choices]
-    headline = (f"recipe for {summary.pictures:,} pictures with {summary.boxes:,} boxes of {summary.classes:,} "
-                f"class{'es' * (summary.classes != 1)} (a flag counts more; --recipe none: the preset as it is)")
+    headline = (f"recipe for {counted(summary.pictures, 'picture')} with {counted(summary.boxes, 'box', 'boxes')} of "
+                f"{counted(summary.classes, 'class', 'classes')} (a flag counts more; --recipe none: the preset as it is)")
     return headline, choices
 
 

@@ -44,7 +44,7 @@ from scratch.evaluation.coco_eval import postprocess
 from scratch.evaluation.pictures import class_colour, draw_detections
 from scratch.model.build import build_detr
 from scratch.model.detr import Detr
-from scratch.printable import command, printable
+from scratch.printable import command, counted, printable
 from scratch.training.checkpoint import NotOurs, best_checkpoint
 from scratch.weights.hub import is_hub_name
 from scratch.weights.huggingface import FILES
@@ -139,7 +139,7 @@ class Detector(NamedTuple):
 
     def __repr__(self) -> str:  # in a notebook, a tuple's would print every layer
         device = next(self.model.parameters()).device
-        return (f"Detector({self.config.preset}, {len(self.classes)} classes, on {device}, "
+        return (f"Detector({self.config.preset}, {counted(len(self.classes), 'class', 'classes')}, on {device}, "
                 f"shows from a score of {self.threshold:g} on)")
 
 
@@ -274,8 +274,8 @@ def first_layers(detector: Detector, layers: int) -> Detector:
     """
     there = detector.config.model.dec_layers
     if not 1 <= layers <= there:
-        raise ValueError(f"got --layers {layers}, wanted 1 to {there}: the detector has {there} decoder "
-                         f"layer{'s' * (there > 1)}")
+        raise ValueError(f"got --layers {layers}, wanted 1 to {there}: the detector has "
+                         f"{counted(there, 'decoder layer')}")
     if not detector.config.model.aux_loss and layers < there:
         raise ValueError(f"got --layers {layers}, but this detector was trained without auxiliary losses (aux_loss), "
                          "so that only its last decoder layer has learnt to answer: leave --layers out")

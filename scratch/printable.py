@@ -4,7 +4,7 @@
 
 A class name or a file name may hold a newline, an ESC that clears a terminal, a character that turns the order of
 letters round, or half a character (a lone surrogate), which no file can be written with. Letters of every language,
-accents and emoji stay as they are. Proven in tests/test_printable.py. Read: printable → abridged → command
+accents and emoji stay as they are. Proven in tests/test_printable.py. Read: printable → abridged → counted → command
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ def abridged(text: object, most: int = 160) -> str:
     if len(text) > most:  # first, for printable() reads every letter
         text = f"{text[:(most + 1) // 2]}…{text[len(text) - most // 2:]}"
     return printable(text)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """ "1 box", "2,104 boxes": a number with its noun. many: the plural, where it is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def command(*words: object) -> str:

@@ -229,7 +229,7 @@ def test_whatever_ends_it_what_was_found_is_kept_and_no_half_file_is_left(end, f
     found = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [Path(entry["file_name"]).name for entry in found] == ["a.png", "b.png"]
     assert _names(tmp_path / "out") == ["a.png", "image_ids.json", "predictions.json"]
-    assert "2 objects that were found before this end are in" in capsys.readouterr().err
+    assert "holds what was found before this end: 2 objects" in capsys.readouterr().err
 
 
 class _FullDisk:

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from scratch.printable import command, printable
+from scratch.printable import command, counted, printable
 
 
 @pytest.mark.parametrize("text, shown", [
@@ -20,6 +20,11 @@ from scratch.printable import command, printable
 def test_control_characters_are_written_out_and_letters_stay(text, shown):
     assert printable(text) == shown
     printable(text).encode("utf-8")
+
+
+def test_a_number_has_the_form_of_its_noun():
+    assert [counted(n, "box", "boxes") for n in (0, 1, 2104)] == ["0 boxes", "1 box", "2,104 boxes"]
+    assert [counted(n, "picture") for n in (1, 2)] == ["1 picture", "2 pictures"]
 
 
 def test_a_command_is_read_by_a_shell_as_the_words_that_it_was_made_of():

@@ -31,6 +31,7 @@ from scratch.analysis.findings import KINDS
 from scratch.analysis.learning_curve import COLOURS, LONGEST
 from scratch.analysis.names import short
 from scratch.analysis.run_summary import number
+from scratch.printable import counted
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY = COLOURS
 GREY, INK = "#8A8A8A", "#444444"
@@ -189,18 +190,14 @@ def draw_scores(run: dict[str, Any]) -> Figure:
 def draw_sizes(run: dict[str, Any]) -> Figure:
     """AP by the objects' size, AP and AP50 by their number in an image."""
     figure, (sizes, numbers) = plt.subplots(1, 2, figsize=(12, 4), width_ratios=(3, 5), layout="constrained")
-    _groups(sizes, run["sizes"], {"AP": BLUE}, lambda of: f"{of['name']}\n{_counted(of['objects'], 'object')}")
+    _groups(sizes, run["sizes"], {"AP": BLUE}, lambda of: f"{of['name']}\n{counted(of['objects'], 'object')}")
     sizes.set(title="By the size of the objects", ylabel="average precision")
     known = [of for of in run["numbers"] if of["name"] != "0"]
-    _groups(numbers, known, {"AP50": SKY, "AP": BLUE}, lambda of: f"{of['name']}\n{_counted(of['images'], 'image')}")
+    _groups(numbers, known, {"AP50": SKY, "AP": BLUE}, lambda of: f"{of['name']}\n{counted(of['images'], 'image')}")
     numbers.set(title="By the number of objects in the image")
     sizes.set_xlabel("small < 32² ≤ medium < 96² ≤ large, in pixels")
     numbers.set_xlabel("objects in the image")
     return figure
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" + "s" * (count != 1)
 
 
 def _groups(axes: Axes, groups: list[dict[str, Any]], figures: dict[str, str],

@@ -18,6 +18,7 @@ from typing import Any, Optional
 from scratch.analysis.names import literal
 from scratch.analysis.run_summary import number
 from scratch.analysis.sweep_report import NOISE
+from scratch.printable import counted
 
 LEAST_COST, LEAST_DIFFERENCE = 0.005, 0.05  # costs and differences of AP below these are not worth a sentence
 LEAST_OBJECTS = 10  # of a class or a size: with fewer, AP is chance
@@ -55,8 +56,8 @@ def _headline(run: dict[str, Any]) -> str:
         return (f"There is no object in the {run['images']:,} images of the {literal(run['split'])} split, so there "
                 "is no AP.")
     return (f"AP {number(figures['AP'])}, AP50 {number(figures['AP50'])}, AP75 {number(figures['AP75'])} on the "
-            f"{literal(run['split'])} split: {run['images']:,} images with {run['objects']:,} objects of "
-            f"{len(run['checkpoint']['classes'])} classes.")
+            f"{literal(run['split'])} split: {counted(run['images'], 'image')} with "
+            f"{counted(run['objects'], 'object')} of {counted(len(run['checkpoint']['classes']), 'class', 'classes')}.")
 
 
 def _costliest(run: dict[str, Any]) -> Optional[str]:

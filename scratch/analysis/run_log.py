@@ -11,6 +11,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from scratch.printable import counted
+
 NAME = "log.jsonl"
 
 
@@ -42,7 +44,7 @@ def read_log(run_dir: Path) -> tuple[list[dict[str, Any]], str]:
             kept.append(record)
     said = [f"{broken} that cannot be read (a kill or a full disk cuts a line off)"] if broken else []
     said += [f"{mixed} of a step that was there already (two runs in one folder)"] if mixed else []
-    return kept, f"{log}: left out {_lines(broken + mixed)}, {' and '.join(said)}" if said else ""
+    return kept, f"{log}: left out {counted(broken + mixed, 'line')}, {' and '.join(said)}" if said else ""
 
 
 def number_or_none(value: Any) -> Any:
@@ -78,7 +80,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return value if abs(value) < 2**63 else None
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _lines(count: int) -> str:
-    return f"{count:,} line" + "s" * (count != 1)

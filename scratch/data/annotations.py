@@ -31,7 +31,7 @@ from scratch.data.problems import LISTED, Notes, Problem, brief
 from scratch.data.rows import LONGEST_NAME, NO_AREA, NO_ID, Entries, Images
 from scratch.data.sources import Annotated, read_source
 from scratch.data.values import number, whole, yes
-from scratch.printable import abridged, printable
+from scratch.printable import abridged, counted, printable
 
 # Annotators' tools round; a box that leaves its image by less than this many pixels has not left it.
 TOLERANCE = 0.01
@@ -172,7 +172,8 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
         name = name_of[category]
         there = f", where {brief(name)} has the id {id_of[name]}" if name in id_of else ""
         report("unknown category id", first, f"category_id {category} is {brief(name)}, which is not in train: the "
-               f"labels count its {len(classes)} classes{there} ({number_of:,} box{'es' * (number_of > 1)})",
+               f"labels count its {counted(len(classes), 'class', 'classes')}{there} "
+               f"({counted(number_of, 'box', 'boxes')})",
                times=number_of)
     judged = np.array(rows, dtype=[("place", "i8"), ("row", "i8"), ("label", "i8"), ("area", "f8"), ("crowd", "?")])
     found = _Boxes(*(np.concatenate((ours, judged[name])) for ours, name in zip(sound, judged.dtype.names)),

@@ -40,7 +40,7 @@ from scratch.data.near_duplicates import near_duplicates
 from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse
 from scratch.data.sources import Annotated
 from scratch.data.split import SPLITS
-from scratch.printable import abridged, printable
+from scratch.printable import abridged, counted, printable
 
 # What --leave-out-broken leaves out. A size that differs is no broken file: its boxes say that something is wrong.
 BROKEN = ("missing image", "unreadable image", "too large image")
@@ -138,8 +138,9 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
             problems.append(Problem("broken annotation file", str(file), str(error).removeprefix(f"{file} ")))
             continue
         classes = classes or annotations.classes
-        lines.append(f"{split:<6} {len(annotations):>7,} images {len(annotations.labels):>8,} boxes "
-                     f"{len(annotations.classes):>4} classes   {abridged(file)}")
+        lines.append(f"{split:<6} {counted(len(annotations), 'image'):>14} "
+                     f"{counted(len(annotations.labels), 'box', 'boxes'):>14} "
+                     f"{counted(len(annotations.classes), 'class', 'classes'):>12}   {abridged(file)}")
         problems += _crowded(annotations, file, num_queries, most)
         problems += _same_twice(annotations, file, config.max_dets,
                                 split != "train" or config.eval_split == "train", most)

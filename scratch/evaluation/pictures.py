@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from scratch.ops.boxes import box_cxcywh_to_xyxy
-from scratch.printable import printable
+from scratch.printable import counted, printable
 from scratch.whole_file import whole_file
 
 Colour = tuple[int, int, int]
@@ -96,10 +96,10 @@ def prediction_sheet(path: Path, images: Sequence[Union[Image.Image, str, Path]]
         labels, scores = prediction["labels"][order].tolist(), prediction["scores"][order].tolist()
         true = truth["labels"].tolist()
         panels.append((_panel(photograph, truth["boxes"], true, [names[k] for k in true]),
-                       f"truth: {_boxes(len(true))}"))
+                       f"truth: {counted(len(true), 'box', 'boxes')}"))
         panels.append((_panel(photograph, prediction["boxes"][order], labels,
                               [f"{names[k]} {s:.2f}" for k, s in zip(labels, scores)]),
-                       f"predicted (score ≥ {threshold:g}): {_boxes(len(labels))}"))
+                       f"predicted (score ≥ {threshold:g}): {counted(len(labels), 'box', 'boxes')}"))
     pairs = 1 if len(images) <= 3 else 2
     lefts = [2 * _GAP + pair * (2 * PANEL[0] + 3 * _GAP) + x for pair in range(pairs) for x in (0, PANEL[0] + _GAP)]
     return _sheet(path, panels, lefts)
@@ -115,7 +115,8 @@ def sample_sheet(path: Path, samples: Sequence[tuple[Tensor, Tensor, Tensor]], n
         _, h, w = pixels.shape
         boxes_xyxy = box_cxcywh_to_xyxy(boxes_cxcywh) * torch.tensor([w, h, w, h])  # (M,4)
         panels.append((_panel(Image.fromarray(pixels.permute(1, 2, 0).numpy()), boxes_xyxy, labels.tolist(),
-                              [names[k] for k in labels.tolist()]), f"{w}×{h} pixels, {_boxes(len(labels))}"))
+                              [names[k] for k in labels.tolist()]),
+                       f"{w}×{h} pixels, {counted(len(labels), 'box', 'boxes')}"))
     return _sheet(path, panels, [2 * _GAP + column * (PANEL[0] + _GAP) for column in range(min(4, len(panels)))])
 
 
@@ -201,7 +202,3 @@ def _readable_on(colour: Colour) -> Colour:
     """Black or white, whichever contrasts more (relative luminance, Rec. 709)."""
     r, g, b = colour
     return _DARK if 0.2126 * r + 0.7152 * g + 0.0722 * b > 110 else _PAPER
-
-
-def _boxes(count: int) -> str:
-    return "1 box" if count == 1 else f"{count} boxes"
