@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks.trials import Trial, conclude, configuration, epochs_between, markdown, run_all, spread
-from benchmarks.without import removed
+from benchmarks.without import removed, zeros_like_its_result
 from commands.children import DETECTOR
 from commands.opening import make_criterion, open_split, resolve_device
 from scratch.analysis.names import literal
@@ -38,6 +38,7 @@ from scratch.detector import Detector, first_layers, load
 from scratch.evaluation.coco_eval import CocoEvaluator
 from scratch.evaluation.evaluate import evaluate
 from scratch.evaluation.summary import three_decimals
+from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou
 from scratch.printable import command
 from scratch.program import ends_in_a_line
 from scratch.whole_file import write_json, write_text
@@ -95,6 +96,7 @@ AFTER_TRAINING = {
                        "The queries no longer know of one another, so two may predict the same object: duplicates."),
     "scale": ("the division by √d", "The scores are √d times as large, so each row of weights is closer to one-hot than in training."),
     "half": ("half of the queries", "The objects that the other half found are missed."),
+    "roi-features": ("RoI features", "The box head has learnt to read them: it gets zeros."),
 }
 
 
@@ -122,17 +124,23 @@ def with_half_the_queries(model: nn.Module) -> nn.Module:
     return model
 
 
+def without_roi_features(model: nn.Module) -> nn.Module:
+    """The box heads see each query's vector alone, and not the features around its box."""
+    model.roi_features.forward = zeros_like_its_result(model.roi_features.forward)
+    return model
+
+
 CHANGES: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "self-attention": without_self_attention, "half": with_half_the_queries}
+    "self-attention": without_self_attention, "half": with_half_the_queries, "roi-features": without_roi_features}
 
 
-def measure_trained(run: Path, device: str) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """AP and AP50 on val of the detector in `run`: whole, and without each part; and what `matched_greedily` finds."""
+def measure_trained(run: Path, device: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """AP and AP50 on val of the detector in `run`: whole, and without each part; and what `matched` finds."""
     config = load(run, device).model.config
     if not config.aux_loss:
         raise ValueError(f"{run} was trained without auxiliary losses, so that its first layers predict nothing; wanted "
                          "a run with them")
-    rows = [(name, *words) for name, words in AFTER_TRAINING.items()]
+    rows = [(name, *words) for name, words in AFTER_TRAINING.items() if name != "roi-features" or config.roi_features]
     rows += [(f"layers-{count}", f"the decoder layers after layer {count}", "Every layer has been trained to predict.")
              for count in range(1, config.dec_layers)]
     found = []
@@ -140,7 +148,7 @@ def measure_trained(run: Path, device: str) -> tuple[list[dict[str, Any]], dict[
         metrics = evaluated(load(run, device), name, device)
         found.append({"name": name, "title": title, "why": why, "AP": metrics["AP"], "AP50": metrics["AP50"]})
         print(f"without {title}: AP {three_decimals(metrics['AP'])}, AP50 {three_decimals(metrics['AP50'])}", flush=True)
-    return found, matched_greedily(load(run, device), device)
+    return found, matched(load(run, device), device)
 
 
 def evaluated(detector: Detector, name: str, device: str) -> dict[str, Any]:
@@ -169,21 +177,31 @@ def val_of(detector: Detector, device: str) -> tuple[CocoDetection, Any]:
 
 
 @torch.no_grad()
-def matched_greedily(detector: Detector, device: str) -> dict[str, int]:
-    """How many objects of val there are, and how many get the same query by greedy assignment as by the Hungarian."""
-    matcher, found = make_criterion(detector.config).matcher, {"objects": 0, "same": 0}
+def matched(detector: Detector, device: str) -> dict[str, Any]:
+    """Of the objects of val: how many there are, how many get the same query by greedy assignment as by the Hungarian
+    ("same"), and the mean IoU of each with the boxes of its query, from the box it starts from to the last layer ("iou").
+    """
+    matcher, found, sums = make_criterion(detector.config).matcher, {"objects": 0, "same": 0}, {}
     for batch in val_of(detector, device)[1]:
         batch = batch.to(torch.device(device))
-        outputs = detector.model(batch.normalised(), batch.pad_mask)
+        outputs = detector.model(batch.normalised(), batch.pad_mask, need_weights=True)
+        layers = [*outputs.get("aux_outputs", ()), outputs]
+        boxes = {f"layer {k}": layer["pred_boxes"] for k, layer in enumerate(layers, 1)}
+        if "anchors" in outputs["attention"]:
+            boxes = {"start": outputs["attention"]["anchors"], **boxes}
         last = {name: outputs[name] for name in ("pred_logits", "pred_boxes")}
         best = matcher(last, batch.targets)
         with removed("greedy"):
             greedy = matcher(last, batch.targets)
-        for one, other in zip(best, greedy):
+        for one, other, objects, *stages in zip(best, greedy, batch.targets, *boxes.values()):
+            truth = box_cxcywh_to_xyxy(objects["boxes"][one[1]])
+            for name, stage in zip(boxes, stages):
+                iou = paired_box_iou(box_cxcywh_to_xyxy(stage[one[0]]), truth)
+                sums[name] = sums.get(name, 0.0) + iou.sum().item()
             query_of = [dict(zip(targets.tolist(), queries.tolist())) for queries, targets in (one, other)]
             found["objects"] += len(query_of[0])
             found["same"] += sum(query_of[1].get(target) == query for target, query in query_of[0].items())
-    return found
+    return {**found, "iou": {name: value / found["objects"] for name, value in sums.items()} if found["objects"] else {}}
 
 
 # -- in training ------------------------------------------------------------------------------------------------------
@@ -209,7 +227,7 @@ def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
-def summary(arguments: argparse.Namespace, trained: list[dict[str, Any]], greedy: Optional[dict[str, int]],
+def summary(arguments: argparse.Namespace, trained: list[dict[str, Any]], greedy: Optional[dict[str, Any]],
             runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The content of removal.json."""
     return {"data": Path(arguments.data).name, "steps": arguments.steps, "seeds": arguments.seeds, "trained": trained,
@@ -238,6 +256,9 @@ def report(results: dict[str, Any]) -> str:
     if results.get("greedy"):
         lines += [f"Matched greedily, {results['greedy']['same']} of {results['greedy']['objects']} objects get the same "
                   "query as by the Hungarian algorithm.", ""]
+        if results["greedy"].get("iou"):
+            lines += ["Mean IoU of the objects with the boxes of their queries: " + ", ".join(
+                f"{name} {value:.3f}" for name, value in results["greedy"]["iou"].items()) + ".", ""]
     if results["runs"]:
         lines += ["## In training", "", f"{results['steps']:,} steps each, seeds {', '.join(map(str, results['seeds']))}: "
                   "the mean over the seeds ± half their range, at the last evaluation.", ""]

@@ -159,17 +159,24 @@ def test_what_an_idea_bought_is_the_mean_of_its_runs(name: str, rows: dict[str, 
 
 
 def test_what_a_removed_part_costs_is_what_was_measured() -> None:
-    trained = json.loads((CHARTS / "removal_shapes" / "removal.json").read_text(encoding="utf-8"))["trained"]
+    measured = json.loads((CHARTS / "removal_shapes" / "removal.json").read_text(encoding="utf-8"))
+    trained, iou = measured["trained"], [f"{value:.3f}" for value in measured["greedy"]["iou"].values()]
     ap, ap50 = ({row["name"]: f"{row[figure]:.3f}" for row in trained} for figure in ("AP", "AP50"))
     said = section("removal_shapes")
-    for words in (f"AP {ap['nothing']} → {ap['positions']}.", f"next ({ap['scale']})", f"decoder** ({ap['self-attention']})",
-                  f"({ap50['nothing']} → {ap50['scale']})", f"queries** ({ap['half']})",
-                  f"the first alone has {ap['layers-1']}, the first two {ap['layers-2']}"):
-        assert words in said, words
+    for words in (f"AP {ap['nothing']} → {ap['roi-features']}, and AP50 stays ({ap50['nothing']} → {ap50['roi-features']})",
+                  f"AP {ap['positions']}, AP50 {ap50['positions']}, the lowest", f"√d** (AP {ap['scale']})",
+                  f"decoder** ({ap['self-attention']})", f"queries** ({ap['half']})",
+                  f"the first alone has {ap['layers-1']}, the first two {ap['layers-2']}",
+                  f"rises from {iou[0]}, where the encoder proposes it, to {iou[1]}, {iou[2]} and {iou[3]}."):
+        assert words in " ".join(said.split()), words
+    assert min(row["AP50"] for row in trained) == trained[1]["AP50"] and trained[1]["name"] == "positions"
     decoder = " ".join((REPOSITORY / "scratch/model/anchors/decoder.py").read_text(encoding="utf-8").split())
-    assert f"AP: {ap['layers-1']} by the first layer alone, {ap['nothing']} by all three" in decoder.replace(" # ", " ")
+    decoder = decoder.replace(" # ", " ")
+    assert f"AP {ap['layers-1']} by the first layer alone, {ap['nothing']} by all three" in decoder
+    assert f"mean IoU {iou[0]} of the proposals, {iou[1]} after one layer, {iou[3]} after three" in decoder
     results = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
-    assert f"(AP {ap['nothing']} → {ap['positions']})" in results
+    assert (f"AP ({ap['nothing']} → {ap['roi-features']}), positional encodings the most AP50 ({ap50['nothing']} → "
+            f"{ap50['positions']})") in results
 
 
 def test_what_a_part_that_is_missing_in_training_costs_is_what_was_measured() -> None:
@@ -270,13 +277,14 @@ def test_what_is_explained_is_what_the_record_shows() -> None:
     areas = 100 * inside.mean((1, 2))
     assert (f"head 1 puts {shares[:, 0].min():.0f} to {shares[:, 0].max():.0f} per cent of its attention into boxes "
             f"that cover {areas.min():.0f} to {areas.max():.0f} per cent") in text
-    assert f"head 3 {shares[:, 2].min():.0f} to {shares[:, 2].max():.0f} per cent" in text
-    assert 100 * last[:, [1, 3]].max() < 1 and "at most 1 per cent on a cell" in text
-    proposed, first = record.iou[:, 0].min(), record.iou[:, 1].min()
-    assert f"an IoU of {int(100 * proposed) / 100} and more" in text
-    assert f"after one layer it is {int(100 * first) / 100} and more" in text
+    others = shares[:, 1:]
+    assert f"Heads 2, 3 and 4 have {others.min():.0f} to {others.max():.0f} per cent there, at most " in text
+    assert f"at most {100 * last[:, 1:].max():.1f} per cent on a cell" in " ".join(text.split())
+    proposed, first, second = record.iou[:, :3].min(0)
+    assert f"an IoU of {int(100 * proposed) / 100:.2f} and more" in text
+    assert f"after one layer it is {int(100 * first) / 100} and more, after two {int(100 * second) / 100}." in text
     names = [detection["labels"][0][0] for detection in record.about["detections"]]
-    assert [k + 1 for k, name in enumerate(names) if name == "ellipse"] == [5, 7]
+    assert [k + 1 for k, name in enumerate(names) if name == "ellipse"] == [4, 7]
 
 
 def test_one_query_goes_where_it_has_to_and_the_others_stay() -> None:

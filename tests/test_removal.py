@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.ablation import settings
 from benchmarks.removal import (
-    AFTER_TRAINING, IN_TRAINING, SETTINGS, main, parse, plan_trials, report, with_half_the_queries,
+    AFTER_TRAINING, IN_TRAINING, SETTINGS, main, parse, plan_trials, report, with_half_the_queries, without_roi_features,
     without_self_attention,
 )
 from benchmarks.trials import configuration
@@ -119,6 +119,16 @@ def test_half_the_queries_are_the_first_half(changes: dict) -> None:
     assert torch.allclose(half["pred_boxes"], whole["pred_boxes"][:, :3], atol=1e-12)
 
 
+def test_without_roi_features_a_box_is_that_of_a_network_whose_features_are_zeros() -> None:
+    changes = {"queries": "proposal", "classification": "focal", "roi_features": True}
+    model = built(**changes)
+    whole = looked_at(model)["pred_boxes"]
+    without = looked_at(without_roi_features(built(**changes)))["pred_boxes"]
+    with torch.no_grad():
+        model.roi_features.combine.weight.zero_(), model.roi_features.combine.bias.zero_()
+    assert torch.equal(without, looked_at(model)["pred_boxes"]) and not torch.equal(without, whole)
+
+
 # -- the trainings -----------------------------------------------------------------------------------------------------
 
 CHANGED = {"auxiliary": {"aux_loss"}, "warm-up": {"warmup_steps"}, "augmentation": {"augment", "mosaic"},
@@ -171,6 +181,8 @@ def test_a_whole_round_is_measured_written_down_and_not_measured_again(
     assert [row["name"] for row in both["trained"]] == [*AFTER_TRAINING, "layers-1", "layers-2"]
     objects = len(json.loads(next(Path("shapes-set").rglob("*val*.json")).read_text())["annotations"])
     assert both["greedy"]["objects"] == objects >= both["greedy"]["same"] >= 0
+    assert list(both["greedy"]["iou"]) == ["start", "layer 1", "layer 2", "layer 3"]
+    assert all(0 <= iou <= 1 for iou in both["greedy"]["iou"].values())
     assert matplotlib.image.imread("out/removal.png").ndim == 3
     Path("out/removal.md").unlink()
     main(["--out", "out", "--redraw"])
@@ -215,12 +227,13 @@ def test_the_table_gives_means_spreads_and_what_is_missing() -> None:
     assert "| the Hungarian algorithm | 0.100 (1 of 2) | 0.250 (1 of 2) |" in text
     assert "| gradient clipping | – | – |" in text and "| half of the queries | – | – | Fewer. |" in text
     assert "greedily" not in text.split("## In training")[0]
-    text = report({**results(), "greedy": {"objects": 9, "same": 7}})
+    text = report({**results(), "greedy": {"objects": 9, "same": 7, "iou": {"start": 0.5, "layer 1": 0.75}}})
+    assert "Mean IoU of the objects with the boxes of their queries: start 0.500, layer 1 0.750." in text
     assert "Matched greedily, 7 of 9 objects get the same query as by the Hungarian algorithm." in text
 
 
 def test_the_chart_has_a_bar_for_each_row(tmp_path: Path) -> None:
-    assert trained_bars(results()) == [Bar("nothing removed", [0.9], True), Bar("half of the queries", [], False)]
-    assert [bar.values for bar in training_bars(results())] == [[0.8, 0.9], [0.25], [], []]
+    assert trained_bars(results()) == [Bar("nothing removed", [(0.6, 0.9)], True), Bar("half of the queries", [], False)]
+    assert [bar.values for bar in training_bars(results())] == [[(0.4, 0.8), (0.5, 0.9)], [(0.1, 0.25)], [], []]
     draw(results(), tmp_path / "removal.png")
     assert matplotlib.image.imread(tmp_path / "removal.png").shape[1] > 1000

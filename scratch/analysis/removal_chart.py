@@ -2,8 +2,9 @@
 
     removal.json ─▶ removal.png    a trained detector without a part; beside it, trainings without one
 
-The data comes from `python -m benchmarks.removal`, which also writes the table. A bar is the mean over the seeds, a point
-one of them, a dashed line the detector with nothing removed. Proven in tests/test_removal.py.
+The data comes from `python -m benchmarks.removal`, which also writes the table. A bar is the mean over the seeds: AP, and
+paler AP50, since a part can cost one of them alone (boxes that are found, and fit badly). A point is one seed, a dashed
+line the detector with nothing removed. Proven in tests/test_removal.py.
 """
 
 from __future__ import annotations
@@ -22,24 +23,23 @@ WHOLE, WITHOUT = "#7F7F7F", COLOURS[0]
 
 
 class Bar(NamedTuple):
-    """A name, the AP50 of each seed, and whether nothing is removed (then the bars after it are compared with it)."""
+    """A name, AP and AP50 of each seed, and whether nothing is removed (then the bars after it are compared with it)."""
 
     label: str
-    values: list[float]
+    values: list[tuple[float, float]]
     whole: bool
 
 
 def trained_bars(results: dict[str, Any]) -> list[Bar]:
     """The bars of a trained detector."""
     return [Bar("nothing removed" if row["name"] == "nothing" else row["title"],
-                [row["AP50"]] if row["AP50"] is not None else [], row["name"] == "nothing")
-            for row in results["trained"]]
+                _figures([row]), row["name"] == "nothing") for row in results["trained"]]
 
 
 def training_bars(results: dict[str, Any]) -> list[Bar]:
     """The bars of trainings: each setting whole, then without each of its parts."""
-    def values(name: str) -> list[float]:
-        return [run["AP50"] for run in results["runs"] if run["variant"] == name and run["AP50"] is not None]
+    def values(name: str) -> list[tuple[float, float]]:
+        return _figures([run for run in results["runs"] if run["variant"] == name])
 
     bars = []
     for setting in results["settings"]:
@@ -50,8 +50,12 @@ def training_bars(results: dict[str, Any]) -> list[Bar]:
     return bars
 
 
+def _figures(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    return [(row["AP"], row["AP50"]) for row in rows if row["AP50"] is not None]
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
-    """A panel of horizontal bars, AP50, for each half that was measured."""
+    """A panel of horizontal bars for each half that was measured."""
     panels = []
     if results["trained"] or not results["runs"]:
         panels.append(("After training: the same weights without …", trained_bars(results)))
@@ -62,8 +66,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
                                 layout="constrained")
     for each, (title, bars) in zip(axes[0], panels):
         draw_bars(each, bars)
-        each.set(title=title, xlabel="AP50 on val", xlim=(0, 1))
+        each.set(title=title, xlabel="AP, and paler AP50, on val", xlim=(0, 1.22), xticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
     save(figure, path)
+
+
+def _apart(bar: Bar) -> list[list[float]]:
+    """AP of all seeds, and AP50; nothing where nothing was measured."""
+    return [list(values) for values in zip(*bar.values)]
 
 
 def draw_bars(axes: Axes, bars: list[Bar]) -> None:
@@ -77,13 +86,15 @@ def draw_bars(axes: Axes, bars: list[Bar]) -> None:
         if not bar.values:
             axes.text(0.01, row, "not measured", va="center", color="grey", fontsize=9)
             continue
-        middle = mean(bar.values)
-        axes.barh(row, middle, color=WHOLE if bar.whole else WITHOUT, height=0.62)
-        axes.plot(bar.values, [row] * len(bar.values), "o", color="black", markersize=3.5, linestyle="none")
-        axes.text(0.012, row, f"{middle:.3f}", va="center", fontsize=9, color="white", fontweight="bold")
+        for values, alpha in zip(reversed(_apart(bar)), (0.35, 1)):
+            axes.barh(row, mean(values), color=WHOLE if bar.whole else WITHOUT, alpha=alpha, height=0.62, linewidth=0)
+            axes.plot(values, [row] * len(values), "o", color="black", markersize=3.5, linestyle="none")
+        AP, AP50 = _apart(bar)
+        axes.text(max(AP50) + 0.02, row, f"{mean(AP):.3f}, {mean(AP50):.3f}", va="center", fontsize=9,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     for start, end in zip(starts, [*starts[1:], len(bars)]):
-        if bars[start].values:
-            level = mean(bars[start].values)
+        for values in _apart(bars[start]):
+            level = mean(values)
             axes.plot([level, level], [start - 0.4, end - 0.6], color=WHOLE, linestyle="--", linewidth=1)
     axes.set(yticks=range(len(bars)), yticklabels=[bar.label for bar in bars])
     axes.invert_yaxis()
