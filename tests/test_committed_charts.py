@@ -533,7 +533,7 @@ def test_the_flagship_learnt_what_the_pages_say() -> None:
         CHARTS / "index.md", REPOSITORY / "docs" / "results.md", REPOSITORY / "docs" / "gpu_estimate.md",
         REPOSITORY / "README.md"))
     found = curve["evaluation"]
-    assert "A step of ours, estimated: T4 0.58 s (2,080 steps in 20 minutes)" in estimate
+    assert "without RoI features (a step of 0.58 s on a T4, 2,080 in 20 minutes)" in estimate
     for step, *figures in zip(*(found[name] for name in ("step", "AP", "AP50", "AP75"))):
         end = ", the end" if step == curve["steps"] else ""
         assert f"| {step}{end} | {0.58 * step / 60:.1f} | {' / '.join(f'{figure:.3f}' for figure in figures)} |" in page

@@ -51,26 +51,27 @@ class RoiFeatures(nn.Module):
         x = self.norm(self.project(memory))  # (B,S,c)
         return x.reshape(x.shape[0], height, width * CHANNELS)
 
-    def forward(self, feature_map: Tensor, anchors: Tensor, pad_mask: Tensor) -> Tensor:
-        """(B,h,w·c), anchors (B,T,4) cxcywh in [0,1] of the unpadded image, pad_mask (B,h,w) → (B,T,D).
+    @staticmethod
+    def cells_inside(pad_mask: Tensor) -> Tensor:
+        """(B,h,w) → (B,1,2) float32: how many columns and rows of cells the unpadded image has."""
+        columns, rows = (~pad_mask).any(1).sum(1), (~pad_mask).any(2).sum(1)  # (B,) each
+        return torch.stack((columns, rows), dim=-1)[:, None].float()
+
+    def forward(self, feature_map: Tensor, anchors: Tensor, inside: Tensor) -> Tensor:
+        """(B,h,w·c), anchors (B,T,4) cxcywh in [0,1] of the unpadded image, inside (B,1,2) → (B,T,D).
 
         What lies outside the unpadded image reads as in RoIAlign: the border, and 0 from one cell on.
         """
-        (B, h, w), T = pad_mask.shape, anchors.shape[1]
-        cells_y, cells_x = (~pad_mask).any(2).sum(1), (~pad_mask).any(1).sum(1)  # (B,) those of the unpadded image
+        B, h, row = feature_map.shape
+        T, w = anchors.shape[1], row // CHANNELS
         boxes = anchors.detach().to(torch.promote_types(anchors.dtype, torch.float32))
-        x, y, width, height = boxes.unbind(-1)  # (B,T) each
-        rows = self._weights(y, height, cells_y, h).to(feature_map.dtype)  # (B,T,7,h)
-        columns = self._weights(x, width, cells_x, w).to(feature_map.dtype)  # (B,T,7,w)
+        number = inside.to(boxes.dtype).expand(B, T, 2)
+        centres, reach = boxes[..., :2] * number, ENLARGED / 2 * boxes[..., 2:] * number  # (B,T,2): x, y in cells
+        low, high = centres - reach - 0.5, centres + reach - 0.5
+        weights = hats(low.flatten(), high.flatten(), max(h, w), SIZE, 1, number.flatten())  # of both axes at once
+        weights = weights.to(feature_map.dtype).reshape(B, T, 2, SIZE, max(h, w))
+        columns, rows = weights[:, :, 0, :, :w], weights[:, :, 1, :, :h]  # (B,T,7,w), (B,T,7,h)
         seen = rows.reshape(B, T * SIZE, h) @ feature_map  # (B,T·7,w·c)
         seen = seen.reshape(B, T, SIZE, w, CHANNELS).transpose(2, 3).reshape(B, T, w, SIZE * CHANNELS)
         seen = (columns @ seen).reshape(B, T, SIZE**2 * CHANNELS)  # of each point, columns first
         return relu(self.combine(seen))
-
-    @staticmethod
-    def _weights(centre: Tensor, side: Tensor, inside: Tensor, cells: int) -> Tensor:
-        """Along one axis: (B,T), (B,T) in [0,1], cells of the unpadded image (B,) → (B,T,7,cells)."""
-        number = inside[:, None].to(centre.dtype)  # (B,1)
-        low, high = ((centre + sign * ENLARGED / 2 * side) * number - 0.5 for sign in (-1, 1))
-        number = number.expand(low.shape)
-        return hats(low.reshape(-1), high.reshape(-1), cells, SIZE, 1, number.reshape(-1)).reshape(*low.shape, SIZE, cells)

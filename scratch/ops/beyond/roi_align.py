@@ -73,6 +73,8 @@ def hats(low: Tensor, high: Tensor, cells: int, size: int, points: int, inside: 
     centres = torch.arange(cells, dtype=low.dtype, device=low.device)   # (cells,)
     weights = (1 - (at[..., None] - centres).abs()).clamp(min=0)        # (M,r·n,cells)
     weights = weights * near[..., None]
+    if points == 1:
+        return weights                                                  # (M,r,cells)
     return weights.reshape(-1, size, points, cells).mean(dim=2)         # (M,r,cells)
 
 

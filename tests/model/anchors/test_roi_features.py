@@ -17,6 +17,11 @@ def drawn(cells: int = 35, D: int = 12, queries: int = 9) -> tuple[RoiFeatures, 
     return layer, memory, anchors
 
 
+def whole(h: int, w: int) -> torch.Tensor:
+    """Of two images without padding."""
+    return RoiFeatures.cells_inside(torch.zeros(2, h, w, dtype=torch.bool))
+
+
 def read_by_grid_sample(layer: RoiFeatures, memory: torch.Tensor, anchors: torch.Tensor, h: int, w: int) -> torch.Tensor:
     """Of boxes whose points are all within a cell of the map."""
     x = F.layer_norm(F.linear(memory, layer.project.weight, layer.project.bias), (CHANNELS,), layer.norm.weight,
@@ -31,8 +36,7 @@ def read_by_grid_sample(layer: RoiFeatures, memory: torch.Tensor, anchors: torch
 def test_value_and_gradients_are_those_of_grid_sample_and_a_linear_layer():
     layer, memory, anchors = drawn()
     anchors = torch.cat((0.3 + 0.4 * anchors[..., :2], 0.1 + 0.3 * anchors[..., 2:]), dim=-1)
-    pad_mask = torch.zeros(2, 5, 7, dtype=torch.bool)
-    ours = layer(layer.feature_map(memory, 5, 7), anchors, pad_mask)
+    ours = layer(layer.feature_map(memory, 5, 7), anchors, whole(5, 7))
     theirs = read_by_grid_sample(layer, memory, anchors, 5, 7)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     cotangent, leaves = torch.randn_like(ours), [memory, *layer.parameters()]
@@ -46,18 +50,19 @@ def test_what_is_seen_moves_with_the_box():
     patch = torch.randn(3, 3, 12, dtype=torch.float64)
     scene[0, 1:4, 2:5], scene[1, 3:6, 4:7] = patch, patch
     anchors = torch.tensor([[[3.5, 2.5, 2, 2]], [[5.5, 4.5, 2, 2]]], dtype=torch.float64) / 8
-    seen = layer(layer.feature_map(scene.flatten(1, 2), 8, 8), anchors, torch.zeros(2, 8, 8, dtype=torch.bool))
+    seen = layer(layer.feature_map(scene.flatten(1, 2), 8, 8), anchors, whole(8, 8))
     torch.testing.assert_close(seen[0], seen[1])
 
 
 def test_padding_is_not_read_and_changes_nothing():
     layer, memory, anchors = drawn()
-    alone = layer(layer.feature_map(memory, 5, 7), anchors, torch.zeros(2, 5, 7, dtype=torch.bool))
+    alone = layer(layer.feature_map(memory, 5, 7), anchors, whole(5, 7))
     padded = torch.full((2, 6, 9, 12), 1e3, dtype=torch.float64)
     padded[:, :5, :7] = memory.detach().reshape(2, 5, 7, 12)
     pad_mask = torch.ones(2, 6, 9, dtype=torch.bool)
     pad_mask[:, :5, :7] = False
-    torch.testing.assert_close(layer(layer.feature_map(padded.flatten(1, 2), 6, 9), anchors, pad_mask), alone)
+    torch.testing.assert_close(layer(layer.feature_map(padded.flatten(1, 2), 6, 9), anchors,
+                                     layer.cells_inside(pad_mask)), alone)
 
 
 def test_one_point_is_read_for_each_part_of_a_box_that_is_enlarged_by_half():
@@ -67,7 +72,7 @@ def test_one_point_is_read_for_each_part_of_a_box_that_is_enlarged_by_half():
     read = []
     layer.combine.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     anchor = torch.tensor([[[0.5, 0.5, 0.2, 0.4]]], dtype=torch.float64)
-    layer(rows.reshape(1, 20, 20 * CHANNELS), anchor, torch.zeros(1, 20, 20, dtype=torch.bool))
+    layer(rows.reshape(1, 20, 20 * CHANNELS), anchor, whole(20, 20)[:1])
     wanted = 10 + 1.5 * 8 * ((torch.arange(7, dtype=torch.float64) + 0.5) / 7 - 0.5) - 0.5
     torch.testing.assert_close(read[0].unflatten(-1, (SIZE, SIZE, CHANNELS))[0, 0, 3, :, 0], wanted)
 
@@ -75,7 +80,7 @@ def test_one_point_is_read_for_each_part_of_a_box_that_is_enlarged_by_half():
 def test_no_gradient_flows_into_the_anchors():
     layer, memory, anchors = drawn()
     anchors.requires_grad_()
-    layer(layer.feature_map(memory, 5, 7), anchors, torch.zeros(2, 5, 7, dtype=torch.bool)).sum().backward()
+    layer(layer.feature_map(memory, 5, 7), anchors, whole(5, 7)).sum().backward()
     assert anchors.grad is None and memory.grad.abs().sum() > 0
 
 
