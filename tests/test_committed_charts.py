@@ -551,6 +551,17 @@ def test_the_flagship_learnt_what_the_pages_say() -> None:
     assert f"{curve['steps']} if a step takes {20 * 60 / 0.58 / curve['steps'] - 0.05:.1f} times as long" in page
 
 
+def test_what_roi_features_bring_a_preset_of_the_gpu_is_what_the_pages_say() -> None:
+    curves = json.loads((CHARTS / "gpu_presets" / "learning_curve.json").read_text(encoding="utf-8"))
+    page, results = section("gpu_presets"), (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    ends = [{name: run["evaluation"][name][-1] for name in ("AP", "AP50", "AP75", "loss")} for run in curves]
+    for run, end, words in zip(curves, ends, ("without", "**with RoI features**"), strict=True):
+        figures = " / ".join(f"{end[name]:.3f}" for name in ("AP", "AP50", "AP75"))
+        assert f"| {words} | {run['steps']} | {figures} | {end['loss']:.2f} |" in page
+    assert f"`detr_r50_fast` from AP {ends[0]['AP']:.3f} to {ends[1]['AP']:.3f} in" in results
+    assert all(PRESETS[name].model.roi_features for name in ("tiny", "detr_r50_fast", "detr_141m_fast"))
+
+
 def test_what_more_queries_find_is_what_the_pages_say() -> None:
     evaluated = {(its["run"], its["split"], its["num_queries"]): its for its in
                  json.loads((CHARTS / "recipe" / "evaluations.json").read_text(encoding="utf-8"))}
