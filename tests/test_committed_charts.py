@@ -523,6 +523,12 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
             f"{cards['judged']} to judge") in page and f"shows a small card with {cards['pixels']} pixels" in page
     recipe, *others = runs["raccoons"]
     assert all(run["best"]["AP"] <= recipe["best"]["AP"] for run in others)
+    seeds = runs["raccoons_roi_features"]
+    for run in seeds:
+        best, end = (f"{run[when]['AP']:.3f} / {run[when]['AP50']:.3f}" for when in ("best", "end"))
+        assert f"| {run['seed']} | {run['steps']:,} | {best} | {end} | {run['lowest_loss']:.2f} |" in page
+    AP, AP50 = (mean(run["best"][name] for run in seeds) for name in ("AP", "AP50"))
+    assert f"The means of the best are AP {AP:.3f} and AP50 {AP50:.3f}, where they were" in page
     crops, mosaics = (round(recipe["lowest_loss"] - run["lowest_loss"], 1) for run in others[:2])
     assert crops == mosaics == 0.4 and "have a lower loss by 0.4, and no higher AP" in page
 
