@@ -176,6 +176,7 @@ def _row(cells: Sequence[str], columns: Columns, names: Sequence[str], line: int
     else:
         values = [value.replace(decimal, ".") for value in values]
     cut_short = len(cells) <= max(*columns.box, columns.picture, columns.label or 0)
+    too_many = any(map(str.strip, cells[len(names):]))
     alone = not any(other.strip() for column, other in enumerate(cells) if column != columns.picture)
     if picture and all(value.lower() in _GAPS for value in values) and (alone or not cut_short):
         return Row(line, picture, label, None, size, split)
@@ -185,6 +186,7 @@ def _row(cells: Sequence[str], columns: Columns, names: Sequence[str], line: int
         return f"{names[column]} is {brief(cell(column)) if cell(column) else 'empty'}, wanted {wanted}"
     no_list = len(columns.box) == 1 and (len(numbers) != 4 or None in numbers)
     wrong = (f"it ends after {len(cells)} of {len(names)} cells" if cut_short else
+             f"it has {len(cells)} cells, wanted {len(names)}: quote a text with the delimiter in it" if too_many else
              told(columns.picture, "the name of a picture") if not picture else
              told(columns.label, "the name of a class") if columns.label is not None and not label else
              told(columns.box[0], "four numbers") if no_list else

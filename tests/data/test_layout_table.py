@@ -82,7 +82,8 @@ def test_an_empty_row_is_a_picture_that_shows_nothing(tmp_path):
     ("train.png,,1,1,9,9", "class is empty, wanted the name of a class"),
     (",ant,1,1,9,9", "filename is empty, wanted the name of a picture"),
     ("train.png,ant", "it ends after 2 of 6 cells"), ("train.png,ant,1,1,9", "it ends after 5 of 6 cells"),
-    ("train.png,ant,,,", "it ends after 5 of 6 cells")])
+    ("train.png,ant,,,", "it ends after 5 of 6 cells"),
+    ("train.png,ant, red,1,1,9,9", "it has 7 cells, wanted 6: quote a text with the delimiter in it")])
 def test_a_row_that_lacks_something_is_refused_with_its_line_and_its_column(row, words, tmp_path):
     a = read(small(tmp_path, "train.png,ant,1,1,9,9", "", row, header="filename,class,xmin,YMin,xmax,ymax"))
     (problem,) = [p for p in a.problems if p.severity == "refused"]
