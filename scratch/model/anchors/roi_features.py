@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from scratch.ops.activations import relu
-from scratch.ops.beyond.roi_align import hats
+from scratch.ops.beyond.roi_align import hats, points_between
 from scratch.ops.layer_norm import LayerNorm
 from scratch.ops.linear import Linear
 
@@ -62,15 +62,15 @@ class RoiFeatures(nn.Module):
 
         What lies outside the unpadded image reads as in RoIAlign: the border, and 0 from one cell on.
         """
-        B, h, row = feature_map.shape
-        T, w = anchors.shape[1], row // CHANNELS
+        B, h, length = feature_map.shape
+        T, w = anchors.shape[1], length // CHANNELS
         boxes = anchors.detach().to(torch.promote_types(anchors.dtype, torch.float32))
         number = inside.to(boxes.dtype).expand(B, T, 2)
         centres, reach = boxes[..., :2] * number, ENLARGED / 2 * boxes[..., 2:] * number  # (B,T,2): x, y in cells
         low, high = centres - reach - 0.5, centres + reach - 0.5
-        weights = hats(low.flatten(), high.flatten(), max(h, w), SIZE, 1, number.flatten())  # of both axes at once
-        weights = weights.to(feature_map.dtype).reshape(B, T, 2, SIZE, max(h, w))
-        columns, rows = weights[:, :, 0, :, :w], weights[:, :, 1, :, :h]  # (B,T,7,w), (B,T,7,h)
+        at, near = points_between(low, high, SIZE, number)  # (B,T,2,7)
+        columns, rows = (hats(at[:, :, axis], near[:, :, axis], cells).to(feature_map.dtype)
+                         for axis, cells in enumerate((w, h)))  # (B,T,7,w), (B,T,7,h)
         seen = rows.reshape(B, T * SIZE, h) @ feature_map  # (B,T·7,w·c)
         seen = seen.reshape(B, T, SIZE, w, CHANNELS).transpose(2, 3).reshape(B, T, w, SIZE * CHANNELS)
         seen = (columns @ seen).reshape(B, T, SIZE**2 * CHANNELS)  # of each point, columns first

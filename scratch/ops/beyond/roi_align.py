@@ -21,13 +21,12 @@ DETR as published has none (see scratch/model/beyond/two_philosophies); the dete
 the features around a query's box in this way (model/anchors/roi_features).
 
 Same as torchvision.ops.roi_align(aligned=True); held against torch's grid_sample in
-tests/ops/beyond/test_roi_align.py. Read: roi_align_definition (the formula) → hats → roi_align
+tests/ops/beyond/test_roi_align.py. Read: roi_align_definition (the formula) → points_between → hats → roi_align
 """
 
 from __future__ import annotations
 
 import math
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -59,23 +58,21 @@ def roi_align_definition(x: Tensor, box_xyxy: Tensor, stride: float, size: int =
     return y
 
 
-def hats(low: Tensor, high: Tensor, cells: int, size: int, points: int, inside: Optional[Tensor] = None) -> Tensor:
-    """How much each of `cells` cells counts in each of `size` parts between low and high: (M,), (M,) → (M,size,cells).
+def points_between(low: Tensor, high: Tensor, number: int, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the middles of `number` equal parts between low and high lie, (…) each → (…,number); and which are read.
 
-    The edges are among the cells' centres. A row sums to 1, unless points of it lie more than a cell outside.
-    inside (M,): how many of the cells, the first ones, are of the image; the others are padding, and are not read.
+    Cells are counted from 0, and last (…) is how many there are. A point further out than a cell is not read.
     """
-    last = torch.full_like(low, cells) if inside is None else inside    # (M,)
-    offsets = (torch.arange(size * points, dtype=low.dtype, device=low.device) + 0.5) / (size * points)  # (r·n,)
-    at = low[:, None] + (high - low)[:, None] * offsets                 # (M,r·n)
-    near = (at >= -1) & (at <= last[:, None])
-    at = torch.minimum(at.clamp(min=0), last[:, None] - 1)
-    centres = torch.arange(cells, dtype=low.dtype, device=low.device)   # (cells,)
-    weights = (1 - (at[..., None] - centres).abs()).clamp(min=0)        # (M,r·n,cells)
-    weights = weights * near[..., None]
-    if points == 1:
-        return weights                                                  # (M,r,cells)
-    return weights.reshape(-1, size, points, cells).mean(dim=2)         # (M,r,cells)
+    offsets = (torch.arange(number, dtype=low.dtype, device=low.device) + 0.5) / number  # (number,)
+    at = low[..., None] + (high - low)[..., None] * offsets             # (…,number)
+    near = (at >= -1) & (at <= last[..., None])
+    return torch.minimum(at.clamp(min=0), last[..., None] - 1), near
+
+
+def hats(at: Tensor, near: Tensor, cells: int) -> Tensor:
+    """How much each of `cells` cells counts at each point: (…,n) → (…,n,cells). A row sums to 1, or to 0 if not near."""
+    centres = torch.arange(cells, dtype=at.dtype, device=at.device)     # (cells,)
+    return (1 - (at[..., None] - centres).abs()).clamp(min=0) * near[..., None]
 
 
 def roi_align(x: Tensor, boxes_xyxy: Tensor, stride: float, size: int = SIZE, points: int = POINTS) -> Tensor:
@@ -88,8 +85,11 @@ def roi_align(x: Tensor, boxes_xyxy: Tensor, stride: float, size: int = SIZE, po
     Cost: M·C·r·(h·w + r·w) multiplications, however small the box; kernels that look at the 4 cells of each
     point take 4·M·C·(r·n)². For a 7×7 map of a 25×34 grid that is 7 · (850 + 238) against 784: ten times as much.
     """
+    def of_axis(low: Tensor, high: Tensor, cells: int) -> Tensor:       # (M,), (M,) → (M,r,cells)
+        at, near = points_between(low, high, size * points, torch.full_like(low, cells))
+        return hats(at, near, cells).reshape(-1, size, points, cells).mean(dim=2)
+
     edges = boxes_xyxy.to(x.dtype) / stride - 0.5                       # (M,4)
     x0, y0, x1, y1 = edges.unbind(-1)                                   # (M,) each
-    rows = hats(y0, y1, x.shape[1], size, points)                       # (M,r,h)
-    columns = hats(x0, x1, x.shape[2], size, points)                    # (M,r,w)
+    rows, columns = of_axis(y0, y1, x.shape[1]), of_axis(x0, x1, x.shape[2])
     return rows[:, None] @ x @ columns[:, None].mT                      # (M,1,r,h)·(C,h,w)·(M,1,w,r) → (M,C,r,r)

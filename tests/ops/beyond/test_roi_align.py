@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from scratch.ops.beyond.roi_align import POINTS, SIZE, hats, roi_align, roi_align_definition
+from scratch.ops.beyond.roi_align import POINTS, SIZE, hats, points_between, roi_align, roi_align_definition
 
 STRIDE = 16.0
 # Ordinary, over the edge, far outside on two sides, within one cell.
@@ -50,7 +50,8 @@ def test_value_and_gradients_equal_those_of_grid_sample() -> None:
 
 def test_each_output_is_a_mean_over_the_cells() -> None:
     low, high = BOXES[:2, 1] / STRIDE - 0.5, BOXES[:2, 3] / STRIDE - 0.5
-    torch.testing.assert_close(hats(low, high, 7, 5, 2).sum(-1), torch.ones(2, 5, dtype=torch.float64))
+    at, near = points_between(low, high, 5, torch.full_like(low, 7))
+    torch.testing.assert_close(hats(at, near, 7).sum(-1), torch.ones(2, 5, dtype=torch.float64))
 
 
 def test_a_ramp_is_read_at_the_middle_of_each_part() -> None:
