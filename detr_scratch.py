@@ -165,7 +165,7 @@ def train_in(run_dir: Path, arguments: TrainArguments, distributed: Distributed)
     if arguments.resume and run.step == log.first_step:
         longer = "--patience (0: none)" if run.ended_early() else "--epochs, --max-steps or --max-minutes"
         say(f"this run was already at its end; a larger {longer} takes it further")
-    say(f"\n{ending_of(run)}{run.step:,} steps in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
+    say(f"\n{ending_of(run)}{counted(run.step, 'step')} in {run.minutes:.1f} minutes, {data.eval_split} split:\n"
         f"{format_summary(run.last_metrics)}\n"
         f"({best_of(run)})\n\nLook next at\n"
         f"  {there}{os.sep}pictures: predictions beside the truth, a sheet for each evaluation; what mistakes cost\n"
@@ -192,8 +192,8 @@ def ending_of(run: Run) -> str:
 
 def budget(train: TrainConfig) -> str:
     """What ends the run, in words."""
-    bounds = [f"{train.epochs:,} epochs"]
-    bounds += [f"{train.max_steps:,} steps"] if train.max_steps is not None else []
+    bounds = [counted(train.epochs, "epoch")]
+    bounds += [counted(train.max_steps, "step")] if train.max_steps is not None else []
     bounds += [f"{train.max_minutes:g} minutes"] if train.max_minutes is not None else []
     bounds += [f"{train.patience:,} evaluations without a better AP"] if train.patience else []
     return " or ".join(bounds) + (", whichever comes first" if len(bounds) > 1 else "")

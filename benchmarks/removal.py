@@ -96,7 +96,7 @@ AFTER_TRAINING = {
                        "The queries no longer know of one another, so two may predict the same object: duplicates."),
     "scale": ("the division by √d", "The scores are √d times as large, so each row of weights is closer to one-hot than in training."),
     "half": ("half of the queries", "The objects that the other half found are missed."),
-    "roi-features": ("RoI features", "The box head has learnt to read them: it gets zeros."),
+    "roi-features": ("RoI features", "The box head has learnt with them: it sees each query's vector alone."),
 }
 
 
@@ -178,10 +178,11 @@ def val_of(detector: Detector, device: str) -> tuple[CocoDetection, Any]:
 
 @torch.no_grad()
 def matched(detector: Detector, device: str) -> dict[str, Any]:
-    """Of the objects of val: how many there are, how many get the same query by greedy assignment as by the Hungarian
-    ("same"), and the mean IoU of each with the boxes of its query, from the box it starts from to the last layer ("iou").
+    """Of the objects of val: how many there are ("number"); how many get the same query by greedy assignment as by the
+    Hungarian ("same"); and by the latter, the mean IoU of an object with the boxes of its query, from the box that the
+    query starts from to the last layer's ("iou").
     """
-    matcher, found, sums = make_criterion(detector.config).matcher, {"objects": 0, "same": 0}, {}
+    matcher, found, sums = make_criterion(detector.config).matcher, {"number": 0, "same": 0}, {}
     for batch in val_of(detector, device)[1]:
         batch = batch.to(torch.device(device))
         outputs = detector.model(batch.normalised(), batch.pad_mask, need_weights=True)
@@ -193,15 +194,15 @@ def matched(detector: Detector, device: str) -> dict[str, Any]:
         best = matcher(last, batch.targets)
         with removed("greedy"):
             greedy = matcher(last, batch.targets)
-        for one, other, objects, *stages in zip(best, greedy, batch.targets, *boxes.values()):
-            truth = box_cxcywh_to_xyxy(objects["boxes"][one[1]])
+        for one, other, truths, *stages in zip(best, greedy, batch.targets, *boxes.values()):
+            truth = box_cxcywh_to_xyxy(truths["boxes"][one[1]])
             for name, stage in zip(boxes, stages):
                 iou = paired_box_iou(box_cxcywh_to_xyxy(stage[one[0]]), truth)
                 sums[name] = sums.get(name, 0.0) + iou.sum().item()
             query_of = [dict(zip(targets.tolist(), queries.tolist())) for queries, targets in (one, other)]
-            found["objects"] += len(query_of[0])
+            found["number"] += len(query_of[0])
             found["same"] += sum(query_of[1].get(target) == query for target, query in query_of[0].items())
-    return {**found, "iou": {name: value / found["objects"] for name, value in sums.items()} if found["objects"] else {}}
+    return {**found, "iou": {name: value / found["number"] for name, value in sums.items()} if found["number"] else {}}
 
 
 # -- in training ------------------------------------------------------------------------------------------------------
@@ -227,11 +228,11 @@ def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
-def summary(arguments: argparse.Namespace, trained: list[dict[str, Any]], greedy: Optional[dict[str, Any]],
+def summary(arguments: argparse.Namespace, trained: list[dict[str, Any]], objects: Optional[dict[str, Any]],
             runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The content of removal.json."""
     return {"data": Path(arguments.data).name, "steps": arguments.steps, "seeds": arguments.seeds, "trained": trained,
-            "greedy": greedy, "flags": arguments.flags, "runs": runs, "parts": {
+            "objects": objects, "flags": arguments.flags, "runs": runs, "parts": {
                 name: {"title": IN_TRAINING[name].title, "why": IN_TRAINING[name].why,
                        "setting": IN_TRAINING[name].setting} for name in arguments.parts},
             "settings": {name: command(*flags) for name, flags in SETTINGS.items()}}
@@ -253,14 +254,13 @@ def report(results: dict[str, Any]) -> str:
         lines += markdown(["without", "AP", "AP50", "why"], [
             [row["title"], three_decimals(row["AP"]), three_decimals(row["AP50"]), row["why"]]
             for row in results["trained"]]) + [""]
-    if results.get("greedy"):
-        lines += [f"Matched greedily, {results['greedy']['same']} of {results['greedy']['objects']} objects get the same "
-                  "query as by the Hungarian algorithm.", ""]
-        if results["greedy"].get("iou"):
-            lines += ["Mean IoU of the objects with the boxes of their queries: " + ", ".join(
-                f"{name} {value:.3f}" for name, value in results["greedy"]["iou"].items()) + ".", ""]
+    if objects := results.get("objects"):
+        lines += [f"Matched greedily, {objects['same']} of {objects['number']} objects get the same query as by the Hungarian "
+                  "algorithm. Mean IoU of an object with the boxes of the query that the latter gives it: " + ", ".join(
+                      f"{name} {value:.3f}" for name, value in objects["iou"].items()) + ".", ""]
     if results["runs"]:
-        lines += ["## In training", "", f"{results['steps']:,} steps each, seeds {', '.join(map(str, results['seeds']))}: "
+        flags = f" (`{results['flags']}`)" if results["flags"] else ""
+        lines += ["## In training", "", f"{results['steps']:,} steps each{flags}, seeds {', '.join(map(str, results['seeds']))}: "
                   "the mean over the seeds ± half their range, at the last evaluation.", ""]
         rows = []
         for setting, flags in results["settings"].items():
@@ -303,17 +303,17 @@ def measure(arguments: argparse.Namespace) -> list[str]:
     data = arguments.out / "removal.json"
     before = read_record(data, MADE_BY) if data.exists() or arguments.redraw else {"trained": [], "runs": []}
     with believed(data, MADE_BY):
-        trained, greedy = before["trained"], before.get("greedy")
+        trained, objects = before["trained"], before.get("objects")
         if arguments.redraw:
             write(before, arguments.out)
             return []
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.run:
-        trained, greedy = measure_trained(arguments.run, resolve_device(arguments.device))
+        trained, objects = measure_trained(arguments.run, resolve_device(arguments.device))
     if arguments.steps:
         return run_all(plan_trials(arguments), arguments.device, arguments.jobs,
-                       lambda runs: write(summary(arguments, trained, greedy, runs), arguments.out))
-    write({**summary(arguments, trained, greedy, []), **before, "trained": trained, "greedy": greedy}, arguments.out)
+                       lambda runs: write(summary(arguments, trained, objects, runs), arguments.out))
+    write({**summary(arguments, trained, objects, []), **before, "trained": trained, "objects": objects}, arguments.out)
     return []
 
 

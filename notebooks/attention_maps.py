@@ -98,8 +98,8 @@ draw_detections(replace(record, boxes=record.boxes[:4], cross=record.cross[:4],
                         about={**record.about, "detections": record.about["detections"][:4]}));
 
 # %% [markdown]
-# Two of the four heads are dark all over. One is lit inside the box, and another inside some boxes only. How much of a
-# head's attention is spent in the box of its own detection?
+# One of the four heads is lit inside the box, the others spread or are lit beside it. How much of a head's attention is
+# spent in the box of its own detection?
 #
 # **Predict the number 2.** The boxes cover a few per cent of the image each. Which share of its attention does the
 # head that looks closest spend there?
@@ -116,8 +116,9 @@ for head in range(N):
     print(f"head {head + 1}: {100 * shares[:, head].min():3.0f} to {100 * shares[:, head].max():.0f} % inside its box")
 
 # %% [markdown]
-# The heads divide the work. (Figure 6 of the paper shows the same of DETR on photographs: a detection looks at the
-# ends of its object.)
+# The heads divide the work. (In figure 6 of the paper, DETR on photographs looks at the ends of its objects. This
+# detector need not: it also reads the features around each box,
+# [roi_features](../scratch/model/anchors/roi_features.py).)
 #
 # ## 2 What a cell looks at, and how a box moves
 #
@@ -252,7 +253,7 @@ panels([shown[0], heat_over(shown[0], attention.cpu().numpy()), *shown[1:]],
 #
 # * A map is a row of weights, and its sum is 1. "Bright" means *more than the mean*, so always read the per cents,
 #   too.
-# * Heads divide the work: some look into the box, others over the whole image.
+# * Heads divide the work: one looks into the box, others over the whole image.
 # * Covering the cells with the most attention lowers the score far more than covering random cells, so the score
 #   depends on them. A map without such a test is only a picture.
 #

@@ -33,7 +33,7 @@ def abridged(text: object, most: int = 160) -> str:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """ "1 box", "2,104 boxes": a number with its noun. many: the plural, where it is not `one` with an s."""
+    """A number with its noun: "1 box", "2,104 boxes". many: the plural, where it is not `one` with an s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 

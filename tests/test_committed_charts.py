@@ -160,11 +160,11 @@ def test_what_an_idea_bought_is_the_mean_of_its_runs(name: str, rows: dict[str, 
 
 def test_what_a_removed_part_costs_is_what_was_measured() -> None:
     measured = json.loads((CHARTS / "removal_shapes" / "removal.json").read_text(encoding="utf-8"))
-    trained, iou = measured["trained"], [f"{value:.3f}" for value in measured["greedy"]["iou"].values()]
+    trained, iou = measured["trained"], [f"{value:.3f}" for value in measured["objects"]["iou"].values()]
     ap, ap50 = ({row["name"]: f"{row[figure]:.3f}" for row in trained} for figure in ("AP", "AP50"))
     said = section("removal_shapes")
     for words in (f"AP {ap['nothing']} → {ap['roi-features']}, and AP50 stays ({ap50['nothing']} → {ap50['roi-features']})",
-                  f"AP {ap['positions']}, AP50 {ap50['positions']}, the lowest", f"√d** (AP {ap['scale']})",
+                  f"AP {ap['positions']}, and AP50 {ap50['positions']}, the lowest", f"√d** (AP {ap['scale']})",
                   f"decoder** ({ap['self-attention']})", f"queries** ({ap['half']})",
                   f"the first alone has {ap['layers-1']}, the first two {ap['layers-2']}",
                   f"rises from {iou[0]}, where the encoder proposes it, to {iou[1]}, {iou[2]} and {iou[3]}."):
@@ -190,8 +190,8 @@ def test_what_a_part_that_is_missing_in_training_costs_is_what_was_measured() ->
         AP, AP50 = ([run[figure] for run in three] for figure in ("AP", "AP50"))
         assert (f"| {titles[name]} | {mean(AP):.3f} | {mean(AP50):.3f} ({min(AP50):.3f} to {max(AP50):.3f}) |"
                 ) in said, name
-    greedy = measured["greedy"]
-    assert f"gives {greedy['same']} of {greedy['objects']} objects the same query" in said
+    objects = measured["objects"]
+    assert f"gives {objects['same']} of {objects['number']} objects the same query" in said
     assert f"--steps {measured['steps']} --jobs 2 --flags \"{measured['flags']}\"" in said
 
 
@@ -280,6 +280,12 @@ def test_what_is_explained_is_what_the_record_shows() -> None:
     others = shares[:, 1:]
     assert f"Heads 2, 3 and 4 have {others.min():.0f} to {others.max():.0f} per cent there, at most " in text
     assert f"at most {100 * last[:, 1:].max():.1f} per cent on a cell" in " ".join(text.split())
+    cells = [(np.arange(size) + 0.5) / size for size in record.places.shape[2:]]
+    encoder = record.places.astype(float)[-len(record.boxes):].mean(1)  # (D,h,w): the last points are the detections' centres
+    boxes = np.array([(cells[0] > y0)[:, None] & (cells[0] < y1)[:, None] & (cells[1] > x0) & (cells[1] < x1)
+                      for x0, y0, x1, y1 in record.boxes[:, LAST]])  # (D,h,w)
+    times = (encoder * boxes).sum((1, 2)) / encoder.sum((1, 2)) / boxes.mean((1, 2))
+    assert f"its box gets {times.min():.1f} to {times.max():.1f} times as much attention as if all" in " ".join(text.split())
     proposed, first, second = record.iou[:, :3].min(0)
     assert f"an IoU of {int(100 * proposed) / 100:.2f} and more" in text
     assert f"after one layer it is {int(100 * first) / 100} and more, after two {int(100 * second) / 100}." in text
@@ -452,7 +458,7 @@ def test_what_roi_features_bring_is_what_the_pages_say() -> None:
     assert (f"AP75 {one['AP75']:.3f} after {one['steps']:,} steps on two fast cores (AMD, AVX-512; another run there: "
             f"{other['AP']:.3f}, {other['AP50']:.3f}, {other['AP75']:.3f} after {other['steps']:,})") in results
     step, speed = figures["step"], (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
-    assert (f"a step takes {step['ours']} s, that of `torch.nn` {step['torch_nn']} s, {step['ratio']:.2f} times, on the AMD"
+    assert (f"a step of `tiny` takes {step['ours']} s, that of `torch.nn` {step['torch_nn']} s, {step['ratio']:.2f} times, on the AMD"
             in " ".join(speed.split()))
     most = max(abs(run["left"] - run["moved"]) for run in figures["offsets"])
     for page in ("docs/results.md", "scratch/model/anchors/roi_features.py"):
@@ -564,7 +570,11 @@ def test_what_roi_features_bring_a_preset_of_the_gpu_is_what_the_pages_say() -> 
     for run, end, words in zip(curves, ends, ("without", "**with RoI features**"), strict=True):
         figures = " / ".join(f"{end[name]:.3f}" for name in ("AP", "AP50", "AP75"))
         assert f"| {words} | {run['steps']} | {figures} | {end['loss']:.2f} |" in page
-    assert f"`detr_r50_fast` from AP {ends[0]['AP']:.3f} to {ends[1]['AP']:.3f} in" in results
+    words = " to ".join(f"{end['AP']:.3f} ({run['steps']} steps)" for run, end in zip(curves, ends))
+    assert f"`detr_r50_fast` from AP {words}, with squares of 192 pixels" in results
+    without, having = (dict(zip(run["train"]["step"], run["train"]["loss"])) for run in curves)
+    assert all(abs(having[step] - loss) < 1 for step, loss in without.items() if step <= 25 and step in having)
+    assert f"At step 90 that without RoI features is still above {int(without[90])}, the other is at {having[90]:.0f}." in page
     assert all(PRESETS[name].model.roi_features for name in ("tiny", "detr_r50_fast", "detr_141m_fast"))
 
 

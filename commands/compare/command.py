@@ -41,7 +41,7 @@ from scratch.analysis.run_summary import changed_fields
 from scratch.config import PRESETS, Config
 from scratch.model.build import build_detr
 from scratch.only_one import only_one
-from scratch.printable import printable
+from scratch.printable import counted, printable
 from scratch.ranges import Range, refuse_senseless
 from scratch.training.checkpoint import LAST, PREVIOUS
 from scratch.weights.reading import adapt, find_weights, read_weights
@@ -186,8 +186,8 @@ def prepared(approach: Approach, arguments: CompareArguments) -> Path:
 def budget(config: Config) -> str:
     train = config.train
     ends = [f"{train.max_minutes:g} minutes"] if train.max_minutes is not None else []
-    ends += [f"{train.max_steps:,} steps"] if train.max_steps is not None else []
-    return " or ".join(ends or [f"{train.epochs:,} epochs"])
+    ends += [counted(train.max_steps, "step")] if train.max_steps is not None else []
+    return " or ".join(ends or [counted(train.epochs, "epoch")])
 
 
 def words_of(approach: Approach, arguments: CompareArguments) -> list[str]:

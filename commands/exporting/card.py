@@ -15,7 +15,7 @@ from commands.exporting.measured import Figures
 from commands.exporting.whole import MOST_PIXELS, MOST_SCORE, Apart
 from scratch.detector import Detector
 from scratch.evaluation.summary import three_decimals
-from scratch.printable import abridged, printable
+from scratch.printable import abridged, counted, printable
 
 MOST_NAMES = 100  # on the page; all of them are in the file of labels
 
@@ -75,7 +75,7 @@ def card(detector: Detector, facts: Facts, model: Path) -> str:
     int8 = f"\nint8 was calibrated on {facts.calibrated_on}.\n" if facts.calibrated_on else ""
     return f"""# {cell(model.stem)}
 
-A detector of {len(classes)} classes: {names}{more}. Preset `{cell(detector.config.preset)}`, exported from
+A detector of {counted(len(classes), 'class', 'classes')}: {names}{more}. Preset `{cell(detector.config.preset)}`, exported from
 `{cell(facts.checkpoint)}`.
 
 ## Use

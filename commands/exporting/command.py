@@ -27,7 +27,7 @@ from scratch.config import DataConfig
 from scratch.data.coco import CocoDetection
 from scratch.detector import Detector
 from scratch.only_one import only_one
-from scratch.printable import printable
+from scratch.printable import counted, printable
 from scratch.whole_file import refuse_other_than_file, refuse_replacing, whole_file, write_text
 
 SCRIPT = Path(__file__).with_name("predict_onnx.py")
@@ -102,7 +102,7 @@ def export_picture(arguments: ExportArguments, detector: Detector) -> None:
         rows.append(page.Row(path.name, path.stat().st_size, found))
 
     facts = page.Facts(str(arguments.checkpoint), told, machine(), rows, checked,
-                       f"{len(calibration)} pictures of the train split" if calibration is not None else "")
+                       f"{counted(len(calibration), 'picture')} of the train split" if calibration is not None else "")
     write_text(paths["labels"], page.labels_file(detector), advice=advice)
     write_text(paths["card"], page.card(detector, facts, arguments.out), advice=advice)
     with whole_file(paths["script"], advice) as partial_file:
@@ -144,7 +144,7 @@ def opened_data(detector: Detector, arguments: ExportArguments) -> tuple[Optiona
         reason = str(error).splitlines()[0]
         print(f"note: AP is not measured, for {printable(reason)}; --data FOLDER names other pictures", file=sys.stderr)
         return None, "AP and time were not measured: the data that the detector was trained with is not at hand."
-    return dataset, (f"AP on {len(dataset)} pictures of the {data.eval_split} split of "
+    return dataset, (f"AP on {counted(len(dataset), 'picture')} of the {data.eval_split} split of "
                      f"`{printable(Path(data.data).name)}`, one at a time.")
 
 

@@ -135,6 +135,10 @@ def files_of(sources: Sequence[str]) -> Iterator[str]:
             yield source
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def write(path: str, content: Any) -> None:
     """Write a JSON file completely or not at all."""
     with open(f"{path}.partial", "w", encoding="utf-8") as file:
@@ -164,7 +168,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             read += 1
             found = results(model, detect(model, picture[None])[0], threshold, image_id=number, file_name=path)
             entries += found
-            print(f"{path!r}: {len(found)} objects")
+            print(f"{path!r}: {counted(len(found), 'object')}")
             if words.draw:
                 os.makedirs(words.draw, exist_ok=True)
                 name = f"{number:06d}-{Path(path).stem[:100]}.png"
@@ -174,7 +178,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         write(words.out, entries)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(f"{len(entries)} objects in {read} pictures, threshold {threshold:g}: {words.out}")
+    print(f"{counted(len(entries), 'object')} in {counted(read, 'picture')}, threshold {threshold:g}: {words.out}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from scratch.analysis.learning_curve import draw
 from scratch.analysis.names import code, folders, literal
 from scratch.analysis.records import believed, read_record
 from scratch.analysis.run_summary import FIGURES, comparison, number
-from scratch.printable import printable
+from scratch.printable import counted, printable
 from scratch.program import ends_in_a_line
 from scratch.whole_file import write_text
 
@@ -119,8 +119,8 @@ def _checkpoint(document: Document, run: dict[str, Any]) -> None:
               f"{checkpoint['step']:,} steps, {checkpoint['epoch']:,} epochs, {checkpoint['minutes']:.1f} minutes"],
              ["parameters", f"{sum(part['parameters'] for part in run['parts']):,}"],
              ["classes", f"{len(classes)}: {listed}"],
-             ["judged on", f"the {literal(run['split'])} split of {literal(run['data'])}: {run['images']:,} images, "
-              f"{run['objects']:,} objects" + (f", {run['crowds']:,} crowds" if run["crowds"] else "")],
+             ["judged on", f"the {literal(run['split'])} split of {literal(run['data'])}: {counted(run['images'], 'image')}, "
+              f"{counted(run['objects'], 'object')}" + (f", {run['crowds']:,} crowds" if run["crowds"] else "")],
              ["detections", run["source"]]]
     if (log or {}).get("left_out"):
         facts.append(["the log", literal(log["left_out"])])

@@ -283,7 +283,7 @@ def _nothing_to_find(annotations: Annotations, file: Annotated, learned: bool) -
     if boxes or any(problem.severity == "refused" for problem in annotations.problems):  # which says why
         return []
     crowds, listed = int(annotations.crowd.sum()), annotations.listed
-    of = f"of {len(annotations.classes)} classes in {len(annotations):,} images"
+    of = f"of {counted(len(annotations.classes), 'class', 'classes')} in {counted(len(annotations), 'image')}"
     why = (f"no annotation {of}" if not listed else
            f"none of the {listed:,} annotations {of} is left: {crowds:,} are crowds, {listed - crowds:,} were dropped")
     return [Problem("no box to learn from" if learned else "no box to find", file.name, why)]

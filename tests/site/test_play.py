@@ -519,7 +519,7 @@ def test_the_command_writes_what_the_page_reads(tmp_path: Path, capsys: pytest.C
     attention.main(["--record", str(RECORD), "--out", str(out)])
     assert "1 pictures, 6 detections" in capsys.readouterr().out
     assert json.loads(out.read_text(encoding="utf-8")) == attention.content([Explanation.load(RECORD)])
-    assert math.prod(json.loads(out.read_text(encoding="utf-8"))["pictures"][0]["grid"]) == 324
+    assert math.prod(json.loads(out.read_text(encoding="utf-8"))["pictures"][0]["grid"]) == 24 * 24
 
 
 def test_a_detector_is_looked_at_in_pictures_that_are_drawn_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

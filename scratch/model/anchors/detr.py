@@ -202,10 +202,10 @@ class VariantDetr(Detr):
         refine = self._boxes
         if self.config.roi_features:
             feature_map = self.roi_features.feature_map(memory, *cell_mask.shape[1:])  # (B,H',W'·c)
-            inside = self.roi_features.cells_inside(cell_mask)  # (B,1,2)
+            cells = self.roi_features.cells_of_image(cell_mask)  # (B,1,2)
 
             def refine(hs: Tensor, anchors: Tensor) -> Tensor:
-                return self._boxes(hs + self.roi_features(feature_map, anchors, inside), anchors)
+                return self._boxes(hs + self.roi_features(feature_map, anchors, cells), anchors)
         hs, boxes, to_queries, to_memory = self.transformer.decode(queries, memory, places, cell_mask, refine,
                                                                    need_weights)
         if not need_weights:

@@ -52,25 +52,25 @@ class RoiFeatures(nn.Module):
         return x.reshape(x.shape[0], height, width * CHANNELS)
 
     @staticmethod
-    def cells_inside(pad_mask: Tensor) -> Tensor:
+    def cells_of_image(pad_mask: Tensor) -> Tensor:
         """(B,h,w) → (B,1,2) float32: how many columns and rows of cells the unpadded image has."""
         columns, rows = (~pad_mask).any(1).sum(1), (~pad_mask).any(2).sum(1)  # (B,) each
         return torch.stack((columns, rows), dim=-1)[:, None].float()
 
-    def forward(self, feature_map: Tensor, anchors: Tensor, inside: Tensor) -> Tensor:
-        """(B,h,w·c), anchors (B,T,4) cxcywh in [0,1] of the unpadded image, inside (B,1,2) → (B,T,D).
+    def forward(self, feature_map: Tensor, anchors: Tensor, cells: Tensor) -> Tensor:
+        """(B,h,w·c), anchors (B,T,4) cxcywh in [0,1] of the unpadded image, cells (B,1,2) → (B,T,D).
 
         What lies outside the unpadded image reads as in RoIAlign: the border, and 0 from one cell on.
         """
-        B, h, length = feature_map.shape
-        T, w = anchors.shape[1], length // CHANNELS
+        B, h, width_channels = feature_map.shape
+        T, w = anchors.shape[1], width_channels // CHANNELS
         boxes = anchors.detach().to(torch.promote_types(anchors.dtype, torch.float32))
-        number = inside.to(boxes.dtype).expand(B, T, 2)
-        centres, reach = boxes[..., :2] * number, ENLARGED / 2 * boxes[..., 2:] * number  # (B,T,2): x, y in cells
+        cells = cells.to(boxes.dtype).expand(B, T, 2)  # columns and rows
+        centres, reach = boxes[..., :2] * cells, ENLARGED / 2 * boxes[..., 2:] * cells  # (B,T,2): x, y in cells
         low, high = centres - reach - 0.5, centres + reach - 0.5
-        at, near = points_between(low, high, SIZE, number)  # (B,T,2,7)
-        columns, rows = (hats(at[:, :, axis], near[:, :, axis], cells).to(feature_map.dtype)
-                         for axis, cells in enumerate((w, h)))  # (B,T,7,w), (B,T,7,h)
+        at, near = points_between(low, high, SIZE, cells)  # (B,T,2,7)
+        columns, rows = (hats(at[:, :, axis], near[:, :, axis], side).to(feature_map.dtype)
+                         for axis, side in enumerate((w, h)))  # (B,T,7,w), (B,T,7,h)
         seen = rows.reshape(B, T * SIZE, h) @ feature_map  # (B,T·7,w·c)
         seen = seen.reshape(B, T, SIZE, w, CHANNELS).transpose(2, 3).reshape(B, T, w, SIZE * CHANNELS)
         seen = (columns @ seen).reshape(B, T, SIZE**2 * CHANNELS)  # of each point, columns first

@@ -19,7 +19,7 @@ def drawn(cells: int = 35, D: int = 12, queries: int = 9) -> tuple[RoiFeatures, 
 
 def whole(h: int, w: int) -> torch.Tensor:
     """Of two images without padding."""
-    return RoiFeatures.cells_inside(torch.zeros(2, h, w, dtype=torch.bool))
+    return RoiFeatures.cells_of_image(torch.zeros(2, h, w, dtype=torch.bool))
 
 
 def read_by_grid_sample(layer: RoiFeatures, memory: torch.Tensor, anchors: torch.Tensor, h: int, w: int) -> torch.Tensor:
@@ -33,11 +33,12 @@ def read_by_grid_sample(layer: RoiFeatures, memory: torch.Tensor, anchors: torch
     return F.linear(seen.permute(0, 2, 3, 1).flatten(2), layer.combine.weight, layer.combine.bias).relu()
 
 
-def test_value_and_gradients_are_those_of_grid_sample_and_a_linear_layer():
+@pytest.mark.parametrize("h, w", [(5, 7), (7, 5)])
+def test_value_and_gradients_are_those_of_grid_sample_and_a_linear_layer(h, w):
     layer, memory, anchors = drawn()
     anchors = torch.cat((0.3 + 0.4 * anchors[..., :2], 0.1 + 0.3 * anchors[..., 2:]), dim=-1)
-    ours = layer(layer.feature_map(memory, 5, 7), anchors, whole(5, 7))
-    theirs = read_by_grid_sample(layer, memory, anchors, 5, 7)
+    ours = layer(layer.feature_map(memory, h, w), anchors, whole(h, w))
+    theirs = read_by_grid_sample(layer, memory, anchors, h, w)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     cotangent, leaves = torch.randn_like(ours), [memory, *layer.parameters()]
     torch.testing.assert_close(*[torch.autograd.grad(y, leaves, cotangent) for y in (ours, theirs)], rtol=1e-9, atol=1e-9)
@@ -55,14 +56,16 @@ def test_what_is_seen_moves_with_the_box():
 
 
 def test_padding_is_not_read_and_changes_nothing():
-    layer, memory, anchors = drawn()
-    alone = layer(layer.feature_map(memory, 5, 7), anchors, whole(5, 7))
-    padded = torch.full((2, 6, 9, 12), 1e3, dtype=torch.float64)
-    padded[:, :5, :7] = memory.detach().reshape(2, 5, 7, 12)
-    pad_mask = torch.ones(2, 6, 9, dtype=torch.bool)
-    pad_mask[:, :5, :7] = False
-    torch.testing.assert_close(layer(layer.feature_map(padded.flatten(1, 2), 6, 9), anchors,
-                                     layer.cells_inside(pad_mask)), alone)
+    """Two images of different sizes in one batch: each reads as it does alone."""
+    layer, _, anchors = drawn()
+    memory = torch.full((2, 8, 9, 12), 1e3, dtype=torch.float64)
+    pad_mask, alone = torch.ones(2, 8, 9, dtype=torch.bool), []
+    for k, (h, w) in enumerate(((5, 7), (8, 4))):
+        memory[k, :h, :w], pad_mask[k, :h, :w] = torch.randn(h, w, 12, dtype=torch.float64), False
+        alone.append(layer(layer.feature_map(memory[k:k + 1, :h, :w].flatten(1, 2), h, w), anchors[k:k + 1],
+                           whole(h, w)[:1]))
+    both = layer(layer.feature_map(memory.flatten(1, 2), 8, 9), anchors, layer.cells_of_image(pad_mask))
+    torch.testing.assert_close(both, torch.cat(alone))
 
 
 def test_one_point_is_read_for_each_part_of_a_box_that_is_enlarged_by_half():
