@@ -529,6 +529,16 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
             f"{cards['judged']} to judge") in page and f"shows a small card with {cards['pixels']} pixels" in page
     recipe, *others = runs["raccoons"]
     assert all(run["best"]["AP"] <= recipe["best"]["AP"] for run in others)
+    for run in runs["unseen"]:
+        flags = f"`{run['flags']}`" if run["flags"] else "**what the recipe chooses**"
+        best, end = (f"{run[when]['AP']:.3f} / {run[when]['AP50']:.3f}" for when in ("best", "end"))
+        assert (f"| {run['set']}, {flags} | {run['minutes']} | {run['steps']:,} | {best} | {end} | {run['lowest_loss']:.2f} |"
+                in page)
+    masks = runs["masks_data"]
+    assert (f"{masks['pictures']} pictures with {masks['boxes']:,} boxes of {masks['classes']} classes to learn from, "
+            f"{masks['judged']} to judge; a small face has\n{masks['pixels']} pixels") in page
+    assert ("have AP {:.3f} and {:.3f}, AP50 {:.3f} and {:.3f} after {:,} and {:,} steps".format(*(
+        run[name] for name in ("AP", "AP50", "step") for run in runs["from_shapes"]))) in page
     seeds = runs["raccoons_roi_features"]
     for run in seeds:
         best, end = (f"{run[when]['AP']:.3f} / {run[when]['AP50']:.3f}" for when in ("best", "end"))
