@@ -180,7 +180,7 @@ def test_predict_writes_a_picture_for_each_image_and_coco_results(trained: tuple
         (tmp_path / path.name).write_bytes(path.read_bytes())
     output = detr(folder, "predict", tmp_path, "--out", tmp_path / "out", "--checkpoint", "runs/tiny-shapes",
                   "--threshold", "0", "--device", "cpu")
-    assert "broken.jpg" in output and "1 files could not be read" in output
+    assert "broken.jpg" in output and "1 file could not be read" in output
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
     results = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(results) == 2 * 100  # the best of 40 queries × 5 classes

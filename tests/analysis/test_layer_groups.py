@@ -69,7 +69,7 @@ def test_the_groups_of_published_detr_have_the_names_that_a_person_would_guess()
 def test_the_further_ideas_bring_groups_of_their_own() -> None:
     more = set(groups_of(small("detr_141m_fast"))) - set(groups_of(small("detr_141m")))
     assert more == {"decoder_cross_attention_query_place", "decoder_cross_attention_key_place", "decoder_place",
-                    "fine_memory", "proposal_head"}
+                    "fine_memory", "proposal_head", "roi_features"}
 
 
 def test_stacked_projections_are_told_apart() -> None:
