@@ -297,7 +297,7 @@ def image_ids(file: Path, paths: Sequence[Path], classes: Classes) -> dict[Path,
               f"them is drawn, but left out of {PREDICTIONS}: {_some(unknown)}", file=sys.stderr)
     twice = [path for path, several in ids.items() if len(set(several)) > 1]
     if twice:
-        print(f"note: {len(twice)} images have several ids in {printable(file)}, of which the first is taken: "
+        print(f"note: of {counted(len(twice), 'image')} with several ids in {printable(file)} the first is taken: "
               f"{_some(twice)}", file=sys.stderr)
     _compare_classes(document, file, classes)
     return {path: ids[path][0] for path in paths if path in ids}

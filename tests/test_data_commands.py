@@ -139,7 +139,7 @@ def test_eval_tells_that_cocos_count_has_a_ceiling_and_lifts_it(run, tmp_path, c
         coco_set.box("val", 3, [k % 20, k // 20, 10, 8])
     words = ["eval", run, "--device", "cpu", "--workers", "0", "--data", coco_set.write()]
     output, end = said(capsys, *words)
-    assert end == "" and "note: more boxes than COCO counts: instances_val.json: 1 images have more than 100" in output
+    assert end == "" and "note: more boxes than COCO counts: instances_val.json: more than 100 boxes of a class in 1 image" in output
     output, end = said(capsys, *words, "--max-dets", "301")
     assert end == "" and "note:" not in output and "the best 301 detections of a class in an image count" in output
     output, end = said(capsys, "analyze", run, "--data", coco_set.root, "--max-dets", "301", "--device", "cpu", "--out",

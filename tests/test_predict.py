@@ -189,7 +189,7 @@ def test_several_ids_of_one_picture_and_categories_of_other_names_are_told(tmp_p
     file = _annotations(tmp_path / "a.json", {"a.jpg": 4, "./a.jpg": 9}, ((3, "cat"), (8, "owl")))
     assert image_ids(file, [source / "a.jpg"], CLASSES) == {source / "a.jpg": 4}
     words = capsys.readouterr().err
-    assert "1 images have several ids" in words and "1 of the detector's 2 categories are called otherwise" in words
+    assert "of 1 image with several ids in" in words and "1 of the detector's 2 categories are called otherwise" in words
     assert "7 dog\\n\\x1b[2J (there no category)" in words
 
 

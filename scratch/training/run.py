@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from scratch.config import Config
+from scratch.printable import counted
 from scratch.training.checkpoint import LAST, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from scratch.training.content import naming, check_content, check_optimizer, check_weights
 from scratch.training.course import Course
@@ -262,8 +263,9 @@ class Run:
         if self.saved is None:
             return f"the run ends at step {self.step}, before its first checkpoint{why}; begin it again"
         lost = self.step - self.saved[0]
+        after = f" (lost: {counted(lost, 'step')})" if lost else ""
         where = ", which is saved" if self.saved == self._place() else (
-            f"{why}; the last checkpoint is of step {self.saved[0]}{f' ({lost} steps are lost)' * (lost > 0)}")
+            f"{why}; the last checkpoint is of step {self.saved[0]}{after}")
         return f"the run ends at step {self.step}{where}; {self.goes_on_by}"
 
     # -- what is watched -------------------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ def failing_step(at: int) -> Callable[[Run, list], dict]:
 
 @pytest.mark.parametrize("at, said", [
     (0, "the run ends at step 0, before its first checkpoint; begin it again"),
-    (3, "the run ends at step 3; the last checkpoint is of step 2 (1 steps are lost); the same command goes on with")])
+    (3, "the run ends at step 3; the last checkpoint is of step 2 (lost: 1 step); the same command goes on with")])
 def test_an_error_in_the_middle_of_a_step_saves_nothing_and_says_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: int, said: str,
 ) -> None:
