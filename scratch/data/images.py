@@ -410,11 +410,20 @@ def _pixels_so_far(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def _missing(image: Image.Image) -> float:
-    """The share of the rows that a decoder has left as they were: zero throughout, or a JPEG's middle grey."""
+    """The share of the rows that a decoder has left as they were: the last ones, all zero, or all of a JPEG's middle grey.
+
+    Black rows before them are of the picture, as in a film with bars. A BMP's rows come from below: its first ones count.
+    """
+    jpeg = image.format in _JPEG
     rows = np.asarray(image).reshape(image.height, -1)
     low, high = rows.min(axis=1), rows.max(axis=1)
-    untouched = (low == high) & ((low == 0) | (image.format in _JPEG) & ((low == 127) | (low == 128)))
-    return float(untouched.mean())
+    runs = [0]
+    for end in (slice(None, None, -1), *([slice(None)] if image.format in ("BMP", "DIB", "TGA") else [])):
+        value = low[end][0]
+        if value in (0, *((127, 128) if jpeg else ())):
+            same = (low == value)[end] & (high == value)[end]
+            runs.append(len(same) if same.all() else int(same.argmin()))
+    return max(runs) / image.height
 
 
 def _grey_rows(image: Image.Image) -> float:

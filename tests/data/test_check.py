@@ -126,6 +126,17 @@ def test_a_truncated_image_is_told_with_what_is_missing_and_coped_with(decode, s
     assert missing == pytest.approx(1 - share, abs=0.15)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_the_bars_of_a_film_are_not_counted_as_missing(suffix, sound):
+    film = Image.new("RGB", (197, 320))
+    film.paste(Image.effect_noise((197, 80), 60).convert("RGB"), (0, 220))  # and 220 black rows above it
+    path = sound.image("train", 5, film, suffix)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.9)])
+    report = _check(sound)
+    report.refuse()
+    assert _kinds(report) == ["truncated image"] and int(report.problems[0].detail.partition("%")[0]) < 25
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
 def test_an_image_of_which_hardly_anything_is_left_is_refused(suffix, sound):
     path = sound.image("train", 5, Image.effect_noise((97, 200), 60).convert("RGB"), suffix)
