@@ -98,6 +98,7 @@ TERMS = {
     "ReLU": "ReLU",
     "residual (skip) connection": r"residual \(skip\) connections?|(residual|skip) connections?",
     "RoIAlign": "RoI ?Align",
+    "RoI features": "RoI features?",
     "running statistics": "running (statistics|mean|average)s?",
     "scaled dot-product attention": "scaled dot-product attention",
     "self-attention": "self-attention",

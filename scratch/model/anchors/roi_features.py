@@ -67,7 +67,7 @@ class RoiFeatures(nn.Module):
         boxes = anchors.detach().to(torch.promote_types(anchors.dtype, torch.float32))
         cells = cells.to(boxes.dtype).expand(B, T, 2)  # columns and rows
         centres, reach = boxes[..., :2] * cells, ENLARGED / 2 * boxes[..., 2:] * cells  # (B,T,2): x, y in cells
-        low, high = centres - reach - 0.5, centres + reach - 0.5
+        low, high = centres - reach - 0.5, centres + reach - 0.5  # the first cell's centre is at 0
         at, near = points_between(low, high, SIZE, cells)  # (B,T,2,7)
         columns, rows = (hats(at[:, :, axis], near[:, :, axis], side).to(feature_map.dtype)
                          for axis, side in enumerate((w, h)))  # (B,T,7,w), (B,T,7,h)

@@ -20,7 +20,7 @@ determines them, over the whole image, so no box is needed beforehand.
 DETR as published has none (see scratch/model/beyond/two_philosophies); the detector that learns in minutes reads
 the features around a query's box in this way (model/anchors/roi_features).
 
-Same as torchvision.ops.roi_align(aligned=True); held against torch's grid_sample in
+Same as torchvision.ops.roi_align(aligned=True, sampling_ratio=2); held against torch's grid_sample in
 tests/ops/beyond/test_roi_align.py. Read: roi_align_definition (the formula) → points_between → hats → roi_align
 """
 
@@ -58,15 +58,15 @@ def roi_align_definition(x: Tensor, box_xyxy: Tensor, stride: float, size: int =
     return y
 
 
-def points_between(low: Tensor, high: Tensor, number: int, last: Tensor) -> tuple[Tensor, Tensor]:
+def points_between(low: Tensor, high: Tensor, number: int, cells: Tensor) -> tuple[Tensor, Tensor]:
     """Where the middles of `number` equal parts between low and high lie, (…) each → (…,number); and which are read.
 
-    Cells are counted from 0, and last (…) is how many there are. A point further out than a cell is not read.
+    cells (…) is how many there are, at 0, 1 … A point further out than a cell is not read; else one outside moves in.
     """
     offsets = (torch.arange(number, dtype=low.dtype, device=low.device) + 0.5) / number  # (number,)
     at = low[..., None] + (high - low)[..., None] * offsets             # (…,number)
-    near = (at >= -1) & (at <= last[..., None])
-    return torch.minimum(at.clamp(min=0), last[..., None] - 1), near
+    near = (at >= -1) & (at <= cells[..., None])
+    return torch.minimum(at.clamp(min=0), cells[..., None] - 1), near
 
 
 def hats(at: Tensor, near: Tensor, cells: int) -> Tensor:
