@@ -81,7 +81,8 @@ record = Explanation.load(Path("hyper_parameter_tuning_charts/explained/shapes.n
 D, L, N, h, w = record.cross.shape
 print(f"{D} detections, {L} decoder layers, {N} heads, a grid of {h}×{w} cells")
 for detection in record.about["detections"]:
-    print(f"  query {detection['query']:2}: " + ", ".join(f"{name} {score:.2f}" for name, score in detection["labels"]))
+    print(f"  query {detection['query'] + 1:2}: "
+          + ", ".join(f"{name} {score:.2f}" for name, score in detection["labels"]))
 
 # %% [markdown]
 # **Predict the number 1.** If a head looked at all cells alike, how much weight would each cell have? The heads below
@@ -90,8 +91,10 @@ for detection in record.about["detections"]:
 # %%
 print(f"all alike: 1/{h * w} = {100 / (h * w):.2f} % a cell")
 peaks = record.cross[:, -1].astype(np.float32).reshape(D, N, -1).max(-1)                      # (D,N)
-print(f"the largest weight of a head, in the middle over detections and heads: {100 * np.median(peaks):.0f} %, "
-      f"that is {np.median(peaks) * h * w:.0f} times as much")
+for head in range(N):
+    least, middle, most = np.quantile(100 * peaks[:, head], (0, 0.5, 1))
+    print(f"head {head + 1}: the brightest cell has {least:.1f} to {most:.1f} %, "
+          f"in the middle {middle * h * w / 100:.0f} times as much as if all were alike")
 
 # %%
 draw_detections(replace(record, boxes=record.boxes[:4], cross=record.cross[:4],
@@ -122,7 +125,8 @@ for head in range(N):
 #
 # ## 2 What a cell looks at, and how a box moves
 #
-# In the encoder, cells read each other. The attention of one cell (blue) shows with which others it forms an object:
+# In the encoder, cells read each other. Here is what one cell (blue) reads: objects more than background, its own or
+# not.
 
 # %%
 draw_encoder(replace(record, points=record.points[:6], places=record.places[:6]));
@@ -181,6 +185,9 @@ draw_detections(live);
 # Now the experiment. For each image take the detection with the highest score. Add up its attention over heads and
 # layers, cover the k cells with the most (with the mean colour of the image), and ask again for the score of *this
 # class at this box*.
+#
+# One control is not enough. Cells at random are mostly background, so if the score stays, we learn only that attention
+# is near the object. The second control covers cells of the box itself, and around it where the box has fewer.
 
 # %%
 @torch.no_grad()
@@ -210,20 +217,29 @@ def covered(batch, cells, size):
         images[0, :, i * H // size[0]:(i + 1) * H // size[0], j * W // size[1]:(j + 1) * W // size[1]] = colour
     return Batch(images, batch.pad_mask, batch.targets)
 
+def outside(box, size):
+    """How far each cell's centre is outside the box (h·w); those inside, and equals, in a random order."""
+    (h, w), (x0, y0, x1, y1) = size, box.tolist()
+    y, x = torch.meshgrid((torch.arange(h) + .5) / h, (torch.arange(w) + .5) / w, indexing="ij")
+    away = torch.maximum((x0 - x).clamp(min=0), (x - x1).clamp(min=0)) + torch.maximum(
+        (y0 - y).clamp(min=0), (y - y1).clamp(min=0))
+    return (away + 1e-6 * torch.rand(h, w)).flatten()
+
 counts = (0, 2, 5, 10, 20)
-kept = {"most attention": [], "at random": []}
+kept = {"most attention": [], "at random": [], "at random, in the box": []}
 torch.manual_seed(0)
 for index in range(3 if QUICK else 40):
     batch = batch_of(index)
     score, label, box, attention = best_detection(batch)
     orders = {"most attention": attention.flatten().argsort(descending=True),
-              "at random": torch.randperm(attention.numel())}
+              "at random": torch.randperm(attention.numel()),
+              "at random, in the box": outside(box, attention.shape).argsort()}
     for name, order in orders.items():
         kept[name].append([score_of(covered(batch, order[:k], attention.shape), label, box) / score for k in counts])
 
 # %% [markdown]
 # **Predict the number 4.** The grid has 12×12 = 144 cells. Ten of them, 7 % of the image, are covered. How much of the
-# score is left, on average, if they are chosen by attention? And at random?
+# score is left, on average, if they are chosen by attention? At random? And at random in the box?
 
 # %%
 at = counts.index(10)
@@ -253,9 +269,10 @@ panels([shown[0], heat_over(shown[0], attention.cpu().numpy()), *shown[1:]],
 #
 # * A map is a row of weights, and its sum is 1. "Bright" means *more than the mean*, so always read the per cents,
 #   too.
-# * Heads divide the work: one looks into the box, others over the whole image.
-# * Covering the cells with the most attention lowers the score far more than covering random cells, so the score
-#   depends on them. A map without such a test is only a picture.
+# * Heads divide the work: in the demo one looks into the box, and the others over the image.
+# * Covering the cells with the most attention lowers the score far more than covering cells anywhere, but little more
+#   than covering other cells of the box. So the map tells *where the object is*, and hardly what of the object counts.
+#   A map without such controls is only a picture.
 #
 # **Try it:** cover *only* the cells inside the box, or only those outside. For your own picture: `python
 # detr_scratch.py explain IMAGE --checkpoint RUN` writes all of these charts, and a page to walk through them.
