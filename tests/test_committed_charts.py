@@ -524,6 +524,14 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert f"| {cells['steps']:,} | {val} | {val} | **{cells['test']['AP']:.3f} / {cells['test']['AP50']:.3f}** ({of_classes}) |" in page
     assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**cells["test"]) + of_classes in results
     assert "val AP {AP:.3f}, AP50 {AP50:.3f}, on one core beside".format(**cells["best"]) in results
+    whole = runs["cells_30_minutes"]
+    best, end, test = ("{AP:.3f} / {AP50:.3f}".format(**whole[name]) for name in ("best", "end", "test"))
+    of_classes = ", ".join(f"{name} {AP50:.3f}" for name, AP50 in whole["test"]["classes"].items())
+    assert f"| {whole['steps']:,} | {best} | {end} | **{test}** ({of_classes}) |" in page
+    assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**whole["test"]) + of_classes in results
+    assert "val AP {AP:.3f}, AP50 {AP50:.3f}, after ".format(**whole["best"]) + f"{whole['steps']:,} steps" in results
+    questions = (REPOSITORY / "docs" / "questions.md").read_text(encoding="utf-8")
+    assert questions.count(f"a test AP50 of {whole['test']['AP50']:.3f} in half an hour") == 2
     cards = runs["cards_data"]
     assert (f"{cards['pictures']} pictures with {cards['boxes']} boxes of {cards['classes']} classes to learn from, "
             f"{cards['judged']} to judge") in page and f"shows a small card with {cards['pixels']} of 144 pixels" in page
