@@ -255,13 +255,14 @@ def report(results: dict[str, Any]) -> str:
             [row["title"], three_decimals(row["AP"]), three_decimals(row["AP50"]), row["why"]]
             for row in results["trained"]]) + [""]
     if objects := results.get("objects"):
-        lines += [f"Matched greedily, {objects['same']} of {objects['number']} objects get the same query as by the Hungarian "
-                  "algorithm. Mean IoU of an object with the boxes of the query that the latter gives it: " + ", ".join(
-                      f"{name} {value:.3f}" for name, value in objects["iou"].items()) + ".", ""]
+        iou = ", ".join(f"{name} {value:.3f}" for name, value in objects["iou"].items())
+        lines += [f"Matched greedily, {objects['same']} of {objects['number']} objects get the same query as by the "
+                  "Hungarian algorithm. Mean IoU of an object with the boxes of the query that the latter gives it: "
+                  f"{iou or 'not measured'}.", ""]
     if results["runs"]:
         flags = f" (`{results['flags']}`)" if results["flags"] else ""
-        lines += ["## In training", "", f"{results['steps']:,} steps each{flags}, seeds {', '.join(map(str, results['seeds']))}: "
-                  "the mean over the seeds ± half their range, at the last evaluation.", ""]
+        lines += ["## In training", "", f"{results['steps']:,} steps each{flags}, seeds "
+                  f"{', '.join(map(str, results['seeds']))}: the mean over the seeds ± half their range, at the last evaluation.", ""]
         rows = []
         for setting, flags in results["settings"].items():
             names = [name for name, part in results["parts"].items() if part["setting"] == setting]

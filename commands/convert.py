@@ -97,7 +97,8 @@ def convert(arguments: ConvertArguments) -> None:
         save_checkpoint(out, checkpoint_of(weights, config, classes))
     numbers = sum(tensor.numel() for tensor in tensors.values())
     print(f"{printable(out)}: {len(tensors)} tensors, {numbers:,} numbers, of a {config.model.backbone} detector "
-          f"({config.preset}) with {config.model.num_queries} queries and {counted(config.model.num_classes, 'class', 'classes')}, "
+          f"({config.preset}) with {config.model.num_queries} queries and "
+          f"{counted(config.model.num_classes, 'class', 'classes')}, "
           f"from {arguments.weights} ({weights.kind})")
     for note in weights.notes:
         print(note)

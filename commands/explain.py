@@ -122,7 +122,8 @@ def explain(arguments: ExplainArguments) -> None:
             threshold = detector.threshold if arguments.threshold is None else arguments.threshold
             record = look_at(image, places or NOTEBOOK_POINTS, detector, words, threshold, arguments)
             shown, found = len(record.about["detections"]), record.about["found"]
-            print(f"{printable(words)}: {counted(found, 'detection')} in {printable(arguments.image)} (threshold {threshold:g})"
+            print(f"{printable(words)}: {counted(found, 'detection')} in {printable(arguments.image)} "
+                  f"(threshold {threshold:g})"
                   + (f"; {shown} are explained (--most)" if shown < found else "")
                   + ("; the one with the highest score is explained all the same" if not found else ""))
             path = record_file(arguments.image, arguments.out)

@@ -67,7 +67,8 @@ def chosen_for(preset: Config, data: DataConfig, device: str, budget_is_given: b
         choices = [replace(choice, value=None, reason="epochs or steps are given") if choice.field == "max_minutes"
                    else choice for choice in choices]
     headline = (f"recipe for {counted(summary.pictures, 'picture')} with {counted(summary.boxes, 'box', 'boxes')} of "
-                f"{counted(summary.classes, 'class', 'classes')} (a flag counts more; --recipe none: the preset as it is)")
+                f"{counted(summary.classes, 'class', 'classes')} (a flag counts more; --recipe none: the preset as it "
+                "is)")
     return headline, choices
 
 

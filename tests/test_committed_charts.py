@@ -440,6 +440,7 @@ def test_the_demo_in_bf16_learnt_what_the_page_says() -> None:
     demo = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
     assert "| 0.704, 0.966, 0.849; 0.713, 0.972, 0.859; 0.718, 0.969, 0.862;" in demo
     assert "ended at AP 0.704 to 0.718, AP50 0.966 to 0.972" in page
+    assert "the demo has 0.704 to 0.718." in section("removal_shapes") and "features has AP 0.704 to 0.718." in demo
 
 
 def test_what_roi_features_bring_is_what_the_pages_say() -> None:
@@ -547,10 +548,14 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
             f"{masks['judged']} to judge; a small face has\n{masks['pixels']} of 256 pixels") in page
     assert ("have AP {:.3f} and {:.3f}, AP50 {:.3f} and {:.3f} after {:,} and {:,} steps".format(*(
         run[name] for name in ("AP", "AP50", "step") for run in runs["from_shapes"]))) in page
+    nothing = runs["from_nothing"]
+    assert f"AP {nothing['AP']:.3f} by then (seed {nothing['seed']}, step {nothing['step']:,})" in page
     seeds = runs["raccoons_roi_features"]
     for run in seeds:
         best, end = (f"{run[when]['AP']:.3f} / {run[when]['AP50']:.3f}" for when in ("best", "end"))
         assert f"| {run['seed']} | {run['steps']:,} | {best} | {end} | {run['lowest_loss']:.2f} |" in page
+    APs, AP50s = (", ".join(f"{run['best'][name]:.3f}" for run in seeds) for name in ("AP", "AP50"))
+    assert f"with RoI features AP {APs}; AP50 {AP50s} |" in results
     AP, AP50 = (mean(run["best"][name] for run in seeds) for name in ("AP", "AP50"))
     assert f"The means of the best are AP {AP:.3f} and AP50 {AP50:.3f}, where they were" in page
     crops, mosaics = (round(recipe["lowest_loss"] - run["lowest_loss"], 1) for run in others[:2])

@@ -267,6 +267,11 @@ def test_no_preset_needs_more_launches_bytes_or_memory_than_it_did(case, tmp_pat
         assert 0.9 * budget < got <= budget, counts
     ours, theirs = (sum(part["teraflops"] for part in result[side]["parts"].values()) for side in ("ours", "reference"))
     assert ours == pytest.approx(theirs, rel=0.05)  # the same products
+    columns = [[cell.strip() for cell in line.strip("|").split("|")[1:]] for line in PAGE.splitlines()
+               if line.startswith(("| launches, without", "| peak memory |"))]
+    if preset != "tiny":  # the two that the page compares
+        place = ("detr_141m_fast", "detr_r50_fast").index(preset)
+        assert [column[place] for column in columns] == [f"{counts[0]:,}", f"{counts[2]:.2f} GiB"]
     if preset == "detr_141m_fast":  # whose table is in the page
         of_page, found = numbers(PAGE.partition("What has changed")[0]), numbers(output)
         assert of_page.keys() == found.keys() and len(found) == 12

@@ -23,7 +23,7 @@ WHOLE, WITHOUT = "#7F7F7F", COLOURS[0]
 
 
 class Bar(NamedTuple):
-    """A name, AP and AP50 of each seed, and whether nothing is removed (then the bars after it are compared with it)."""
+    """A name, AP and AP50 of each seed, and whether nothing is removed (then later bars are compared with it)."""
 
     label: str
     values: list[tuple[float, float]]

@@ -345,8 +345,8 @@ def _same_twice(annotations: Annotations, file: Annotated, max_dets: int, judged
             fullest = places[number.argmax()]
             where = f"{abridged(a.classes.names[labels[fullest]])} in {abridged(a.file_names[rows[fullest]])}"
             notes.add("more boxes than COCO counts", file.name,
-                      f"more than {max_dets} boxes of a class in {counted(len(set(rows[places[beyond]])), 'image')} (at most "
-                      f"{number.max():,}, {where}), and the best {max_dets} detections of a class in an image count: "
+                      f"more than {max_dets} boxes of a class in "
+                      f"{counted(len(set(rows[places[beyond]])), 'image')} (at most {number.max():,}, {where}), and the best {max_dets} detections of a class in an image count: "
                       f"perfect ones have an AP of {best:.3f}. --max-dets {number.max()} counts them all, with figures "
                       "that are not COCO's")
     return notes.problems()

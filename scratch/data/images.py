@@ -410,9 +410,10 @@ def _pixels_so_far(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def _missing(image: Image.Image) -> float:
-    """The share of the rows that a decoder has left as they were: the last ones, all zero, or all of a JPEG's middle grey.
+    """The share of rows that a decoder has left as they were: the last ones, all zero, or all of a JPEG's middle grey.
 
-    Black rows before them are of the picture, as in a film with bars. A BMP's rows come from below: its first ones count.
+    Black rows before them are of the picture, as in a film with bars. A BMP's rows come from below: there the first
+    ones count, too.
     """
     jpeg = image.format in _JPEG
     rows = np.asarray(image).reshape(image.height, -1)

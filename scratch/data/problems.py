@@ -83,7 +83,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "image of one shade": ("note", "hardly anything on it can be told apart"),
     "same picture twice": ("note", "used twice, as it is, under both names"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
-    "similar image in two splits": ("note", "used as it is, but the score flatters if one is a copy of the other, or of the same scene"),
+    "similar image in two splits": (
+        "note", "used as it is, but the score flatters if one is a copy of the other, or of the same scene"),
 }
 
 

@@ -21,5 +21,5 @@ ATTENTION = widget(
     "The decoder's cross-attention says from which cells of the image a query reads. Here are the maps of the demo "
     "detector (`make demo`), for each of its detections, decoder layers and heads, and the self-attention of its last "
     "encoder layer, from any cell.\n\n"
-    "Try: compare the heads of one detection. One looks into the box, the others spread over the image or look beside it. Then choose "
-    "*a cell (encoder)* and move over the edge of an object: from inside, the object gets about twice its share.", data)
+    "Try: compare the heads of one detection. One looks into the box, the others spread over the image or look beside "
+    "it. Then choose *a cell (encoder)* and move over the edge of an object: from inside, the object gets about twice its share.", data)

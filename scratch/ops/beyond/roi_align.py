@@ -70,7 +70,7 @@ def points_between(low: Tensor, high: Tensor, number: int, cells: Tensor) -> tup
 
 
 def hats(at: Tensor, near: Tensor, cells: int) -> Tensor:
-    """How much each of `cells` cells counts at each point: (…,n) → (…,n,cells). A row sums to 1, or to 0 if not near."""
+    """How much each of `cells` cells counts at each point: (…,n) → (…,n,cells). Rows sum to 1, or to 0 if not near."""
     centres = torch.arange(cells, dtype=at.dtype, device=at.device)     # (cells,)
     return (1 - (at[..., None] - centres).abs()).clamp(min=0) * near[..., None]
 
