@@ -18,7 +18,7 @@ from scratch.data.coco import find_splits
 from scratch.data.listing import list_folder
 from scratch.data.problems import LISTED
 from scratch.detector import best_device
-from scratch.printable import printable
+from scratch.printable import command, printable
 from scratch.ranges import QUERIES, refuse_senseless
 from scratch.recipe import applied
 from scratch.whole_file import make_folder, refuse_other_than_file, refuse_replacing, write_text
@@ -58,7 +58,7 @@ def check_data(arguments: CheckDataArguments) -> None:
                            most=LISTED if arguments.all is None else None)
     if report.layout:
         print(report.layout)
-    table = report.table(EXAMPLES)
+    table = report.table(EXAMPLES, classes=True)
     print(table)
     if arguments.all is not None:
         write_text(arguments.all, "".join(f"{problem.severity}: {problem}\n" for problem in report.problems))
@@ -67,6 +67,9 @@ def check_data(arguments: CheckDataArguments) -> None:
         print("--all FILE writes every one of them to a file")
     if any(problem.severity == "refused" for problem in report.problems):
         sys.exit(1)
+    other_flags = arguments.data != replace(DataConfig(), data=arguments.data.data)
+    print(f"Next: {command('python', 'detr_scratch.py', 'train', '--data', arguments.folder)}"
+          + (", and the flags given here" if other_flags else ""))
 
 
 def found_by_a_run(data: DataConfig) -> int:

@@ -9,6 +9,7 @@ that are new, so the file may be changed by hand. Proven in tests/test_split_com
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional, Sequence
@@ -17,9 +18,11 @@ import tyro
 
 from scratch.config import DataConfig
 from scratch.data.coco import find_layout
+from scratch.data.file_names import find_files
+from scratch.data.near_duplicates import scenes
 from scratch.data.sources import Source
-from scratch.data.split import FILE, Division
-from scratch.printable import command, printable
+from scratch.data.split import FILE, Division, original
+from scratch.printable import command, counted, printable
 from scratch.ranges import Range, refuse_senseless
 from scratch.whole_file import write_text
 
@@ -34,6 +37,9 @@ class SplitArguments:
     """the share of the pictures to judge by; None: 0.2, or as it was written down before"""
     test: Annotated[Optional[float], tyro.conf.arg(metavar="SHARE")] = None
     """the share that is looked at in the end alone; None: 0, or as it was written down before"""
+    scenes: bool = False
+    """keep pictures together that look alike: frames of a film, shots of one scene. All are looked at, which takes a
+    while"""
 
     def __post_init__(self) -> None:
         refuse_senseless(self, val=Range(0, 0.9, "low", "a share of the pictures, more than 0 and at most 0.9"),
@@ -52,13 +58,19 @@ def split(arguments: SplitArguments) -> None:
     before = layout.division
     division = Division(before.val if arguments.val is None else arguments.val,
                         before.test if arguments.test is None else arguments.test, before.written)
-    names = names_of(layout.undivided[1])
-    found = division.of(names)
+    folder, source = layout.undivided
+    names = names_of(source)
+    of: list[int] = []
+    if arguments.scenes:
+        paths = [folder / path for path in find_files(folder, names, str(source)).paths]
+        of = scenes(paths, [original(name) for name in names])
+    found = division.together(names, of) if arguments.scenes else division.of(names)
     parts = {part: [name for name in names if found[name] == part] for part in division.splits}
     if empty := [part for part, its in parts.items() if not its]:
         anew = f", or remove {printable(layout.root / FILE)} to divide anew" if before.written else ""
-        raise ValueError(f"none of the {len(names):,} pictures would be in {' and '.join(empty)}: ask for another "
-                         f"share{anew}")
+        largest = f", of which {max(Counter(of).values()):,} look like one scene," if arguments.scenes else ""
+        raise ValueError(f"none of the {len(names):,} pictures{largest} would be in {' and '.join(empty)}: ask for "
+                         f"another share{anew}")
     lines = [f"{json.dumps(part)}: [\n" + ",\n".join(map(_quoted, its)) + "\n]" for part, its in parts.items()]
     rule = json.dumps({"val": division.val, "test": division.test})
     write_text(layout.root / FILE, "{\n" + ",\n".join([*lines, f'"rule": {rule}']) + "\n}\n",
@@ -68,6 +80,10 @@ def split(arguments: SplitArguments) -> None:
     kept = f" ({len(names) - new:,} as before, {new:,} new)" if before.written else ""
     print(f"{', '.join(f'{len(its):,} {part}' for part, its in parts.items())}{kept}: written to "
           f"{printable(layout.root / FILE)}")
+    if arguments.scenes:
+        alike = sum(number for number in Counter(of).values() if number > 1)
+        print(f"{counted(len(set(of)), 'scene')}; {alike:,} of the pictures look like another one, and are in its split"
+              + (", unless they stood elsewhere before" if before.written else ""))
     if before.written and (arguments.val, arguments.test) != (None, None):
         print("note: the shares count for new pictures; those that stood there stay where they were")
     if gone := len(before.written.keys() - set(names)):

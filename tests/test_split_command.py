@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import detr_scratch
 from scratch.config import DataConfig
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_layout
+from scratch.data.shapes import draw_scene
 from tests.layouts import draw, fiftyone, voc_flat, yolo, yolo_label_studio
 
 
@@ -43,6 +46,35 @@ def test_what_stands_there_stays_and_new_pictures_are_added(tmp_path, capsys):
     assert all(set(written[split]) <= set(again[split]) for split in ("train", "val", "test"))
     assert again["rule"] == {"val": 0.5, "test": 0.2} and sum(len(again[s]) for s in ("train", "val", "test")) == 20
     assert "(10 as before, 10 new)" in capsys.readouterr().out and list(names(root)) == ["train", "val", "test"]
+
+
+def test_pictures_that_look_alike_stay_together(tmp_path, capsys):
+    root = yolo_label_studio(tmp_path / "set", {"all": draw(40)})
+    pictures = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".jpeg"))
+    of = {}
+    for k, path in enumerate(pictures):  # four scenes, of ten pictures each
+        Image.fromarray(draw_scene(np.random.default_rng(k % 4))[0]).save(path, quality=50 + k)
+        of[path.name] = k % 4
+    assert len(of) == 40
+    detr_scratch.main(["check-data", str(root)])
+    printed = capsys.readouterr().out
+    assert "split that was seen" in printed and f"split {root} --scenes keeps them together" in printed
+    detr_scratch.main(["split", str(root), "--scenes", "--val", "0.25"])
+    assert "4 scenes; 40 of the pictures look like another one" in capsys.readouterr().out
+    written = json.loads((root / "split.json").read_text(encoding="utf-8"))
+    sides = [{of[name.rpartition("/")[2]] for name in written[split]} for split in ("train", "val")]
+    assert len(sides[0]) == 3 and len(sides[1]) == 1 and not sides[0] & sides[1]
+    detr_scratch.main(["check-data", str(root)])
+    assert "split that was seen" not in capsys.readouterr().out
+
+
+def test_a_film_of_one_scene_cannot_be_divided_by_scenes(tmp_path):
+    root = yolo_label_studio(tmp_path / "set", {"all": draw(6)})
+    for k, path in enumerate(sorted((root / "images").rglob("*.*"))):
+        Image.fromarray(draw_scene(np.random.default_rng(1))[0]).save(path, quality=70 + k)
+    with pytest.raises(SystemExit, match="none of the 6 pictures, of which 6 look like one scene, would be in val"):
+        detr_scratch.main(["split", str(root), "--scenes"])
+    assert not (root / "split.json").exists()
 
 
 def test_a_part_without_a_picture_is_not_written(tmp_path, capsys):

@@ -108,7 +108,7 @@ def draw_detections(record: Explanation) -> Figure:
     D, L, N, h, w = record.cross.shape
     picture = record.pixels(_SHOWN)
     title = (f"{short(record.about['name'], LONGEST)}: what each detection looks at in the last of {L} decoder layers "
-             f"({w}×{h} cells)")
+             f"({w}×{h} cells" + (f"; first column: the mean of {N} heads)" if N > 1 else ")"))
     size = _size(picture)
     figure, panels = _sheet(title, D, 1 + (N if N > 1 else 0), size)
     for row, heads, boxes, (k, detection) in zip(panels, record.cross[:, -1].astype(np.float32), record.boxes,
@@ -129,7 +129,7 @@ def draw_encoder(record: Explanation) -> Optional[Figure]:
     columns = 1 + N if by_head else max(2, min(4, P))
     title = (f"{short(record.about['name'], LONGEST)}: what each place looks at in the last encoder layer "
              f"({w}×{h} cells"
-             + (")" if by_head else f", averaged over {N} heads)"))
+             + (f"; first column: the mean of {N} heads)" if by_head else f", averaged over {N} heads)"))
     figure, panels = _sheet(title, 2 + (P if by_head else -(-P // columns)), columns, _size(picture))
     (x0, y0, _, _), (_, _, x1, y1) = panels[1, 0].get_position().bounds, panels[0, 1].get_position().extents
     overview = figure.add_axes((x0, y0, x1 - x0, y1 - y0))  # as large as two panels, and two rows high

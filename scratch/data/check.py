@@ -1,7 +1,7 @@
 """check: what is wrong with a data set, before a training run starts on it?
 
     annotation file ─▶ read_annotations ─▶ entries, ids, boxes ──┐
-    all boxes ─▶ is there any; what stands there twice ──────────┼─▶ Report: a table for people, refuse() for training
+    all boxes ─▶ is there any; of which class; what is twice ────┼─▶ Report: a table for people, refuse() for training
     image files ─▶ opened (or decoded) by a pool of threads ─────┤
     files of equal size ─▶ compared by content ──────────────────┤
     small grey pictures of two splits ─▶ near_duplicates ────────┘
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,7 @@ from PIL import Image
 
 from scratch.config import DataConfig
 from scratch.data.annotations import Annotations, read_annotations
+from scratch.data.class_counts import ClassCounts
 from scratch.data.classes import Classes, UnknownClass
 from scratch.data.coco import find_layout, missing_split
 from scratch.data.evidence import best_ap, same_boxes, turned
@@ -39,8 +41,8 @@ from scratch.data.looks import Looks, look_at_all
 from scratch.data.near_duplicates import near_duplicates
 from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse
 from scratch.data.sources import Annotated
-from scratch.data.split import SPLITS
-from scratch.printable import abridged, counted, printable
+from scratch.data.split import FILE, SPLITS
+from scratch.printable import abridged, command, counted, printable
 
 # What --leave-out-broken leaves out. A size that differs is no broken file: its boxes say that something is wrong.
 BROKEN = ("missing image", "unreadable image", "too large image")
@@ -49,6 +51,8 @@ LEAST_DECODED = 0.25
 # A picture is of one shade if fewer of the 256 greys lie between its darkest and its brightest pixels, but for a
 # thousandth of them at either end.
 FEW_SHADES = 24
+# So many pictures of a split, and so much of it, look like another split's: then its score says little of new ones.
+FEW_ALIKE, SEEN = 5, 0.1
 
 
 @dataclass(frozen=True)
@@ -56,24 +60,29 @@ class Report:
     """All that was found. `splits` describes each split in a line, `problems` holds one entry a problem.
 
     `left_out` holds, by split, the ids of the images that a run does without (--leave-out-broken). `layout` says in a
-    line what the folder was recognised as; "" for explicit paths and for the generated shapes.
+    line what the folder was recognised as; "" for explicit paths and for the generated shapes. `root` is that folder,
+    below which the table shows paths without it; `by_class` how many boxes each class has.
     """
 
     splits: tuple[str, ...]
     problems: tuple[Problem, ...]
     left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)
     layout: str = ""
+    root: str = ""
+    by_class: str = ""
 
     def refuse(self) -> None:
         """Raise ValueError that lists what training would refuse, if there is any."""
         refuse(self.problems)
 
-    def table(self, examples: Optional[int] = 3) -> str:
+    def table(self, examples: Optional[int] = 3, classes: bool = False) -> str:
         """What a person reads: each kind with its count, what comes of it, and where it was met.
 
-        `examples` is the most entries listed for a kind; None lists every one that was kept.
+        `examples` is the most entries listed for a kind; None lists every one that was kept. `classes`: with their boxes.
         """
         lines, counts = list(self.splits), count(self.problems)
+        if classes and self.by_class:
+            lines += ["", self.by_class]
         of_kind: dict[str, list[Problem]] = defaultdict(list)
         for problem in self.problems:
             of_kind[problem.kind] += [problem] if problem.where else []  # without: a number alone
@@ -90,7 +99,11 @@ class Report:
         verdict = "training refuses this data until they are put right" if totals["refused"] else "training can begin"
         lines += ["", f"{totals['refused']:,} refused, {totals['coped']:,} coped with, {totals['note']:,} to note: "
                       f"{verdict}"]
-        return "\n".join(lines)
+        return "\n".join(map(self._without_root, lines))
+
+    def _without_root(self, line: str) -> str:
+        folder = printable(os.path.join(self.root, "")) if self.root else ""
+        return re.sub(rf"(?<!\S){re.escape(folder)}(?=\S)", "", line) if folder else line
 
     def told(self, *kinds: str) -> str:
         """The problems of these kinds alone, a line each, for a command that is about something else; "" for none."""
@@ -127,6 +140,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
     learns = classes is None  # else a trained detector is judged
     deep = decode or config.leave_out_broken
     pictures: list[_Pictures] = []
+    of_split: dict[str, Annotations] = {}
     for split, (folder, file) in splits.items():
         try:
             annotations = read_annotations(file, classes, config.limit_train if split == "train" else
@@ -162,14 +176,18 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
             of_images = [list(map(_left_out, found)) for found in of_images]
             if 0 < len(annotations) == len(left_out[split]):
                 problems.append(Problem("no images", str(file), "all of them are broken, and left out"))
-        problems += _nothing_to_find(annotations.without(left_out.get(split, ())), file, learns and split == "train")
+        of_split[split] = annotations.without(left_out.get(split, ()))
+        problems += _nothing_to_find(of_split[split], file, learns and split == "train")
         problems += dict.fromkeys(problem for found in of_images for problem in found)  # one may be that of them all
         pictures.append(_Pictures(split, folder, names.paths, looks))
+    counts = ClassCounts.of(of_split)
+    problems += counts.notes(config.eval_split)
     problems += _shared(pictures, within=decode)
     if decode and len(splits) > 1:
-        problems += _similar(pictures, config, most)
-    return Report(tuple(lines), tuple(problems), left_out,
-                  layout.line() if layout.name else "")
+        problems += _similar(pictures, config, most, layout)
+    named = bool(layout.name)
+    return Report(tuple(lines), tuple(problems), left_out, layout.line() if named else "",
+                  str(layout.root) if named else "", counts.table())
 
 
 @dataclass(frozen=True)
@@ -422,11 +440,20 @@ def _shared(pictures: list[_Pictures], within: bool) -> list[Problem]:
             for files in by_content.values() for split, path in files[1:] if within or split != files[0][0]]
 
 
-def _similar(pictures: list[_Pictures], config: DataConfig, most: Optional[int]) -> list[Problem]:
+def _similar(pictures: list[_Pictures], config: DataConfig, most: Optional[int], layout: Layout) -> list[Problem]:
     """Pictures that look nearly like one of another split."""
     of_split = {its.split: [its.folder / its.paths[row] for row in its.rows().tolist()] for its in pictures}
     notes = Notes(most)
+    like: Counter[str] = Counter()
     for path, split, other, its_split, alike in near_duplicates(of_split, config):
+        like[split] += 1
         notes.add("similar image in two splits", printable(path),
                   f"of {split}, looks like {printable(other)} of {its_split} (a correlation of {alike:.2f})")
-    return notes.problems()
+    way_out = ""
+    if layout.division is not None:
+        first = f"remove {FILE}, then " if layout.division.written else ""
+        way_out = f"; {first}{command('python', 'detr_scratch.py', 'split', layout.root, '--scenes')} keeps them together"
+    remembered = [Problem("split that was seen", split, f"{number:,} of its {counted(len(of_split[split]), 'picture')} "
+                          f"look like one of another split{way_out}")
+                  for split, number in like.items() if number >= max(FEW_ALIKE, SEEN * len(of_split[split]))]
+    return remembered + notes.problems()

@@ -61,10 +61,24 @@ def layout_hint(root: Path) -> str:
         stems = {key(os.path.basename(path)): path for path in listing.pictures}
         for text in listing.files(".txt"):
             if picture := stems.get(key(os.path.basename(text))):
+                if _has_oriented_boxes(root / text):
+                    return (f"{abridged(text)} has four corners and a class in a line (x1 y1 … x4 y4 CLASS), as DOTA's "
+                            "oriented boxes: convert them to one of these layouts first.\n")
                 return (f"{abridged(text)} is called like {abridged(picture)}, but it is not where YOLO has it: beside "
                         "the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
         return "It holds pictures, and no annotations.\n"
     return "" if endings else f"{abridged(root)} is empty.\n"
+
+
+def _has_oriented_boxes(text: Path) -> bool:
+    """Is there a line of eight numbers, then a word, in its beginning?"""
+    try:
+        with open(text, encoding="utf-8", errors="replace") as stream:
+            lines = [line.split() for line in stream.readlines(4096)]
+    except OSError:
+        return False
+    return any(len(words) >= 9 and all(number(word) is not None for word in words[:8]) and number(words[8]) is None
+               for words in lines)
 
 
 def _of_json(file: Path, number_of: int) -> str:

@@ -8,9 +8,11 @@ Two files of one photograph, one of them saved again, smaller or brighter, have 
 differences; so have two frames of a film. A score on such pictures measures memory. Greys themselves would not do: two
 photographs of sky over ground correlate, and their edges do not. One matrix product compares all pairs.
 
+`scenes` joins pictures of one set that look alike, and what looks like one of those, and so on: the frames of a take.
+
 Copies that were saved again, made smaller or brighter, or cut by a few pixels are found. Turned or mirrored copies are
 not. Proven in tests/data/test_near_duplicates.py.
-Read: fingerprint → near_duplicates
+Read: fingerprint → near_duplicates → scenes
 """
 
 from __future__ import annotations
@@ -46,6 +48,46 @@ def near_duplicates(splits: dict[str, Sequence[Path]], config: DataConfig = Data
     """(picture, its split, the nearest picture, its split, their correlation) for every picture of a later split that
     has a near one in an earlier one. Files that cannot be read, or are equal byte for byte, are left out.
     """
+    before: list[tuple[Path, str]] = []
+    known = np.empty((0, 2 * CELLS**2), dtype=np.float32)                                           # (m,288)
+    for split, paths in splits.items():
+        rows, mine = _fingerprints(paths, config)                                                   # (n), (n,288)
+        for start in range(0, len(rows) if len(known) else 0, ROWS):
+            alike = mine[start:start + ROWS] @ known.T                                              # (≤1024,m)
+            for row in np.flatnonzero(alike.max(axis=1) >= ALIKE):
+                nearest = int(alike[row].argmax())
+                path, (other, its_split) = paths[rows[start + row]], before[nearest]
+                if not _equal(path, other):
+                    yield path, split, other, its_split, float(alike[row, nearest])
+        before += [(paths[row], split) for row in rows]
+        known = np.concatenate((known, mine))
+
+
+def scenes(paths: Sequence[Path], names: Sequence[str], config: DataConfig = DataConfig()) -> list[int]:
+    """The scene of each picture: the place, in `paths`, of the first one of that scene.
+
+    Pictures are of one scene if a chain of pictures leads from one to the other, each of which looks like the next, or
+    has the next one's name (`names`: what each is a copy of). One that is like no other is a scene of its own.
+    """
+    places: dict[str, int] = {}
+    first = [places.setdefault(name, row) for row, name in enumerate(names)]
+
+    def of(row: int) -> int:
+        while first[row] != row:
+            first[row] = row = first[first[row]]
+        return row
+
+    rows, found = _fingerprints(paths, config)                                                      # (n), (n,288)
+    for start in range(0, len(rows), ROWS):
+        alike = found[start:start + ROWS] @ found[:start + ROWS].T >= ALIKE                         # (≤1024,m)
+        for one, other in np.argwhere(alike).tolist():
+            low, high = sorted((of(rows[start + one]), of(rows[other])))
+            first[high] = low
+    return [of(row) for row in range(len(paths))]
+
+
+def _fingerprints(paths: Sequence[Path], config: DataConfig) -> tuple[list[int], np.ndarray]:
+    """The places in `paths` of those that have a fingerprint, and these: (n,288)."""
     def look(path: Path) -> Optional[np.ndarray]:
         try:
             shorter = min(image_size(path))
@@ -54,21 +96,9 @@ def near_duplicates(splits: dict[str, Sequence[Path]], config: DataConfig = Data
         except Exception:  # told by the check that looks at every picture
             return None
 
-    before: list[tuple[Path, str]] = []
-    known = np.empty((0, 2 * CELLS**2), dtype=np.float32)                                           # (m,288)
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        for split, paths in splits.items():
-            found = [(path, f) for path, f in zip(paths, pool.map(look, paths)) if f is not None]
-            mine = np.array([f for _, f in found], dtype=np.float32).reshape(-1, 2 * CELLS**2)      # (n,288)
-            for start in range(0, len(found) if len(known) else 0, ROWS):
-                alike = mine[start:start + ROWS] @ known.T                                          # (≤1024,m)
-                for row in np.flatnonzero(alike.max(axis=1) >= ALIKE):
-                    nearest = int(alike[row].argmax())
-                    path, (other, its_split) = found[start + row][0], before[nearest]
-                    if not _equal(path, other):
-                        yield path, split, other, its_split, float(alike[row, nearest])
-            before += [(path, split) for path, _ in found]
-            known = np.concatenate((known, mine))
+        found = [(row, f) for row, f in enumerate(pool.map(look, paths)) if f is not None]
+    return [row for row, _ in found], np.array([f for _, f in found], dtype=np.float32).reshape(-1, 2 * CELLS**2)
 
 
 def _equal(one: Path, other: Path) -> bool:

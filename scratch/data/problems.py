@@ -76,6 +76,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "EXIF-rotated image": ("coped", "turned upright, unless its annotated size is that of the pixels as stored"),
     "odd class name": ("note", "used as it is, and shown on one line"),
     "classes alike": ("note", "they are learnt as two classes; to choose one of two of a name: --classes 'name (id)'"),
+    "class with few boxes": ("note", "it will hardly be found: more pictures of it help, or --classes without it"),
+    "class that is not judged": ("note", "no AP of it is measured: the judging split shows none"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),
     "image without boxes": ("note", "it teaches that there is nothing to find"),
     "image that ends in grey": ("note", "its last rows have the grey that a JPEG decoder puts for missing data"),
@@ -83,6 +85,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "image of one shade": ("note", "hardly anything on it can be told apart"),
     "same picture twice": ("note", "used twice, as it is, under both names"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
+    "split that was seen": (
+        "note", "its AP tells how well pictures are remembered: all pictures of a scene or a film belong in one split"),
     "similar image in two splits": (
         "note", "used as it is, but the score flatters if one is a copy of the other, or of the same scene"),
 }

@@ -9,7 +9,8 @@ Only the last part of a path counts. Roboflow's augmented copies of one picture 
 together: a copy in val of a picture in train is no test. If a side would be empty, the picture next to it goes there.
 
 `python detr_scratch.py split DIR` writes the answer down, as DIR/split.json: {"train": [names], "val": [names]}. What
-stands there counts, and the rule is for other pictures alone. Proven in tests/data/test_split.py.
+stands there counts, and the rule is for other pictures alone. With --scenes, pictures that look alike (the frames of a
+film) come into one split together: a frame in val beside the next one in train is no test either. Proven in tests/data/test_split.py.
 Read: place → Division → read_division
 """
 
@@ -19,6 +20,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Sequence
@@ -33,9 +35,14 @@ _VERSION = re.compile(r"\.rf\.\w+(?=\.\w+$)")
 
 def place(name: str) -> float:
     """Where a file's name puts it in [0,1): as good as random, and the same everywhere and at any time."""
-    base = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
-    digest = hashlib.sha256(_VERSION.sub("", base).encode("utf-8", "surrogatepass")).digest()
+    base = unicodedata.normalize("NFC", original(name).replace("\\", "/").rpartition("/")[2])
+    digest = hashlib.sha256(base.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def original(name: str) -> str:
+    """The name of the picture of which `name` is one of Roboflow's copies, or `name`."""
+    return _VERSION.sub("", name)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,30 @@ class Division:
             for split, nearest in (("val", min), ("train", max)):
                 if split not in found.values():
                     found[nearest(places, key=lambda name: places[name])] = split
+        return found
+
+    def together(self, names: Sequence[str], scenes: Sequence[int]) -> dict[str, str]:
+        """As `of`, but all pictures of a scene come into one split. scenes: a number for each of the names.
+
+        Where some of a scene stand somewhere, the others go there. The others' scenes, in the order of the hash of a
+        name in each, fill val and test to their shares, as nearly as whole scenes can; the rest is train.
+        """
+        found = {name: self.written[name] for name in names if name in self.written}
+        members: dict[int, list[str]] = defaultdict(list)
+        for name, scene in zip(names, scenes):
+            members[scene].append(name)
+        waiting: list[list[str]] = []
+        for its in sorted(members.values(), key=lambda its: place(min(its))):
+            if there := Counter(found[name] for name in its if name in found):
+                found.update((name, there.most_common(1)[0][0]) for name in its if name not in found)
+            else:
+                waiting.append(its)
+        number = Counter(found.values())
+        for its in waiting:
+            split = next((split for split, share in (("val", self.val), ("test", self.test))
+                          if number[split] + len(its) / 2 <= share * len(names)), "train")
+            found.update(dict.fromkeys(its, split))
+            number[split] += len(its)
         return found
 
     def _by_rule(self, u: float) -> str:

@@ -10,10 +10,11 @@ from PIL import Image
 
 from commands.check_data import CheckDataArguments, check_data
 from scratch.config import DataConfig
-from scratch.data.check import check_dataset
+from scratch.data.check import Report, check_dataset
 from scratch.data.classes import Classes
 from scratch.data.problems import KINDS, Problem, count, refuse
 from scratch.data.split import SPLITS
+from scratch.printable import command
 
 
 def _check(coco_set, num_queries=10, decode=False, only=SPLITS, **fields):
@@ -201,7 +202,7 @@ def test_of_classes_that_are_left_out_nothing_is_counted_and_nothing_refused(sou
     sound.box("train", 2, [5, 5, 4, 4], category_id=7)
     sound.split("val")["categories"].append({"id": 9, "name": "owl"})
     sound.box("val", 3, [5, 5, 4, 4], category_id=9)
-    assert set(_kinds(_check(sound))) == {"unknown category id", "zero-size box"}
+    assert set(_kinds(_check(sound))) == {"unknown category id", "zero-size box", "class that is not judged"}
     report = _check(sound, classes="cat")
     report.refuse()
     assert _kinds(report) == []
@@ -259,7 +260,7 @@ def test_what_is_in_two_splits_is_told_in_the_order_of_the_annotations(sound):
     for id in range(10, 22):
         sound.image("train", id)
         sound.image("val", 100 + id, Image.open(sound.root / "train" / f"{id:04d}.png"))
-    told = [problem.where for problem in _check(sound).problems]
+    told = [problem.where for problem in _check(sound).problems if problem.kind == "same image in two splits"]
     assert told == [str(sound.root / "train" / f"{id:04d}.png") for id in range(10, 22)]
 
 
@@ -495,6 +496,29 @@ def test_what_has_the_name_of_a_file_of_annotations_and_is_none_is_said(make, ki
     make(file)
     problem, = check_dataset(DataConfig(data=str(root)), 100, decode=False, need=("train", "val")).problems
     assert f"{file} is there, but it is {kind}" in str(problem)
+
+
+def test_check_data_shows_paths_below_the_folder_and_names_the_next_command(sound, tmp_path, capsys):
+    folder = sound.write()
+    (folder / "train" / "0001.png").unlink()
+    with pytest.raises(SystemExit):
+        check_data(CheckDataArguments(folder, DataConfig()))
+    printed = capsys.readouterr().out
+    assert f" train{os.sep}0001.png: no such file" in printed and "Next: " not in printed
+    assert str(folder) not in printed.split("\n", 1)[1]  # the first line names it
+    sound.image("train", 1)
+    sound.splits["train"]["images"].pop()
+    sound.splits["train"]["annotations"].pop()
+    moved = sound.write().rename(tmp_path / "my set")
+    for flags, more in (({}, ""), ({"limit_train": 2}, ", and the flags given here")):
+        check_data(CheckDataArguments(moved, DataConfig(**flags)))
+        assert capsys.readouterr().out.splitlines()[-1] == (
+            f"Next: {command('python', 'detr_scratch.py', 'train', '--data', moved)}{more}")
+
+
+def test_a_folders_name_within_another_is_not_taken_off(sound):
+    report = Report((), (Problem("missing image", "mydata/data/a.png", "data/b.png"),), root="data")
+    assert "mydata/data/a.png: b.png" in report.table()
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -144,3 +144,13 @@ def test_a_path_that_is_there_as_another_kind_is_said_to_be(tmp_path):
     with pytest.raises(FileNotFoundError, match="train  .found, but it is a folder") as error:
         find_splits(DataConfig(train_images=str(tmp_path / "train"), train_annotations=str(tmp_path / "train")))
     assert "train  (found)" in str(error.value)
+
+
+def test_oriented_boxes_of_dota_are_told_as_such(tmp_path):
+    root = put(tmp_path / "set", "images/a.jpg")
+    (root / "labelTxt").mkdir()
+    (root / "labelTxt" / "a.txt").write_text("imagesource:GoogleEarth\ngsd:0.14\n"
+                                             "2753 2408 2861 2385 2888 2468 2805 2502 plane 0\n")
+    assert "labelTxt/a.txt has four corners and a class in a line" in said(root)
+    (root / "labelTxt" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert "it is not where YOLO has it" in said(root)

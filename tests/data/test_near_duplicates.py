@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from scratch.config import DataConfig
 from scratch.data.check import check_dataset
 from scratch.data.coco import find_splits
-from scratch.data.near_duplicates import fingerprint, near_duplicates
+from scratch.data.near_duplicates import ALIKE, fingerprint, near_duplicates, scenes
 from scratch.data.shapes import draw_scene
 from tests.conftest import SHARED
 
@@ -49,6 +49,20 @@ def test_files_that_are_equal_byte_for_byte_and_those_of_one_split_are_left_out(
     assert list(near_duplicates({"train": [one], "val": [same]})) == []
 
 
+def test_a_scene_is_a_chain_of_pictures_each_of_which_looks_like_the_next(tmp_path):
+    film = scene(3).resize((260, 260))
+    frames = [film.crop((left, 0, left + 200, 200)) for left in range(0, 60, 4)]
+    assert fingerprint(frames[0]) @ fingerprint(frames[-1]) < ALIKE  # by the frames between alone
+    paths = [saved(scene(seed), tmp_path / f"{seed}.png") for seed in (30, 31)]
+    paths[1:1] = [saved(frame, tmp_path / f"film{k}.png") for k, frame in enumerate(frames)]
+    paths.append(saved(Image.new("RGB", (40, 30), "grey"), tmp_path / "grey.png"))
+    names = [path.name for path in paths]
+    assert scenes(paths, names) == [0, *[1] * len(frames), len(frames) + 1, len(frames) + 2]
+    names[0] = names[4]  # copies of one picture, one of them turned, say
+    assert scenes(paths, names) == [0, *[0] * len(frames), len(frames) + 1, len(frames) + 2]
+    assert scenes([], []) == []
+
+
 def test_a_picture_of_one_shade_looks_like_none(tmp_path):
     assert fingerprint(Image.new("RGB", (40, 30), "grey")) is None
     broken = tmp_path / "broken.jpg"
@@ -79,6 +93,16 @@ def test_check_data_reports_them_with_their_number(coco_set):
     assert len(of_kind) == 2 and all(f"val/00{id}.jpg" in p.where for p, id in zip(of_kind, (10, 11)))
     assert "looks like" in of_kind[0].detail and "train/0001.png of train" in of_kind[0].detail
     assert not [p for p in check_dataset(config, 100, decode=False).problems if p.kind.startswith("similar")]
+
+
+@pytest.mark.parametrize("copies, told", [(4, False), (5, True)])
+def test_a_split_of_which_much_was_seen_is_told(copies, told, coco_set):
+    for seed in range(6):
+        coco_set.image("train", seed, scene(seed))
+        coco_set.image("val", 100 + seed, scene(seed if seed < copies else 50 + seed), "jpg")
+    report = check_dataset(DataConfig(data=str(coco_set.write())), 100, decode=True)
+    assert [(p.where, p.detail) for p in report.problems if p.kind == "split that was seen"] == told * [
+        ("val", f"{copies} of its 6 pictures look like one of another split")]
 
 
 def test_of_photographs_those_that_differ_do_not_look_alike():

@@ -50,6 +50,27 @@ def test_neither_side_is_empty(side):
     assert Division().of(names[:1]) == {names[0]: side}
 
 
+def test_a_scene_is_not_divided_and_the_shares_are_as_near_as_scenes_allow():
+    scenes = [k // 7 * 7 for k in range(len(NAMES))]
+    found = Division(0.2, 0.1).together(NAMES, scenes)
+    assert all(len({found[name] for name in NAMES[k:k + 7]}) == 1 for k in range(0, len(NAMES), 7))
+    number = [list(found.values()).count(split) for split in ("train", "val", "test")]
+    assert sum(number) == 2000 and abs(number[1] - 400) <= 3.5 and abs(number[2] - 200) <= 3.5
+    assert found == Division(0.2, 0.1).together(NAMES[::-1], scenes[::-1])  # whatever the order
+
+
+def test_one_scene_that_is_most_of_the_set_is_train():
+    found = Division().together(NAMES[:100], [0] * 90 + list(range(90, 100)))
+    assert {found[name] for name in NAMES[:90]} == {"train"} and list(found.values()).count("val") == 10
+
+
+def test_of_a_scene_of_which_some_stand_somewhere_the_others_go_there():
+    written = {NAMES[0]: "val", NAMES[1]: "train", NAMES[2]: "train", NAMES[5]: "val"}
+    found = Division(written=written).together(NAMES[:8], [0, 0, 0, 0, 4, 5, 5, 7])
+    assert all(found[name] == split for name, split in written.items())
+    assert found[NAMES[3]] == "train" and found[NAMES[6]] == "val"
+
+
 def write(root, content) -> None:
     (root / "split.json").write_text(content if isinstance(content, str) else json.dumps(content))
 
