@@ -68,8 +68,9 @@ def check_data(arguments: CheckDataArguments) -> None:
     if any(problem.severity == "refused" for problem in report.problems):
         sys.exit(1)
     other_flags = arguments.data != replace(DataConfig(), data=arguments.data.data)
-    print(f"Next: {command('python', 'detr_scratch.py', 'train', '--data', arguments.folder)}"
-          + (", and the flags given here" if other_flags else ""))
+    print(f"Next: {command('python', 'detr_scratch.py', 'train', '--data', arguments.folder)}")
+    if other_flags:
+        print("      with the flags given here")
 
 
 def found_by_a_run(data: DataConfig) -> int:

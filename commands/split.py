@@ -21,7 +21,7 @@ from scratch.data.coco import find_layout
 from scratch.data.file_names import find_files
 from scratch.data.near_duplicates import scenes
 from scratch.data.sources import Source
-from scratch.data.split import FILE, Division, original
+from scratch.data.split import FILE, Division, copied
 from scratch.printable import command, counted, printable
 from scratch.ranges import Range, refuse_senseless
 from scratch.whole_file import write_text
@@ -29,7 +29,7 @@ from scratch.whole_file import write_text
 
 @dataclass(frozen=True)
 class SplitArguments:
-    """Divide a data set that has no split, by a hash of its file names, and write that down in its folder."""
+    """Divide a data set that has no split, by a hash of its file names or by scenes, and write it down in its folder."""
 
     folder: tyro.conf.Positional[Path]
     """a folder of any layout that --data takes"""
@@ -38,8 +38,7 @@ class SplitArguments:
     test: Annotated[Optional[float], tyro.conf.arg(metavar="SHARE")] = None
     """the share that is looked at in the end alone; None: 0, or as it was written down before"""
     scenes: bool = False
-    """keep pictures together that look alike: frames of a film, shots of one scene. All are looked at, which takes a
-    while"""
+    """keep pictures that look alike in one split: frames of a film, shots of one scene. Every picture is decoded"""
 
     def __post_init__(self) -> None:
         refuse_senseless(self, val=Range(0, 0.9, "low", "a share of the pictures, more than 0 and at most 0.9"),
@@ -61,14 +60,18 @@ def split(arguments: SplitArguments) -> None:
     folder, source = layout.undivided
     names = names_of(source)
     of: list[int] = []
+    unseen = 0
     if arguments.scenes:
-        paths = [folder / path for path in find_files(folder, names, str(source)).paths]
-        of = scenes(paths, [original(name) for name in names])
-    found = division.together(names, of) if arguments.scenes else division.of(names)
+        of, unseen = scenes([folder / path for path in find_files(folder, names).paths], list(map(copied, names)))
+    sizes = Counter(of)
+    found = division.together(names, of) if sizes else division.of(names)
     parts = {part: [name for name in names if found[name] == part] for part in division.splits}
     if empty := [part for part, its in parts.items() if not its]:
         anew = f", or remove {printable(layout.root / FILE)} to divide anew" if before.written else ""
-        largest = f", of which {max(Counter(of).values()):,} look like one scene," if arguments.scenes else ""
+        if len(sizes) == 1:
+            raise ValueError(f"all of the {len(names):,} pictures are one scene, so none would be in "
+                             f"{' and '.join(empty)}: divide them without --scenes, or write {FILE} by hand")
+        largest = f", {max(sizes.values()):,} of which are one scene," if sizes else ""
         raise ValueError(f"none of the {len(names):,} pictures{largest} would be in {' and '.join(empty)}: ask for "
                          f"another share{anew}")
     lines = [f"{json.dumps(part)}: [\n" + ",\n".join(map(_quoted, its)) + "\n]" for part, its in parts.items()]
@@ -80,10 +83,15 @@ def split(arguments: SplitArguments) -> None:
     kept = f" ({len(names) - new:,} as before, {new:,} new)" if before.written else ""
     print(f"{', '.join(f'{len(its):,} {part}' for part, its in parts.items())}{kept}: written to "
           f"{printable(layout.root / FILE)}")
-    if arguments.scenes:
-        alike = sum(number for number in Counter(of).values() if number > 1)
-        print(f"{counted(len(set(of)), 'scene')}; {alike:,} of the pictures look like another one, and are in its split"
-              + (", unless they stood elsewhere before" if before.written else ""))
+    if sizes:
+        print(f"{counted(len(sizes), 'scene')}: {sum(size for size in sizes.values() if size > 1):,} of the pictures "
+              "look like another one, or are copies of one")
+        if len(set(zip(of, map(found.get, names)))) > len(sizes):
+            print("note: scenes are in two splits, as their pictures stood before: remove "
+                  f"{printable(layout.root / FILE)} to divide anew")
+        if unseen:
+            print(f"note: {counted(unseen, 'picture')} could not be compared (unreadable, or of one shade): each is a "
+                  "scene")
     if before.written and (arguments.val, arguments.test) != (None, None):
         print("note: the shares count for new pictures; those that stood there stay where they were")
     if gone := len(before.written.keys() - set(names)):

@@ -180,7 +180,9 @@ print(stopped, "of 4 are refused")
 # and no height. (On a command line: `python detr_scratch.py check-data DIR`.)
 
 # %%
-print(check_dataset(replace(PRESETS["tiny"].data, data="tests/photographs/bccd"), num_queries=40, decode=True).table())
+report = check_dataset(replace(PRESETS["tiny"].data, data="tests/photographs/bccd"), num_queries=40, decode=True)
+print(report.layout)
+print(report.table(classes=True))
 
 # %% [markdown]
 # ## 3 From nothing, and from trained weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -558,6 +559,12 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert f"with RoI features AP {APs}; AP50 {AP50s} |" in results
     AP, AP50 = (mean(run["best"][name] for run in seeds) for name in ("AP", "AP50"))
     assert f"The means of the best are AP {AP:.3f} and AP50 {AP50:.3f}, where they were" in page
+    summary, tables = page.partition("In short;")[2].split("\nOn CPU cores, `tiny`, one seed", 1)
+    cards, small, large = runs["cards"], *(run for run in runs["unseen"] if run["set"] == "playing cards")
+    gains = [f"{after['best']['AP'] - before['best']['AP']:.3f}" for before, after in (cards, (small, large))]
+    assert "AP rose by {} without RoI features and by {} with them".format(*gains) in summary
+    assert f"test AP {test}".replace(" / ", ", AP50 ") in summary and f"val AP {AP:.3f}, AP50 {AP50:.3f} (" in summary
+    assert [figure for figure in re.findall(r"\d\.\d{3}", summary) if figure not in tables] == gains
     crops, mosaics = (round(recipe["lowest_loss"] - run["lowest_loss"], 1) for run in others[:2])
     assert crops == mosaics == 0.4 and "have a lower loss by 0.4, and no higher AP" in page
 

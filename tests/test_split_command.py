@@ -13,7 +13,8 @@ from scratch.config import DataConfig
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_layout
 from scratch.data.shapes import draw_scene
-from tests.layouts import draw, fiftyone, voc_flat, yolo, yolo_label_studio
+from scratch.printable import command
+from tests.layouts import draw, fiftyone, roboflow, voc_flat, yolo, yolo_label_studio
 
 
 def names(root) -> dict[str, list[str]]:
@@ -48,31 +49,68 @@ def test_what_stands_there_stays_and_new_pictures_are_added(tmp_path, capsys):
     assert "(10 as before, 10 new)" in capsys.readouterr().out and list(names(root)) == ["train", "val", "test"]
 
 
+def pictures_of(root) -> list:
+    return sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".jpeg"))
+
+
+def film(root, scenes: int) -> dict[str, int]:
+    """Make of a set's pictures a film of so many scenes, in turn; the scene of each file's name."""
+    for k, path in enumerate(pictures_of(root)):
+        with Image.open(path) as before:
+            size = before.size
+        Image.fromarray(draw_scene(np.random.default_rng(k % scenes))[0]).resize(size).save(path, quality=50 + k)
+    return {path.name: k % scenes for k, path in enumerate(pictures_of(root))}
+
+
+def scenes_of(root, of: dict[str, int]) -> list[set[int]]:
+    written = json.loads((root / "split.json").read_text(encoding="utf-8"))
+    return [{of[name.rpartition("/")[2]] for name in written[split]} for split in ("train", "val")]
+
+
 def test_pictures_that_look_alike_stay_together(tmp_path, capsys):
     root = yolo_label_studio(tmp_path / "set", {"all": draw(40)})
-    pictures = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".jpeg"))
-    of = {}
-    for k, path in enumerate(pictures):  # four scenes, of ten pictures each
-        Image.fromarray(draw_scene(np.random.default_rng(k % 4))[0]).save(path, quality=50 + k)
-        of[path.name] = k % 4
-    assert len(of) == 40
+    of = film(root, 4)
+    advice = f"{command('python', 'detr_scratch.py', 'split', root, '--scenes')} mends that"
     detr_scratch.main(["check-data", str(root)])
+    assert f"look like one of train; {advice}" in capsys.readouterr().out
+    detr_scratch.main(["split", str(root)])
+    detr_scratch.main(["check-data", str(root)])
+    assert f"look like one of train; remove split.json, then {advice}" in capsys.readouterr().out
+    detr_scratch.main(["split", str(root), "--scenes"])
     printed = capsys.readouterr().out
-    assert "split that was seen" in printed and f"split {root} --scenes keeps them together" in printed
+    assert "40 as before, 0 new" in printed and "note: scenes are in two splits, as their pictures stood" in printed
+    (root / "split.json").unlink()
     detr_scratch.main(["split", str(root), "--scenes", "--val", "0.25"])
-    assert "4 scenes; 40 of the pictures look like another one" in capsys.readouterr().out
-    written = json.loads((root / "split.json").read_text(encoding="utf-8"))
-    sides = [{of[name.rpartition("/")[2]] for name in written[split]} for split in ("train", "val")]
-    assert len(sides[0]) == 3 and len(sides[1]) == 1 and not sides[0] & sides[1]
+    printed = capsys.readouterr().out
+    assert "4 scenes: 40 of the pictures look like another one" in printed and "note: " not in printed
+    train, val = scenes_of(root, of)
+    assert len(train) == 3 and len(val) == 1 and not train & val
     detr_scratch.main(["check-data", str(root)])
-    assert "split that was seen" not in capsys.readouterr().out
+    assert "leakage" not in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_compared_is_counted(tmp_path, capsys):
+    root = yolo_label_studio(tmp_path / "set", {"all": draw(12)})
+    film(root, 3)
+    pictures_of(root)[0].write_bytes(b"nothing")
+    detr_scratch.main(["split", str(root), "--scenes"])
+    printed = capsys.readouterr().out
+    assert "4 scenes: 11 of the pictures" in printed and "note: 1 picture could not be compared" in printed
+
+
+def test_the_test_split_of_a_set_is_not_mended_by_dividing_the_rest(tmp_path, capsys):
+    root = roboflow(tmp_path / "set", {"train": draw(12), "test": draw(6)})
+    film(root, 2)
+    detr_scratch.main(["check-data", str(root)])
+    told = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("test: ")]
+    assert len(told) == 1 and told[0].endswith("6 of its 6 pictures look like one of train")
 
 
 def test_a_film_of_one_scene_cannot_be_divided_by_scenes(tmp_path):
     root = yolo_label_studio(tmp_path / "set", {"all": draw(6)})
-    for k, path in enumerate(sorted((root / "images").rglob("*.*"))):
-        Image.fromarray(draw_scene(np.random.default_rng(1))[0]).save(path, quality=70 + k)
-    with pytest.raises(SystemExit, match="none of the 6 pictures, of which 6 look like one scene, would be in val"):
+    film(root, 1)
+    with pytest.raises(SystemExit, match="all of the 6 pictures are one scene, so none would be in val: divide them "
+                                         "without --scenes, or write split.json by hand"):
         detr_scratch.main(["split", str(root), "--scenes"])
     assert not (root / "split.json").exists()
 

@@ -4,7 +4,7 @@
 
 The data comes from `python -m benchmarks.removal`, which also writes the table. A bar is the mean over the seeds: AP, and
 paler AP50, since a part can cost one of them alone (boxes that are found, and fit badly). A point is one seed, a dashed
-line the detector with nothing removed. The part without which least AP is left is on top. Proven in tests/test_removal.py.
+line the detector with nothing removed. The part whose removal costs most AP is on top. Proven in tests/test_removal.py.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     annotation file ─▶ read_annotations ─▶ entries, ids, boxes ──┐
     all boxes ─▶ is there any; of which class; what is twice ────┼─▶ Report: a table for people, refuse() for training
     image files ─▶ opened (or decoded) by a pool of threads ─────┤
-    files of equal size ─▶ compared by content ──────────────────┤
-    small grey pictures of two splits ─▶ near_duplicates ────────┘
+    pictures of two splits ─▶ copies ────────────────────────────┘
 
 `decode=False` is the quick pass before a run's first step: headers, checksums and the last bytes of each file, of the
 splits that it uses; 16-bit pictures, and what looks broken, are decoded. Of a large split, pictures that were looked at
@@ -15,14 +14,12 @@ Read: look_at_image (one file) → check_dataset (a set) → Report
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Container, Iterable, NamedTuple, Optional
+from typing import BinaryIO, Container, Iterable, Optional
 
 import numpy as np
 from PIL import Image
@@ -32,17 +29,17 @@ from scratch.data.annotations import Annotations, read_annotations
 from scratch.data.class_counts import ClassCounts
 from scratch.data.classes import Classes, UnknownClass
 from scratch.data.coco import find_layout, missing_split
+from scratch.data.copies import Pictures, copies
 from scratch.data.evidence import best_ap, same_boxes, turned
 from scratch.data.file_names import Found, find_files
 from scratch.data.images import (Reduced, TooLarge, conversions, opened, read_reduced, reason, refuse_too_large,
                                  upright_size)
 from scratch.data.layouts import Layout
-from scratch.data.looks import Looks, look_at_all
-from scratch.data.near_duplicates import near_duplicates
+from scratch.data.looks import look_at_all
 from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse
-from scratch.data.sources import Annotated
-from scratch.data.split import FILE, SPLITS
-from scratch.printable import abridged, command, counted, printable
+from scratch.data.sources import Annotated, Source
+from scratch.data.split import SPLITS
+from scratch.printable import abridged, counted, printable
 
 # What --leave-out-broken leaves out. A size that differs is no broken file: its boxes say that something is wrong.
 BROKEN = ("missing image", "unreadable image", "too large image")
@@ -51,8 +48,6 @@ LEAST_DECODED = 0.25
 # A picture is of one shade if fewer of the 256 greys lie between its darkest and its brightest pixels, but for a
 # thousandth of them at either end.
 FEW_SHADES = 24
-# So many pictures of a split, and so much of it, look like another split's: then its score says little of new ones.
-FEW_ALIKE, SEEN = 5, 0.1
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class Report:
 
     `left_out` holds, by split, the ids of the images that a run does without (--leave-out-broken). `layout` says in a
     line what the folder was recognised as; "" for explicit paths and for the generated shapes. `root` is that folder,
-    below which the table shows paths without it; `by_class` how many boxes each class has.
+    below which the table shows paths without it; `by_class` says how many boxes each class has.
     """
 
     splits: tuple[str, ...]
@@ -78,7 +73,8 @@ class Report:
     def table(self, examples: Optional[int] = 3, classes: bool = False) -> str:
         """What a person reads: each kind with its count, what comes of it, and where it was met.
 
-        `examples` is the most entries listed for a kind; None lists every one that was kept. `classes`: with their boxes.
+        `examples` is the most entries listed for a kind; None lists every one that was kept. `classes` adds a table of the
+        boxes of each class.
         """
         lines, counts = list(self.splits), count(self.problems)
         if classes and self.by_class:
@@ -90,7 +86,7 @@ class Report:
             if counts[kind]:
                 listed = of_kind[kind][:None if kind == "broken image left out" else examples]  # all of those by name
                 lines += ["", f"{severity:>8}  {counts[kind]:>6,} × {kind}: {action}"]
-                lines += [f"{'':18} {problem.line()}" for problem in listed]
+                lines += [f"{'':18} {problem.line(self.root)}" for problem in listed]
                 if more := counts[kind] - sum(problem.times for problem in listed):
                     lines.append(f"{'':18} … and {more:,} more")
         totals: Counter[str] = Counter()
@@ -99,11 +95,7 @@ class Report:
         verdict = "training refuses this data until they are put right" if totals["refused"] else "training can begin"
         lines += ["", f"{totals['refused']:,} refused, {totals['coped']:,} coped with, {totals['note']:,} to note: "
                       f"{verdict}"]
-        return "\n".join(map(self._without_root, lines))
-
-    def _without_root(self, line: str) -> str:
-        folder = printable(os.path.join(self.root, "")) if self.root else ""
-        return re.sub(rf"(?<!\S){re.escape(folder)}(?=\S)", "", line) if folder else line
+        return "\n".join(lines)
 
     def told(self, *kinds: str) -> str:
         """The problems of these kinds alone, a line each, for a command that is about something else; "" for none."""
@@ -139,8 +131,8 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
     left_out: dict[str, tuple[int, ...]] = {}
     learns = classes is None  # else a trained detector is judged
     deep = decode or config.leave_out_broken
-    pictures: list[_Pictures] = []
-    of_split: dict[str, Annotations] = {}
+    pictures: list[Pictures] = []
+    root, counts = str(layout.root) if layout.name else "", ClassCounts()
     for split, (folder, file) in splits.items():
         try:
             annotations = read_annotations(file, classes, config.limit_train if split == "train" else
@@ -154,7 +146,7 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         classes = classes or annotations.classes
         lines.append(f"{split:<6} {counted(len(annotations), 'image'):>14} "
                      f"{counted(len(annotations.labels), 'box', 'boxes'):>14} "
-                     f"{counted(len(annotations.classes), 'class', 'classes'):>12}   {abridged(file)}")
+                     f"{counted(len(annotations.classes), 'class', 'classes'):>12}   {abridged(_below(file, root))}")
         problems += _crowded(annotations, file, num_queries, most)
         problems += _same_twice(annotations, file, config.max_dets,
                                 split != "train" or config.eval_split == "train", most)
@@ -176,18 +168,21 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
             of_images = [list(map(_left_out, found)) for found in of_images]
             if 0 < len(annotations) == len(left_out[split]):
                 problems.append(Problem("no images", str(file), "all of them are broken, and left out"))
-        of_split[split] = annotations.without(left_out.get(split, ()))
-        problems += _nothing_to_find(of_split[split], file, learns and split == "train")
+        used = annotations.without(left_out.get(split, ()))
+        counts = counts.plus(split, used)
+        problems += _nothing_to_find(used, file, learns and split == "train")
         problems += dict.fromkeys(problem for found in of_images for problem in found)  # one may be that of them all
-        pictures.append(_Pictures(split, folder, names.paths, looks))
-    counts = ClassCounts.of(of_split)
+        pictures.append(Pictures(split, folder, names.paths, looks))
     problems += counts.notes(config.eval_split)
-    problems += _shared(pictures, within=decode)
-    if decode and len(splits) > 1:
-        problems += _similar(pictures, config, most, layout)
-    named = bool(layout.name)
-    return Report(tuple(lines), tuple(problems), left_out, layout.line() if named else "",
-                  str(layout.root) if named else "", counts.table())
+    problems += copies(pictures, config, most, layout, decode)
+    return Report(tuple(lines), tuple(problems), left_out, layout.line() if root else "", root, counts.table())
+
+
+def _below(file: Annotated, root: str) -> str:
+    """How a split's line calls its annotations: a path below `root`, which another line names, without it."""
+    if not root:
+        return str(file)
+    return file.name if isinstance(file, Source) else os.path.relpath(file, root)
 
 
 @dataclass(frozen=True)
@@ -364,7 +359,8 @@ def _same_twice(annotations: Annotations, file: Annotated, max_dets: int, judged
             where = f"{abridged(a.classes.names[labels[fullest]])} in {abridged(a.file_names[rows[fullest]])}"
             notes.add("more boxes than COCO counts", file.name,
                       f"more than {max_dets} boxes of a class in "
-                      f"{counted(len(set(rows[places[beyond]])), 'image')} (at most {number.max():,}, {where}), and the best {max_dets} detections of a class in an image count: "
+                      f"{counted(len(set(rows[places[beyond]])), 'image')} "
+                      f"(at most {number.max():,}, {where}), and the best {max_dets} detections of a class in an image count: "
                       f"perfect ones have an AP of {best:.3f}. --max-dets {number.max()} counts them all, with figures "
                       "that are not COCO's")
     return notes.problems()
@@ -389,71 +385,3 @@ def _turned_by_cameras(annotations: Annotations, file: Annotated, folder: Path, 
         return []
     return [Problem("boxes in another form" if found.certain and not as_is else "boxes perhaps in another form",
                     f"{file.name}, the {len(as_stored):,} pictures with a camera's EXIF note", found.words)]
-
-
-class _Pictures(NamedTuple):
-    """The pictures of a split: their paths below a folder, row by row, and what was seen on them."""
-
-    split: str
-    folder: Path
-    paths: list[str]
-    looks: Looks
-
-    def rows(self) -> np.ndarray:
-        """Those that there are, each file once, in the order of the annotations."""
-        first = dict(zip(reversed(self.paths), range(len(self.paths) - 1, -1, -1)))
-        there = np.zeros(len(self.paths), dtype=bool)
-        there[list(first.values())] = True
-        return np.flatnonzero(there & (self.looks.stamps[:, 0] >= 0))
-
-
-def _shared(pictures: list[_Pictures], within: bool) -> list[Problem]:
-    """Files of one content in two splits, or `within` one too; only files of equal length and end are read for this."""
-    rows = [its.rows() for its in pictures]
-    if not pictures or not within and len(pictures) == 1:
-        return []
-    lengths = np.concatenate([its.looks.stamps[mine, 0] for its, mine in zip(pictures, rows)])      # (N,)
-    ends = np.concatenate([its.looks.ends[mine] for its, mine in zip(pictures, rows)])
-    of = np.repeat(np.arange(len(pictures)), [len(mine) for mine in rows])                          # (N,) its split
-    row = np.concatenate(rows)
-    order = np.lexsort((of, ends, lengths))
-    begins = np.flatnonzero(np.r_[True, (np.diff(lengths[order]) != 0) | (np.diff(ends[order]) != 0)][:len(order)])
-    number = np.diff(np.r_[begins, len(order)])
-    several = of[order[begins + number - 1]] != of[order[begins]] if not within else number > 1    # in order, so
-    alike = np.sort(order[np.repeat(several, number)])
-
-    by_content: dict[bytes, list[tuple[str, Path]]] = defaultdict(list)
-    content_of: dict[tuple[int, int], bytes] = {}  # of a file that has several names
-    for k in alike.tolist():
-        its = pictures[of[k]]
-        path = its.folder / its.paths[row[k]]
-        try:
-            found = os.stat(path)
-            identity = (found.st_dev, found.st_ino)
-            if identity not in content_of or not found.st_ino:
-                content_of[identity] = hashlib.sha256(path.read_bytes()).digest()
-            by_content[content_of[identity]].append((its.split, path))
-        except OSError:  # it has gone meanwhile, or may not be read, and that is told already
-            continue
-    return [Problem("same picture twice" if split == files[0][0] else "same image in two splits",
-                    printable(files[0][1]), f"equals {printable(path)} of {split}")
-            for files in by_content.values() for split, path in files[1:] if within or split != files[0][0]]
-
-
-def _similar(pictures: list[_Pictures], config: DataConfig, most: Optional[int], layout: Layout) -> list[Problem]:
-    """Pictures that look nearly like one of another split."""
-    of_split = {its.split: [its.folder / its.paths[row] for row in its.rows().tolist()] for its in pictures}
-    notes = Notes(most)
-    like: Counter[str] = Counter()
-    for path, split, other, its_split, alike in near_duplicates(of_split, config):
-        like[split] += 1
-        notes.add("similar image in two splits", printable(path),
-                  f"of {split}, looks like {printable(other)} of {its_split} (a correlation of {alike:.2f})")
-    way_out = ""
-    if layout.division is not None:
-        first = f"remove {FILE}, then " if layout.division.written else ""
-        way_out = f"; {first}{command('python', 'detr_scratch.py', 'split', layout.root, '--scenes')} keeps them together"
-    remembered = [Problem("split that was seen", split, f"{number:,} of its {counted(len(of_split[split]), 'picture')} "
-                          f"look like one of another split{way_out}")
-                  for split, number in like.items() if number >= max(FEW_ALIKE, SEEN * len(of_split[split]))]
-    return remembered + notes.problems()

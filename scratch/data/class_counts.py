@@ -1,19 +1,19 @@
 """class_counts: how many boxes does each class have, and in which split?
 
     boxes by class      train       val      test       the commonest in train first; crowds do not count
-      RBC               2,381       967       805
+      RBC               2,381       967       805       (blood cells, BCCD)
       WBC                 214        87        71
       Platelets           209        83        69
 
-A class of few boxes is hardly learnt, and AP is the mean over the classes that the judging split shows, so one of them
-pulls it down as much as any other; a class without a box there is not in that mean at all.
+AP is the mean over the classes that have a box in the evaluation split. There a class that is hardly learnt lowers it
+as much as any other, and a class without a box is left out.
 
-Proven in tests/data/test_class_counts.py. Read: ClassCounts → table → notes
+Proven in tests/data/test_class_counts.py. Read: ClassCounts → plus → table → notes
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,46 +28,47 @@ ENDS = 10         # of a long table, the first and the last classes
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Boxes, crowds left out, of each split (rows) and class (columns): `boxes[i,k]` of `splits[i]`, `names[k]`."""
+    """Boxes of each class: `boxes[split]` (K,) int64, of the classes `names` (K); and the number of crowds."""
 
-    splits: tuple[str, ...]
-    names: tuple[str, ...]
-    boxes: np.ndarray
+    names: tuple[str, ...] = ()
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)
+    crowds: int = 0
 
-    @staticmethod
-    def of(annotations: dict[str, Annotations]) -> "ClassCounts":
-        """Those of splits that count their classes alike."""
-        classes = next((a.classes for a in annotations.values()), None)
-        names = classes.told_apart() if classes else ()
-        counts = [np.bincount(a.labels[~a.crowd], minlength=len(names)) for a in annotations.values()]
-        return ClassCounts(tuple(annotations), names, np.array(counts, dtype=np.int64).reshape(len(counts), len(names)))
+    def plus(self, split: str, annotations: Annotations) -> "ClassCounts":
+        """These, and those of one more split of the same classes."""
+        a = annotations
+        boxes = np.bincount(a.labels[~a.crowd], minlength=len(a.classes))
+        return ClassCounts(a.classes.told_apart(), {**self.boxes, split: boxes}, self.crowds + int(a.crowd.sum()))
 
     def table(self) -> str:
-        """A line for each class, the commonest of the first split first; of many, the ends of that order. "" for none."""
-        if not self.boxes.size:
+        """A line for each class, the commonest of the first split on top; of many, the ends of that. "" for none."""
+        if not any(boxes.any() for boxes in self.boxes.values()):
             return ""
-        order = np.argsort(-self.boxes[0], kind="stable").tolist()
+        order = np.argsort(-next(iter(self.boxes.values())), kind="stable").tolist()
         shown = order if len(order) <= 2 * ENDS + 1 else order[:ENDS] + order[-ENDS:]
         names = {k: abridged(self.names[k], 40) for k in shown}
-        width = max(map(len, [*names.values(), "boxes by class"])) + 2
-        lines = [f"{'boxes by class':<{width}}" + "".join(f"{split:>10}" for split in self.splits)]
-        lines += [f"  {names[k]:<{width - 2}}" + "".join(f"{number:>10,}" for number in self.boxes[:, k].tolist())
+        title = "boxes by class" + (", without crowds" if self.crowds else "")
+        width = max(map(len, [*names.values(), title])) + 2
+        lines = [f"{title:<{width}}" + "".join(f"{split:>10}" for split in self.boxes)]
+        lines += [f"  {names[k]:<{width - 2}}" + "".join(f"{boxes[k]:>10,}" for boxes in self.boxes.values())
                   for k in shown]
         if len(shown) < len(order):
             lines.insert(1 + ENDS, f"  … {counted(len(order) - len(shown), 'class', 'classes')} between …")
         return "\n".join(lines)
 
-    def notes(self, judge: str) -> list[Problem]:
-        """The classes that are rare in train, and those that `judge`, the split that judges, does not show."""
-        of = dict(zip(self.splits, self.boxes.tolist()))
-        train, judging = of.get("train"), of.get(judge)
-        found = []
-        for k, name in enumerate(self.names):
-            if train and train[k] < FEW and max(1, train[k]) * OF_THE_MOST <= max(train):
-                found.append(Problem("class with few boxes", abridged(name),
-                                     f"{counted(train[k], 'box', 'boxes')} in train, where the commonest class has "
-                                     f"{max(train):,}"))
-            if train and judging and any(judging) and train[k] and not judging[k]:
-                found.append(Problem("class that is not judged", abridged(name),
-                                     f"{counted(train[k], 'box', 'boxes')} in train, none in {judge}"))
+    def notes(self, evaluated: str) -> list[Problem]:
+        """The classes that train has few boxes of, or none, and those without a box in `evaluated`, a split's name."""
+        if not {"train", evaluated} <= self.boxes.keys():
+            return []
+        train, judging = self.boxes["train"].tolist(), self.boxes[evaluated].tolist()
+        commonest, found = max(train, default=0), []
+        for name, learnt, judged in zip(map(abridged, self.names), train, judging):
+            boxes = f"{counted(learnt, 'box', 'boxes')} in train"
+            if not learnt and judged:
+                found.append(Problem("class that is not learnt", name, f"{boxes}, {judged:,} in {evaluated}"))
+            elif 0 < learnt < FEW and learnt * OF_THE_MOST <= commonest:
+                found.append(Problem("class with few boxes", name,
+                                     f"{boxes}, where the commonest class has {commonest:,}"))
+            if learnt and not judged and any(judging):
+                found.append(Problem("class that is not judged", name, f"{boxes}, none in {evaluated}"))
         return found

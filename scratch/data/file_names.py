@@ -279,7 +279,7 @@ def _told(reason: str, names: list[str], path: str, total: int, source: str) -> 
 
 
 def _missing(there: _Folder, name: str, near: list[str]) -> Problem:
-    where = abridged(f"{there.folder}/{name}")
+    where = printable(there.folder / name)
     outside = there.inside(name) is None
     if len(near) > 1:
         detail = f"no such file; {len(near)} are called nearly so ({', '.join(map(abridged, near[:3]))}): which one?"

@@ -23,7 +23,7 @@ import yaml
 from scratch.data.layout_yolo import NAMES, Yolo, is_names, labels_of, lines_of
 from scratch.data.listing import PICTURES, Listing, by_folder, split_of, text_lines
 from scratch.data.problems import brief
-from scratch.data.values import whole
+from scratch.data.values import is_oriented, whole
 
 MOST_YAML = 2**22      # bytes
 MOST_FILES = 20        # YAML files that are looked at
@@ -172,5 +172,5 @@ def _classes(settings: dict[str, Any], file: str, listing: Listing, text_files: 
 def _numbers_used(listing: Listing, text_files: Sequence[str]) -> Iterator[int]:
     for path in text_files:
         for _, words in lines_of(listing.root / path, path, lambda *_, **__: None):
-            if len(words) >= 5 and (k := whole(words[0])) is not None and 0 <= k < MOST_CLASSES:
+            if len(words) >= 5 and not is_oriented(words) and (k := whole(words[0])) is not None and 0 <= k < MOST_CLASSES:
                 yield k

@@ -17,7 +17,7 @@ from scratch.data.find_table import beginning_of, tables_of
 from scratch.data.find_voc import is_annotation
 from scratch.data.layout_table import WANTED, cells_of, delimiter_of
 from scratch.data.listing import PICTURES, Listing, key, list_folder
-from scratch.data.values import number
+from scratch.data.values import is_oriented, number
 from scratch.printable import abridged
 
 MOST_JSON = 2**24  # bytes of one that is looked at
@@ -59,13 +59,13 @@ def layout_hint(root: Path) -> str:
         return f"{abridged(files[0])} is a spreadsheet: save it as CSV UTF-8.\n"
     if listing.pictures:
         stems = {key(os.path.basename(path)): path for path in listing.pictures}
-        for text in listing.files(".txt"):
-            if picture := stems.get(key(os.path.basename(text))):
-                if _has_oriented_boxes(root / text):
-                    return (f"{abridged(text)} has four corners and a class in a line (x1 y1 … x4 y4 CLASS), as DOTA's "
-                            "oriented boxes: convert them to one of these layouts first.\n")
-                return (f"{abridged(text)} is called like {abridged(picture)}, but it is not where YOLO has it: beside "
-                        "the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
+        texts = [text for text in listing.files(".txt") if key(os.path.basename(text)) in stems]
+        if oriented := next((text for text in texts[:5] if _has_oriented_boxes(root / text)), None):
+            return (f"{abridged(oriented)} has four corners and a class in a line (x1 y1 … x4 y4 CLASS), as DOTA's "
+                    "oriented boxes: convert them to one of these layouts first.\n")
+        if texts:
+            return (f"{abridged(texts[0])} is called like {abridged(stems[key(os.path.basename(texts[0]))])}, but it is "
+                    "not where YOLO has it: beside the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
         return "It holds pictures, and no annotations.\n"
     return "" if endings else f"{abridged(root)} is empty.\n"
 
@@ -77,8 +77,7 @@ def _has_oriented_boxes(text: Path) -> bool:
             lines = [line.split() for line in stream.readlines(4096)]
     except OSError:
         return False
-    return any(len(words) >= 9 and all(number(word) is not None for word in words[:8]) and number(words[8]) is None
-               for words in lines)
+    return any(map(is_oriented, lines))
 
 
 def _of_json(file: Path, number_of: int) -> str:

@@ -24,7 +24,7 @@ from typing import Iterator, Optional, Sequence
 from scratch.data.listing import Listing, key, split_of, text_of
 from scratch.data.per_picture import and_others, sizes_of
 from scratch.data.sources import Choose, Document, Report, Source
-from scratch.data.values import number, whole
+from scratch.data.values import is_oriented, number, whole
 
 MOST_LABELS = 2**26  # bytes of a text file
 FARTHEST = 2.0       # a share of the picture beyond this is no share: pixels, say
@@ -109,7 +109,8 @@ def _box(words: Sequence[str], width: int, height: int, keypoints: bool, where: 
     shares = [number(word) for word in words[1:5 if keypoints else None]]
     polygon = len(shares) >= 6 and len(shares) % 2 == 0
     if whole(words[0]) is None or None in shares or not (len(shares) == 4 or polygon):
-        report("malformed entry", where, "got {}, wanted " + _WANTED, " ".join(words))
+        meant = ": are these DOTA's oriented boxes? Convert them first" if is_oriented(words) else ""
+        report("malformed entry", where, "got {}, wanted " + _WANTED + meant, " ".join(words))
         return None
     if max(map(abs, shares)) > FARTHEST:
         report("malformed entry", where, "got {}, wanted " + _WANTED + ": are these pixels?", " ".join(words))

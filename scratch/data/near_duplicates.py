@@ -8,7 +8,7 @@ Two files of one photograph, one of them saved again, smaller or brighter, have 
 differences; so have two frames of a film. A score on such pictures measures memory. Greys themselves would not do: two
 photographs of sky over ground correlate, and their edges do not. One matrix product compares all pairs.
 
-`scenes` joins pictures of one set that look alike, and what looks like one of those, and so on: the frames of a take.
+The connected components of the pairs of one set that are alike are its `scenes`: the frames of a film, say.
 
 Copies that were saved again, made smaller or brighter, or cut by a few pixels are found. Turned or mirrored copies are
 not. Proven in tests/data/test_near_duplicates.py.
@@ -46,44 +46,43 @@ def fingerprint(picture: Image.Image) -> Optional[np.ndarray]:
 def near_duplicates(splits: dict[str, Sequence[Path]], config: DataConfig = DataConfig()
                     ) -> Iterator[tuple[Path, str, Path, str, float]]:
     """(picture, its split, the nearest picture, its split, their correlation) for every picture of a later split that
-    has a near one in an earlier one. Files that cannot be read, or are equal byte for byte, are left out.
+    has a near one in an earlier one: the nearest of the first split that has a near one. Files that cannot be read, or
+    are equal byte for byte, are left out.
     """
-    before: list[tuple[Path, str]] = []
-    known = np.empty((0, 2 * CELLS**2), dtype=np.float32)                                           # (m,288)
+    before: list[tuple[str, list[Path], np.ndarray]] = []
     for split, paths in splits.items():
         rows, mine = _fingerprints(paths, config)                                                   # (n), (n,288)
-        for start in range(0, len(rows) if len(known) else 0, ROWS):
-            alike = mine[start:start + ROWS] @ known.T                                              # (≤1024,m)
-            for row in np.flatnonzero(alike.max(axis=1) >= ALIKE):
-                nearest = int(alike[row].argmax())
-                path, (other, its_split) = paths[rows[start + row]], before[nearest]
-                if not _equal(path, other):
-                    yield path, split, other, its_split, float(alike[row, nearest])
-        before += [(paths[row], split) for row in rows]
-        known = np.concatenate((known, mine))
+        for start in range(0, len(rows) if before else 0, ROWS):
+            of_each = [mine[start:start + ROWS] @ theirs.T for _, _, theirs in before]              # (≤1024,m) each
+            for k in range(len(of_each[0])):
+                for (its_split, others, _), alike in zip(before, of_each):
+                    nearest = int(alike[k].argmax()) if others else 0
+                    if others and alike[k, nearest] >= ALIKE:
+                        path, other = paths[rows[start + k]], others[nearest]
+                        if not _equal(path, other):
+                            yield path, split, other, its_split, float(alike[k, nearest])
+                        break
+        before.append((split, [paths[row] for row in rows], mine))
 
 
-def scenes(paths: Sequence[Path], names: Sequence[str], config: DataConfig = DataConfig()) -> list[int]:
-    """The scene of each picture: the place, in `paths`, of the first one of that scene.
+def scenes(paths: Sequence[Path], names: Sequence[str], config: DataConfig = DataConfig()) -> tuple[list[int], int]:
+    """The scene of each picture, as the place in `paths` of its first one; and how many pictures were not compared.
 
-    Pictures are of one scene if a chain of pictures leads from one to the other, each of which looks like the next, or
-    has the next one's name (`names`: what each is a copy of). One that is like no other is a scene of its own.
+    Scenes are the connected components (single linkage) of the pairs with f·f' ≥ 0.8, and of those of one name in
+    `names`: a chain of pictures, each of which looks like the next. A picture that is like no other is a scene of its
+    own, as is one that cannot be read or is of one shade.
     """
     places: dict[str, int] = {}
-    first = [places.setdefault(name, row) for row, name in enumerate(names)]
-
-    def of(row: int) -> int:
-        while first[row] != row:
-            first[row] = row = first[first[row]]
-        return row
-
-    rows, found = _fingerprints(paths, config)                                                      # (n), (n,288)
+    first = np.array([places.setdefault(name, row) for row, name in enumerate(names)], dtype=np.int64)     # (N,)
+    listed, found = _fingerprints(paths, config)                                                    # (n), (n,288)
+    rows = np.array(listed, dtype=np.int64)
     for start in range(0, len(rows), ROWS):
-        alike = found[start:start + ROWS] @ found[:start + ROWS].T >= ALIKE                         # (≤1024,m)
-        for one, other in np.argwhere(alike).tolist():
-            low, high = sorted((of(rows[start + one]), of(rows[other])))
-            first[high] = low
-    return [of(row) for row in range(len(paths))]
+        block = found[start:start + ROWS] @ found[:start + ROWS].T >= ALIKE                         # (≤1024,m)
+        for k, near in enumerate(block):
+            its = np.unique(first[rows[:start + ROWS][near]])  # with its own
+            if len(its) > 1:
+                first[np.isin(first, its)] = its[0]
+    return first.tolist(), len(paths) - len(rows)
 
 
 def _fingerprints(paths: Sequence[Path], config: DataConfig) -> tuple[list[int], np.ndarray]:

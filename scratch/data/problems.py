@@ -10,12 +10,14 @@ the content of a file is shown shortened and without control characters (scratch
 
 from __future__ import annotations
 
+import os
+import re
 import reprlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Literal, Optional, Union
 
-from scratch.printable import abridged
+from scratch.printable import abridged, printable
 
 Severity = Literal["refused", "coped", "note"]
 
@@ -76,8 +78,9 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "EXIF-rotated image": ("coped", "turned upright, unless its annotated size is that of the pixels as stored"),
     "odd class name": ("note", "used as it is, and shown on one line"),
     "classes alike": ("note", "they are learnt as two classes; to choose one of two of a name: --classes 'name (id)'"),
+    "class that is not learnt": ("note", "it has no box in train: its AP will be 0, which lowers the mean"),
     "class with few boxes": ("note", "it will hardly be found: more pictures of it help, or --classes without it"),
-    "class that is not judged": ("note", "no AP of it is measured: the judging split shows none"),
+    "class that is not judged": ("note", "it has no box in the evaluation split, so no AP"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),
     "image without boxes": ("note", "it teaches that there is nothing to find"),
     "image that ends in grey": ("note", "its last rows have the grey that a JPEG decoder puts for missing data"),
@@ -85,8 +88,9 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "image of one shade": ("note", "hardly anything on it can be told apart"),
     "same picture twice": ("note", "used twice, as it is, under both names"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
-    "split that was seen": (
-        "note", "its AP tells how well pictures are remembered: all pictures of a scene or a film belong in one split"),
+    "leakage between splits": (
+        "note", "near copies of training pictures are in it: its AP tells how well these are remembered, not how well "
+        "new ones are found"),
     "similar image in two splits": (
         "note", "used as it is, but the score flatters if one is a copy of the other, or of the same scene"),
 }
@@ -113,9 +117,14 @@ class Problem:
     def severity(self) -> Severity:
         return KINDS[self.kind][0]
 
-    def line(self) -> str:
-        """Where, and what was found there, to be printed."""
-        return f"{abridged(self.where)}: {abridged(self.detail, 640)}"
+    def line(self, root: str = "") -> str:
+        """Where, and what was found there, to be printed; paths below the folder `root` without it."""
+        where, detail = self.where, self.detail
+        if root:
+            folder = rf"{re.escape(printable(root).rstrip('/' + os.sep))}[/{re.escape(os.sep)}]"
+            where = re.sub(rf"\A{folder}(?=.)", "", where)
+            detail = re.sub(rf"\A((?:of \w+, looks like |equals )){folder}(?=.)", r"\1", detail)
+        return f"{abridged(where)}: {abridged(detail, 640)}"
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.line()}"

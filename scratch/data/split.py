@@ -10,7 +10,8 @@ together: a copy in val of a picture in train is no test. If a side would be emp
 
 `python detr_scratch.py split DIR` writes the answer down, as DIR/split.json: {"train": [names], "val": [names]}. What
 stands there counts, and the rule is for other pictures alone. With --scenes, pictures that look alike (the frames of a
-film) come into one split together: a frame in val beside the next one in train is no test either. Proven in tests/data/test_split.py.
+film) come into one split together: a frame in val beside the next one in train is no test either.
+Proven in tests/data/test_split.py.
 Read: place → Division → read_division
 """
 
@@ -35,14 +36,16 @@ _VERSION = re.compile(r"\.rf\.\w+(?=\.\w+$)")
 
 def place(name: str) -> float:
     """Where a file's name puts it in [0,1): as good as random, and the same everywhere and at any time."""
-    base = unicodedata.normalize("NFC", original(name).replace("\\", "/").rpartition("/")[2])
+    base = copied(name).rpartition("/")[2]
     digest = hashlib.sha256(base.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def original(name: str) -> str:
-    """The name of the picture of which `name` is one of Roboflow's copies, or `name`."""
-    return _VERSION.sub("", name)
+def copied(name: str) -> str:
+    """For one of Roboflow's copies the name, without folders, of the picture that was copied; else `name`."""
+    path = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    base = path.rpartition("/")[2]
+    return _VERSION.sub("", base) if _VERSION.search(base) else path
 
 
 @dataclass(frozen=True)
@@ -68,27 +71,33 @@ class Division:
         return found
 
     def together(self, names: Sequence[str], scenes: Sequence[int]) -> dict[str, str]:
-        """As `of`, but all pictures of a scene come into one split. scenes: a number for each of the names.
+        """The split of each name, where all pictures of a scene belong in one. scenes: a number for each name.
 
-        Where some of a scene stand somewhere, the others go there. The others' scenes, in the order of the hash of a
-        name in each, fill val and test to their shares, as nearly as whole scenes can; the rest is train.
+        A scene of which pictures stand written goes where most of them are. The other scenes are taken in the order of
+        the hash of their first name; they fill val, then test, to their shares of these pictures as nearly as whole
+        scenes can, and the rest is train. Of two scenes or more, one is val and one train.
         """
         found = {name: self.written[name] for name in names if name in self.written}
         members: dict[int, list[str]] = defaultdict(list)
-        for name, scene in zip(names, scenes):
+        for name, scene in sorted(zip(names, scenes)):
             members[scene].append(name)
         waiting: list[list[str]] = []
-        for its in sorted(members.values(), key=lambda its: place(min(its))):
-            if there := Counter(found[name] for name in its if name in found):
-                found.update((name, there.most_common(1)[0][0]) for name in its if name not in found)
+        for its in sorted(members.values(), key=lambda its: (place(its[0]), its[0])):
+            there = [found[name] for name in its if name in found]
+            if there:
+                most = max(SPLITS, key=there.count)
+                found.update((name, most) for name in its if name not in found)
             else:
                 waiting.append(its)
-        number = Counter(found.values())
+        pictures, number = sum(map(len, waiting)), Counter[str]()
         for its in waiting:
             split = next((split for split, share in (("val", self.val), ("test", self.test))
-                          if number[split] + len(its) / 2 <= share * len(names)), "train")
+                          if number[split] + len(its) / 2 <= share * pictures), "train")
             found.update(dict.fromkeys(its, split))
             number[split] += len(its)
+        for split, nearest in (("val", min), ("train", max)):
+            if len(waiting) > 1 and split not in found.values():
+                found.update(dict.fromkeys(nearest(waiting, key=len), split))
         return found
 
     def _by_rule(self, u: float) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}(\.0*)?")  # float() and int() would also read 1_000, ٣ and "infinity"
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -54,3 +54,8 @@ def yes(value: Any) -> Optional[bool]:
     if isinstance(value, str) and value.strip().lower() in ("true", "false", ""):
         return value.strip().lower() == "true"
     return {0.0: False, 1.0: True}.get(number(value))
+
+
+def is_oriented(words: Sequence[str]) -> bool:
+    """Is a line four corners in pixels and a class, as DOTA writes oriented boxes: x1 y1 x2 y2 x3 y3 x4 y4 plane 0?"""
+    return len(words) >= 9 and None not in map(number, words[:8]) and number(words[8]) is None

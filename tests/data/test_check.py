@@ -10,7 +10,7 @@ from PIL import Image
 
 from commands.check_data import CheckDataArguments, check_data
 from scratch.config import DataConfig
-from scratch.data.check import Report, check_dataset
+from scratch.data.check import check_dataset
 from scratch.data.classes import Classes
 from scratch.data.problems import KINDS, Problem, count, refuse
 from scratch.data.split import SPLITS
@@ -392,7 +392,7 @@ def test_the_same_box_twice_is_told_with_the_ap_that_is_left(sound):
     sound.box("val", 3, [2, 3, 11, 7], id=100, category_id=7)  # another class: another object
     report = _check(sound)
     report.refuse()
-    assert _kinds(report) == ["best possible AP", "same box twice"]
+    assert _kinds(report) == ["best possible AP", "class that is not learnt", "same box twice"]
     assert "instances_val.json, 0003.png: cat at [2, 3, 11, 7]" in report.table()
     assert "1 of 3 boxes stand there twice" in report.table()
     assert "a detector that finds every object once has an AP of 0.752" in report.table()
@@ -510,15 +510,28 @@ def test_check_data_shows_paths_below_the_folder_and_names_the_next_command(soun
     sound.splits["train"]["images"].pop()
     sound.splits["train"]["annotations"].pop()
     moved = sound.write().rename(tmp_path / "my set")
-    for flags, more in (({}, ""), ({"limit_train": 2}, ", and the flags given here")):
-        check_data(CheckDataArguments(moved, DataConfig(**flags)))
-        assert capsys.readouterr().out.splitlines()[-1] == (
-            f"Next: {command('python', 'detr_scratch.py', 'train', '--data', moved)}{more}")
+    check_data(CheckDataArguments(moved, DataConfig()))
+    last = f"Next: {command('python', 'detr_scratch.py', 'train', '--data', moved)}"
+    assert capsys.readouterr().out.splitlines()[-1] == last
+    check_data(CheckDataArguments(moved, DataConfig(limit_train=2)))
+    assert capsys.readouterr().out.splitlines()[-2:] == [last, "      with the flags given here"]
 
 
-def test_a_folders_name_within_another_is_not_taken_off(sound):
-    report = Report((), (Problem("missing image", "mydata/data/a.png", "data/b.png"),), root="data")
-    assert "mydata/data/a.png: b.png" in report.table()
+@pytest.mark.parametrize("root", ["data", "data/", ".", "se+t (1) [a] \\d $x", "/there/my set"])
+def test_of_a_path_below_the_folder_the_folder_is_left_out_and_nothing_else(root):
+    path, other = str(Path(root) / "a" / "b.png"), str(Path(root) / "c.png")
+    kind = "similar image in two splits"
+    assert Problem(kind, path, f"of val, looks like {other} of train").line(root) == (
+        f"a{os.sep}b.png: of val, looks like c.png of train")
+    assert Problem(kind, path, f"equals {other} of val").line(root) == f"a{os.sep}b.png: equals c.png of val"
+    for where, detail in (("mydata/data/a.png", "no such file"), ("cat", "1 box"),
+                          ("labels.json", "data/1.png is taken to mean pics/1.png"), ("odd", "called data/cup")):
+        assert Problem(kind, where, detail).line(root) == f"{where}: {detail}"
+
+
+def test_a_long_folder_does_not_hide_the_names_below_it():
+    root = "/there/" + 30 * "a long name/"
+    assert Problem("missing image", root + "train/1.png", "no such file").line(root) == "train/1.png: no such file"
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -152,5 +152,9 @@ def test_oriented_boxes_of_dota_are_told_as_such(tmp_path):
     (root / "labelTxt" / "a.txt").write_text("imagesource:GoogleEarth\ngsd:0.14\n"
                                              "2753 2408 2861 2385 2888 2468 2805 2502 plane 0\n")
     assert "labelTxt/a.txt has four corners and a class in a line" in said(root)
-    (root / "labelTxt" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    put(root, "images/b.jpg")
+    (root / "labelTxt" / "b.txt").write_text((root / "labelTxt" / "a.txt").read_text())
+    (root / "labelTxt" / "a.txt").write_text("imagesource:GoogleEarth\ngsd:0.14\n")  # no object
+    assert "labelTxt/b.txt has four corners and a class in a line" in said(root)
+    (root / "labelTxt" / "b.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     assert "it is not where YOLO has it" in said(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,18 @@ def test_a_scene_is_a_chain_of_pictures_each_of_which_looks_like_the_next(tmp_pa
     paths[1:1] = [saved(frame, tmp_path / f"film{k}.png") for k, frame in enumerate(frames)]
     paths.append(saved(Image.new("RGB", (40, 30), "grey"), tmp_path / "grey.png"))
     names = [path.name for path in paths]
-    assert scenes(paths, names) == [0, *[1] * len(frames), len(frames) + 1, len(frames) + 2]
+    assert scenes(paths, names) == ([0, *[1] * len(frames), len(frames) + 1, len(frames) + 2], 1)
     names[0] = names[4]  # copies of one picture, one of them turned, say
-    assert scenes(paths, names) == [0, *[0] * len(frames), len(frames) + 1, len(frames) + 2]
-    assert scenes([], []) == []
+    assert scenes(paths, names) == ([0, *[0] * len(frames), len(frames) + 1, len(frames) + 2], 1)
+    assert scenes([], []) == ([], 0)
+
+
+def test_scenes_that_meet_late_are_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("scratch.data.near_duplicates.ROWS", 3)  # of which the last picture of a block joins two of the first
+    seeds = [1, 2, 1, 3, 2, 4, 1, 3]
+    paths = [saved(scene(seed), tmp_path / f"{k}.jpg", quality=60 + k) for k, seed in enumerate(seeds)]
+    names = [f"{k}" for k in range(7)] + ["1"]  # the last looks like scene 3, and is a copy of one of scene 2
+    assert scenes(paths, names) == ([0, 1, 0, 1, 1, 5, 0, 1], 0)
 
 
 def test_a_picture_of_one_shade_looks_like_none(tmp_path):
@@ -95,14 +104,38 @@ def test_check_data_reports_them_with_their_number(coco_set):
     assert not [p for p in check_dataset(config, 100, decode=False).problems if p.kind.startswith("similar")]
 
 
-@pytest.mark.parametrize("copies, told", [(4, False), (5, True)])
-def test_a_split_of_which_much_was_seen_is_told(copies, told, coco_set):
+def _leakage(report):
+    return [(p.where, p.detail) for p in report.problems if p.kind == "leakage between splits"]
+
+
+@pytest.mark.parametrize("copies, pictures, told", [(4, 6, False), (5, 6, True), (5, 50, True), (5, 51, False)])
+def test_leakage_is_told_from_five_pictures_and_a_tenth_of_a_split_on(copies, pictures, told, coco_set):
     for seed in range(6):
         coco_set.image("train", seed, scene(seed))
-        coco_set.image("val", 100 + seed, scene(seed if seed < copies else 50 + seed), "jpg")
+    for seed in range(pictures):
+        coco_set.image("val", 100 + seed, scene(seed if seed < copies else 50 + seed).resize((160, 160)))
     report = check_dataset(DataConfig(data=str(coco_set.write())), 100, decode=True)
-    assert [(p.where, p.detail) for p in report.problems if p.kind == "split that was seen"] == told * [
-        ("val", f"{copies} of its 6 pictures look like one of another split")]
+    assert _leakage(report) == told * [("val", f"{copies} of its {pictures} pictures look like one of train")]
+
+
+def test_equal_files_leak_as_well_and_what_is_like_val_alone_does_not(coco_set):
+    for seed in range(8):
+        coco_set.image("train", seed, scene(seed))
+        coco_set.image("val", 100 + seed, scene(seed + 50))
+        coco_set.image("test", 200 + seed, scene(seed + 50), "jpg")
+    for seed in range(5):
+        shutil.copy(coco_set.root / "train" / f"{seed:04d}.png", coco_set.root / "val" / f"{100 + seed:04d}.png")
+    for decode in (False, True):
+        report = check_dataset(DataConfig(data=str(coco_set.write()), as_is=True), 100, decode)
+        assert [where for where, _ in _leakage(report)] == ["val"]
+        assert "5 of its 8 pictures" in _leakage(report)[0][1]
+
+
+def test_a_picture_that_is_like_one_of_train_and_one_of_val_counts_for_train(tmp_path):
+    film = scene(3)
+    of = {"train": [saved(film.resize((150, 150)), tmp_path / "a.png")], "val": [saved(film, tmp_path / "b.png")],
+          "test": [saved(film, tmp_path / "c.jpg", quality=95)]}
+    assert [(split, its) for _, split, _, its, _ in near_duplicates(of)] == [("val", "train"), ("test", "train")]
 
 
 def test_of_photographs_those_that_differ_do_not_look_alike():

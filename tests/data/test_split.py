@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from scratch.data.split import Division, place, read_division
+from scratch.data.split import Division, copied, place, read_division
 
 NAMES = [f"IMG_{k:04d}.jpg" for k in range(2000)]
 
@@ -57,11 +57,35 @@ def test_a_scene_is_not_divided_and_the_shares_are_as_near_as_scenes_allow():
     number = [list(found.values()).count(split) for split in ("train", "val", "test")]
     assert sum(number) == 2000 and abs(number[1] - 400) <= 3.5 and abs(number[2] - 200) <= 3.5
     assert found == Division(0.2, 0.1).together(NAMES[::-1], scenes[::-1])  # whatever the order
+    cameras = [f"{camera}/000.jpg" for camera in "abcdefghij"]  # of one hash
+    backwards = Division().together(cameras[::-1], range(10)[::-1])
+    assert Division().together(cameras, range(10)) == backwards and list(backwards.values()).count("val") == 2
 
 
 def test_one_scene_that_is_most_of_the_set_is_train():
     found = Division().together(NAMES[:100], [0] * 90 + list(range(90, 100)))
     assert {found[name] for name in NAMES[:90]} == {"train"} and list(found.values()).count("val") == 10
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (5, 5), (50, 50), (30, 30, 30), (1, 99)])
+def test_of_two_scenes_or_more_one_is_val_and_one_train(sizes):
+    scenes = [k for k, size in enumerate(sizes) for _ in range(size)]
+    found = Division(0.1).together(NAMES[:len(scenes)], scenes)
+    assert sorted(set(found.values())) == ["train", "val"]
+    assert all(len({found[name] for name, its in zip(NAMES, scenes) if its == scene}) == 1 for scene in scenes)
+
+
+def test_the_shares_are_those_of_the_pictures_that_are_new():
+    written = dict.fromkeys(NAMES[:99], "train") | {NAMES[99]: "val"}
+    found = Division(0.4, written=written).together(NAMES[:200], range(200))
+    assert all(found[name] == split for name, split in written.items())
+    assert [found[name] for name in NAMES[100:200]].count("val") == 40
+
+
+def test_copies_of_one_picture_have_one_name_in_any_folder():
+    assert copied("a/x_jpg.rf.0123.jpg") == copied("b\\x_jpg.rf.4567.jpg") == "x_jpg.jpg"
+    assert copied("a/x.jpg") != copied("b/x.jpg") and copied("a\\cafe\u0301.jpg") == "a/café.jpg"
+    assert place("a/x_jpg.rf.0123.jpg") == place("b/x_jpg.rf.4567.jpg") == place("x_jpg.jpg")
 
 
 def test_of_a_scene_of_which_some_stand_somewhere_the_others_go_there():
