@@ -570,27 +570,34 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
 
 
 def test_the_flagship_learnt_what_the_pages_say() -> None:
-    (curve,) = json.loads((CHARTS / "flagship" / "learning_curve.json").read_text(encoding="utf-8"))
-    page, results, estimate, readme = (path.read_text(encoding="utf-8") for path in (
-        CHARTS / "index.md", REPOSITORY / "docs" / "results.md", REPOSITORY / "docs" / "gpu_estimate.md",
-        REPOSITORY / "README.md"))
-    found = curve["evaluation"]
-    assert "without RoI features (a step of 0.58 s on a T4, 2,080 in 20 minutes)" in estimate
-    for step, *figures in zip(*(found[name] for name in ("step", "AP", "AP50", "AP75"))):
-        end = ", the end" if step == curve["steps"] else ""
-        assert f"| {step}{end} | {0.58 * step / 60:.1f} | {' / '.join(f'{figure:.3f}' for figure in figures)} |" in page
-    AP, AP50, AP75 = (found[name][-1] for name in ("AP", "AP50", "AP75"))
+    curve, without = json.loads((CHARTS / "flagship" / "learning_curve.json").read_text(encoding="utf-8"))
+    page, results, estimate, readme = section("flagship"), *(
+        (REPOSITORY / name).read_text(encoding="utf-8") for name in ("docs/results.md", "docs/gpu_estimate.md", "README.md"))
+    seconds = float(re.search(r"A step of ours, estimated: T4 (\S+) s \(2,046 steps", estimate)[1])
+    assert f"at {seconds} s, without RoI features at 0.58 s:" in page and f"a T4 hold {2046:,} steps" in page
+    found = [{step: " / ".join(f"{figure:.3f}" for figure in figures) for step, *figures in zip(*(
+        run["evaluation"][name] for name in ("step", "AP", "AP50", "AP75")))} for run in (curve, without)]
+    for step in sorted({**found[0], **found[1]}):
+        end = ", the end" if step in (curve["steps"], without["steps"]) else ""
+        minutes = (seconds if step in found[0] else 0.58) * step / 60
+        assert f"| {step}{end} | {minutes:.1f} | {found[0].get(step, '–')} | {found[1].get(step, '–')} |" in page
+    (AP, before), (AP50, AP50_before), (AP75, _) = (
+        [run["evaluation"][name][-1] for run in (curve, without)] for name in ("AP", "AP50", "AP75"))
+    assert f"AP is {AP - before:.3f} higher at the end, AP50 {AP50 - AP50_before:.3f}," in page
+    at = dict(zip(curve["evaluation"]["step"], curve["evaluation"]["AP"]))
+    assert at[375] < before < at[500] and "passed before step 500" in page
     assert (f"val AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} after {curve['steps']} steps, which a T4 is estimated to "
-            f"take in {0.58 * curve['steps'] / 60:.1f} minutes") in results
-    assert f"AP50 {AP50:.3f} after {curve['steps']} steps" in readme and f"AP50 {AP50:.3f} after {curve['steps']} steps" in estimate
-    assert page.count("in 104 minutes") == results.count(", 104 minutes |") == 1 and round(found["minutes"][-1]) == 104
+            f"take in {seconds * curve['steps'] / 60:.1f} minutes") in results
+    learnt = f"AP {AP:.3f}, AP50 {AP50:.3f} after {curve['steps']} steps"
+    assert learnt in readme and f"{learnt}, {seconds * curve['steps'] / 60:.1f} minutes of a T4" in estimate
+    assert page.count("in 104 minutes") == results.count(", 104 minutes |") == 1
+    assert round(curve["evaluation"]["minutes"][-1]) == round(without["evaluation"]["minutes"][-1]) == 104
     model = PRESETS["detr_141m_fast"].model
     cells = [model.cells(side, side) for side in (192, 256, 64)]
     assert f"have {cells[0]} cells that propose objects instead of {cells[1]}" in page and f"whose {cells[2]} cells" in page
-    assert "it has AP50 0.955 after 961" in page and "961 | 0.704" in results and "; 0.660, 0.955, 0.803 |" in results
     checkpoint = 8e-9 * parameters_of(replace(model, num_classes=5))  # GB: weights, and one momentum for each
     assert f"three checkpoints of {checkpoint:.1f} GB each" in (REPOSITORY / "docs" / "using.md").read_text(encoding="utf-8")
-    assert f"{curve['steps']} if a step takes {20 * 60 / 0.58 / curve['steps'] - 0.05:.1f} times as long" in page
+    assert f"these {curve['steps']} if a step takes {20 * 60 / seconds / curve['steps'] - 0.05:.1f} times as long" in page
 
 
 def test_what_roi_features_bring_a_preset_of_the_gpu_is_what_the_pages_say() -> None:
