@@ -459,6 +459,9 @@ def test_what_roi_features_bring_is_what_the_pages_say() -> None:
     results = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
     assert (f"AP75 {one['AP75']:.3f} after {one['steps']:,} steps on two fast cores (AMD, AVX-512; another run there: "
             f"{other['AP']:.3f}, {other['AP50']:.3f}, {other['AP75']:.3f} after {other['steps']:,})") in results
+    seeds = "; ".join(f"{run['AP']:.3f}, {run['AP50']:.3f}, {run['AP75']:.3f} after {run['steps']:,}"
+                      for run in figures["demos_of_other_seeds"])
+    assert f"after {other['steps']:,}). Seeds 1 and 2, small work beside them: {seeds} |" in results
     step, speed = figures["step"], (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
     assert (f"a step of `tiny` takes {step['ours']} s, that of `torch.nn` {step['torch_nn']} s, {step['ratio']:.2f} times, on the AMD"
             in " ".join(speed.split()))
@@ -533,6 +536,8 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**whole["test"]) + of_classes in results
     assert "val AP {AP:.3f}, AP50 {AP50:.3f}, after ".format(**whole["best"]) + f"{whole['steps']:,} steps" in results
     questions = (REPOSITORY / "docs" / "questions.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert f"learns them in 30 minutes on two CPU cores (test AP50 {whole['test']['AP50']:.3f})" in readme
     assert questions.count(f"a test AP50 of {whole['test']['AP50']:.3f} in half an hour") == 2
     cards = runs["cards_data"]
     assert (f"{cards['pictures']} pictures with {cards['boxes']} boxes of {cards['classes']} classes to learn from, "

@@ -31,7 +31,7 @@ from scratch.data.images import image_size, read_reduced
 CELLS = 12           # differences in a row
 ALIKE = 0.8          # the least correlation that is reported
 FEW_SHADES = 1.0     # the spread of the differences, in greys: with less, they are a decoder's noise
-ROWS = 1024          # pictures that are compared at a time
+ROWS = 256           # pictures that are compared at a time
 
 
 def fingerprint(picture: Image.Image) -> Optional[np.ndarray]:
@@ -53,7 +53,7 @@ def near_duplicates(splits: dict[str, Sequence[Path]], config: DataConfig = Data
     for split, paths in splits.items():
         rows, mine = _fingerprints(paths, config)                                                   # (n), (n,288)
         for start in range(0, len(rows) if before else 0, ROWS):
-            of_each = [mine[start:start + ROWS] @ theirs.T for _, _, theirs in before]              # (≤1024,m) each
+            of_each = [mine[start:start + ROWS] @ theirs.T for _, _, theirs in before]              # (≤256,m) each
             for k in range(len(of_each[0])):
                 for (its_split, others, _), alike in zip(before, of_each):
                     nearest = int(alike[k].argmax()) if others else 0
@@ -77,7 +77,7 @@ def scenes(paths: Sequence[Path], names: Sequence[str], config: DataConfig = Dat
     listed, found = _fingerprints(paths, config)                                                    # (n), (n,288)
     rows = np.array(listed, dtype=np.int64)
     for start in range(0, len(rows), ROWS):
-        block = found[start:start + ROWS] @ found[:start + ROWS].T >= ALIKE                         # (≤1024,m)
+        block = found[start:start + ROWS] @ found[:start + ROWS].T >= ALIKE                         # (≤256,m)
         for k, near in enumerate(block):
             its = np.unique(first[rows[:start + ROWS][near]])  # with its own
             if len(its) > 1:

@@ -123,7 +123,7 @@ class Problem:
         if root:
             folder = rf"{re.escape(printable(root).rstrip('/' + os.sep))}[/{re.escape(os.sep)}]"
             where = re.sub(rf"\A{folder}(?=.)", "", where)
-            detail = re.sub(rf"\A((?:of \w+, looks like |equals )){folder}(?=.)", r"\1", detail)
+            detail = re.sub(rf"\A(of \w+, looks like |equals ){folder}(?=.)", r"\1", detail)
         return f"{abridged(where)}: {abridged(detail, 640)}"
 
     def __str__(self) -> str:
