@@ -462,6 +462,9 @@ def test_what_roi_features_bring_is_what_the_pages_say() -> None:
     seeds = "; ".join(f"{run['AP']:.3f}, {run['AP50']:.3f}, {run['AP75']:.3f} after {run['steps']:,}"
                       for run in figures["demos_of_other_seeds"])
     assert f"after {other['steps']:,}). Seeds 1 and 2, small work beside them: {seeds} |" in results
+    reached = sorted(run["AP"] for run in (*figures["demos"], *figures["demos_of_other_seeds"]))
+    notebook = (REPOSITORY / "notebooks" / "detr.py").read_text(encoding="utf-8")
+    assert f"reaches [AP {reached[0]:.2f} to {reached[-1]:.2f}]" in notebook
     step, speed = figures["step"], (REPOSITORY / "docs" / "speed.md").read_text(encoding="utf-8")
     assert (f"a step of `tiny` takes {step['ours']} s, that of `torch.nn` {step['torch_nn']} s, {step['ratio']:.2f} times, on the AMD"
             in " ".join(speed.split()))
