@@ -51,6 +51,13 @@ def test_a_line_that_is_neither_is_refused_with_its_place(line, tmp_path):
     assert "YOLO train, labels/train/a.txt, line 3" in str(problems[0]) and "wanted a class, then" in str(problems[0])
 
 
+def test_oriented_boxes_of_dota_are_named_and_their_pixels_are_no_classes(tmp_path):
+    root = small(tmp_path, a="2753 2408 2861 2385 2888 2468 2805 2502 plane 0", v="0 0.5 0.5 0.5 0.25")
+    found = read(root)
+    (problem,) = [p for p in found.problems if p.severity == "refused"]
+    assert "are these DOTA's oriented boxes?" in str(problem) and len(found.classes) < 10
+
+
 def test_pixels_are_told_from_shares(tmp_path):
     (problem,) = [p for p in read(small(tmp_path, a="0 40 20 40 10", v="")).problems if p.severity == "refused"]
     assert "are these pixels?" in str(problem)
