@@ -53,7 +53,8 @@ def split(arguments: SplitArguments) -> None:
     layout = find_layout(DataConfig(data=str(arguments.folder)))
     if layout.undivided is None or layout.division is None:
         raise ValueError(f"{printable(arguments.folder)} has a split already ({', '.join(layout.splits)}; it was "
-                         f"recognised as {layout.name}): there is nothing to divide")
+                         f"recognised as {layout.name}): there is nothing to divide. To divide it anew, put all pictures and "
+                         "their annotations into one folder")
     before = layout.division
     division = Division(before.val if arguments.val is None else arguments.val,
                         before.test if arguments.test is None else arguments.test, before.written)

@@ -591,7 +591,7 @@ def test_the_flagship_learnt_what_the_pages_say() -> None:
         assert f"| {step}{end} | {minutes:.1f} | {found[0].get(step, '–')} | {found[1].get(step, '–')} |" in page
     (AP, before), (AP50, AP50_before), (AP75, _) = (
         [run["evaluation"][name][-1] for run in (curve, without)] for name in ("AP", "AP50", "AP75"))
-    assert f"AP is {AP - before:.3f} higher at the end, AP50 {AP50 - AP50_before:.3f}," in page
+    assert f"AP is {AP - before:.2f} higher at the end, AP50 {AP50 - AP50_before:.2f}," in page
     at = dict(zip(curve["evaluation"]["step"], curve["evaluation"]["AP"]))
     assert at[375] < before < at[500] and "passed before step 500" in page
     assert (f"val AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} after {curve['steps']} steps, which a T4 is estimated to "

@@ -89,6 +89,19 @@ def test_pictures_that_look_alike_stay_together(tmp_path, capsys):
     assert "leakage" not in capsys.readouterr().out
 
 
+def test_pictures_that_the_file_does_not_name_are_counted(tmp_path, capsys):
+    root = yolo_label_studio(tmp_path / "set", {"all": draw(20)})
+    detr_scratch.main(["split", str(root)])
+    written = json.loads((root / "split.json").read_text(encoding="utf-8"))
+    removed = [written["train"].pop() for _ in range(3)]
+    (root / "split.json").write_text(json.dumps(written))
+    capsys.readouterr()
+    detr_scratch.main(["check-data", str(root)])
+    printed = capsys.readouterr().out
+    assert "3 × picture that split.json does not name: the hash of its name decides" in printed
+    assert f"train: {min(removed)!r} and 2 more" in printed
+
+
 def test_a_picture_that_cannot_be_compared_is_counted(tmp_path, capsys):
     root = yolo_label_studio(tmp_path / "set", {"all": draw(12)})
     film(root, 3)
@@ -103,7 +116,7 @@ def test_the_test_split_of_a_set_is_not_mended_by_dividing_the_rest(tmp_path, ca
     film(root, 2)
     detr_scratch.main(["check-data", str(root)])
     told = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("test: ")]
-    assert len(told) == 1 and told[0].endswith("6 of its 6 pictures look like one of train")
+    assert len(told) == 1 and "6 of its 6 pictures look like one of train; the split came with" in told[0]
 
 
 def test_a_film_of_one_scene_cannot_be_divided_by_scenes(tmp_path):

@@ -66,7 +66,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     if results["trained"] or not results["runs"]:
         panels.append(("After training: the same weights without …", trained_bars(results)))
     if results["runs"]:
-        panels.append((f"In training: {results['steps']:,} steps without …", training_bars(results)))
+        flags = f"\n({results['flags']})" if results["flags"] else ""
+        panels.append((f"In training: {results['steps']:,} steps{flags} without …", training_bars(results)))
     rows = max([len(bars) for _, bars in panels] + [1])
     figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels) + 1, 1.6 + 0.42 * rows), squeeze=False,
                                 layout="constrained")

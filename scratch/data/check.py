@@ -226,7 +226,7 @@ def _of_pixels(found: list[Problem], picture: Reduced, where: str) -> list[Probl
     if words and 1 - missing < LEAST_DECODED:
         return [Problem("unreadable image", where, f"only {1 - missing:.0%} of its rows can be decoded ({words})")]
     if words:
-        found.append(Problem("truncated image", where, f"{missing:.0%} of its rows are missing ({words})"))
+        found.append(Problem("truncated image", where, f"{_percent(missing)} of its rows are missing ({words})"))
     elif missing:
         found.append(Problem("image that ends in grey", where, f"the last {missing:.0%} of its rows are grey"))
     darkest, brightest = _shades(picture.pixels)
@@ -239,6 +239,10 @@ def _of_pixels(found: list[Problem], picture: Reduced, where: str) -> list[Probl
         found.append(Problem("image of one shade", where, f"nearly all of its pixels are {darkest}..{brightest} of the "
                              "greys 0..255"))
     return found
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "less than 1%"
 
 
 def _shades(picture: Image.Image) -> tuple[int, int]:

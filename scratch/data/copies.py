@@ -115,5 +115,7 @@ def _leakage(pictures: list[Pictures], in_train: Counter[str], layout: Layout) -
             if isinstance(layout.splits[its.split][1], Part) and layout.division is not None:
                 mend = command("python", "detr_scratch.py", "split", layout.root, "--scenes")
                 detail += f"; {f'remove {FILE}, then ' if layout.division.written else ''}{mend} mends that"
+            else:
+                detail += "; the split came with the data: to divide anew, put all of it into one folder without a split"
             found.append(Problem("leakage between splits", its.split, detail))
     return found

@@ -9,6 +9,7 @@ Proven in tests/data/test_layout_hint.py.
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -28,14 +29,15 @@ _SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 def layout_hint(root: Path) -> str:
     """A line or two that end with a line break, or nothing where there is nothing to say."""
     if not os.path.exists(root):
-        near = [path.name for path in _children(root.parent) if path.name.lower() == root.name.lower()]
-        meant = f"; did you mean {abridged(root.parent / near[0])}?" if near else "."
+        others = {path.name.lower(): path.name for path in _children(root.parent)}
+        near = difflib.get_close_matches(root.name.lower(), others, 1)
+        meant = f"; did you mean {abridged(root.parent / others[near[0]])}?" if near else "."
         return f"There is no {abridged(root)}{meant}\n"
     if not os.path.isdir(root):
         what = {".zip": "unpack it, and name the folder",
                 ".json": "name the folder that holds it and its pictures, or give it as --train-annotations, its "
                          "pictures' folder as --train-images",
-                ".yaml": "name the folder that it is in", ".yml": "name the folder that it is in",
+                **dict.fromkeys((".yaml", ".yml", ".csv", ".tsv", ".xml", ".txt"), f"name {abridged(root.parent)}, its folder"),
                 }.get(root.suffix.lower(), "wanted a folder")
         return f"{abridged(root)} is a file: {what}.\n"
     listing = list_folder(root)

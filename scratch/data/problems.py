@@ -49,6 +49,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "no box to find": ("coped", "evaluation has nothing to measure: it shows – where an AP would be"),
     "boxes perhaps in another form": ("coped", "taken as they are: look at some of them before you train"),
     "label file without a picture": ("coped", "left out: there is no picture to show"),
+    "picture that split.json does not name": ("coped", "the hash of its name decides; removing a name leaves no picture "
+                                              "out"),
     "name without a picture": ("coped", "passed over: split.json has it, and the set has not"),
     "picture without annotations": ("coped", "left out: nothing says what is on it"),
     "other XML file": ("coped", "left out: it is no annotation of a picture"),
@@ -89,8 +91,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "same picture twice": ("note", "used twice, as it is, under both names"),
     "same image in two splits": ("note", "used as it is, but the score flatters"),
     "leakage between splits": (
-        "note", "near copies of training pictures are in it: its AP tells how well these are remembered, not how well "
-        "new ones are found"),
+        "note", "it shows training pictures again, or their scenes: its AP may tell how well these are remembered, not "
+        "how well new ones are found"),
     "similar image in two splits": (
         "note", "used as it is, but the score flatters if one is a copy of the other, or of the same scene"),
 }

@@ -71,14 +71,19 @@ class Part(Source):
         return document
 
     def _tell_of_names(self, there: set[str], report: Report) -> None:
-        """Say which of the names that were written down for this split are of no picture."""
+        """Say which names that were written down for this split are of no picture, and which pictures none of them is."""
         written = self.division.written
         gone = [name for name, split in written.items() if split == self.split and name not in there]
         if there and written and not written.keys() & there:
             report("malformed entry", FILE, f"got {{}} and {len(written) - 1:,} names more, none of which is a picture "
                    "of this set, wanted names such as {}: python detr_scratch.py split writes it anew, once it is removed",
                    next(iter(written)), min(there))
-        elif gone:
+            return
+        new = [name for name in there if name not in written and self.division.of([name])[name] == self.split]
+        if written and new:
+            more = f" and {len(new) - 1:,} more" if new[1:] else ""
+            report("picture that split.json does not name", self.split, f"{{}}{more}", min(new), times=len(new))
+        if gone:
             report("name without a picture", FILE, f"{{}}{f' and {len(gone) - 1:,} more' if gone[1:] else ''}", gone[0],
                    times=len(gone))
 

@@ -121,6 +121,8 @@ def read_division(root: Path) -> Division:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read as JSON ({abridged(error)}): {advice}") from error
+    if isinstance(content, dict) and (unknown := [key for key in content if key not in (*SPLITS, "rule")]):
+        raise ValueError(f"{file} has the list {abridged(unknown[0])!r}, wanted train, val and test: {advice}")
     parts = {split: content.get(split, []) for split in SPLITS} if isinstance(content, dict) else {}
     if not parts.get("train") or not all(isinstance(names, list) and all(isinstance(name, str) for name in names)
                                          for names in parts.values()):

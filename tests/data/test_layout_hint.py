@@ -131,7 +131,8 @@ def test_what_is_no_folder_is_called_so(tmp_path):
     assert "did you mean" in layout_hint(tmp_path / "SET") or (tmp_path / "SET").exists()
     assert "set.zip is a file: unpack it" in said(tmp_path / "set.zip")
     assert "set.json is a file: name the folder that holds it" in said(tmp_path / "set.json")
-    assert "data.yaml is a file: name the folder that it is in" in said(tmp_path / "data.yaml")
+    assert f"data.yaml is a file: name {tmp_path}, its folder" in said(tmp_path / "data.yaml")
+    assert f"There is no {tmp_path}/Sett; did you mean {tmp_path}/Set?" in said(tmp_path / "Sett")
 
 
 def test_an_empty_folder_is_called_empty(tmp_path):

@@ -115,7 +115,9 @@ def test_leakage_is_told_from_five_pictures_and_a_tenth_of_a_split_on(copies, pi
     for seed in range(pictures):
         coco_set.image("val", 100 + seed, scene(seed if seed < copies else 50 + seed).resize((160, 160)))
     report = check_dataset(DataConfig(data=str(coco_set.write())), 100, decode=True)
-    assert _leakage(report) == told * [("val", f"{copies} of its {pictures} pictures look like one of train")]
+    assert _leakage(report) == told * [(
+        "val", f"{copies} of its {pictures} pictures look like one of train; the split came with the data: to divide anew, "
+        "put all of it into one folder without a split")]
 
 
 def test_equal_files_leak_as_well_and_what_is_like_val_alone_does_not(coco_set):

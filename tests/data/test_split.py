@@ -112,6 +112,7 @@ def test_what_is_written_down_counts_and_the_rule_is_for_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [
+    ({"train": ["a.jpg"], "valid": ["b.jpg"]}, "has the list 'valid', wanted train, val and test"),
     ("{", "cannot be read as JSON"), ("[]", "is not what was wanted"), ({"val": ["a"]}, "is not what was wanted"),
     ({"train": "a"}, "is not what was wanted"), ({"train": [1]}, "is not what was wanted"),
     ({"train": ["a.jpg"], "val": ["a.jpg"]}, "has a.jpg in train and in val")])
