@@ -94,6 +94,7 @@ def test_pictures_that_the_file_does_not_name_are_counted(tmp_path, capsys):
     detr_scratch.main(["split", str(root)])
     written = json.loads((root / "split.json").read_text(encoding="utf-8"))
     removed = [written["train"].pop() for _ in range(3)]
+    (root / "labels" / "no picture.txt").write_text("0 0.5 0.5 0.1 0.1\n")  # is no picture that the file should name
     (root / "split.json").write_text(json.dumps(written))
     capsys.readouterr()
     detr_scratch.main(["check-data", str(root)])

@@ -120,7 +120,8 @@ def _checkpoint(document: Document, run: dict[str, Any]) -> None:
              ["parameters", f"{sum(part['parameters'] for part in run['parts']):,}"],
              ["classes", f"{len(classes)}: {listed}"],
              ["judged on", f"the {literal(run['split'])} split of {literal(run['data'])}: "
-              f"{counted(run['images'], 'image')}, {counted(run['objects'], 'object')}" + (f", {run['crowds']:,} crowds" if run["crowds"] else "")],
+              f"{counted(run['images'], 'image')}, {counted(run['objects'], 'object')}"
+              + (f", {run['crowds']:,} crowds" if run["crowds"] else "")],
              ["detections", run["source"]]]
     if (log or {}).get("left_out"):
         facts.append(["the log", literal(log["left_out"])])

@@ -60,14 +60,14 @@ class Part(Source):
         return f"{self.whole}, {self.split}"
 
     def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
-        asked: set[str] = set()
+        pictures: set[str] = set()
 
         def mine(names: Sequence[str]) -> Collection[str]:
-            asked.update(names)
+            pictures.update(() if pictures else names)  # the first question; files of no picture may follow
             divided = self.division.of(names)
             return choose([name for name in names if divided[name] == self.split])
         document = self.whole.read(report, mine, limit, remember)
-        self._tell_of_names(asked, report)
+        self._tell_of_names(pictures, report)
         return document
 
     def _tell_of_names(self, there: set[str], report: Report) -> None:
