@@ -29,6 +29,7 @@ from typing import Any, Mapping, Optional
 
 from scratch.config import Config
 from scratch.data.summary import DataSummary
+from scratch.printable import counted
 
 SMALL_CELLS = 1.5  # of the decoder's grid, that a small object covers each way: 12 pixels for tiny
 SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a CPU
@@ -112,7 +113,7 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
         *light,
         Choice("data", "augment", "zoom" if full else config.data.augment, objects),
         Choice("data", "mosaic", 0.0 if full else config.data.mosaic, objects),
-        Choice("model", "num_queries", queries, f"{data.most_objects} objects in the fullest picture, {enough}"),
+        Choice("model", "num_queries", queries, f"{_fullest(data)}, {enough}"),
         Choice("train", "max_minutes", minutes,
                f"{data.boxes:,} boxes: 20 minutes for 200, and 10 more for each ten times as many"),
         Choice("train", "eval_every", 1, often),
@@ -128,6 +129,10 @@ def applied(config: Config, choices: list[Choice]) -> Config:
     return config
 
 
+def _fullest(data: DataSummary) -> str:
+    return f"{counted(data.most_objects, 'object')} in the fullest picture"
+
+
 def _queries(config: Config, side: int, most_objects: int) -> tuple[int, str]:
     """SPARE for each object of the fullest picture, in steps of 10; and whether they are enough, in words."""
     wanted, least = 10 * math.ceil(SPARE * most_objects / 10), config.model.num_queries
@@ -137,7 +142,7 @@ def _queries(config: Config, side: int, most_objects: int) -> tuple[int, str]:
     if possible < min(wanted, MOST_QUERIES):
         return max(least, possible), f"and {possible} cells of {config.model.stride} pixels to propose them"
     if wanted <= least:
-        return least, "and the preset's queries are enough for them"
+        return least, f"and the preset's queries are enough for {'it' if most_objects == 1 else 'them'}"
     if wanted > MOST_QUERIES:
         return asked, "the most here"
     return wanted, f"{SPARE} queries for each, since several propose the same object"
@@ -156,7 +161,7 @@ def _side(config: Config, data: DataSummary, machine: Machine) -> tuple[int, str
     least = stride * math.ceil(least / stride)
     side = max(least, min(most // stride, round(max(of_objects, of_number) / stride)) * stride)
     if of_number > max(least, of_objects) and side > least:
-        return side, f"{data.most_objects} objects in the fullest picture, and cells to propose them"
+        return side, f"{_fullest(data)}, and cells to propose them"
     covered = SMALL_CELLS * side / of_objects if of_objects else SMALL_CELLS
     few = "" if covered >= 1 else (
         f", {covered:.1f} cells of the decoder instead of {SMALL_CELLS}: cut large pictures into parts")

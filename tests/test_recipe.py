@@ -179,6 +179,7 @@ def test_a_preset_with_more_queries_keeps_them() -> None:
     (280, "280 objects in the fullest picture, and 256 cells of 16 pixels to propose them"),
     (28, "28 objects in the fullest picture, 3 queries for each, since several propose the same object"),
     (3, "3 objects in the fullest picture, and the preset's queries are enough for them"),
+    (1, "1 object in the fullest picture, and the preset's queries are enough for it"),
 ])
 def test_the_reason_for_the_queries_is_that_of_their_number(most: int, words: str) -> None:
     said = {choice.field: choice.reason for choice in choose(TINY, replace(CELLS, most_objects=most), 80, Machine())}

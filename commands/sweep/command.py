@@ -43,6 +43,7 @@ from scratch.config import Config
 from scratch.data.coco import find_splits
 from scratch.data.loader import ResumableBatchSampler
 from scratch.data.transforms import Augmentation
+from scratch.printable import counted
 from scratch.ranges import COUNT, MINUTES, PROCESSES, Range, refuse_senseless
 
 TICK = 10  # seconds between two notes of the clock
@@ -194,8 +195,8 @@ def note(shared: SharedStudy) -> dict[str, Any]:
 def beginning(results: dict[str, Any], folder: Path) -> str:
     """What is about to happen, in a line."""
     there = len(results["trials"])
-    wanted = [f"{results['trials_wanted']:,} trials"] if results["trials_wanted"] is not None else []
-    wanted += [f"{results['minutes_wanted']:g} minutes"] if results["minutes_wanted"] is not None else []
+    wanted = [counted(results["trials_wanted"], "trial")] if results["trials_wanted"] is not None else []
+    wanted += [f"{results['minutes_wanted']:g} minute{'s' * (results['minutes_wanted'] != 1)}"] if results["minutes_wanted"] is not None else []
     return (f"sweep {results['study']} in {folder}: {' or '.join(wanted)} of {', '.join(results['space'])}; sampler "
             f"{results['sampler']}, pruner {results['pruner']}" + (f"; {there} of them are there" if there else ""))
 

@@ -16,6 +16,8 @@ from typing import Any, Optional, Sequence
 
 import numpy as np
 
+from scratch.printable import counted
+
 # Of AP, from one seed to another: the median difference of two runs in hyper_parameter_tuning_charts/ablation_shapes/
 # ablation.md, of the variants with an AP above 0.1 (as near to 0 there is nothing to differ). Half differ by more.
 NOISE = 0.02
@@ -101,7 +103,7 @@ def conclusions(results: dict[str, Any]) -> list[str]:
     counts = {state: sum(trial["state"] == state for trial in trials)
               for state in ("complete", "pruned", "failed", "running")}
     words = {"pruned": "ended early", "running": "not finished"}
-    said = [f"{len(trials)} trials in {results['minutes']:.0f} minutes: " + ", ".join(
+    said = [f"{counted(len(trials), 'trial')} in {counted(round(results['minutes']), 'minute')}: " + ", ".join(
         f"{count} {words.get(state, state)}" for state, count in counts.items() if count) + "."]
     if best is None:
         return [*said, "None is complete, so there is nothing to conclude.", *_failures(trials)]
@@ -220,7 +222,7 @@ def _saved(results: dict[str, Any]) -> list[str]:
     shares = [trial["evaluation"]["share"][-1] for trial in pruned]
     saved = sum(trial["minutes"] * (1 / share - 1) for trial, share in zip(pruned, shares))
     return [f"The pruner ended {len(pruned)} of them, after {100 * sum(shares) / len(shares):.0f} % of the budget on "
-            f"average: about {saved:.0f} minutes of training saved."]
+            f"average: about {counted(round(saved), 'minute')} of training saved."]
 
 
 def _failures(trials: list[dict[str, Any]]) -> list[str]:

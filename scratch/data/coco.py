@@ -25,6 +25,7 @@ from scratch.data.classes import Classes
 from scratch.data.file_names import find_files
 from scratch.data.images import Broken, Reduced, read_reduced
 from scratch.data.layout_coco import classic
+from scratch.data.layout_hint import layout_hint
 from scratch.data.layouts import Layout, not_recognised, recognise
 from scratch.data.mosaic import Picture, compose
 from scratch.data.problems import count, refuse
@@ -67,6 +68,8 @@ def find_layout(config: DataConfig, need: Iterable[str] = ()) -> Layout:
     shapes = config.data == "shapes"
     layout: Optional[Layout] = None
     root = Path(config.data)
+    if not shapes and not explicit and not root.is_dir():
+        raise FileNotFoundError(layout_hint(root) + "Wanted the folder of a data set (--data), or the four explicit paths.")
     if not shapes or not explicit:
         root = shapes_dataset(Path("data"), config.shapes_train, config.shapes_val) if shapes else root
         layout = recognise(root)

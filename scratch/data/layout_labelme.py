@@ -127,6 +127,8 @@ def _content(path: Path, file: str) -> Optional[_Content]:
             problems.append(("malformed entry", where, f"got the label {brief(label)} and the points {points}, "
                                                        f"wanted {_WANTED}"))
             continue
+        if _kind(shape) in ("polygon", "mask"):
+            problems.append(("outline of an object", where, f"a {_kind(shape)}"))
         group = shape.get("group_id")
         of = place if group is None else (label, repr(group))
         if of in objects:

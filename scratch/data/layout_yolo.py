@@ -116,6 +116,7 @@ def _box(words: Sequence[str], width: int, height: int, keypoints: bool, where: 
         report("malformed entry", where, "got {}, wanted " + _WANTED + ": are these pixels?", " ".join(words))
         return None
     if polygon:
+        report("outline of an object", where, "a polygon")
         xs, ys = shares[0::2], shares[1::2]
         x, y, w, h = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
     else:

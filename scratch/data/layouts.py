@@ -183,11 +183,9 @@ def _in_order(splits: dict[str, Pair]) -> dict[str, Pair]:
 
 
 def not_recognised(root: Path) -> str:
-    """Which layouts were looked for, and what is there instead; ends with a line break."""
+    """Which layouts were looked for in a folder, and what is there instead; ends with a line break."""
     wide = max(len(name) for name, _ in LOOKED_FOR)
     lines = "".join(f"  {name:<{wide}}  {words}\n" for name, words in LOOKED_FOR)
-    if not os.path.isdir(root):
-        return f"\n{layout_hint(root)}"
     listing = list_folder(root)
     lonely = coco_files(listing).lonely
     there = f"There: {printable(listing.words())}.\n"

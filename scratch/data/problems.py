@@ -83,6 +83,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "class that is not learnt": ("note", "it has no box in train: its AP will be 0, which lowers the mean"),
     "class with few boxes": ("note", "it will hardly be found: more pictures of it help, or --classes without it"),
     "class that is not judged": ("note", "it has no box in the evaluation split, so no AP"),
+    "outline of an object": ("note", "the box around it is learnt, and not its shape"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),
     "image without boxes": ("note", "it teaches that there is nothing to find"),
     "image that ends in grey": ("note", "its last rows have the grey that a JPEG decoder puts for missing data"),

@@ -108,7 +108,7 @@ class Division:
             return f"divided as {FILE} says"
         shares = [(1 - self.val - self.test, "train"), (self.val, "val"), (self.test, "test")]
         told = ", ".join(f"{100 * share:.0f} % {split}" for share, split in shares if share)
-        return f"{told} by a hash of the file names"
+        return f"about {told}, by a hash of the file names"
 
 
 def read_division(root: Path) -> Division:

@@ -13,11 +13,12 @@ from tests.layouts import draw, voc
 
 
 def said(root: Path) -> str:
-    """The error for this folder; it always begins and ends alike."""
+    """The error for this path; it always begins and ends alike."""
     with pytest.raises(FileNotFoundError) as error:
         find_splits(DataConfig(data=str(root)))
     message = str(error.value)
-    assert message.startswith(f"data = '{root}' does not hold any split.") and message.endswith("explicit paths.")
+    beginning = f"data = '{root}' does not hold any split. Looked for" if root.is_dir() else layout_hint(root)
+    assert message.startswith(beginning) and message.endswith("the four explicit paths.")
     return message
 
 

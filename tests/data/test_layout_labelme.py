@@ -44,7 +44,9 @@ def read(root: Path, split: str = "train"):
     (shape([["1", "2"], ["11", "9"]], "mask"), [1, 2, 11, 8])])  # its second point is its last pixel
 def test_the_box_is_around_the_shape(one, box, tmp_path):
     a = read(small(tmp_path, one))
-    assert a.boxes_xywh.tolist() == [box] and not a.problems
+    assert a.boxes_xywh.tolist() == [box]
+    outline = one["shape_type"] in ("polygon", "mask", None)
+    assert [(p.kind, p.severity) for p in a.problems] == [("outline of an object", "note")] * outline
 
 
 def test_shapes_of_one_label_and_group_are_one_object(tmp_path):
@@ -88,8 +90,8 @@ def test_a_broken_file_is_reported_in_the_split_of_its_picture(tmp_path):
     for k in [*range(12), broken]:
         draw(1)[0].save(tmp_path, f"{k}.png")
         write(tmp_path / f"{k}.json", labelme_content(draw(1)[0], f"{k}.png") if k != broken else "{")
-    assert not read(tmp_path).problems
-    assert [f"{broken}.json" in str(p) for p in read(tmp_path, "val").problems] == [True]
+    assert {p.severity for p in read(tmp_path).problems} == {"note"}
+    assert [f"{broken}.json" in str(p) for p in read(tmp_path, "val").problems if p.severity != "note"] == [True]
 
 
 def test_the_message_of_a_broken_file_is_shown_as_it_is_and_whole(tmp_path):
@@ -124,10 +126,12 @@ def test_a_large_file_without_labelmes_keys_at_its_ends_is_not_parsed(tmp_path, 
 
 def test_a_box_is_kept_instead_of_a_polygon_and_of_the_other_splits_only_the_classes(tmp_path):
     root = small(tmp_path, shape([[1, 2], [5, 2], [5, 6], [1, 6]], "polygon", label="zebra"))
-    assert _content(root / "train" / "train.json", "a.json")[3:] == ([(1, "zebra", [1, 2, 4, 4])], [])
+    assert _content(root / "train" / "train.json", "a.json")[3:] == (
+        [(1, "zebra", [1, 2, 4, 4])], [("outline of an object", "a.json, shape 1", "a polygon")])
     write(root / "val" / "broken.json", "{")
     assert read(root).classes.names == read(root, "val").classes.names == ("ant", "zebra")
-    assert not read(root).problems and [p.kind for p in read(root, "val").problems] == ["malformed entry"]
+    assert [p.kind for p in read(root).problems] == ["outline of an object"]
+    assert [p.kind for p in read(root, "val").problems] == ["malformed entry"]
 
 
 def test_pictures_without_a_file_are_reported_by_one_split(tmp_path):
@@ -166,4 +170,4 @@ def test_a_split_that_was_written_down_is_no_annotation(tmp_path):
     write(tmp_path / "split.json", {"train": [p.name for p in draw(6)[:4]], "val": [p.name for p in draw(6)[4:]]})
     assert find_layout(DataConfig(data=str(tmp_path))).name == "LabelMe"
     assert len(read(tmp_path)) == 4 and len(read(tmp_path, "val")) == 2
-    assert {p.kind for p in read(tmp_path).problems} == {"image without boxes"}
+    assert {p.kind for p in read(tmp_path).problems} == {"image without boxes", "outline of an object"}

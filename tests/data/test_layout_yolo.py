@@ -40,7 +40,9 @@ def read(root: Path, split: str = "train", limit=None):
 def test_a_line_is_a_box_or_a_polygon(line, box, tmp_path):
     a = read(small(tmp_path, a=line, v=line))
     np.testing.assert_allclose(a.boxes_xywh, [box], atol=1e-9)
-    assert a.sizes.tolist() == [[80, 40]] and not a.problems
+    assert a.sizes.tolist() == [[80, 40]]
+    polygon = len(line.split()) > 5
+    assert [(p.kind, p.severity) for p in a.problems] == [("outline of an object", "note")] * polygon
 
 
 @pytest.mark.parametrize("line", ["0 0.5 0.5 0.5", "0 0.5 0.5 0.5 0.25 0.9", "0 0.5 0.5 0.5 x", "cat 0.5 0.5 0.5 0.25",

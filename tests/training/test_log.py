@@ -13,7 +13,7 @@ import pytest
 from scratch.training import log as log_module
 from scratch.training.log import RunLog
 
-RECORD = {"epoch": 9, "loss": 23.456, "loss_ce": 1.7, "loss_bbox": 0.8, "loss_giou": 1.05,
+RECORD = {"epoch": 9, "loss": 30.5, "loss_queries": 23.456, "loss_ce": 1.7, "loss_bbox": 0.8, "loss_giou": 1.05,
           "images_per_second": 59.1234, "memory_gib": 0.4}
 
 
@@ -29,7 +29,7 @@ def test_a_number_that_is_not_finite_is_written_as_null(tmp_path: Path) -> None:
     log.evaluation({"step": 1, "per_class": {"cat": {"AP": math.nan}}})
     log.close()
     step, evaluation = records(tmp_path)
-    assert step["grad_norm"] is None and step["loss"] == 23.456 and evaluation["per_class"]["cat"]["AP"] is None
+    assert step["grad_norm"] is None and step["loss"] == 30.5 and evaluation["per_class"]["cat"]["AP"] is None
 
 
 def test_a_resumed_run_forgets_what_its_checkpoint_does_not_know(tmp_path: Path) -> None:
