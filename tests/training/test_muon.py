@@ -146,6 +146,15 @@ def test_decay_holds_the_length_at_which_each_step_turns_a_matrix_by_one_angle()
         assert sum(turns[-200:]) / 200 == pytest.approx(math.sqrt(2 * eta * decay), rel=0.05)
 
 
+def test_a_group_without_a_gradient_takes_no_step():
+    still, moving = (torch.nn.Parameter(draw(3, 5)) for _ in range(2))
+    before = still.detach().clone()
+    optimizer = Muon([{"params": [p], "maps": [1], "lr": 0.1, "weight_decay": 0.3} for p in (still, moving)])
+    moving.grad = draw(3, 5)
+    optimizer.step()
+    assert torch.equal(still, before) and not optimizer.state[still]
+
+
 def test_a_tall_matrix_steps_further_by_the_root_of_its_sides_ratio():
     weight, gradient = draw(11, 2), draw(11, 2)
     step = weight - stepped(weight, [gradient])

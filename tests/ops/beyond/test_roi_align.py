@@ -72,3 +72,15 @@ def test_the_docstring_counts_the_multiplications_of_both_ways() -> None:
 def test_points_more_than_a_cell_outside_read_nothing() -> None:
     far = torch.tensor([[1000.0, 1000.0, 1100.0, 1100.0]], dtype=torch.float64)
     assert roi_align(features(), far, STRIDE).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("row, column, is_read", [
+    (-1.0, 3.0, True), (7.0, 3.0, True), (3.0, -1.0, True), (3.0, 11.0, True),
+    (-1.01, 3.0, False), (7.01, 3.0, False), (3.0, -1.01, False), (3.0, 11.01, False)])
+def test_a_point_a_cell_outside_is_read_at_the_edge_and_one_further_out_is_not(row, column, is_read) -> None:
+    """One point, in the middle of a box; 7 rows and 11 columns of cells, whose middles are at 0, 1 …"""
+    x, y = (column + 0.5) * STRIDE, (row + 0.5) * STRIDE
+    box = torch.tensor([x - 4, y - 4, x + 4, y + 4], dtype=torch.float64)
+    edge = features()[:, min(max(int(row), 0), 6), min(max(int(column), 0), 10)]
+    for read in (roi_align_definition(features(), box, STRIDE, 1, 1), roi_align(features(), box[None], STRIDE, 1, 1)[0]):
+        torch.testing.assert_close(read[:, 0, 0], edge * is_read, rtol=1e-10, atol=1e-10)
