@@ -55,7 +55,7 @@ def test_a_split_without_a_box_is_summarised_too(coco_set: Any) -> None:
     coco_set.image("train", 1)
     coco_set.split("train")["annotations"].clear()
     summary = summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json"))
-    assert (summary.boxes, summary.small_object, summary.most_objects) == (0, 0.0, 0)
+    assert (summary.boxes, summary.small_object, summary.most_objects, summary.typical_objects) == (0, 0.0, 0, 0.0)
 
 
 def test_square_boxes_all_over_the_picture_look_the_same_turned() -> None:
@@ -82,6 +82,49 @@ def test_boxes_of_the_lower_half_have_an_up() -> None:
 def test_too_few_boxes_do_not_tell() -> None:
     assert not looks_the_same_turned(*boxes_all_over(199), 10)
     assert not looks_the_same_turned(*boxes_all_over(400), 101)
+
+
+def changed(boxes: np.ndarray, axis: int, spread: float = 1.0, shift: float = 0.0) -> np.ndarray:
+    """The boxes with their centres spread and shifted along an axis, in shares of a picture of 400×300."""
+    side = (400.0, 300.0)[axis]
+    centres = (boxes[:, axis] + boxes[:, axis + 2] / 2) / side
+    centres = centres.mean() + (centres - centres.mean()) * spread + shift
+    return np.where(np.arange(4) == axis, centres[:, None] * side - boxes[:, axis + 2, None] / 2, boxes)
+
+
+@pytest.mark.parametrize("inside", [0.99, 1.01])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_how_much_alike_the_sides_must_be(sign: int, inside: float) -> None:
+    """On both sides of each threshold: within 10 % in shape and in spread, and 5 % of the height from the middle."""
+    boxes, sides = boxes_all_over(400)
+    centres = (boxes[:, :2] + boxes[:, 2:] / 2) / sides
+    ratio = centres[:, 0].std() / centres[:, 1].std()
+    wide = boxes_all_over(400, 20 * np.exp(sign * 0.1 * inside))[0]
+    spread = changed(boxes, 0, np.exp(sign * 0.1 * inside) / ratio)
+    low = changed(boxes, 1, shift=0.5 - centres[:, 1].mean() + sign * 0.05 * inside)
+    assert [looks_the_same_turned(some, sides, 40) for some in (wide, spread, low)] == [inside < 1] * 3
+
+
+def test_how_many_boxes_tell() -> None:
+    boxes, sides = boxes_all_over(400)
+    assert looks_the_same_turned(*boxes_all_over(200), 50) and not looks_the_same_turned(*boxes_all_over(199), 49)
+    assert looks_the_same_turned(boxes, sides, 100) and not looks_the_same_turned(boxes, sides, 101)
+
+
+def test_boxes_in_a_row_do_not_tell() -> None:
+    boxes, sides = boxes_all_over(400)
+    boxes[:, 1] = 140.0
+    assert not looks_the_same_turned(boxes, sides, 40)
+
+
+def test_the_summary_of_a_split_says_whether_its_pictures_have_an_up(coco_set: Any) -> None:
+    coco_set.image("train", 1)
+    coco_set.split("train")["annotations"].clear()
+    for x in range(15):  # over a picture of 37×23
+        for y in range(15):
+            coco_set.box("train", 1, [1.6 * x + 4, y + 1.5, 6, 6])
+    summary = summarise(read_annotations(coco_set.write() / "annotations" / "instances_train.json"))
+    assert summary.turnable and summary.boxes == 225
 
 
 def test_boxes_on_one_spot_do_not_tell() -> None:
