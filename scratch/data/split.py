@@ -132,7 +132,11 @@ def read_division(root: Path) -> Division:
         for name in names:
             if written.setdefault(name, split) != split:
                 raise ValueError(f"{file} has {abridged(name)} in {written[name]} and in {split}: {advice}")
-    rule = content.get("rule") if isinstance(content.get("rule"), dict) else {}
-    val, test = (share if isinstance(share := rule.get(key, default), (int, float)) and 0 <= share < 1 else default
-                 for key, default in (("val", VAL), ("test", 0.0)))
-    return Division(val, test if val + test < 1 else 0.0, written)
+    rule = {"val": VAL, "test": 0.0}
+    if isinstance(said := content.get("rule", rule), dict):
+        rule |= said
+    shares = [share for share in rule.values() if type(share) in (int, float) and 0 <= share < 1]
+    if not isinstance(said, dict) or len(rule) > 2 or len(shares) < 2 or sum(shares) >= 1:
+        raise ValueError(f'{file} has the rule {abridged(json.dumps(said))}, wanted shares of the pictures below 1 in '
+                         f'all, {{"val": {VAL}, "test": 0}}: {advice}')
+    return Division(rule["val"], rule["test"], written)

@@ -42,6 +42,25 @@ def test_a_changed_copy_is_found_and_other_pictures_are_not(change, tmp_path):
     assert [(path, split, other, its) for path, split, other, its, _ in found] == [(copy, "val", train[5], "train")]
 
 
+def test_more_pictures_than_are_compared_at_a_time_find_the_same(tmp_path, monkeypatch):
+    train = [saved(scene(seed), tmp_path / f"train/{seed}.png") for seed in range(5)]
+    val = [saved(scene(seed), tmp_path / f"val/{seed}.jpg", quality=60) for seed in (3, 20, 0, 4, 21, 1, 2)]
+    found = []
+    for rows in (256, 2):
+        monkeypatch.setattr("scratch.data.near_duplicates.ROWS", rows)
+        found.append([(path, other) for path, _, other, _, _ in near_duplicates({"train": train, "val": val})])
+    assert found[0] == found[1] == [(path, train[seed]) for path, seed in zip(val, (3, -1, 0, 4, -1, 1, 2)) if seed >= 0]
+
+
+def test_a_ramp_of_light_over_a_picture_does_not_hide_a_copy_nor_make_one():
+    """The mean difference is taken out, so that two pictures do not look alike for being darker on one side."""
+    ramp = np.linspace(0, 90, 128)[None, :, None]
+    one, other = (np.asarray(scene(seed).resize((128, 128)), dtype=np.float32) * 0.6 for seed in (1, 2))
+    lit = [fingerprint(Image.fromarray((picture + ramp).astype(np.uint8))) for picture in (one, other)]
+    plain = fingerprint(Image.fromarray(one.astype(np.uint8)))
+    assert lit[0] @ plain > ALIKE > lit[0] @ lit[1]
+
+
 def test_files_that_are_equal_byte_for_byte_and_those_of_one_split_are_left_out(tmp_path):
     one = saved(scene(1), tmp_path / "train/1.png")
     again = saved(scene(1), tmp_path / "train/2.jpg")

@@ -111,11 +111,41 @@ def test_what_is_written_down_counts_and_the_rule_is_for_the_rest(tmp_path):
     assert division.words() == "divided as split.json says"
 
 
+@pytest.mark.parametrize("rule, shares, splits", [
+    (None, (0.2, 0.0), ("train", "val")), ({}, (0.2, 0.0), ("train", "val")), ({"val": 0}, (0, 0.0), ("train", "val")),
+    ({"test": 0.3}, (0.2, 0.3), ("train", "val", "test")), ({"val": 0.5, "test": 0.49}, (0.5, 0.49), ("train", "val", "test")),
+])
+def test_the_rule_for_the_rest_is_read_and_has_defaults(rule, shares, splits, tmp_path):
+    write(tmp_path, {"train": ["a.jpg"], **({} if rule is None else {"rule": rule})})
+    division = read_division(tmp_path)
+    assert (division.val, division.test) == shares and division.splits == splits
+
+
+def test_a_picture_of_test_that_is_written_down_makes_a_third_split():
+    assert Division(written={"a.jpg": "test"}).splits == ("train", "val", "test")
+    assert Division(written={"a.jpg": "val"}).splits == ("train", "val")
+
+
+def test_the_rule_is_told_in_percent():
+    assert Division().words() == "about 80 % train, 20 % val, by a hash of the file names"
+    assert Division(0.25, 0.1).words() == "about 65 % train, 25 % val, 10 % test, by a hash of the file names"
+
+
+def test_a_name_that_is_no_text_has_a_place_too():
+    assert 0 <= place("\udc80.jpg") < 1  # as the system gives a name in another encoding
+
+
 @pytest.mark.parametrize("content, words", [
     ({"train": ["a.jpg"], "valid": ["b.jpg"]}, "has the list 'valid', wanted train, val and test"),
     ("{", "cannot be read as JSON"), ("[]", "is not what was wanted"), ({"val": ["a"]}, "is not what was wanted"),
     ({"train": "a"}, "is not what was wanted"), ({"train": [1]}, "is not what was wanted"),
-    ({"train": ["a.jpg"], "val": ["a.jpg"]}, "has a.jpg in train and in val")])
+    ({"train": ["a.jpg"], "val": ["a.jpg"]}, "has a.jpg in train and in val"),
+    ({"train": ["a.jpg"], "rule": [0.2]}, r"has the rule \[0.2\], wanted shares of the pictures below 1"),
+    ({"train": ["a.jpg"], "rule": {"val": 20}}, 'has the rule {"val": 20}, wanted shares'),
+    ({"train": ["a.jpg"], "rule": {"val": 1}}, "has the rule"), ({"train": ["a.jpg"], "rule": {"val": -0.1}}, "has the rule"),
+    ({"train": ["a.jpg"], "rule": {"val": True}}, "has the rule"), ({"train": ["a.jpg"], "rule": {"test": "a"}}, "has the rule"),
+    ({"train": ["a.jpg"], "rule": {"val": 0.5, "test": 0.5}}, "has the rule"),
+    ({"train": ["a.jpg"], "rule": {"val": 0.5, "tests": 0.1}}, "has the rule")])
 def test_a_file_that_cannot_be_understood_is_refused(content, words, tmp_path):
     write(tmp_path, content)
     with pytest.raises(ValueError, match=words):
