@@ -115,6 +115,42 @@ def test_too_small_objects_are_told_in_cells() -> None:
                            "decoder instead of 1.5: cut large pictures into parts")
 
 
+def reasons(summary: DataSummary, preset: Config = TINY, machine: Machine = Machine()) -> dict[str, str]:
+    return {choice.field: choice.reason for choice in choose(preset, summary, 80, machine)}
+
+
+def test_a_bound_of_the_side_is_told_where_it_counts() -> None:
+    assert reasons(RACCOONS)["short_side"] == (
+        "a small object has 0.57 of a picture's side: 82 pixels of 144, the least here")
+    assert reasons(CELLS)["short_side"] == "a small object has 0.064 of a picture's side: 12 pixels of 192"
+    bounds = {small: reasons(replace(CELLS, small_object=small, most_objects=1))["short_side"] for small in
+              (12 / 144, 12 / 143, 12 / 145, 12 / 256, 12 / 257)}
+    assert [("the least here" in said, "the most here" in said, "cut" in said) for said in bounds.values()] == [
+        (False, False, False), (True, False, False), (False, False, False), (False, False, False), (False, True, False)]
+    assert "cut" not in reasons(replace(CELLS, small_object=8 / 256))["short_side"]  # one cell
+    assert "1.0 cells of the decoder instead of 1.5: cut" in reasons(replace(CELLS, small_object=7.9 / 256))["short_side"]
+
+
+def test_what_there_is_to_see_of_an_up_is_told() -> None:
+    assert reasons(CELLS)["turns"] == "boxes look the same from all four sides" and "colour" not in reasons(CELLS)
+    assert reasons(RACCOONS)["turns"] == "there is an up and a down, or too few boxes to know"
+    assert reasons(RACCOONS)["colour"] == "where there is an up and a down, light varies, too"
+
+
+def test_why_cells_are_halved_is_told() -> None:
+    many = replace(RACCOONS, most_objects=22)
+    assert reasons(many, BIG, T4)["dilation"] == "many objects: cells of 16 pixels instead of 32"
+    assert reasons(CELLS, BIG, T4)["dilation"] == "small objects: cells of 16 pixels instead of 32"
+
+
+def test_an_unknown_presets_memory_is_that_of_the_largest() -> None:
+    tiny_objects, unknown = replace(CELLS, small_object=0.01), replace(BIG, preset="mine")
+    sides = [config_for(tiny_objects, preset, machine=T4).data.short_side for preset in (unknown, BIG)]
+    assert sides[0] == sides[1] == 320
+    small = Machine("cuda", 2.0)  # tiny, which was counted as dilated as it is
+    assert config_for(tiny_objects, TINY, machine=small).data.short_side == 16 * int((0.7 * 2 / 0.195) ** 0.5 * 192 / 16)
+
+
 def test_what_flags_gave_is_followed_by_the_other_choices() -> None:
     def chosen(preset: Config, machine: Machine, **given: object) -> dict[str, Choice]:
         return {choice.field: choice for choice in choose(preset, crowded, 80, machine, given)}
@@ -192,7 +228,7 @@ def test_a_large_picture_has_the_most_queries_of_a_recipe() -> None:
     assert said["num_queries"] == "280 objects in the fullest picture, the most here"
 
 
-@pytest.mark.parametrize("boxes, minutes", [(1, 10), (174, 20), (2804, 30), (9104, 35), (860_001, 55), (10**9, 60)])
+@pytest.mark.parametrize("boxes, minutes", [(0, 10), (1, 10), (174, 20), (363, 25), (2804, 30), (9104, 35), (860_001, 55), (10**9, 60)])
 def test_ten_times_as_many_boxes_have_ten_minutes_more(boxes: int, minutes: float) -> None:
     assert config_for(replace(CELLS, boxes=boxes)).train.max_minutes == minutes
 
