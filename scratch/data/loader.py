@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import random
+import warnings
 from functools import partial
 from typing import Any, Iterator
 
@@ -87,6 +88,8 @@ def make_loader(dataset: Any, batch_size: int, *, workers: int, seed: int, train
     how = dict(batch_sampler=sampler, pin_memory=device_type == "cuda", generator=torch.Generator().manual_seed(seed))
     if not workers:
         return DataLoader(dataset, collate_fn=collate, **how), sampler
-    loader = DataLoader(Packing(dataset), collate_fn=first, num_workers=workers, persistent_workers=True,
-                        prefetch_factor=4, worker_init_fn=partial(start_worker, os.getpid()), **how)
+    with warnings.catch_warnings():  # of more workers than cores: a worker of one thread beside the training is no harm
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader = DataLoader(Packing(dataset), collate_fn=first, num_workers=workers, persistent_workers=True,
+                            prefetch_factor=4, worker_init_fn=partial(start_worker, os.getpid()), **how)
     return GuardedLoader(loader), sampler

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given
@@ -147,6 +149,14 @@ class _Threads:
 def test_a_worker_computes_with_one_thread():
     loader, _ = make_loader(_Threads(), 2, workers=1, seed=0, train=False, device_type="cpu")
     assert next(iter(loader)).images.flatten().tolist() == [1] * 6
+
+
+def test_more_workers_than_cores_are_started_without_a_warning(dataset, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_loader(dataset, 4, workers=3, seed=1, train=True, device_type="cpu")
 
 
 def test_a_broken_image_stops_the_loader_by_name(dataset):
