@@ -13,8 +13,8 @@ each choice, and travels in the checkpoint as the run's configuration: a run tha
     --num-queries    3 × the most objects in a picture            several cells propose one object: see SPARE
     …
 
-docs/recipe.md has what was measured on BCCD's blood cells and on raccoons, and what was not. Lower learning rates did not
-help, for example. What is not named here stays as the preset has it.
+docs/recipe.md has what was measured, on sets of photographs, and what was not. Lower learning rates did not help, nor
+did crops instead of mosaics. What is not named here stays as the preset has it.
 
 A pure function: the same numbers give the same choices. Proven in tests/test_recipe.py.
 Read: Choice → choose → applied
@@ -42,7 +42,6 @@ SPARE = 3  # queries for each object of the fullest picture. The cells with the 
 MOST_QUERIES = 300
 COLOUR = 0.3  # strength of the colour jitter for scenes
 FOLLOWED = ("dilation", "fine_memory", "queries", "short_side")  # flags whose values other choices depend on
-FULL = 8.0  # objects in a picture, on average: with more, a mosaic shows them too small and too many
 MINUTES = (10, 60)  # the least and the most
 EVALUATIONS = 15  # in a run
 EVALUATED_A_SECOND = {"cpu": 60, "cuda": 600}  # pictures: rough, so that evaluations take a tenth of the time at most
@@ -92,14 +91,10 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
     shown = given.get("short_side", side)
     seen = seen if shown == side else _pixels(data, shown)
     queries, enough = _queries(config, shown, data.most_objects)
-    full = data.typical_objects > FULL
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
     often = (f"{evaluated:,} pictures to evaluate: about {minutes / rhythm:.0f} evaluations, which take a tenth of the run "
              "at most")
-    objects = f"{data.typical_objects:.1f} objects in a picture: " + (
-        "many, so crops show them larger; four pictures in one would be too full" if full else
-        "few, so four pictures in one show more of them, in more sizes")
     # Growing pictures pay on the generated shapes. On photographs they lost: docs/recipe.md.
     steady = [Choice("data", "grow", 0.0, "pictures of one size, from the first step on")] if config.data.grow else []
     light = [] if data.turnable else [
@@ -111,8 +106,6 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
         Choice("data", "turns", data.turnable, "boxes look the same from all four sides" if data.turnable else
                "there is an up and a down, or too few boxes to know"),
         *light,
-        Choice("data", "augment", "zoom" if full else config.data.augment, objects),
-        Choice("data", "mosaic", 0.0 if full else config.data.mosaic, objects),
         Choice("model", "num_queries", queries, f"{_fullest(data)}, {enough}"),
         Choice("train", "max_minutes", minutes,
                f"{data.boxes:,} boxes: 20 minutes for 200, and 10 more for each ten times as many"),

@@ -519,6 +519,42 @@ def test_what_six_minutes_of_raccoons_learnt_is_what_the_page_says() -> None:
     assert min(losses) == losses[0] and not trials[0]["flags"]
 
 
+def test_each_choice_of_the_recipe_has_the_alternatives_that_its_page_shows() -> None:
+    """Rows of flags, columns of sets: the mean of two seeds, or the figure of the one that was run."""
+    measured = json.loads((CHARTS / "recipe" / "thresholds.json").read_text(encoding="utf-8"))
+    section = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8").partition("### Each choice")[2].partition("\n### ")[0]
+    sets, trials = measured["sets"], measured["trials"]
+    found = {flags: {its["set"]: its["runs"] for its in trials if its["flags"] == flags} for flags in
+             (its["flags"] for its in trials)}
+
+    def apart(name: str, what: str) -> float:
+        return mean(abs(of[name][0][what] - of[name][1][what]) for of in found.values() if len(of.get(name, ())) == 2)
+
+    def figures(runs: list[dict]) -> str:
+        return " / ".join(f"{mean(run[what] for run in runs):.3f}" for what in ("AP", "AP50")) if runs else "–"
+
+    for name, of in sets.items():
+        assert (f"| {name} | {of['pictures']} | {of['boxes'] / of['pictures']:.1f} | {of['classes']} | {of['side']} | "
+                f"{apart(name, 'AP'):.3f} / {apart(name, 'AP50'):.3f} |") in section
+    assert f"| flags | {' | '.join(sets)} |" in section
+    for flags, of_sets in found.items():
+        cells = [figures(runs) + (f" (seed {runs[0]['seed']})" if len(runs) == 1 else "")
+                 for runs in (of_sets.get(name, []) for name in sets)]
+        words = f"`{flags}`" if flags else "**what the recipe chooses**"
+        assert f"| {words} | {' | '.join(cells)} |" in section
+    alone = [figures([run for run in found[""][name] if run["seed"] == 1]) for name in sets]
+    assert f"| … with seed 1 alone, for the rows of one seed | {' | '.join(alone)} |" in section
+    assert len(re.findall(r"^\| (?:`--|\*\*|…)", section, re.MULTILINE)) == len(found) + 1
+    minutes = {(flags, name): mean(run["minutes"] for run in runs) / mean(run["minutes"] for run in found[""][name])
+               for flags, of_sets in found.items() for name, runs in of_sets.items()}
+    for name in ("blood cells", "chess pieces"):
+        assert minutes["--short-side 144", name] == pytest.approx(0.6, abs=0.05)
+    assert minutes["--short-side 192", "playing cards"] == pytest.approx(1.4, abs=0.05)
+    assert all(minutes["--grow 0.8", name] == pytest.approx(0.7, abs=0.05) for name in list(sets)[1:])
+    crops = found["--augment zoom --mosaic 0"]
+    assert all(mean(run["AP"] for run in crops[name]) <= mean(run["AP"] for run in found[""][name]) for name in sets)
+
+
 def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     runs = json.loads((CHARTS / "recipe" / "whole_runs.json").read_text(encoding="utf-8"))
     page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
@@ -532,12 +568,19 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert f"| {cells['steps']:,} | {val} | {val} | **{cells['test']['AP']:.3f} / {cells['test']['AP50']:.3f}** ({of_classes}) |" in page
     assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**cells["test"]) + of_classes in results
     assert "val AP {AP:.3f}, AP50 {AP50:.3f}, on one core beside".format(**cells["best"]) in results
-    whole = runs["cells_30_minutes"]
-    best, end, test = ("{AP:.3f} / {AP50:.3f}".format(**whole[name]) for name in ("best", "end", "test"))
-    of_classes = ", ".join(f"{name} {AP50:.3f}" for name, AP50 in whole["test"]["classes"].items())
-    assert f"| {whole['steps']:,} | {best} | {end} | **{test}** ({of_classes}) |" in page
-    assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**whole["test"]) + of_classes in results
-    assert "val AP {AP:.3f}, AP50 {AP50:.3f}, after ".format(**whole["best"]) + f"{whole['steps']:,} steps" in results
+    for whole in runs["cells_30_minutes"]:
+        best, end, test = ("{AP:.3f} / {AP50:.3f}".format(**whole[name]) for name in ("best", "end", "test"))
+        of_classes = ", ".join(f"{name} {AP50:.3f}" for name, AP50 in whole["test"]["classes"].items())
+        assert f"{whole['words']} | {whole['steps']:,} | {best} | {end} | **{test}** ({of_classes}) |" in page
+        assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**whole["test"]) + of_classes in results
+        assert "val AP {AP:.3f}, AP50 {AP50:.3f}, after ".format(**whole["best"]) + f"{whole['steps']:,} steps" in results
+    AP, AP50 = (" and ".join(f"{its[name]:.3f}" for its in runs["cells_1600_steps"]) for name in ("AP", "AP50"))
+    assert f"seeds 42 and 1) have a test AP of {AP}, an AP50 of {AP50}." in page
+    crops, short, long = runs["cells_30_minutes"]
+    assert (f"In {short['steps']:,} steps AP50 has {short['test']['AP50']:.3f}, in {crops['steps']:,} and {long['steps']:,} it "
+            f"has {crops['test']['AP50']:.3f} and {long['test']['AP50']:.3f}") in page
+    assert (f"ends\nat {short['loss_at_end']:.2f} after {short['steps']:,} steps and at {long['loss_at_end']:.2f} after "
+            f"{long['steps']:,}") in page
     questions = (REPOSITORY / "docs" / "questions.md").read_text(encoding="utf-8")
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert f"learns them in 30 minutes on two CPU cores (test AP50 {whole['test']['AP50']:.3f})" in readme
@@ -567,7 +610,7 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert f"with RoI features AP {APs}; AP50 {AP50s} |" in results
     AP, AP50 = (mean(run["best"][name] for run in seeds) for name in ("AP", "AP50"))
     assert f"The means of the best are AP {AP:.3f} and AP50 {AP50:.3f}, where they were" in page
-    summary, tables = page.partition("In short;")[2].split("\nOn CPU cores, `tiny`, one seed", 1)
+    summary, tables = page.partition("In short;")[2].split("\n### Each choice", 1)
     cards, small, large = runs["cards"], *(run for run in runs["unseen"] if run["set"] == "playing cards")
     gains = [f"{after['best']['AP'] - before['best']['AP']:.3f}" for before, after in (cards, (small, large))]
     assert "AP rose by {} without RoI features and by {} with them".format(*gains) in summary

@@ -21,9 +21,9 @@ from tests.data.conftest import CocoSet
 
 TINY, BIG = PRESETS["tiny"], PRESETS["detr_141m_fast"]
 # The training splits of BCCD, of raccoons (numbers divisible by 5 are val) and of the generated shapes.
-CELLS = DataSummary(205, 3, 2804, 13.678, 28, 0.0640, True)
-RACCOONS = DataSummary(160, 1, 174, 1.0875, 3, 0.568, False)
-SHAPES = DataSummary(2000, 5, 9104, 4.552, 8, 0.119, True)
+CELLS = DataSummary(205, 3, 2804, 28, 0.0640, True)
+RACCOONS = DataSummary(160, 1, 174, 3, 0.568, False)
+SHAPES = DataSummary(2000, 5, 9104, 8, 0.119, True)
 T4 = Machine("cuda", 14.6)
 
 
@@ -183,10 +183,10 @@ def test_scenes_vary_in_their_light_and_cells_do_not() -> None:
     assert config_for(RACCOONS, strong).data.colour == 0.5
 
 
-def test_full_pictures_are_cropped_and_others_are_put_together() -> None:
-    cells, raccoons = config_for(CELLS).data, config_for(RACCOONS).data
-    assert (cells.augment, cells.mosaic) == ("zoom", 0.0)
-    assert (raccoons.augment, raccoons.mosaic) == (TINY.data.augment, TINY.data.mosaic)
+def test_full_pictures_are_put_together_as_others_are() -> None:
+    for summary in (CELLS, RACCOONS):
+        chosen = config_for(summary).data
+        assert (chosen.augment, chosen.mosaic) == (TINY.data.augment, TINY.data.mosaic) == ("flip", 0.4)
 
 
 @pytest.mark.parametrize("most, queries", [(3, 40), (28, 90), (60, 180), (1000, 300)])
@@ -250,7 +250,7 @@ def test_what_is_not_named_stays_as_the_preset_has_it() -> None:
 
 
 def test_a_data_set_without_a_box_has_choices_too() -> None:
-    assert config_for(DataSummary(3, 2, 0, 0.0, 0, 0.0, False)).data.short_side == 144
+    assert config_for(DataSummary(3, 2, 0, 0, 0.0, False)).data.short_side == 144
 
 
 # -- on the command line -------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def parsed(*words: str, preset: Optional[str] = None) -> Config:
 
 def test_without_a_preset_the_data_chooses_and_each_choice_is_told(data: str, capsys: pytest.CaptureFixture) -> None:
     config = parsed("--data", data)
-    assert (config.data.mosaic, config.train.max_minutes) == (0.4, 10.0)
+    assert (config.data.grow, config.train.max_minutes) == (0.0, 10.0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == ("recipe for 4 pictures with 4 boxes of 2 classes (a flag counts more; --recipe none: the preset as "
                         "it is)")
@@ -282,10 +282,10 @@ def test_without_a_preset_the_data_chooses_and_each_choice_is_told(data: str, ca
 
 
 def test_a_flag_counts_more_and_is_told_beside_the_recipe(data: str, capsys: pytest.CaptureFixture) -> None:
-    config = parsed("--data", data, "--mosaic", "0.1")
-    assert (config.data.mosaic, config.data.augment) == (0.1, "flip")
-    assert "--augment flip --mosaic 0.1" in (out := capsys.readouterr().out)
-    assert "(as given; recipe: --mosaic 0.4)" in out
+    config = parsed("--data", data, "--eval-minutes", "7")
+    assert (config.train.eval_minutes, config.train.eval_every) == (7, 1)
+    assert "--eval-every 1 --eval-minutes 7" in (out := capsys.readouterr().out)
+    assert "(as given; recipe: --eval-minutes 0.7)" in out
 
 
 def test_a_given_side_is_told_with_its_own_pixels_and_followed(data: str, capsys: pytest.CaptureFixture) -> None:
@@ -339,12 +339,11 @@ def test_data_that_cannot_be_read_is_left_to_the_run_to_refuse(tmp_path: Path) -
 
 def test_choices_of_one_reason_share_a_line() -> None:
     choices = choose(TINY, CELLS, 87, Machine())
-    assert told("head", choices, applied(TINY, choices)).count("13.7 objects in a picture") == 1
+    assert told("head", choices, applied(TINY, choices)).count("87 pictures to evaluate") == 1
 
 
 def test_the_page_shows_what_is_told_of_the_blood_cells() -> None:
-    cells = replace(CELLS, typical_objects=2804 / 205)
-    choices = choose(TINY, cells, 87, Machine())
+    choices = choose(TINY, CELLS, 87, Machine())
     page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
     assert told("", choices, applied(TINY, choices)).strip("\n") in page
 

@@ -69,7 +69,9 @@ def find_layout(config: DataConfig, need: Iterable[str] = ()) -> Layout:
     layout: Optional[Layout] = None
     root = Path(config.data)
     if not shapes and not explicit and not root.is_dir():
-        raise FileNotFoundError(layout_hint(root) + "Wanted the folder of a data set (--data), or the four explicit paths.")
+        raise FileNotFoundError(
+            layout_hint(root) + "Name the folder of a data set with --data, or give the four explicit paths "
+            "(--train-images, --train-annotations, --val-images, --val-annotations).")
     if not shapes or not explicit:
         root = shapes_dataset(Path("data"), config.shapes_train, config.shapes_val) if shapes else root
         layout = recognise(root)

@@ -31,6 +31,7 @@ from scratch.data.per_picture import Pictures, tell_of_unlabelled
 from scratch.data.problems import brief
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number
+from scratch.printable import counted
 
 MOST_JSON = 2**27  # bytes of one file: the picture itself may stand in it
 _WITHOUT_BOX = ("point", "points", "line", "linestrip")
@@ -43,6 +44,7 @@ class _Content(NamedTuple):
 
     said      the picture's name in it
     objects   place of the first shape, label and box of each
+    outlines  how many of its shapes are polygons, masks and circles
     problems  kind, where, and what was found there
     """
 
@@ -50,6 +52,7 @@ class _Content(NamedTuple):
     width: Any
     height: Any
     objects: list[tuple[int, str, list[float]]]
+    outlines: int
     problems: list[tuple[str, str, str]]
 
 
@@ -101,6 +104,8 @@ class Labelme(Source):
             images.append({"id": id, "file_name": picture, "width": content.width, "height": content.height})
             annotations += [{"id": f"{file}, shape {place}", "image_id": id, "category_id": categories[label],
                              "bbox": box} for place, label, box in content.objects]
+            if content.outlines:
+                report("outline of an object", file, counted(content.outlines, "shape"), times=content.outlines)
             for problem in content.problems:
                 report(*problem)
         return {"images": images, "annotations": annotations,
@@ -116,6 +121,7 @@ def _content(path: Path, file: str) -> Optional[_Content]:
     said = said if isinstance(said, str) and said.strip() else os.path.splitext(os.path.basename(file))[0]
     objects: dict[object, tuple[int, str, list[float]]] = {}  # of each group, or of each place without one
     problems: list[tuple[str, str, str]] = []
+    outlines = 0
     for place, shape in enumerate(content["shapes"], start=1):
         label, where = _label(shape), f"{file}, shape {place}"
         if label and _kind(shape) in _WITHOUT_BOX:
@@ -127,8 +133,7 @@ def _content(path: Path, file: str) -> Optional[_Content]:
             problems.append(("malformed entry", where, f"got the label {brief(label)} and the points {points}, "
                                                        f"wanted {_WANTED}"))
             continue
-        if _kind(shape) in ("polygon", "mask"):
-            problems.append(("outline of an object", where, f"a {_kind(shape)}"))
+        outlines += _kind(shape) in ("polygon", "mask", "circle")
         group = shape.get("group_id")
         of = place if group is None else (label, repr(group))
         if of in objects:
@@ -136,7 +141,8 @@ def _content(path: Path, file: str) -> Optional[_Content]:
             left, top = min(x, box[0]), min(y, box[1])
             box = [left, top, max(x + w, box[0] + box[2]) - left, max(y + h, box[1] + box[3]) - top]
         objects[of] = place, label, box
-    return _Content(said, content.get("imageWidth"), content.get("imageHeight"), list(objects.values()), problems)
+    return _Content(said, content.get("imageWidth"), content.get("imageHeight"), list(objects.values()), outlines,
+                    problems)
 
 
 def _box(shape: dict[str, Any]) -> Optional[list[float]]:

@@ -88,8 +88,8 @@ def make_loader(dataset: Any, batch_size: int, *, workers: int, seed: int, train
     how = dict(batch_sampler=sampler, pin_memory=device_type == "cuda", generator=torch.Generator().manual_seed(seed))
     if not workers:
         return DataLoader(dataset, collate_fn=collate, **how), sampler
-    with warnings.catch_warnings():  # of more workers than cores: a worker of one thread beside the training is no harm
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-        loader = DataLoader(Packing(dataset), collate_fn=first, num_workers=workers, persistent_workers=True,
-                            prefetch_factor=4, worker_init_fn=partial(start_worker, os.getpid()), **how)
+    # torch warns of more workers than cores, here and when they start. Each has one thread, so this is harmless.
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+    loader = DataLoader(Packing(dataset), collate_fn=first, num_workers=workers, persistent_workers=True,
+                        prefetch_factor=4, worker_init_fn=partial(start_worker, os.getpid()), **how)
     return GuardedLoader(loader), sampler

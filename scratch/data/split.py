@@ -132,11 +132,10 @@ def read_division(root: Path) -> Division:
         for name in names:
             if written.setdefault(name, split) != split:
                 raise ValueError(f"{file} has {abridged(name)} in {written[name]} and in {split}: {advice}")
-    rule = {"val": VAL, "test": 0.0}
-    if isinstance(said := content.get("rule", rule), dict):
-        rule |= said
-    shares = [share for share in rule.values() if type(share) in (int, float) and 0 <= share < 1]
-    if not isinstance(said, dict) or len(rule) > 2 or len(shares) < 2 or sum(shares) >= 1:
-        raise ValueError(f'{file} has the rule {abridged(json.dumps(said))}, wanted shares of the pictures below 1 in '
-                         f'all, {{"val": {VAL}, "test": 0}}: {advice}')
+    said = content.get("rule", {})
+    rule = {"val": VAL, "test": 0.0, **said} if isinstance(said, dict) else {}
+    shares = [share for share in rule.values() if type(share) in (int, float) and share >= 0]
+    if rule.keys() != {"val", "test"} or len(shares) < 2 or sum(shares) >= 1:
+        raise ValueError(f'{file} has the rule {abridged(json.dumps(said))}, wanted the shares of val and test, each 0 or '
+                         f'more and together below 1, such as {{"val": {VAL}, "test": 0}}: {advice}')
     return Division(rule["val"], rule["test"], written)

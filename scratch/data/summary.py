@@ -41,8 +41,6 @@ class DataSummary:
     pictures: int
     classes: int
     boxes: int
-    typical_objects: float
-    """boxes in a picture, on average"""
     most_objects: int
     """boxes in the picture that has the most"""
     small_object: float
@@ -53,7 +51,7 @@ class DataSummary:
 
 
 def summarise(annotations: Annotations) -> DataSummary:
-    """The training split in numbers. A split without a box has sizes and shares of 0."""
+    """The training split in numbers. Without a box, a small object has the size 0."""
     a = annotations
     picture_of = np.repeat(np.arange(len(a)), np.diff(a.offsets))[~a.crowd]         # (M,)
     boxes, labels = a.boxes_xywh[~a.crowd], a.labels[~a.crowd]                      # (M,4), (M,)
@@ -65,7 +63,7 @@ def summarise(annotations: Annotations) -> DataSummary:
     groups = [sizes[labels == label] for label in enough] or [sizes]
     return DataSummary(
         pictures=len(a), classes=len(a.classes.ids), boxes=len(boxes),
-        typical_objects=len(boxes) / max(1, len(a)), most_objects=int(objects.max(initial=0)),
+        most_objects=int(objects.max(initial=0)),
         small_object=min(float(np.quantile(group, 0.25)) for group in groups) if len(boxes) else 0.0,
         turnable=looks_the_same_turned(boxes, sides[picture_of], len(a)))
 

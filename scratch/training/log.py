@@ -71,7 +71,7 @@ class RunLog:
             return
         self._write({"kind": "step", **record})
         self.board.step(record)
-        # At most 80 columns, with the bar. The loss is that of the queries alone, as an evaluation's: the two compare.
+        # At most 80 columns, with the bar. The loss is that of the queries alone, comparable with an evaluation's.
         text = (f"step {record['step']} loss {record['loss_queries']:.1f} ce {record['loss_ce']:.2f} "
                 f"L1 {record['loss_bbox']:.2f} giou {record['loss_giou']:.2f} "
                 f"{record['images_per_second']:.3g} img/s {record['memory_gib']:.1f} GiB")

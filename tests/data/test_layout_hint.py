@@ -17,8 +17,12 @@ def said(root: Path) -> str:
     with pytest.raises(FileNotFoundError) as error:
         find_splits(DataConfig(data=str(root)))
     message = str(error.value)
-    beginning = f"data = '{root}' does not hold any split. Looked for" if root.is_dir() else layout_hint(root)
-    assert message.startswith(beginning) and message.endswith("the four explicit paths.")
+    if root.is_dir():
+        assert message.startswith(f"data = '{root}' does not hold any split. Looked for")
+        assert message.endswith("or give the four explicit paths.")
+    else:
+        assert message.startswith(f"{root} is a file" if root.exists() else f"There is no {root}")
+        assert message.endswith("(--train-images, --train-annotations, --val-images, --val-annotations).")
     return message
 
 
@@ -130,6 +134,7 @@ def test_what_is_no_folder_is_called_so(tmp_path):
     put(tmp_path, "Set/a.txt", "set.zip", "set.json", "data.yaml")
     assert f"There is no {tmp_path}/nowhere." in said(tmp_path / "nowhere")
     assert "did you mean" in layout_hint(tmp_path / "SET") or (tmp_path / "SET").exists()
+    assert f"{tmp_path}/Set/a.bin is a file, not a folder." in said(put(tmp_path, "Set/a.bin") / "Set/a.bin")
     assert "set.zip is a file: unpack it" in said(tmp_path / "set.zip")
     assert "set.json is a file: name the folder that holds it" in said(tmp_path / "set.json")
     assert f"data.yaml is a file: name {tmp_path}, its folder" in said(tmp_path / "data.yaml")

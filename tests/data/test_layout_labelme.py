@@ -45,7 +45,7 @@ def read(root: Path, split: str = "train"):
 def test_the_box_is_around_the_shape(one, box, tmp_path):
     a = read(small(tmp_path, one))
     assert a.boxes_xywh.tolist() == [box]
-    outline = one["shape_type"] in ("polygon", "mask", None)
+    outline = one["shape_type"] in ("polygon", "mask", "circle", None)
     assert [(p.kind, p.severity) for p in a.problems] == [("outline of an object", "note")] * outline
 
 
@@ -127,7 +127,7 @@ def test_a_large_file_without_labelmes_keys_at_its_ends_is_not_parsed(tmp_path, 
 def test_a_box_is_kept_instead_of_a_polygon_and_of_the_other_splits_only_the_classes(tmp_path):
     root = small(tmp_path, shape([[1, 2], [5, 2], [5, 6], [1, 6]], "polygon", label="zebra"))
     assert _content(root / "train" / "train.json", "a.json")[3:] == (
-        [(1, "zebra", [1, 2, 4, 4])], [("outline of an object", "a.json, shape 1", "a polygon")])
+        [(1, "zebra", [1, 2, 4, 4])], 1, [])
     write(root / "val" / "broken.json", "{")
     assert read(root).classes.names == read(root, "val").classes.names == ("ant", "zebra")
     assert [p.kind for p in read(root).problems] == ["outline of an object"]
