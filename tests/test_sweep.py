@@ -299,7 +299,7 @@ def test_a_run_that_is_evaluated_too_rarely_to_be_pruned_is_remarked_upon(
 
 
 def test_data_that_is_not_there_is_refused_before_any_trial(folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="data = 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match="^There is no nowhere"):
         prepared(replace(arguments(), config=changed(TINY, {"data": "nowhere"})))
     assert not Path("out").exists()
 
