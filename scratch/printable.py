@@ -32,9 +32,10 @@ def abridged(text: object, most: int = 160) -> str:
     return printable(text)
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: "1 box", "2,104 boxes". many: the plural, where it is not `one` with an s."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def counted(number: float, one: str, many: str = "") -> str:
+    """A number with its noun: "1 box", "2,104 boxes", "1.5 minutes". many: the plural, where it is not `one` with an s."""
+    shown = f"{number:g}" if isinstance(number, float) else f"{number:,}"
+    return f"{shown} {one if number == 1 else many or one + 's'}"
 
 
 def command(*words: object) -> str:

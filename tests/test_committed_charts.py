@@ -551,6 +551,11 @@ def test_each_choice_of_the_recipe_has_the_alternatives_that_its_page_shows() ->
         assert minutes["--short-side 144", name] == pytest.approx(0.6, abs=0.05)
     assert minutes["--short-side 192", "playing cards"] == pytest.approx(1.4, abs=0.05)
     assert all(minutes["--grow 0.8", name] == pytest.approx(0.7, abs=0.05) for name in list(sets)[1:])
+    cells = {side: PRESETS["tiny"].model.cells(side, side) for side in (144, 176)}
+    assert f"they have {cells[144]} queries then" in section
+    assert f"have {cells[176]} cells at 176 pixels, so 150 queries are {cells[176]}," in section
+    chess = sets["chess pieces"]
+    assert chess["judged_alike"] == chess["judged"] and f"(All {chess['judged']} pictures that judge these look like" in section
     crops = found["--augment zoom --mosaic 0"]
     assert all(mean(run["AP"] for run in crops[name]) <= mean(run["AP"] for run in found[""][name]) for name in sets)
 
@@ -575,6 +580,10 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
         assert "| test AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} (".format(**whole["test"]) + of_classes in results
         assert "val AP {AP:.3f}, AP50 {AP50:.3f}, after ".format(**whole["best"]) + f"{whole['steps']:,} steps" in results
     AP, AP50 = (" and ".join(f"{its[name]:.3f}" for its in runs["cells_1600_steps"]) for name in ("AP", "AP50"))
+    runs_of_1600 = [run for its in json.loads((CHARTS / "recipe" / "thresholds.json").read_text(encoding="utf-8"))["trials"]
+                    if its["flags"] == "--max-steps 1600" for run in its["runs"]]
+    least, most = (round(choice(run["minutes"] for run in runs_of_1600)) for choice in (min, max))
+    assert f"with mosaics, {least} to {most} minutes of a core" in page
     assert f"seeds 42 and 1) have a test AP of {AP}, an AP50 of {AP50}." in page
     crops, short, long = runs["cells_30_minutes"]
     assert (f"In {short['steps']:,} steps AP50 has {short['test']['AP50']:.3f}, in {crops['steps']:,} and {long['steps']:,} it "

@@ -25,6 +25,7 @@ def test_control_characters_are_written_out_and_letters_stay(text, shown):
 def test_a_number_has_the_form_of_its_noun():
     assert [counted(n, "box", "boxes") for n in (0, 1, 2104)] == ["0 boxes", "1 box", "2,104 boxes"]
     assert [counted(n, "picture") for n in (1, 2)] == ["1 picture", "2 pictures"]
+    assert [counted(n, "minute") for n in (1.0, 1.5, 90.0)] == ["1 minute", "1.5 minutes", "90 minutes"]
 
 
 def test_a_command_is_read_by_a_shell_as_the_words_that_it_was_made_of():

@@ -185,7 +185,7 @@ def prepared(approach: Approach, arguments: CompareArguments) -> Path:
 
 def budget(config: Config) -> str:
     train = config.train
-    ends = [f"{train.max_minutes:g} minute{'s' * (train.max_minutes != 1)}"] if train.max_minutes is not None else []
+    ends = [counted(train.max_minutes, "minute")] if train.max_minutes is not None else []
     ends += [counted(train.max_steps, "step")] if train.max_steps is not None else []
     return " or ".join(ends or [counted(train.epochs, "epoch")])
 

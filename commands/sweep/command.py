@@ -196,8 +196,7 @@ def beginning(results: dict[str, Any], folder: Path) -> str:
     """What is about to happen, in a line."""
     there = len(results["trials"])
     wanted = [counted(results["trials_wanted"], "trial")] if results["trials_wanted"] is not None else []
-    if (minutes := results["minutes_wanted"]) is not None:
-        wanted.append(f"{minutes:g} minute{'s' * (minutes != 1)}")
+    wanted += [counted(results["minutes_wanted"], "minute")] if results["minutes_wanted"] is not None else []
     return (f"sweep {results['study']} in {folder}: {' or '.join(wanted)} of {', '.join(results['space'])}; sampler "
             f"{results['sampler']}, pruner {results['pruner']}" + (f"; {there} of them are there" if there else ""))
 

@@ -38,8 +38,8 @@ def layout_hint(root: Path) -> str:
                 ".json": "name the folder that holds it and its pictures, or give it as --train-annotations, its "
                          "pictures' folder as --train-images",
                 **dict.fromkeys((".yaml", ".yml", ".csv", ".tsv", ".xml", ".txt"), f"name {abridged(root.parent)}, its folder"),
-                }.get(root.suffix.lower(), "not a folder")
-        return f"{abridged(root)} is a file{', ' if what == 'not a folder' else ': '}{what}.\n"
+                }.get(root.suffix.lower())
+        return f"{abridged(root)} is a file{f': {what}' if what else ', not a folder'}.\n"
     listing = list_folder(root)
     endings = {os.path.splitext(path)[1].lower() for names in listing.names.values() for path in names}
     if tables := sorted(endings & {*_TABLES}):
