@@ -32,6 +32,7 @@ from exercises.replace import own_operations
 from scratch.config import DataConfig
 from scratch.detector import read_config
 from scratch.ops.fast.switch import plain, plain_mode
+from scratch.printable import command as typed
 from scratch.program import ends_in_a_line
 from scratch.training.distributed import lost_rank
 
@@ -90,6 +91,7 @@ def parse_from_preset(arguments_type: Any, command: str, argv: Sequence[str]) ->
 
 PLAIN = "--plain"  # a flag of every command: run on the notes of the spine alone (scratch/ops/fast/switch.py)
 TRAINING = ("train", "finetune")  # these take --ops, too: a folder of operations that a reader wrote, in plain mode
+OF_A_FOLDER = ("check-data", "split", "convert-data")  # their first word is the folder of a data set
 
 # A name → what makes its arguments of the words after it, and what is done with them.
 Commands = dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], None]]]
@@ -126,6 +128,19 @@ def refuse_empty(argv: Sequence[str]) -> None:
                              "wanted a value: is a variable of the shell not set?")
 
 
+def with_folder(name: str, words: Sequence[str]) -> list[str]:
+    """The words after a command's name, with the folder of the data where the command looks for it.
+
+    Some commands take it as their first word, those that train as --data; people who know one way type it for all.
+    """
+    first, *others = words or [""]
+    if name in TRAINING and first and not first.startswith("-"):
+        return ["--data", first, *others]
+    if name in OF_A_FOLDER and (first == "--data" and others or first.startswith("--data=")):
+        return others if first == "--data" else [first.partition("=")[2], *others]
+    return list(words)
+
+
 def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]) -> None:
     """Run the command that `argv` begins with, `train` if it begins with none; or print the overview of them all.
 
@@ -137,9 +152,11 @@ def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]
             print(overview)
             return
         if argv and not argv[0].startswith("-") and argv[0] not in commands:
-            raise ValueError(f"there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train")
+            how = f": {typed('python', 'detr_scratch.py', 'train', '--data', argv[0])}" if Path(argv[0]).is_dir() else ""
+            raise ValueError(f"there is no command {argv[0]!r}; wanted one of {', '.join(commands)}, or none to train{how}")
         refuse_empty(argv)
         name = argv.pop(0) if argv and argv[0] in commands else "train"
+        argv = with_folder(name, argv)
         parse_arguments, run = commands[name]
         ops = flags_given(argv, "ops").ops if name in TRAINING else None
         with plain_mode(plain() or PLAIN in argv or ops is not None), own_operations(ops):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import detr_scratch
+from commands.command_line import with_folder
 from commands.sheets import shown_from
 from scratch.config import PRESETS
 from scratch.evaluation.hints import Hint, Trained
@@ -269,6 +270,22 @@ def test_a_mistake_on_the_command_line_costs_one_clear_line(
         detr_scratch.main(argv)
     assert str(stopped.value).startswith("error: ") and words in str(stopped.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_instead_of_a_command_is_shown_how_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=re.escape(f"or none to train: python detr_scratch.py train --data {tmp_path}")):
+        detr_scratch.main([str(tmp_path)])
+
+
+@pytest.mark.parametrize("name, words, meant", [
+    ("train", ["cells", "--turns"], ["--data", "cells", "--turns"]), ("finetune", ["cells"], ["--data", "cells"]),
+    ("train", ["--data", "cells"], ["--data", "cells"]), ("train", [], []), ("eval", ["run"], ["run"]),
+    *((name, words, ["cells", "--limit-train", "3"]) for name in ("check-data", "split", "convert-data") for words in
+      (["--data", "cells", "--limit-train", "3"], ["--data=cells", "--limit-train", "3"], ["cells", "--limit-train", "3"])),
+    ("split", ["--data"], ["--data"]),
+])
+def test_a_data_set_is_a_commands_first_word_or_the_flag_data(name: str, words: list[str], meant: list[str]) -> None:
+    assert with_folder(name, words) == meant
 
 
 @pytest.mark.parametrize("flag, value", [
