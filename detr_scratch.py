@@ -2,7 +2,7 @@
 
     preset ─▶ model ─▶ data ─▶ fit ─▶ AP
 
-    python detr_scratch.py                           train on generated shapes: detr_141m_fast on a GPU, else tiny
+    python detr_scratch.py                           train on generated shapes: detr_141m_fast with CUDA, or tiny
     python detr_scratch.py train --data DIR          train on a folder of any layout: COCO, YOLO, VOC …
     python detr_scratch.py finetune --data DIR       the same, from the published weights (or --weights FILE)
     python detr_scratch.py download coco-subset|coco COCO 2017, or a small part of it: ten classes (or bccd: cells)

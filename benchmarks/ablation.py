@@ -108,7 +108,7 @@ def plan_trials(arguments: argparse.Namespace) -> list[Trial]:
     """All runs that the command asks for, in the order in which they begin."""
     extra = shlex.split(arguments.flags)
     reserved = [word for word in extra if word.startswith("--")
-                and word[2:].split("=")[0].replace("-", "_") in RESERVED]
+                and word[2:].split("=")[0].removeprefix("no-").replace("-", "_") in RESERVED]
     if reserved:
         raise ValueError(f"got --flags with {', '.join(reserved)}, which this benchmark sets itself; wanted flags that "
                          "are the same for every run: leave these out")

@@ -65,7 +65,7 @@ class AnalyzeArguments:
     eval_split: Optional[Literal["val", "test", "train"]] = None
     """the split to judge; None: that of the run's own evaluations"""
     data: Optional[str] = None
-    """another folder (COCO, YOLO, Pascal VOC) than the one that the detector was trained with"""
+    """another folder, of any layout that train's --data takes, than the one that the detector was trained with"""
     max_dets: Optional[int] = None
     """this number of detections of a class in an image count, the best ones; None: as in the run's own evaluations
     (COCO's 100)"""

@@ -89,7 +89,9 @@ def download(arguments: DownloadArguments) -> None:
             print(f"{split:<5} {counted(len(document['images']), 'image'):>14} "
                   f"{counted(len(document['annotations']), 'box', 'boxes'):>14} "
                   f"{counted(len(document['categories']), 'class', 'classes'):>12}   {folder}")
-    print(f"whole. Next: {command('python', 'detr_scratch.py', 'finetune', '--data', out)}")
+    # Few photographs learn in minutes from nothing; COCO begins with the published weights.
+    how = "train" if arguments.what == "bccd" else "finetune"
+    print(f"whole. Next: {command('python', 'detr_scratch.py', how, '--data', out)}")
 
 
 def annotations_of(out: Path, split: str) -> Path:

@@ -64,7 +64,7 @@ class ExportArguments:
     int8: bool = False
     """also NAME.int8.onnx: weights and activations in 8 bits, calibrated on pictures of the train split"""
     data: Optional[str] = None
-    """the folder of pictures (COCO, YOLO, Pascal VOC) for AP and for int8; None: that of the training"""
+    """a folder of any layout that train's --data takes, for AP and for int8; None: that of the training"""
     eval_split: Optional[Literal["val", "test", "train"]] = None
     """the split for AP; None: as in training"""
     pictures: int = 200

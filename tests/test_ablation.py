@@ -213,12 +213,13 @@ def test_both_budgets_end_the_same_runs_differently(tmp_path: Path, monkeypatch:
     assert often.config.train.eval_every == 11
 
 
-@pytest.mark.parametrize("flags", ["--lr 1e-3", "--workers 0 --num-queries 7 --set_cost_class=3", "--max-steps 5"])
+@pytest.mark.parametrize("flags", ["--lr 1e-3", "--workers 0 --num-queries 7 --set_cost_class=3", "--max-steps 5",
+                                   "--no-roi-features"])
 def test_flags_that_would_blur_the_comparison_are_refused(
     flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"with --(lr|set_cost_class=3|max-steps), which .* leave these out"):
+    with pytest.raises(ValueError, match=r"with --(lr|set_cost_class=3|max-steps|no-roi-features), which .* leave these out"):
         plan_trials(parse(["--out", "out", "--flags", f"--shapes-train 1 --shapes-val 1 {flags}"]))
 
 

@@ -555,7 +555,7 @@ def test_each_choice_of_the_recipe_has_the_alternatives_that_its_page_shows() ->
     assert f"they have {cells[144]} queries then" in section
     assert f"have {cells[176]} cells at 176 pixels, so 150 queries are {cells[176]}," in section
     chess = sets["chess pieces"]
-    assert chess["judged_alike"] == chess["judged"] and f"(All {chess['judged']} pictures that judge these look like" in section
+    assert chess["judged_alike"] == chess["judged"] and f"(All {chess['judged']} pictures of val look like" in section
     crops = found["--augment zoom --mosaic 0"]
     assert all(mean(run["AP"] for run in crops[name]) <= mean(run["AP"] for run in found[""][name]) for name in sets)
 
@@ -586,8 +586,8 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert f"with mosaics, {least} to {most} minutes of a core" in page
     assert f"seeds 42 and 1) have a test AP of {AP}, an AP50 of {AP50}." in page
     crops, short, long = runs["cells_30_minutes"]
-    assert (f"In {short['steps']:,} steps AP50 has {short['test']['AP50']:.3f}, in {crops['steps']:,} and {long['steps']:,} it "
-            f"has {crops['test']['AP50']:.3f} and {long['test']['AP50']:.3f}") in page
+    assert (f"AP50 is {short['test']['AP50']:.3f} after {short['steps']:,} steps, {crops['test']['AP50']:.3f} and "
+            f"{long['test']['AP50']:.3f} after {crops['steps']:,} and {long['steps']:,},") in page
     assert (f"ends\nat {short['loss_at_end']:.2f} after {short['steps']:,} steps and at {long['loss_at_end']:.2f} after "
             f"{long['steps']:,}") in page
     questions = (REPOSITORY / "docs" / "questions.md").read_text(encoding="utf-8")
@@ -595,8 +595,8 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert f"learns them in 30 minutes on two CPU cores (test AP50 {whole['test']['AP50']:.3f})" in readme
     assert questions.count(f"a test AP50 of {whole['test']['AP50']:.3f} in half an hour") == 2
     cards = runs["cards_data"]
-    assert (f"{cards['pictures']} pictures with {cards['boxes']} boxes of {cards['classes']} classes to learn from, "
-            f"{cards['judged']} to judge") in page and f"shows a small card with {cards['pixels']} of 144 pixels" in page
+    assert (f"{cards['pictures']} pictures with {cards['boxes']} boxes of {cards['classes']} classes in train, "
+            f"{cards['judged']} pictures in val") in page and f"shows a small card with {cards['pixels']} of 144 pixels" in page
     recipe, *others = runs["raccoons"]
     assert all(run["best"]["AP"] <= recipe["best"]["AP"] for run in others)
     for run in runs["unseen"]:
@@ -605,8 +605,8 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
         assert (f"| {run['set']}, {flags} | {run['minutes']} | {run['steps']:,} | {best} | {end} | {run['lowest_loss']:.2f} |"
                 in page)
     masks = runs["masks_data"]
-    assert (f"{masks['pictures']} pictures with {masks['boxes']:,} boxes of {masks['classes']} classes to learn from, "
-            f"{masks['judged']} to judge; a small face has\n{masks['pixels']} of 256 pixels") in page
+    assert (f"{masks['pictures']} pictures with {masks['boxes']:,} boxes of {masks['classes']} classes in train, "
+            f"{masks['judged']} pictures in val; a small face has\n{masks['pixels']} of 256 pixels") in page
     assert ("have AP {:.3f} and {:.3f}, AP50 {:.3f} and {:.3f} after {:,} and {:,} steps".format(*(
         run[name] for name in ("AP", "AP50", "step") for run in runs["from_shapes"]))) in page
     nothing = runs["from_nothing"]
@@ -685,7 +685,7 @@ def test_what_more_queries_find_is_what_the_pages_say() -> None:
         assert (f"| {words} | {its['AP']:.3f} / {its['AP50']:.3f} | {its['classes']['RBC']:.3f} | "
                 f"{its['classes']['Platelets']:.3f} |") in page
     few, more = (evaluated["cells_50_queries", "test", queries] for queries in (50, 80))
-    assert f"On test, 80 instead of 50 are AP50 {more['AP50']:.3f} instead of {few['AP50']:.3f}." in page
+    assert f"With 80 queries instead of 50, AP50 on test rises from {few['AP50']:.3f} to {more['AP50']:.3f}." in page
     best, large = evaluated["cells", "test", 90], evaluated["cells_side_256", "test", 90]
     classes = ", ".join(f"{word} {best['classes'][name]:.3f}" for name, word in
                         (("WBC", "white cells"), ("RBC", "red cells"), ("Platelets", "platelets")))

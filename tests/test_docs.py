@@ -101,7 +101,7 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
     assert named <= targets, named - targets
     for module in re.findall(r"python -m ([\w.]+)", text):
         path = REPOSITORY / module.replace(".", "/")
-        assert module == "pytest" or path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
+        assert module in ("pytest", "pip", "venv") or path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
 
 
 def test_the_commands_that_tell_the_layout_are_those_of_the_page() -> None:

@@ -57,7 +57,7 @@ def test_the_set_is_fetched_whole_with_its_own_split_and_training_takes_it(serve
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         "train", "val", "test", "annotations", "LICENSE", "bccd.json"}
     said = capsys.readouterr().out
-    assert "train       6 images" in said and "finetune --data" in said
+    assert "train       6 images" in said and "Next: python detr_scratch.py train --data" in said
 
 
 def test_a_set_that_is_there_is_not_fetched_again(server, tmp_path):
