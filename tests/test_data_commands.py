@@ -196,3 +196,10 @@ def test_a_run_looks_for_the_layout_once_and_two_runs_read_each_large_file_once(
         losses.append([(record["kind"], record.get("loss"), record.get("losses")) for record in records])
     assert looked == [root] * 2 and sorted(reads) == ["instances_train.json", "instances_val.json"]
     assert losses[0] == losses[1] and [kind for kind, *_ in losses[0]] == ["step", "evaluation"]
+
+
+def test_a_converted_set_is_not_written_into_the_set_itself(tmp_path: Path, capsys) -> None:
+    sound(tmp_path)
+    with pytest.raises(SystemExit, match="its files would become a part of that set; name an --out elsewhere"):
+        detr_scratch.main(["convert-data", str(tmp_path), "--out", str(tmp_path / "coco")])
+    assert not (tmp_path / "coco").exists()

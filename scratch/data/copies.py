@@ -115,6 +115,8 @@ def _leakage(pictures: list[Pictures], in_train: Counter[str], layout: Layout) -
             if isinstance(layout.splits[its.split][1], Part) and layout.division is not None:
                 mend = command("python", "detr_scratch.py", "split", layout.root, "--scenes")
                 detail += f"; {f'remove {FILE}, then ' if layout.division.written else ''}{mend} mends that"
+            elif its.folder == pictures[0].folder and set(its.paths) == set(pictures[0].paths):
+                detail += "; they are the very same files: name other pictures for it, or none, to have them divided"
             else:
                 detail += "; the split came with the data: to divide anew, put all of it into one folder without a split"
             found.append(Problem("leakage between splits", its.split, detail))

@@ -5,7 +5,7 @@ r"""file_names: which file of a folder does a data set mean, if the name in it d
     images\0001.JPG                 0001.jpg                the one file whose path ends alike, once / stands for \, and
     data/caf%C3%A9 1.jpg            café 1.jpg              capitals, URL and Unicode forms, spaces do not count
     0001                            0001.jpg                … and a missing ending, jpg for jpeg, tif for tiff
-    8d1f0c2a-1.jpg                  0001.jpg                … and Label Studio's prefix, zeros in front of a number
+    8d1f0c2a-1.jpg, a_b.jpg         0001.jpg, a b.jpg       … and Label Studio's prefix and _, zeros before a number
     cam1/7.jpg, cam2/7.jpg          7.jpg                   two names for one file: neither
     7.jpg                           a/7.jpg, b/7.jpg        two files for one name: neither
     ../../etc/passwd, /etc/passwd                           never: what lies outside the folder is not even looked for
@@ -204,6 +204,7 @@ _USUAL: tuple[tuple[str, Callable[[str], str]], ...] = (
 _RARE: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("with a space for +", lambda name: name.replace("+", " ")),
     ("without Label Studio's prefix", _in_each_part(lambda part: re.sub(r"^[0-9a-f]{8}-(?=.)", "", part))),
+    ("with _ for a space", lambda name: name.replace(" ", "_")),
     ("with other zeros in front of numbers", lambda name: re.sub(r"(?<!\d)0+(?=\d)", "", name)),
 )
 _FORMS = _USUAL + _RARE
@@ -296,6 +297,10 @@ def _missing(there: _Folder, name: str, near: list[str]) -> Problem:
 
 
 def _wrong_folder(there: _Folder, name: str, count: int) -> Problem:
+    if len(near := there.near(name)) > 1:
+        return Problem("missing image", printable(there.folder),
+                       f"none of the {count:,} pictures is found for certain: {abridged(name)} may be {abridged(near[0])} "
+                       f"or {abridged(near[1])}: take the folder that is not meant out of this one", count)
     if other := there.other_ending(name):
         return Problem("missing image", printable(there.folder),
                        f"none of the {count:,} pictures is in this folder, but files of their names in another format "

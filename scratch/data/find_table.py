@@ -15,18 +15,23 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Sequence
 
-from scratch.data.layout_table import Table, cells_of, columns_of, decoded, rows_of
+from scratch.data.layout_table import ONE_CLASS, Table, cells_of, columns_of, decoded, rows_of
 from scratch.data.listing import Listing, folder_of_set, split_of, split_of_path, with_train
 from scratch.data.split import SPLITS
+from scratch.data.values import number
+from scratch.printable import abridged
 
 BEGINNING = 2**16  # bytes of each table, to know what it is
+_SCORES = ("score", "confidence", "conf", "probability", "prob")
 
 
 def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
     """Split, or "all" → its source, and in words where it was found; None if this is no such layout."""
     files = tables_of(listing) if listing.pictures else []
+    predicted = [file for file in files if _is_predicted(listing.root / file)]
+    files = [file for file in files if file not in predicted] or files
     if not files:
         return None
     found: dict[str, list[str]] = defaultdict(list)
@@ -40,7 +45,9 @@ def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
         return None  # several sets, each in a folder of its own
     found = {split: found[split] for split in (*SPLITS, "all") if split in found}
     every = tuple(file for members in found.values() for file in members)
+    left_out = [*left_out, *(file for file in predicted if file not in files)]
     where = ", ".join(map(_some, found.values())) + (f"; not read: {_some(left_out)}" if left_out else "")
+    where += _without_classes(listing, every)
     return {split: Table(listing, split, tuple(members), every) for split, members in found.items()}, where
 
 
@@ -73,6 +80,35 @@ def _is_table(file: Path) -> bool:
         return columns_of(first_row(file)) is not None
     except ValueError:
         return False
+
+
+def _is_predicted(file: Path) -> bool:
+    """Is it what a detector found? A column of scores says so, unless all are the same, as in the truth of Open Images."""
+    try:
+        rows = cells_of(beginning_of(file))
+        names = [cell.strip().lower() for cell in next(rows, (0, []))[1]]
+        columns = [place for place, name in enumerate(names) if name in _SCORES]
+        scores = {cells[columns[0]].strip() for _, cells in rows if len(cells) > columns[0]} if columns else set()
+    except ValueError:
+        return False
+    return len(scores) > 1
+
+
+def _without_classes(listing: Listing, files: Sequence[str]) -> str:
+    """In words, the columns of a table without a class that may hold one; "" where it has one, or no such column."""
+    for file in files:
+        names = first_row(listing.root / file)
+        columns = columns_of(names)
+        if columns and columns.header and columns.label is None:
+            used = {columns.picture, columns.split, *columns.box, *(columns.size or ())}
+            rows = [cells for _, cells in cells_of(beginning_of(listing.root / file))][1:]
+            texts = [name.strip() for place, name in enumerate(names) if place not in used
+                     and any(number(cells[place].strip()) is None and cells[place].strip() for cells in rows
+                             if len(cells) > place)]
+            if texts:
+                return (f"; no column is called class, so all boxes are of one, {ONE_CLASS!r}; not read: "
+                        f"{', '.join(map(abridged, texts[:3]))}{' …' if texts[3:] else ''}")
+    return ""
 
 
 def first_row(file: Path) -> list[str]:

@@ -16,6 +16,7 @@ Proven in tests/data/test_layout_yolo.py. Read after layout_yolo.py: find_yolo
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 import yaml
@@ -48,10 +49,15 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     file, settings = _settings(listing, bool(labelled))
     own = os.path.dirname(file)
     if own and any(picture.startswith(f"{own}/") for picture in listing.pictures):
-        return None  # the set, or one of several, is in a folder below
+        if any(text.startswith(f"{own}/") for text in text_files):
+            return None  # the set, or one of several, is in a folder below
+        if not any(picture.startswith(f"{own}/") for picture in labelled):
+            file, settings = "", {}  # it tells of other pictures: a clone of a detector's code, say
     base = settings.get("path") if isinstance(settings.get("path"), str) else ""
     told = {split: found for split, keys in _KEYS.items()
             if (found := _pictures_at(settings, keys, base, listing)) is not None}
+    if _is_one(told, settings):
+        told = {"all": told["train"]}
     told = told or _by_lists(listing)
     of_folder, left_out = by_folder(every)
     left_out = [] if told else left_out
@@ -66,6 +72,12 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     where = file or _where(labels, sources)
     where += f"; not read: {', '.join(left_out[:2])}{' …' if left_out[2:] else ''}" if left_out else ""
     return (sources, where) if sources else None
+
+
+def _is_one(told: dict[str, list[str]], settings: dict[str, Any]) -> bool:
+    """Do train and val, which data.yaml has in two folders, lead to the same pictures? Then these were put together."""
+    paths = [next((settings[key] for key in _KEYS[split] if settings.get(key)), None) for split in ("train", "val")]
+    return paths[0] != paths[1] and bool(told.get("train")) and set(told["train"]) == set(told.get("val", ()))
 
 
 def _where(labels: dict[str, str], sources: dict[str, Yolo]) -> str:
@@ -158,15 +170,37 @@ def _classes(settings: dict[str, Any], file: str, listing: Listing, text_files: 
     if names:
         raise ValueError(f"{listing.root / file} has the names {brief(names)}, wanted a list of the classes' names, or "
                          "their numbers with their names")
-    for path in (path for ending in NAMES for path in listing.files(".txt", ".names", ".labels")
-                 if path.lower().endswith(ending)):
-        lines = text_lines(listing.root / path)
-        while lines and not lines[-1].strip():
-            lines.pop()
-        if lines:
-            return tuple(enumerate(line.strip() for line in lines))
+    if lists := _lists_of_names(listing):
+        return tuple(enumerate(_of_one_order(lists, listing.root)))
     number_of = whole(settings.get("nc")) or 1 + max(_numbers_used(listing, text_files), default=0)
     return tuple((k, str(k)) for k in range(min(max(1, number_of), MOST_CLASSES)))
+
+
+def _lists_of_names(listing: Listing) -> dict[str, list[str]]:
+    """The files of classes' names that are called like the first of them, and their lines."""
+    found: dict[str, list[str]] = {}
+    for path in (path for ending in NAMES for path in listing.files(".txt", ".names", ".labels")
+                 if path.lower().endswith(ending)):
+        lines = [line.strip() for line in text_lines(listing.root / path)]
+        while lines and not lines[-1]:
+            lines.pop()
+        if lines and (not found or os.path.basename(path) == os.path.basename(next(iter(found)))):
+            found[path] = lines
+    return found
+
+
+def _of_one_order(lists: dict[str, list[str]], root: Path) -> list[str]:
+    """The longest list, where the others are its beginning, as LabelImg writes one in each folder.
+
+    Raises ValueError for lists of another order: a number would mean another class in each folder.
+    """
+    longest = max(lists, key=lambda path: len(lists[path]))
+    for path, lines in lists.items():
+        if lines != lists[longest][:len(lines)]:
+            raise ValueError(f"{root / path} has the classes {brief(lines)}, and {longest} {brief(lists[longest])}: wanted "
+                             "one order, since label files hold their numbers; bring the label files of one folder into "
+                             "the other's order, or convert each folder by itself")
+    return lists[longest]
 
 
 def _numbers_used(listing: Listing, text_files: Sequence[str]) -> Iterator[int]:

@@ -19,10 +19,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Optional, Sequence
 
 from scratch.data.file_names import find_files
-from scratch.data.listing import PICTURES, Listing, alike, folder_of_set, split_of, split_of_path
+from scratch.data.listing import PICTURES, Listing, alike, doubts, folder_of_set, split_of, split_of_path
 from scratch.data.split import SPLITS
 
 MOST_FILES = 30    # JSON files that are looked at
@@ -31,6 +31,7 @@ MOST_NAMES = 20    # pictures that are looked for
 MOST_FOLDERS = 300
 ROBOFLOW = "_annotations.coco.json"
 
+_SCORE = re.compile(r'"(score|confidence)"\s*:\s*[\d.]')
 _NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 # COCO's own files that hold no boxes, or the same ones again.
 _OTHER_FILES = re.compile(r"^(captions|person_keypoints|image_info|panoptic|stuff)_", re.IGNORECASE)
@@ -56,12 +57,15 @@ def coco_files(listing: Listing) -> Found:
     pairs: dict[str, tuple[Path, Path]] = {}
     more, lonely, several = [], [], False
     set_of: dict[str, str] = {}  # split → the folder of the set that it was found in
-    candidates = [path for path in listing.files(".json") if not _OTHER_FILES.match(os.path.basename(path))]
+    files = list(listing.files(".json"))
+    candidates = [path for path in files if not _OTHER_FILES.match(os.path.basename(path))]
+    candidates = candidates or [path for path in files if "person_keypoints" in path]  # which have boxes, too
     of_folder = Counter(map(os.path.dirname, candidates))  # where there are many, each may be of one picture
     candidates.sort(key=lambda path: ("instances" not in path.lower() and not path.endswith(ROBOFLOW),
                                       of_folder[os.path.dirname(path)] > MOST_FILES))
-    for path in candidates[:MOST_FILES]:
-        names = _some_names(listing.root / path)
+    texts = [(path, _both_ends(listing.root / path)) for path in candidates[:MOST_FILES]]
+    for path, text in sorted(texts, key=lambda its: bool(_SCORE.search(its[1]))):  # what a detector found counts last
+        names = _some_names(text)
         if not names:
             continue
         folder = _folder_of(path, names, listing)
@@ -85,6 +89,14 @@ def coco_files(listing: Listing) -> Found:
     return Found(pairs, tuple(more), tuple(lonely))
 
 
+def where_they_are(file: Path, listing: Listing) -> str:
+    """Of a file whose pictures are nowhere: what is there instead, in words."""
+    nothing = "no such file"
+    problem = next(iter(find_files(listing.root, _some_names(_both_ends(file))).missing.values()), None)
+    detail = problem.detail if problem and listing.pictures else nothing
+    return detail if detail != nothing else "none of them is in this folder: put them beside it"
+
+
 def _set_of(file: str, folder: str) -> str:
     """The innermost folder that holds a file and its pictures, and is not that of one split."""
     return folder_of_set("/".join(os.path.commonprefix([file.split("/")[:-1], folder.split("/")])))
@@ -99,22 +111,27 @@ def _split(path: str) -> Optional[str]:
     return split_of(os.path.splitext(base)[0]) or split_of(os.path.basename(folder))
 
 
-def _some_names(file: Path) -> list[str]:
-    """Some of the file names at both ends of a JSON file that is an object; what `predict` writes is a list."""
+def _both_ends(file: Path) -> str:
+    """The text at both ends of a JSON file that is an object; what `predict` writes is a list, and counts as empty."""
     try:
         with open(file, "rb") as stream:
             beginning = stream.read(PIECE)
             stream.seek(max(stream.tell(), stream.seek(0, os.SEEK_END) - PIECE))
             end = stream.read()
     except OSError:
-        return []
+        return ""
     text = beginning.decode("utf-8", errors="replace")
     if beginning[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = beginning[:len(beginning) // 2 * 2].decode("utf-16", errors="replace")
     if not text.lstrip("\ufeff \t\r\n").startswith("{"):
-        return []
+        return ""
+    return text + "\n" + end.decode("utf-8", errors="replace")
+
+
+def _some_names(text: str) -> list[str]:
+    """Some of the file names in it."""
     names: dict[str, None] = {}
-    for match in _NAME.finditer(text + "\n" + end.decode("utf-8", errors="replace")):
+    for match in _NAME.finditer(text):
         try:
             name = json.loads(match[1])
         except ValueError:
@@ -127,11 +144,17 @@ def _some_names(file: Path) -> list[str]:
 def _folder_of(file: str, names: Sequence[str], listing: Listing) -> Optional[str]:
     """The folder from which these names lead to pictures; if none does exactly, one in which they nearly do."""
     inside = [name for name in names if not os.path.isabs(name) and ".." not in Path(name).parts]
-    likely = list(_likely(file, listing))
-    for folder in likely:  # what lies outside a folder is not even looked for
-        if there := sum(os.path.isfile(os.path.join(listing.root, folder, name)) for name in inside):
-            return folder if there == len(names) else _around(folder, there, names, listing)
-    same = [folder for folder in likely if _split(file) and split_of_path(f"{folder}/") == _split(file)]
+    likely = _likely(file, listing)
+    for rank, folder in likely:  # what lies outside a folder is not even looked for
+        if there := _number_there(folder, inside, listing):
+            if there < len(names):
+                return _around(folder, there, names, listing)
+            for _, other in (its for its in likely if its[0] == rank and its[1] > folder):
+                if _number_there(other, inside, listing) == there:
+                    raise ValueError(f"the pictures of {listing.root / file} are in {folder}/ and in {other}/: take the "
+                                     "folder that is not meant out of it, or give the four explicit paths")
+            return folder
+    same = [folder for _, folder in likely if _split(file) and split_of_path(f"{folder}/") == _split(file)]
     for folder in dict.fromkeys([*same[:3], os.path.dirname(file), "images", "data", ""]):
         if folder in listing.names and any(find_files(listing.root / folder, list(names)).paths):
             return folder
@@ -148,9 +171,14 @@ def _around(folder: str, there: int, names: Sequence[str], listing: Listing) -> 
     return best
 
 
-def _likely(file: str, listing: Listing) -> Iterator[str]:
-    """Folders, those of the file's own split first, then its own, then the nearest."""
+def _number_there(folder: str, names: Sequence[str], listing: Listing) -> int:
+    return sum(os.path.isfile(os.path.join(listing.root, folder, name)) for name in names)
+
+
+def _likely(file: str, listing: Listing) -> list[tuple[tuple[int, ...], str]]:
+    """(rank, folder): those of the file's own split first, then its own, the most alike, those that are called as folders
+    of pictures are, and the nearest."""
     split, own = _split(file), os.path.dirname(file)
-    folders = sorted(listing.names, key=lambda folder: (split_of_path(f"{folder}/") != split if split else False,
-                                                        folder != own, -alike(folder, own), folder.count("/"), folder))
-    return iter(folders[:MOST_FOLDERS])
+    ranked = (((split_of_path(f"{folder}/") != split if split else False, folder != own, -alike(folder, own),
+                *doubts(folder), folder.count("/")), folder) for folder in listing.names)
+    return sorted(ranked)[:MOST_FOLDERS]

@@ -49,6 +49,10 @@ def layout_hint(root: Path) -> str:
             return "" if listing.pictures else "Its .xml files are Pascal VOC's, and there are no pictures.\n"
         return ("Its .xml files are not Pascal VOC's, one for each picture (CVAT's own format, say): export it as "
                 "COCO.\n")
+    if not listing.pictures and (unread := sorted(endings & {".heic", ".heif"})):
+        return f"It holds {unread[0]} pictures, which are not read: convert them to JPEG first.\n"
+    if not listing.pictures and (text := next((text for text in listing.files(".txt") if _is_yolo(root / text)), None)):
+        return f"{abridged(text)} has boxes as YOLO writes them, and there are no pictures: put them beside it, or, where it is in labels/, into images/.\n"
     if endings & {".zip", ".tar", ".gz", ".rar", ".7z"}:
         return "It holds an archive: unpack it.\n"
     if tables := tables_of(listing):
@@ -68,8 +72,25 @@ def layout_hint(root: Path) -> str:
         if texts:
             return (f"{abridged(texts[0])} is called like {abridged(stems[key(os.path.basename(texts[0]))])}, but it is "
                     "not where YOLO has it: beside the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
-        return "It holds pictures, and no annotations.\n"
+        return "It holds pictures, and no annotations." + _around(root) + "\n"
     return "" if endings else f"{abridged(root)} is empty.\n"
+
+
+def _around(root: Path) -> str:
+    """A question, where what lies beside the folder looks like its annotations; else nothing."""
+    beside = [path.name.lower() for path in _children(root.absolute().parent)]
+    found = any(name.startswith(("annotation", "labels")) or name.endswith((".yaml", ".json", ".csv")) for name in beside)
+    return f" Did you mean {abridged(root.parent)}, the folder around it?" if found else ""
+
+
+def _is_yolo(text: Path) -> bool:
+    """Does its beginning have a line of a class and four shares?"""
+    try:
+        with open(text, encoding="utf-8", errors="replace") as stream:
+            lines = [[number(word) for word in line.split()] for line in stream.readlines(4096)]
+    except OSError:
+        return False
+    return any(len(line) == 5 and None not in line and max(line[1:]) <= 1 for line in lines)
 
 
 def _has_oriented_boxes(text: Path) -> bool:

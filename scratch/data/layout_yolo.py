@@ -54,7 +54,7 @@ class Yolo(Source):
         labels = labels_of(self.listing, self.pictures)
         chosen = set(choose(self.pictures))
         pictures = [picture for picture in self.pictures if picture in chosen][:limit]
-        self._tell_of_lonely(labels, report, choose)
+        self._tell_of_lonely(report, choose)
         root = self.listing.root
         images, annotations, known = [], [], dict(self.classes)
         for id, (picture, (width, height)) in enumerate(zip(pictures, sizes_of(root, pictures)), start=1):
@@ -73,10 +73,11 @@ class Yolo(Source):
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": k + 1, "name": name} for k, name in self.classes]}
 
-    def _tell_of_lonely(self, labels: dict[str, str], report: Report, choose: Choose) -> None:
-        """Say which text files beside those of this split's pictures belong to no picture."""
-        folders = {os.path.dirname(label) for label in labels.values() if label}
-        used = set(labels.values())
+    def _tell_of_lonely(self, report: Report, choose: Choose) -> None:
+        """Say which text files beside those of this split's pictures belong to no picture, of any split."""
+        of_all = labels_of(self.listing, self.listing.pictures)
+        folders = {os.path.dirname(of_all[picture]) for picture in self.pictures if of_all.get(picture)}
+        used = set(of_all.values())
         lonely = [path for path in self.listing.files(".txt")
                   if os.path.dirname(path) in folders and path not in used and not is_names(path)]
         lonely = sorted(choose([path for path in lonely if _is_of(path, self.split)]))

@@ -29,7 +29,7 @@ from scratch.data.find_labelme import find_labelme
 from scratch.data.find_table import find_tables
 from scratch.data.find_voc import find_voc
 from scratch.data.find_yolo import find_yolo
-from scratch.data.layout_coco import ROBOFLOW, Found, classic, coco_files
+from scratch.data.layout_coco import ROBOFLOW, Found, classic, coco_files, where_they_are
 from scratch.data.layout_hint import layout_hint
 from scratch.data.listing import Listing, list_folder
 from scratch.data.sources import Annotated, CocoFile, Part, Source
@@ -192,7 +192,7 @@ def not_recognised(root: Path) -> str:
     if below := _sets(root, _classic(root)):
         there += f"Did you mean {' or '.join(abridged(layout.root) for layout in below)}?\n"
     elif lonely:
-        there += f"{abridged(lonely[0])} names pictures, but none of them is in this folder: put them beside it.\n"
+        there += f"{abridged(lonely[0])} names pictures, but {where_they_are(lonely[0], listing)}.\n".replace("?.", "?")
     else:
         there += layout_hint(root)
     return f"Looked for\n{lines}{there}"

@@ -26,11 +26,14 @@ PICTURES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", 
 # A folder or a file that is called so holds one split: "valid", "instances_Train", "val2017"; not "latest", "strain".
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idation|ing)?(?![a-z])")
 
+_USUAL = ("images", "image", "imgs", "img", "pictures", "photos", "jpegimages", "data", "rgb")  # folders of pictures,
+_DERIVED = re.compile("annotated|depth|drawn|label|mask|overlay|seg|thumb|vis")  # and of what is made of pictures
+
 
 def split_of(name: str) -> Optional[str]:
     """The split that a name is about: "train", "val" or "test"; None for a name about none of them."""
     found = {match[1] for match in _SPLIT.finditer(name.lower())}
-    return found.pop() if len(found) == 1 else None
+    return found.pop() if len(found) == 1 else "val" if name.lower() == "dev" else None
 
 
 def split_of_path(path: str) -> Optional[str]:
@@ -77,6 +80,12 @@ def alike(one: str, other: str) -> int:
     """
     ours, theirs = one.split("/"), other.split("/")
     return sum(len(os.path.commonprefix(pair)) for pair in ((ours, theirs), (ours[::-1], theirs[::-1]))) if one else 0
+
+
+def doubts(folder: str) -> tuple[bool, bool]:
+    """Of folders with pictures of the same names, the one with the least doubts is meant: images/, not annotated/."""
+    base = os.path.basename(folder).lower()
+    return bool(_DERIVED.search(base)), base not in _USUAL
 
 
 def key(path: str) -> str:

@@ -20,7 +20,7 @@ from typing import Collection, Mapping, Optional, Sequence
 
 from scratch.data.file_names import find_files
 from scratch.data.images import image_size
-from scratch.data.listing import PICTURES, Listing, alike, folded, key
+from scratch.data.listing import PICTURES, Listing, alike, doubts, folded, key
 from scratch.data.sources import Choose, Report
 
 
@@ -76,8 +76,8 @@ class Pictures:
     def _nearest(folder: str, pictures: list[str]) -> list[str]:
         if len(pictures) < 2:
             return pictures
-        how = [alike(folder, os.path.dirname(picture)) for picture in pictures]
-        return [picture for picture, much in zip(pictures, how) if much == max(how)]
+        how = [(-alike(folder, its), *doubts(its)) for its in map(os.path.dirname, pictures)]
+        return [picture for picture, much in zip(pictures, how) if much == min(how)]
 
 
 def sizes_of(root: Path, pictures: Sequence[str]) -> list[tuple[int, int]]:

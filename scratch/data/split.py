@@ -5,14 +5,14 @@
     raccoon-7.jpg     0.18  val            The name alone decides. A picture that is added moves no other, every machine
     raccoon-8.jpg     0.31  train          finds the same split, and so does a copy of the set in another layout.
 
-Only the last part of a path counts. Roboflow's augmented copies of one picture (a.rf.0123.jpg, a.rf.4567.jpg) stay
+Only the last part of a path counts, and the last two where many pictures share it (scene_7/color.png). Roboflow's augmented copies of one picture (a.rf.0123.jpg, a.rf.4567.jpg) stay
 together: a copy in val of a picture in train is no test. If a side would be empty, the picture next to it goes there.
 
 `python detr_scratch.py split DIR` writes the answer down, as DIR/split.json: {"train": [names], "val": [names]}. What
 stands there counts, and the rule is for other pictures alone. With --scenes, pictures that look alike (the frames of a
 film) come into one split together: a frame in val beside the next one in train is no test either.
 Proven in tests/data/test_split.py.
-Read: place → Division → read_division
+Read: place → places_of → Division → read_division
 """
 
 from __future__ import annotations
@@ -30,15 +30,25 @@ from scratch.printable import abridged
 
 FILE = "split.json"
 VAL = 0.2  # the share of the pictures to judge by
+SHARED = 3  # pictures of one base name
 SPLITS = ("train", "val", "test")
 _VERSION = re.compile(r"\.rf\.\w+(?=\.\w+$)")
 
 
-def place(name: str) -> float:
-    """Where a file's name puts it in [0,1): as good as random, and the same everywhere and at any time."""
-    base = copied(name).rpartition("/")[2]
-    digest = hashlib.sha256(base.encode("utf-8", "surrogatepass")).digest()
+def place(name: str, parts: int = 1) -> float:
+    """Where a file's name, the last parts of its path, puts it in [0,1): as good as random, and the same everywhere and
+    at any time."""
+    end = "/".join(copied(name).split("/")[-parts:])
+    digest = hashlib.sha256(end.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def places_of(names: Sequence[str]) -> dict[str, float]:
+    """The place of each name of a set. A base name that SHARED pictures and more than a tenth of the set have would put
+    them all into one split: there, the folder counts, too."""
+    shared = Counter(copied(name).rpartition("/")[2] for name in names)
+    return {name: place(name, 1 + (shared[copied(name).rpartition("/")[2]] >= max(SHARED, len(names) / 10)))
+            for name in names}
 
 
 def copied(name: str) -> str:
@@ -62,7 +72,7 @@ class Division:
 
     def of(self, names: Sequence[str]) -> dict[str, str]:
         """The split of each of a set's file names."""
-        places = {name: place(name) for name in names}
+        places = places_of(names)
         found = {name: self.written.get(name) or self._by_rule(u) for name, u in places.items()}
         if len(found) > 1 and not self.written:
             for split, nearest in (("val", min), ("train", max)):
@@ -82,7 +92,8 @@ class Division:
         for name, scene in sorted(zip(names, scenes)):
             members[scene].append(name)
         waiting: list[list[str]] = []
-        for its in sorted(members.values(), key=lambda its: (place(its[0]), its[0])):
+        places = places_of(names)
+        for its in sorted(members.values(), key=lambda its: (places[its[0]], its[0])):
             there = [found[name] for name in its if name in found]
             if there:
                 most = max(SPLITS, key=there.count)

@@ -55,6 +55,7 @@ def test_an_exact_name_is_found_and_nothing_is_told(name, tmp_path):
     ("\ufeff0001.jpg", "0001.jpg", "without invisible signs"),
     ("a+b.jpg", "a b.jpg", "with a space for +"),
     ("8d1f0c2a-cat.jpg", "cat.jpg", "without Label Studio's prefix"),
+    ("my_cat_1.jpg", "my cat 1.jpg", "with _ for a space"),
     ("139.jpg", "000000000139.jpg", "with other zeros in front of numbers"),
     ("cam1/img_07.jpg", "cam01/img_7.jpg", "with other zeros in front of numbers"),
     ("0001.jpg.jpg", "0001.jpg", "with another ending"),

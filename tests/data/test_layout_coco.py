@@ -121,7 +121,7 @@ def test_nothing_in_a_json_file_stops_the_search(content, tmp_path):
 
 @pytest.mark.parametrize("name, split", [
     ("train", "train"), ("Training", "train"), ("instances_Train", "train"), ("val2017", "val"), ("valid", "val"),
-    ("Validation", "val"), ("test-dev", "test"), ("testing", "test"), ("trainval", None), ("latest", None),
+    ("Validation", "val"), ("test-dev", "test"), ("dev", "val"), ("device", None), ("testing", "test"), ("trainval", None), ("latest", None),
     ("strain", None), ("evaluation", None), ("train_val", None), ("images", None)])
 def test_a_name_says_of_which_split_it_is(name, split):
     assert split_of(name) == split
@@ -186,3 +186,51 @@ def test_in_a_divided_set_what_is_no_entry_is_told_once(tmp_path):
     problems = [problem for folder, source in find_splits(DataConfig(data=str(tmp_path))).values()
                 for problem in read_annotations(source, folder=folder).problems if problem.severity == "refused"]
     assert sorted(problem.kind for problem in problems) == ["malformed entry", "unknown image id"]
+
+
+def test_what_a_detector_found_is_read_only_where_there_is_nothing_else(tmp_path):
+    pictures = draw(6)
+    for p in pictures:
+        p.save(tmp_path / "data")
+    write(tmp_path / "detections.json", document(pictures, score=0.7))
+    assert "one COCO file (detections.json)" in find_layout(DataConfig(data=str(tmp_path))).line()
+    write(tmp_path / "labels.json", document(pictures))
+    assert "one COCO file (labels.json; not read: detections.json)" in find_layout(DataConfig(data=str(tmp_path))).line()
+
+
+def test_keypoints_have_boxes_which_are_read_where_no_other_file_has_them(tmp_path):
+    root = put(tmp_path, "annotations/person_keypoints_default.json", "annotations/captions_default.json", "pics/é 1.jpg")
+    assert coco_files(list_folder(root)).pairs == {
+        "all": (root / "pics", root / "annotations/person_keypoints_default.json")}
+    (root / "annotations/person_keypoints_default.json").unlink()
+    assert not coco_files(list_folder(root)).pairs
+
+
+@pytest.mark.parametrize("meant, other", [("images", "annotated"), ("rgb", "depth"), ("frames", "masks"), ("data", "a")])
+def test_of_folders_with_pictures_of_the_same_names_that_of_the_originals_is_taken(meant, other, tmp_path):
+    pictures = draw(3)
+    for p in pictures:
+        p.save(tmp_path / meant)
+        p.save(tmp_path / other)
+    write(tmp_path / "annotations.json", document(pictures))
+    assert {folder for folder, _ in find_splits(DataConfig(data=str(tmp_path))).values()} == {tmp_path / meant}
+
+
+def test_two_such_folders_are_told_and_none_is_taken(tmp_path):
+    pictures = draw(3)
+    for p in pictures:
+        p.save(tmp_path / "left")
+        p.save(tmp_path / "right")
+    write(tmp_path / "annotations.json", document(pictures))
+    with pytest.raises(ValueError, match=r"annotations.json are in left/ and in right/: take the folder that is not meant"):
+        find_splits(DataConfig(data=str(tmp_path)))
+
+
+def test_pictures_that_were_converted_are_told(tmp_path):
+    pictures = draw(6)
+    for p in pictures:
+        p.save(tmp_path / "set" / "images", Path(p.name).stem + ".png")
+    write(tmp_path / "set" / "labels.json", document(pictures, name=lambda name: Path(name).stem + ".jpg"))
+    with pytest.raises(FileNotFoundError, match="labels.json names pictures, but none of the .* in another format .*"
+                                                "If the pictures were converted, change the names"):
+        find_splits(DataConfig(data=str(tmp_path / "set")))

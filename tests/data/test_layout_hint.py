@@ -165,3 +165,18 @@ def test_oriented_boxes_of_dota_are_told_as_such(tmp_path):
     assert "labelTxt/b.txt has four corners and a class in a line" in said(root)
     (root / "labelTxt" / "b.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     assert "it is not where YOLO has it" in said(root)
+
+
+@pytest.mark.parametrize("names, words", [
+    (["images/a.heic", "labels/a.txt"], ".heic pictures, which are not read: convert them to JPEG first"),
+    (["labels/a.txt", "notes.json"], "labels/a.txt has boxes as YOLO writes them, and there are no pictures")])
+def test_what_is_missing_of_a_yolo_set_is_told(names, words, tmp_path):
+    root = put(tmp_path / "set", *names)
+    (root / "labels/a.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    assert words in said(root)
+
+
+@pytest.mark.parametrize("beside", ["labels/a.txt", "annotations.json", "Annotations/a.xml", "data.yaml"])
+def test_the_folder_of_the_pictures_is_not_the_set(beside, tmp_path):
+    root = put(tmp_path / "set", "images/a.jpg", beside)
+    assert f"no annotations. Did you mean {root}, the folder around it?" in said(root / "images")

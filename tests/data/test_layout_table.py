@@ -296,3 +296,48 @@ def test_a_table_that_goes_bad_after_its_beginning_is_refused_in_words(tmp_path)
     with pytest.raises(ValueError, match="its first row is a,b, wanted columns"):
         write(root / "b.csv", "a,b\n")
         list(rows_of(root / "b.csv"))
+
+
+def beside(root: Path, **tables: str) -> Path:
+    for k in range(6):
+        draw(1, k)[0].save(root / "images", f"{k}.png")
+    for name, content in tables.items():
+        write(root / f"{name}.csv", content)
+    return root
+
+
+def rows(extra: str, *values: str) -> str:
+    """A table with a column more, and its values in turn."""
+    return f"{HEADER}{extra}\n" + "".join(
+        f"{k}.png,ant,1,1,9,9{',' if extra else ''}{values[k % len(values)]}\n" for k in range(6))
+
+
+def test_what_a_detector_found_is_no_truth_beside_one(tmp_path):
+    root = beside(tmp_path, annotations=rows("", ""), predictions=rows(",score", "0.9", "0.4"))
+    assert "table (annotations.csv; not read: predictions.csv)" in find_layout(DataConfig(data=str(root))).line()
+    (root / "annotations.csv").unlink()
+    assert "table (predictions.csv)" in find_layout(DataConfig(data=str(root))).line()
+
+
+def test_a_confidence_that_is_always_the_same_is_no_detectors(tmp_path):
+    root = beside(tmp_path, one=rows(",Confidence", "1"), two=rows("", ""))
+    assert "table (one.csv and 1 more)" in find_layout(DataConfig(data=str(root))).line()
+
+
+def test_a_column_that_may_hold_the_classes_and_is_not_called_so_is_told(tmp_path):
+    table = "filename,xmin,ymin,xmax,ymax,kind of insect,note\n" + "".join(f"{k}.png,1,1,9,9,ant,\n" for k in range(6))
+    line = find_layout(DataConfig(data=str(beside(tmp_path, a=table)))).line()
+    assert "no column is called class, so all boxes are of one, 'object'; not read: kind of insect)" in line
+
+
+@pytest.mark.parametrize("name", ["species", "object", "Object Class"])
+def test_other_names_of_a_class_are_known(name, tmp_path):
+    a = read(small(tmp_path, "train.png,10,5,30,20,ant", header=f"filename,xmin,ymin,xmax,ymax,{name}"))
+    assert a.classes.names == ("ant",)
+
+
+def test_of_folders_with_pictures_of_the_same_names_that_of_the_originals_is_meant(tmp_path):
+    root = beside(tmp_path, annotations=rows("", ""))
+    for k in range(6):
+        draw(1, k)[0].save(root / "a_small", f"{k}.png")
+    assert all(name.startswith("images/") for name in read(root).file_names)

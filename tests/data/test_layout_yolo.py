@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +254,77 @@ def test_what_windows_writes_is_read(tmp_path):
             assert len(read(root).labels) == 1 or name == "classes.txt"
     a = read(root)
     assert len(a.labels) == 1 and a.classes.names == ("käfer",) and not a.problems
+
+
+# -- what people's folders look like -------------------------------------------------------------------------------
+
+
+def kinds(root: Path) -> list[str]:
+    return [problem.kind for problem in check_dataset(DataConfig(data=str(root)), 100, decode=False).problems
+            if problem.severity != "note"]
+
+
+def in_folders(root: Path, **lists: str) -> Path:
+    """LabelImg in several folders: a picture, its text file and a list of classes in each."""
+    for k, (folder, names) in enumerate(lists.items()):
+        draw(1, k)[0].save(root / folder, f"{folder}.png")
+        write(root / folder / f"{folder}.txt", "0 0.5 0.5 0.5 0.25")
+        write(root / folder / "classes.txt", names)
+    return root
+
+
+def test_lists_of_classes_in_another_order_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"val.classes.txt has the classes \['dog', 'cat'\], and train/classes.txt "
+                                         r"\['cat', 'dog'\]: wanted one order"):
+        find_layout(DataConfig(data=str(in_folders(tmp_path, train="cat\ndog", val="dog\ncat"))))
+
+
+def test_of_lists_that_grew_the_longest_counts(tmp_path):
+    root = in_folders(tmp_path, train="cat", val="cat\ndog\n\n")
+    assert read(root).classes.names == ("cat", "dog") and not kinds(root)
+
+
+def test_two_splits_that_were_put_into_one_folder_are_divided(tmp_path):
+    root = yolo_roboflow(tmp_path / "set", {"train": draw(6), "val": draw(4, 1)})
+    for folder in ("train", "valid"):
+        for path in (root / folder).rglob("*.*"):
+            path.rename(_made(root / path.parent.name) / path.name)
+        shutil.rmtree(root / folder)
+    layout = find_layout(DataConfig(data=str(root)))
+    assert layout.division is not None and "no split to judge by" in layout.line()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def test_one_folder_that_is_named_for_both_is_told_how_to_divide(tmp_path):
+    for p in draw(6):
+        p.save(tmp_path / "images", f"{Path(p.name).stem}.png")
+    write(tmp_path / "labels" / "7.txt", "0 0.5 0.5 0.5 0.25")
+    write(tmp_path / "data.yaml", "train: images\nval: images\nnames: [cat]\n")
+    report = check_dataset(DataConfig(data=str(tmp_path)), 100, decode=False)
+    assert "they are the very same files: name other pictures for it, or none, to have them divided" in report.table(9)
+
+
+@pytest.mark.parametrize("yaml", ["yolov5/data/coco128.yaml", "images/data.yaml"])
+def test_a_yaml_file_in_a_folder_with_pictures_does_not_hide_the_set(yaml, tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25", v="0 0.5 0.5 0.5 0.25")
+    if yaml.startswith("yolov5"):
+        draw(1)[0].save(root / "yolov5/data/images", "bus.jpg")
+    write(root / yaml, "names: [person]\ntrain: images/train\nval: images/val\n")
+    a = read(root)
+    assert a.file_names.tolist() == ["images/train/a.png"] and a.classes.names == (
+        ("0",) if yaml.startswith("yolov5") else ("person",))
+
+
+def test_text_files_of_another_splits_pictures_are_not_lonely(tmp_path):
+    for k in range(4):
+        draw(1, k)[0].save(tmp_path / "data", f"{k}.png")
+        write(tmp_path / "data" / f"{k}.txt", "0 0.5 0.5 0.5 0.25")
+    write(tmp_path / "train.txt", "data/0.png\ndata/1.png\n")
+    write(tmp_path / "val.txt", "data/2.png\n")
+    assert not kinds(tmp_path)
+    write(tmp_path / "data" / "9.txt", "0 0.5 0.5 0.5 0.25")
+    assert "label file without a picture" in kinds(tmp_path)

@@ -150,3 +150,15 @@ def test_a_file_that_cannot_be_understood_is_refused(content, words, tmp_path):
     write(tmp_path, content)
     with pytest.raises(ValueError, match=words):
         read_division(tmp_path)
+
+
+def test_many_pictures_of_one_base_name_are_divided_by_their_folders():
+    names = [f"scene_{k:03d}/color.png" for k in range(400)]
+    found = Division().of(names)
+    assert 0.15 < list(found.values()).count("val") / len(names) < 0.25
+    assert all(found[name] == Division().of([f"images/{its}" for its in names])[f"images/{name}"] for name in names[:9])
+    assert Division().together(names, range(400)) != dict.fromkeys(names, "val")
+    # Two pictures of one name, and copies of one picture, stay together.
+    few = [f"{folder}/{name}" for name in NAMES[:50] for folder in ("a", "b")]
+    assert all(Division().of(few)[f"a/{name}"] == Division().of(few)[f"b/{name}"] for name in NAMES[:50])
+    assert len(set(Division().of([f"x_jpg.rf.{k:032x}.jpg" for k in range(9)] + NAMES[:9]).values())) == 2
