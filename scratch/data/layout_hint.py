@@ -72,15 +72,19 @@ def layout_hint(root: Path) -> str:
         if texts:
             return (f"{abridged(texts[0])} is called like {abridged(stems[key(os.path.basename(texts[0]))])}, but it is "
                     "not where YOLO has it: beside the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
-        return "It holds pictures, and no annotations." + _around(root) + "\n"
+        others = sorted(endings - PICTURES)
+        what = f" that are known (its other files are {', '.join(others[:5])})" if others else ""
+        return f"It holds pictures, and no annotations{what}.{_around(root)}\n"
     return "" if endings else f"{abridged(root)} is empty.\n"
 
 
 def _around(root: Path) -> str:
     """A question, where what lies beside the folder looks like its annotations; else nothing."""
-    beside = [path.name.lower() for path in _children(root.absolute().parent)]
-    found = any(name.startswith(("annotation", "labels")) or name.endswith((".yaml", ".json", ".csv")) for name in beside)
-    return f" Did you mean {abridged(root.parent)}, the folder around it?" if found else ""
+    for folder in (root.parent, root.parent.parent):
+        names = [path.name.lower() for path in _children(folder)]
+        if any(name.startswith(("annotation", "labels")) or name.endswith((".yaml", ".json", ".csv")) for name in names):
+            return f" Did you mean {abridged(folder)}, the folder around it?"
+    return ""
 
 
 def _is_yolo(text: Path) -> bool:

@@ -38,7 +38,8 @@ def put(root: Path, *names: str) -> Path:
     (["train-0.tfrecord"], ".tfrecord files: convert them"),
     (["train/a.parquet", "val/a.parquet"], ".parquet files: convert them"),
     (["coco.zip"], "an archive: unpack it"),
-    (["a.jpg", "b.jpg"], "pictures, and no annotations"),
+    (["a.jpg", "b.jpg"], "pictures, and no annotations."),
+    (["a.jpg", "gt/metadata.jsonl"], "pictures, and no annotations that are known (its other files are .jsonl)."),
     (["a.jpg", "boxes.xlsx"], "boxes.xlsx is a spreadsheet: save it as CSV UTF-8."),
     (["a.jpg", "labels.csv"], "labels.csv is not a table of boxes: wanted columns for the picture"),
 ])
@@ -180,3 +181,5 @@ def test_what_is_missing_of_a_yolo_set_is_told(names, words, tmp_path):
 def test_the_folder_of_the_pictures_is_not_the_set(beside, tmp_path):
     root = put(tmp_path / "set", "images/a.jpg", beside)
     assert f"no annotations. Did you mean {root}, the folder around it?" in said(root / "images")
+    put(root, "images/train/a.jpg")
+    assert f"no annotations. Did you mean {root}, the folder around it?" in said(root / "images" / "train")
