@@ -32,7 +32,7 @@ from scratch.data.summary import DataSummary
 from scratch.printable import counted
 
 SMALL_CELLS = 1.5  # of the decoder's grid, that a small object covers each way: 12 pixels for tiny
-SIDES = (144, 256)  # pixels of the shorter side, the least and the most, on a CPU
+SIDES = (192, 256)  # pixels of the shorter side, the least and the most, on a CPU
 GPU_SIDES = (256, 640)
 GIB_A_PIXEL = {  # of a GPU's memory, with 16 squares: COUNTED in training/step_memory
     "tiny": 0.195 / 192**2, "detr_r50_fast": 1.81 / 256**2, "detr_141m_fast": 4.3 / 256**2}
@@ -86,15 +86,15 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
     cells = [Choice("model", "dilation", True, f"{why}: cells of 16 pixels instead of 32")] if why else []
     dilated = given.get("dilation", config.model.dilation or bool(why))
     config = replace(config, model=replace(config.model, dilation=dilated))
-    minutes = _minutes(data.boxes)
+    minutes = _minutes(data.pictures)
     side, seen = _side(config, data, machine)
     shown = given.get("short_side", side)
     seen = seen if shown == side else _pixels(data, shown)
     queries, enough = _queries(config, shown, data.most_objects)
     cost = evaluated / EVALUATED_A_SECOND.get(machine.kind, 60) / 60  # minutes
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
-    often = (f"{evaluated:,} pictures to evaluate: about {minutes / rhythm:.0f} evaluations, which take a tenth of the run "
-             "at most")
+    often = (f"{counted(evaluated, 'picture')} to evaluate: about {counted(round(minutes / rhythm), 'evaluation')}, in all a "
+             "tenth of the run at most")
     # Growing pictures pay on the generated shapes. On photographs they lost: docs/recipe.md.
     steady = [Choice("data", "grow", 0.0, "pictures of one size, from the first step on")] if config.data.grow else []
     light = [] if data.turnable else [
@@ -108,7 +108,7 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
         *light,
         Choice("model", "num_queries", queries, f"{_fullest(data)}, {enough}"),
         Choice("train", "max_minutes", minutes,
-               f"{data.boxes:,} boxes: 20 minutes for 200, and 10 more for each ten times as many"),
+               f"{counted(data.pictures, 'picture')}: 20 minutes for 200, and 10 more for each ten times as many"),
         Choice("train", "eval_every", 1, often),
         Choice("train", "eval_minutes", rhythm, often),
     ]
@@ -141,10 +141,10 @@ def _queries(config: Config, side: int, most_objects: int) -> tuple[int, str]:
     return wanted, f"{SPARE} queries for each, since several propose the same object"
 
 
-def _minutes(boxes: int) -> float:
-    """20 for 200 boxes, 10 more for ten times as many; in steps of 5."""
+def _minutes(pictures: int) -> float:
+    """20 for 200 pictures, 10 more for ten times as many; in steps of 5."""
     least, most = MINUTES
-    return float(min(most, max(least, 5 * round((10 * math.log10(max(1, boxes)) - 3) / 5))))
+    return float(min(most, max(least, 5 * round((10 * math.log10(max(1, pictures)) - 3) / 5))))
 
 
 def _side(config: Config, data: DataSummary, machine: Machine) -> tuple[int, str]:

@@ -312,7 +312,7 @@ def test_what_smaller_cells_cost_is_what_the_recipe_and_its_page_say() -> None:
         cells, milliseconds, gib = (cell.strip() for cell in line.strip("|").split("|")[1:])
         assert cells == f"{replace(model, dilation=stride == 16).cells(side, side)} of {stride} pixels"
         assert [float(milliseconds.split()[0]), float(gib.split()[0])] == pytest.approx(found[name], rel=0.02)
-    assert f"estimated at {found['step']:.2f} s" in page and f"about {round(1800 / found['step'], -2):,.0f} steps" in page
+    assert f"estimated at {found['step']:.2f} s" in page and f"about {round(1200 / found['step'], -2):,.0f} steps" in page
     square = 256**2
     assert found["256 dilated"][1] <= DILATED * GIB_A_PIXEL["detr_141m_fast"] * square
     assert found["small dilated"] <= DILATED * GIB_A_PIXEL["detr_r50_fast"] * square

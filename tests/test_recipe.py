@@ -14,6 +14,7 @@ from commands.recipe import as_flag, chosen_for, machine_of, told, values_given
 from commands.train_arguments import parse_train
 from scratch.config import PRESETS, Config
 from scratch.data.summary import FEWEST_TO_TURN, OBJECTS_TO_TURN, DataSummary
+from scratch import recipe
 from scratch.recipe import DILATED, GIB_A_PIXEL, Choice, Machine, applied, choose
 from scratch.training.step_memory import COUNTED
 from tests.conftest import REPOSITORY
@@ -45,7 +46,7 @@ def test_processes_on_unequal_gpus_choose_alike(device: str, wanted: Machine, mo
     assert machine_of(device) == wanted
 
 
-@pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 144), (SHAPES, 144)])
+@pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 192), (SHAPES, 192), (replace(CELLS, small_object=0.055), 224)])
 def test_small_objects_have_one_and_a_half_cells_of_the_decoder(summary: DataSummary, side: int) -> None:
     assert config_for(summary).data.short_side == side
 
@@ -67,14 +68,15 @@ def test_many_large_objects_have_cells_to_be_proposed_by() -> None:
     assert (side.value, side.reason) == (224, "60 objects in the fullest picture, and cells to propose them")
     assert config_for(large).most_found == config_for(large).model.num_queries == 180
     learned = replace(TINY, model=replace(TINY.model, queries="anchor"))
-    assert config_for(large, learned).data.short_side == 144
+    assert config_for(large, learned).data.short_side == 192
     many = replace(large, most_objects=300)
     assert config_for(many, BIG, machine=Machine("cuda", 80.0)).data.short_side == 288  # 18 cells of 16 pixels each way
 
 
-def test_the_least_side_is_whole_cells_of_any_network() -> None:
+def test_the_least_side_is_whole_cells_of_any_network(monkeypatch: pytest.MonkeyPatch) -> None:
     coarse = replace(TINY, model=replace(TINY.model, dilation=False))
-    assert config_for(RACCOONS, coarse).data.short_side == 160  # of 144
+    monkeypatch.setattr(recipe, "SIDES", (176, 256))
+    assert config_for(RACCOONS, coarse).data.short_side == 192
 
 
 def test_cells_are_halved_only_where_there_is_memory_for_them() -> None:
@@ -121,10 +123,10 @@ def reasons(summary: DataSummary, preset: Config = TINY, machine: Machine = Mach
 
 def test_a_bound_of_the_side_is_told_where_it_counts() -> None:
     assert reasons(RACCOONS)["short_side"] == (
-        "a small object has 0.57 of a picture's side: 82 pixels of 144, the least here")
-    assert reasons(CELLS)["short_side"] == "a small object has 0.064 of a picture's side: 12 pixels of 192"
+        "a small object has 0.57 of a picture's side: 109 pixels of 192, the least here")
+    assert reasons(CELLS)["short_side"] == "a small object has 0.064 of a picture's side: 12 pixels of 192, the least here"
     bounds = {small: reasons(replace(CELLS, small_object=small, most_objects=1))["short_side"] for small in
-              (12 / 144, 12 / 143, 12 / 145, 12 / 256, 12 / 257)}
+              (12 / 192, 12 / 191, 12 / 193, 12 / 256, 12 / 257)}
     assert [("the least here" in said, "the most here" in said, "cut" in said) for said in bounds.values()] == [
         (False, False, False), (True, False, False), (False, False, False), (False, False, False), (False, True, False)]
     assert "cut" not in reasons(replace(CELLS, small_object=8 / 256))["short_side"]  # one cell
@@ -228,17 +230,17 @@ def test_a_large_picture_has_the_most_queries_of_a_recipe() -> None:
     assert said["num_queries"] == "280 objects in the fullest picture, the most here"
 
 
-@pytest.mark.parametrize("boxes, minutes", [(0, 10), (1, 10), (174, 20), (363, 25), (2804, 30), (9104, 35), (860_001, 55), (10**9, 60)])
-def test_ten_times_as_many_boxes_have_ten_minutes_more(boxes: int, minutes: float) -> None:
-    assert config_for(replace(CELLS, boxes=boxes)).train.max_minutes == minutes
+@pytest.mark.parametrize("pictures, minutes", [(1, 10), (50, 15), (160, 20), (205, 20), (677, 25), (2000, 30), (118_287, 50), (10**9, 60)])
+def test_ten_times_as_many_pictures_have_ten_minutes_more(pictures: int, minutes: float) -> None:
+    assert config_for(replace(CELLS, pictures=pictures)).train.max_minutes == minutes
 
 
 def test_evaluations_take_a_tenth_of_the_time_at_most() -> None:
-    assert config_for(CELLS, evaluated=87).train.eval_minutes == 2.0
+    assert config_for(CELLS, evaluated=87).train.eval_minutes == 1.3
     assert config_for(CELLS, evaluated=5000).train.eval_minutes == pytest.approx(10 * 5000 / 60 / 60, abs=0.1)
     (told,) = {choice.reason for choice in choose(TINY, CELLS, 5000, Machine()) if choice.field.startswith("eval")}
-    assert told == "5,000 pictures to evaluate: about 2 evaluations, which take a tenth of the run at most"
-    assert config_for(CELLS, BIG, 5000, T4).train.eval_minutes == 2.0
+    assert told == "5,000 pictures to evaluate: about 1 evaluation, in all a tenth of the run at most"
+    assert config_for(CELLS, BIG, 5000, T4).train.eval_minutes == 1.4
 
 
 def test_what_is_not_named_stays_as_the_preset_has_it() -> None:
@@ -250,7 +252,7 @@ def test_what_is_not_named_stays_as_the_preset_has_it() -> None:
 
 
 def test_a_data_set_without_a_box_has_choices_too() -> None:
-    assert config_for(DataSummary(3, 2, 0, 0, 0.0, False)).data.short_side == 144
+    assert config_for(DataSummary(3, 2, 0, 0, 0.0, False)).data.short_side == 192
 
 
 # -- on the command line -------------------------------------------------------------------------------------------
@@ -294,7 +296,7 @@ def test_a_given_side_is_told_with_its_own_pixels_and_followed(data: str, capsys
     config = parsed("--data", data, "--short-side", "64")
     out = capsys.readouterr().out
     assert config.data.short_side == 64 and "pixels of 64" in out and "pixels of 64" not in free
-    assert "(as given; recipe: --short-side 144)" in out
+    assert "(as given; recipe: --short-side 192)" in out
 
 
 def test_flags_are_found_whatever_the_recipe_would_choose() -> None:
