@@ -539,7 +539,7 @@ def test_each_choice_of_the_recipe_has_the_alternatives_that_its_page_shows() ->
     for flags, of_sets in found.items():
         cells = [figures(runs) + (f" (seed {runs[0]['seed']})" if len(runs) == 1 else "")
                  for runs in (of_sets.get(name, []) for name in sets)]
-        words = f"`{flags}`" if flags else "**what the recipe chooses**"
+        words = f"`{flags}`" if flags else "**the recipe, with the sides above**"
         assert f"| {words} | {' | '.join(cells)} |" in section
     alone = [figures([run for run in found[""][name] if run["seed"] == 1]) for name in sets]
     assert f"| … with seed 1 alone, for the rows of one seed | {' | '.join(alone)} |" in section

@@ -25,6 +25,7 @@ from scratch.data.layout_yolo import NAMES, Yolo, is_names, labels_of, lines_of
 from scratch.data.listing import PICTURES, Listing, by_folder, split_of, text_lines
 from scratch.data.problems import brief
 from scratch.data.values import is_oriented, whole
+from scratch.printable import abridged
 
 MOST_YAML = 2**22      # bytes
 MOST_FILES = 20        # YAML files that are looked at
@@ -61,7 +62,10 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     told = told or _by_lists(listing)
     of_folder, left_out = by_folder(every)
     left_out = [] if told else left_out
-    told = (of_folder if not told else of_folder | told if "all" not in told else told)
+    placed = {picture for pictures in told.values() for picture in pictures}
+    if "all" not in told:  # a folder may hold a split that data.yaml does not name
+        told = {split: left for split, its in of_folder.items() if split not in told
+                if (left := [picture for picture in its if picture not in placed])} | told
     if "train" in told:
         told.pop("all", None)
     if not told or not (labelled or file):
@@ -70,13 +74,15 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     sources = {split: Yolo(listing, split, tuple(dict.fromkeys(pictures)), classes, "kpt_shape" in settings)
                for split, pictures in told.items() if pictures}
     where = file or _where(labels, sources)
+    where += "".join(f"; its {split}, {abridged(str(value))}, is not there" for split in ("train", "val")
+                     if split not in sources and (value := _value(settings, _KEYS[split])))
     where += f"; not read: {', '.join(left_out[:2])}{' …' if left_out[2:] else ''}" if left_out else ""
     return (sources, where) if sources else None
 
 
 def _is_one(told: dict[str, list[str]], settings: dict[str, Any]) -> bool:
     """Do train and val, which data.yaml has in two folders, lead to the same pictures? Then these were put together."""
-    paths = [next((settings[key] for key in _KEYS[split] if settings.get(key)), None) for split in ("train", "val")]
+    paths = [_value(settings, _KEYS[split]) for split in ("train", "val")]
     return paths[0] != paths[1] and bool(told.get("train")) and set(told["train"]) == set(told.get("val", ()))
 
 
@@ -123,9 +129,13 @@ class _Texts(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def _value(settings: dict[str, Any], keys: Sequence[str]) -> Any:
+    return next((settings[key] for key in keys if settings.get(key)), None)
+
+
 def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listing: Listing) -> Optional[list[str]]:
     """The pictures of the folders, or lists, that stand behind one of these keys; None if none of them is there."""
-    value = next((settings[key] for key in keys if settings.get(key)), None)
+    value = _value(settings, keys)
     pictures, there = [], False
     for path in value if isinstance(value, list) else [value]:
         place = listing.below(f"{base}/{path}") if isinstance(path, str) else None

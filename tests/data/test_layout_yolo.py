@@ -328,3 +328,19 @@ def test_text_files_of_another_splits_pictures_are_not_lonely(tmp_path):
     assert not kinds(tmp_path)
     write(tmp_path / "data" / "9.txt", "0 0.5 0.5 0.5 0.25")
     assert "label file without a picture" in kinds(tmp_path)
+
+
+def test_a_split_of_data_yaml_that_is_not_there_is_told(tmp_path):
+    draw(1)[0].save(tmp_path / "images" / "train", "a.png")
+    write(tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.5 0.5 0.25")
+    write(tmp_path / "data.yaml", "train: images/train\nval: images/valid\nnames: [cat]\n")
+    line = find_layout(DataConfig(data=str(tmp_path))).line()
+    assert "YOLO (data.yaml; its val, images/valid, is not there)" in line and "no split to judge by" in line
+
+
+def test_a_folder_that_data_yaml_calls_val_is_not_test_as_well(tmp_path):
+    for split in ("train", "test"):
+        draw(1)[0].save(tmp_path / split / "images", f"{split}.png")
+        write(tmp_path / split / "labels" / f"{split}.txt", "0 0.5 0.5 0.5 0.25")
+    write(tmp_path / "data.yaml", "train: ../train/images\nval: ../test/images\nnames: [cat]\n")
+    assert list(find_splits(DataConfig(data=str(tmp_path)))) == ["train", "val"]
