@@ -622,11 +622,32 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     summary, tables = recipe_page.partition("In short;")[2].split("\n### Each choice", 1)
     cards, small, large = runs["cards"], *(run for run in runs["unseen"] if run["set"] == "playing cards")
     gains = [f"{after['best']['AP'] - before['best']['AP']:.3f}" for before, after in (cards, (small, large))]
-    assert "AP rose by {} without RoI features and by {} with them".format(*gains) in summary
+    assert "AP rose by {} at 224 pixels instead of 144 without RoI features, and by {} with them".format(*gains) in summary
     assert f"test AP {test}".replace(" / ", ", AP50 ") in summary and f"val AP {AP:.3f}, AP50 {AP50:.3f} (" in summary
     assert [figure for figure in re.findall(r"\d\.\d{3}", summary) if figure not in tables + page] == gains
     crops, mosaics = (round(recipe["lowest_loss"] - run["lowest_loss"], 1) for run in others[:2])
     assert crops == mosaics == 0.4 and "have a lower loss by 0.4, and no higher AP" in page
+
+
+def test_192_pixels_cost_nothing_in_as_many_minutes_as_the_page_says() -> None:
+    runs = json.loads((CHARTS / "recipe" / "whole_runs.json").read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs" / "recipe_runs.md").read_text(encoding="utf-8").partition("## 144 or 192 pixels")[2]
+    *pairs, long = runs["sides"]
+    for run in runs["sides"]:
+        assert (f"| {run['set']} | {run['seed']} | {run['side']} | {run['steps']:,} | {run['minutes']} | {run['AP']:.3f} / "
+                f"{run['AP50']:.3f} |") in page
+    of = {(name, side): [run for run in pairs if (run["set"], run["side"]) == (name, side)]
+          for name in ("raccoons", "kangaroos", "playing cards") for side in (144, 192)}
+    for name in ("raccoons", "kangaroos"):
+        small, large = of[name, 144], of[name, 192]
+        assert abs(mean(run["AP"] for run in small) - mean(run["AP"] for run in large)) < 0.005
+        assert all(one["minutes"] > other["minutes"] for one, other in zip(small, large, strict=True))
+    (small,) = (run for run in runs["unseen"] if run["set"] == "playing cards" and not run["flags"])
+    assert f"have {small['best']['AP']:.3f} / {small['best']['AP50']:.3f}, less than the 1,050 at 192." in page
+    assert small["best"]["AP"] < of["playing cards", 192][0]["AP"] and small["steps"] == 1598
+    first = runs["raccoons_roi_features"][0]["best"]["AP"]
+    assert f"After {long['steps']:,} steps at 192 pixels, raccoons have AP {long['AP']:.3f} (one seed); at 144\npixels they have {first:.3f} after" in page
+    assert PRESETS["tiny"].data.short_side == 192
 
 
 def test_the_flagship_learnt_what_the_pages_say() -> None:
