@@ -67,6 +67,7 @@ def _by_column(listing: Listing, files: list[str]) -> Optional[tuple[dict[str, T
     left_out = said.pop("all", []) if "train" in said else []
     used, every = tuple(value for (value,) in said.values()), tuple(files)
     where = f"{_some(files)}, by a column" + (f"; not read: rows of no split ({rows['all']:,})" if left_out else "")
+    where += _without_classes(listing, files)
     return {split: Table(listing, split, every, every, value, used) for split, (value,) in said.items()}, where
 
 
@@ -97,11 +98,13 @@ def _is_predicted(file: Path) -> bool:
 def _without_classes(listing: Listing, files: Sequence[str]) -> str:
     """In words, the columns of a table without a class that may hold one; "" where it has one, or no such column."""
     for file in files:
-        names = first_row(listing.root / file)
+        try:
+            names, *rows = [cells for _, cells in cells_of(beginning_of(listing.root / file))]
+        except ValueError:
+            continue  # the reader reports it
         columns = columns_of(names)
         if columns and columns.header and columns.label is None:
             used = {columns.picture, columns.split, *columns.box, *(columns.size or ())}
-            rows = [cells for _, cells in cells_of(beginning_of(listing.root / file))][1:]
             texts = [name.strip() for place, name in enumerate(names) if place not in used
                      and any(number(cells[place].strip()) is None and cells[place].strip() for cells in rows
                              if len(cells) > place)]
