@@ -133,12 +133,16 @@ def with_folder(name: str, words: Sequence[str]) -> list[str]:
 
     Some commands take it as their first word, those that train as --data; people who know one way type it for all.
     """
-    first, *others = words or [""]
-    if name in TRAINING and first and not first.startswith("-"):
-        return ["--data", first, *others]
-    if name in OF_A_FOLDER and (first == "--data" and others or first.startswith("--data=")):
-        return others if first == "--data" else [first.partition("=")[2], *others]
-    return list(words)
+    words = list(words)
+    if name in TRAINING and words and words[0] and not words[0].startswith("-"):
+        return ["--data", *words]
+    if name in OF_A_FOLDER and words and words[0].startswith("-"):
+        for place, word in enumerate(words):
+            if word.startswith("--data="):
+                return [word.partition("=")[2], *words[:place], *words[place + 1:]]
+            if word == "--data" and words[place + 1:]:
+                return [words[place + 1], *words[:place], *words[place + 2:]]
+    return words
 
 
 def run_command(commands: Commands, argv: Sequence[str], overview: Optional[str]) -> None:

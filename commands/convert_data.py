@@ -48,8 +48,8 @@ def convert_data(arguments: ConvertDataArguments) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{printable(out)} is there already, and not empty: name another --out")
     if arguments.folder.resolve() in out.resolve().parents:
-        raise ValueError(f"{printable(out)} is in {printable(arguments.folder)}: its files would become a part of that set; "
-                         "name an --out elsewhere")
+        raise ValueError(f"{printable(out)} is in {printable(arguments.folder)}: its files would become a part of that "
+                         "set; name an --out elsewhere")
     report = write_coco(replace(arguments.data, data=str(arguments.folder)), out, arguments.link)
     print("\n".join(filter(None, (report.layout, report.table() if report.problems else "\n".join(report.splits)))))
     print(f"written to {printable(out)}. Next: {command('python', 'detr_scratch.py', 'train', '--data', out)}")

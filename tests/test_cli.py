@@ -281,7 +281,8 @@ def test_a_folder_instead_of_a_command_is_shown_how_to_train_on(tmp_path: Path) 
     ("train", ["cells", "--turns"], ["--data", "cells", "--turns"]), ("finetune", ["cells"], ["--data", "cells"]),
     ("train", ["--data", "cells"], ["--data", "cells"]), ("train", [], []), ("eval", ["run"], ["run"]),
     *((name, words, ["cells", "--limit-train", "3"]) for name in ("check-data", "split", "convert-data") for words in
-      (["--data", "cells", "--limit-train", "3"], ["--data=cells", "--limit-train", "3"], ["cells", "--limit-train", "3"])),
+      (["--data", "cells", "--limit-train", "3"], ["--data=cells", "--limit-train", "3"], ["cells", "--limit-train", "3"],
+       ["--limit-train", "3", "--data", "cells"], ["--limit-train", "3", "--data=cells"])),
     ("split", ["--data"], ["--data"]),
 ])
 def test_a_data_set_is_a_commands_first_word_or_the_flag_data(name: str, words: list[str], meant: list[str]) -> None:

@@ -46,7 +46,8 @@ def test_processes_on_unequal_gpus_choose_alike(device: str, wanted: Machine, mo
     assert machine_of(device) == wanted
 
 
-@pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 192), (SHAPES, 192), (replace(CELLS, small_object=0.055), 224)])
+@pytest.mark.parametrize("summary, side", [(CELLS, 192), (RACCOONS, 192), (SHAPES, 192),
+                                           (replace(CELLS, small_object=0.055), 224)])
 def test_small_objects_have_one_and_a_half_cells_of_the_decoder(summary: DataSummary, side: int) -> None:
     assert config_for(summary).data.short_side == side
 
@@ -230,7 +231,8 @@ def test_a_large_picture_has_the_most_queries_of_a_recipe() -> None:
     assert said["num_queries"] == "280 objects in the fullest picture, the most here"
 
 
-@pytest.mark.parametrize("pictures, minutes", [(1, 10), (50, 15), (160, 20), (205, 20), (677, 25), (2000, 30), (118_287, 50), (10**9, 60)])
+@pytest.mark.parametrize("pictures, minutes", [(1, 10), (50, 15), (160, 20), (205, 20), (677, 25), (2000, 30),
+                                               (118_287, 50), (10**9, 60)])
 def test_ten_times_as_many_pictures_have_ten_minutes_more(pictures: int, minutes: float) -> None:
     assert config_for(replace(CELLS, pictures=pictures)).train.max_minutes == minutes
 

@@ -5,7 +5,8 @@ r"""file_names: which file of a folder does a data set mean, if the name in it d
     images\0001.JPG                 0001.jpg                the one file whose path ends alike, once / stands for \, and
     data/caf%C3%A9 1.jpg            café 1.jpg              capitals, URL and Unicode forms, spaces do not count
     0001                            0001.jpg                … and a missing ending, jpg for jpeg, tif for tiff
-    8d1f0c2a-1.jpg, a_b.jpg         0001.jpg, a b.jpg       … and Label Studio's prefix and _, zeros before a number
+    8d1f0c2a-1.jpg                  0001.jpg                … and Label Studio's prefix, zeros in front of a number
+    a_b.jpg                         a b.jpg                 … and an underscore, which it puts for a space
     cam1/7.jpg, cam2/7.jpg          7.jpg                   two names for one file: neither
     7.jpg                           a/7.jpg, b/7.jpg        two files for one name: neither
     ../../etc/passwd, /etc/passwd                           never: what lies outside the folder is not even looked for
@@ -297,7 +298,8 @@ def _missing(there: _Folder, name: str, near: list[str]) -> Problem:
 
 
 def _wrong_folder(there: _Folder, name: str, count: int) -> Problem:
-    if len(near := there.near(name)) > 1:
+    near = there.near(name)
+    if len(set(map(os.path.dirname, near))) > 1:
         return Problem("missing image", printable(there.folder),
                        f"none of the {count:,} pictures is found for certain: {abridged(name)} may be {abridged(near[0])} "
                        f"or {abridged(near[1])}: take the folder that is not meant out of this one", count)

@@ -30,23 +30,27 @@ _SCORES = ("score", "confidence", "conf", "probability", "prob")
 def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
     """Split, or "all" → its source, and in words where it was found; None if this is no such layout."""
     files = tables_of(listing) if listing.pictures else []
-    predicted = [file for file in files if _is_predicted(listing.root / file)]
-    files = [file for file in files if file not in predicted] or files
     if not files:
         return None
+    predicted = [file for file in files if _is_predicted(listing.root / file)]
     found: dict[str, list[str]] = defaultdict(list)
     for file in files:
         found[split_of(os.path.splitext(os.path.basename(file))[0]) or split_of_path(file) or "all"].append(file)
-    if found.keys() == {"all"} and (by_column := _by_column(listing, files)):
-        return by_column
+    truth = {split: [file for file in its if file not in predicted] for split, its in found.items()}
+    # What a detector found is read only where a split has nothing else.
+    found = {split: truth[split] or its for split, its in found.items()
+             if truth[split] or split != "all" or not any(truth.values())}
+    unread = [file for file in predicted if not any(file in its for its in found.values())]
+    also = f"; not read: {_some(unread)}" if unread else ""
+    if found.keys() == {"all"} and (by_column := _by_column(listing, found["all"])):
+        return by_column[0], by_column[1] + also
     found = with_train(found)
     left_out = found.pop("all", []) if "train" in found else []
     if any(len(set(map(_set_of, members))) > 1 for members in found.values()):
         return None  # several sets, each in a folder of its own
     found = {split: found[split] for split in (*SPLITS, "all") if split in found}
     every = tuple(file for members in found.values() for file in members)
-    left_out = [*left_out, *(file for file in predicted if file not in files)]
-    where = ", ".join(map(_some, found.values())) + (f"; not read: {_some(left_out)}" if left_out else "")
+    where = ", ".join(map(_some, found.values())) + (f"; not read: {_some(left_out)}" if left_out else "") + also
     where += _without_classes(listing, every)
     return {split: Table(listing, split, tuple(members), every) for split, members in found.items()}, where
 
@@ -84,7 +88,7 @@ def _is_table(file: Path) -> bool:
 
 
 def _is_predicted(file: Path) -> bool:
-    """Is it what a detector found? A column of scores says so, unless all are the same, as in the truth of Open Images."""
+    """Is it what a detector found? A column of scores says so, unless all are alike, as in the truth of Open Images."""
     try:
         rows = cells_of(beginning_of(file))
         names = [cell.strip().lower() for cell in next(rows, (0, []))[1]]
@@ -98,12 +102,13 @@ def _is_predicted(file: Path) -> bool:
 def _without_classes(listing: Listing, files: Sequence[str]) -> str:
     """In words, the columns of a table without a class that may hold one; "" where it has one, or no such column."""
     for file in files:
-        try:
-            names, *rows = [cells for _, cells in cells_of(beginning_of(listing.root / file))]
-        except ValueError:
-            continue  # the reader reports it
+        names = first_row(listing.root / file)
         columns = columns_of(names)
         if columns and columns.header and columns.label is None:
+            try:
+                rows = [cells for _, cells in cells_of(beginning_of(listing.root / file))][1:]
+            except ValueError:
+                continue  # the reader reports it
             used = {columns.picture, columns.split, *columns.box, *(columns.size or ())}
             texts = [name.strip() for place, name in enumerate(names) if place not in used
                      and any(number(cells[place].strip()) is None and cells[place].strip() for cells in rows

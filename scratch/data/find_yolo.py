@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Collection, Iterator, Optional, Sequence
 
 import yaml
 
@@ -58,7 +58,8 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     told = {split: found for split, keys in _KEYS.items()
             if (found := _pictures_at(settings, keys, base, listing)) is not None}
     if _is_one(told, settings):
-        told = {"all": told["train"]}
+        test = {"test": told["test"]} if set(told.get("test", told["train"])) != set(told["train"]) else {}
+        told = {"all": told["train"], **test}
     told = told or _by_lists(listing)
     of_folder, left_out = by_folder(every)
     left_out = [] if told else left_out
@@ -70,19 +71,21 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
         told.pop("all", None)
     if not told or not (labelled or file):
         return None
-    classes = _classes(settings, file, listing, text_files)
-    sources = {split: Yolo(listing, split, tuple(dict.fromkeys(pictures)), classes, "kpt_shape" in settings)
+    classes = _classes(settings, file, listing, text_files, {os.path.dirname(label) for label in labels.values()})
+    sources = {split: Yolo(listing, split, tuple(dict.fromkeys(pictures)), classes, "kpt_shape" in settings,
+                           frozenset(labels.values()))
                for split, pictures in told.items() if pictures}
     where = file or _where(labels, sources)
-    where += "".join(f"; its {split}, {abridged(str(value))}, is not there" for split in ("train", "val")
-                     if split not in sources and (value := _value(settings, _KEYS[split])))
+    where += "".join(f"; its {split}, {abridged(str(_value(settings, _KEYS[split])))}, is not there"
+                     for split in ("train", "val") if split not in sources and _value(settings, _KEYS[split])
+                     and _pictures_at(settings, _KEYS[split], base, listing) is None)
     where += f"; not read: {', '.join(left_out[:2])}{' …' if left_out[2:] else ''}" if left_out else ""
     return (sources, where) if sources else None
 
 
 def _is_one(told: dict[str, list[str]], settings: dict[str, Any]) -> bool:
     """Do train and val, which data.yaml has in two folders, lead to the same pictures? Then these were put together."""
-    paths = [_value(settings, _KEYS[split]) for split in ("train", "val")]
+    paths = [os.path.normpath(str(_value(settings, _KEYS[split]))) for split in ("train", "val")]
     return paths[0] != paths[1] and bool(told.get("train")) and set(told["train"]) == set(told.get("val", ()))
 
 
@@ -169,8 +172,8 @@ def _by_lists(listing: Listing) -> dict[str, list[str]]:
 # -- classes -------------------------------------------------------------------------------------------------------
 
 
-def _classes(settings: dict[str, Any], file: str, listing: Listing, text_files: Sequence[str]
-             ) -> tuple[tuple[int, str], ...]:
+def _classes(settings: dict[str, Any], file: str, listing: Listing, text_files: Sequence[str],
+             folders: Collection[str]) -> tuple[tuple[int, str], ...]:
     """(number, name) of each class. Raises ValueError for names that are none."""
     names = settings.get("names") if settings.get("names") not in _NOTHING else None
     numbered = dict(enumerate(names)) if isinstance(names, list) else names
@@ -180,21 +183,22 @@ def _classes(settings: dict[str, Any], file: str, listing: Listing, text_files: 
     if names:
         raise ValueError(f"{listing.root / file} has the names {brief(names)}, wanted a list of the classes' names, or "
                          "their numbers with their names")
-    if lists := _lists_of_names(listing):
+    if lists := _lists_of_names(listing, folders):
         return tuple(enumerate(_of_one_order(lists, listing.root)))
     number_of = whole(settings.get("nc")) or 1 + max(_numbers_used(listing, text_files), default=0)
     return tuple((k, str(k)) for k in range(min(max(1, number_of), MOST_CLASSES)))
 
 
-def _lists_of_names(listing: Listing) -> dict[str, list[str]]:
-    """The files of classes' names that are called like the first of them, and their lines."""
+def _lists_of_names(listing: Listing, folders: Collection[str]) -> dict[str, list[str]]:
+    """The first file of classes' names, and those called alike in the `folders` of label files; and their lines."""
     found: dict[str, list[str]] = {}
     for path in (path for ending in NAMES for path in listing.files(".txt", ".names", ".labels")
                  if path.lower().endswith(ending)):
         lines = [line.strip() for line in text_lines(listing.root / path)]
         while lines and not lines[-1]:
             lines.pop()
-        if lines and (not found or os.path.basename(path) == os.path.basename(next(iter(found)))):
+        folder, base = os.path.split(path)
+        if lines and (not found or base == os.path.basename(next(iter(found))) and folder in folders):
             found[path] = lines
     return found
 
@@ -207,8 +211,8 @@ def _of_one_order(lists: dict[str, list[str]], root: Path) -> list[str]:
     longest = max(lists, key=lambda path: len(lists[path]))
     for path, lines in lists.items():
         if lines != lists[longest][:len(lines)]:
-            raise ValueError(f"{root / path} has the classes {brief(lines)}, and {longest} {brief(lists[longest])}: wanted "
-                             "one order, since label files hold their numbers; bring the label files of one folder into "
+            raise ValueError(f"{root / path} has the classes {brief(lines)}, and {longest} {brief(lists[longest])}: "
+                             "wanted one order, since label files hold their numbers; bring the label files of one folder into "
                              "the other's order, or convert each folder by itself")
     return lists[longest]
 

@@ -59,14 +59,18 @@ def coco_files(listing: Listing) -> Found:
     set_of: dict[str, str] = {}  # split → the folder of the set that it was found in
     files = list(listing.files(".json"))
     candidates = [path for path in files if not _OTHER_FILES.match(os.path.basename(path))]
-    candidates = candidates or [path for path in files if "person_keypoints" in path]  # which have boxes, too
     of_folder = Counter(map(os.path.dirname, candidates))  # where there are many, each may be of one picture
     candidates.sort(key=lambda path: ("instances" not in path.lower() and not path.endswith(ROBOFLOW),
                                       of_folder[os.path.dirname(path)] > MOST_FILES))
-    texts = [(path, _both_ends(listing.root / path)) for path in candidates[:MOST_FILES]]
-    for path, text in sorted(texts, key=lambda its: bool(_SCORE.search(its[1]))):  # what a detector found counts last
-        names = _some_names(text)
+    looked = [(path, *_names_and_scores(listing.root / path)) for path in candidates[:MOST_FILES]]
+    if not any(names for _, names, _ in looked):  # keypoints have boxes, too
+        looked = [(path, *_names_and_scores(listing.root / path)) for path in files if "person_keypoints" in path]
+    truth = any(names and not scored for _, names, scored in looked)
+    for path, names, scored in looked:
         if not names:
+            continue
+        if truth and scored:  # what a detector found
+            more.append(listing.root / path)
             continue
         folder = _folder_of(path, names, listing)
         file = listing.root / path
@@ -91,10 +95,11 @@ def coco_files(listing: Listing) -> Found:
 
 def where_they_are(file: Path, listing: Listing) -> str:
     """Of a file whose pictures are nowhere: what is there instead, in words."""
-    nothing = "no such file"
-    problem = next(iter(find_files(listing.root, _some_names(_both_ends(file))).missing.values()), None)
-    detail = problem.detail if problem and listing.pictures else nothing
-    return detail if detail != nothing else "none of them is in this folder: put them beside it"
+    names, _ = _names_and_scores(file)  # some of them: how many there are is not known
+    problem = next(iter(find_files(listing.root, names).missing.values()), None)
+    if problem is None or not problem.detail.startswith("none of the ") or not listing.pictures:
+        return "none of them is in this folder: put them beside it"
+    return re.sub(r"^none of the [\d,]+ pictures", "none of the pictures", problem.detail)
 
 
 def _set_of(file: str, folder: str) -> str:
@@ -109,6 +114,12 @@ def _holds(outer: str, inner: str) -> bool:
 def _split(path: str) -> Optional[str]:
     folder, base = os.path.split(path)
     return split_of(os.path.splitext(base)[0]) or split_of(os.path.basename(folder))
+
+
+def _names_and_scores(file: Path) -> tuple[list[str], bool]:
+    """Some of the file names in a COCO file; and has it scores, as what a detector found?"""
+    text = _both_ends(file)
+    return _some_names(text), bool(_SCORE.search(text))
 
 
 def _both_ends(file: Path) -> str:
@@ -151,8 +162,8 @@ def _folder_of(file: str, names: Sequence[str], listing: Listing) -> Optional[st
                 return _around(folder, there, names, listing)
             for _, other in (its for its in likely if its[0] == rank and its[1] > folder):
                 if _number_there(other, inside, listing) == there:
-                    raise ValueError(f"the pictures of {listing.root / file} are in {folder}/ and in {other}/: take the "
-                                     "folder that is not meant out of it, or give the four explicit paths")
+                    raise ValueError(f"the pictures of {listing.root / file} are in {folder or '.'}/ and in {other}/: take "
+                                     "the folder that is not meant out of it, or give the four explicit paths")
             return folder
     same = [folder for _, folder in likely if _split(file) and split_of_path(f"{folder}/") == _split(file)]
     for folder in dict.fromkeys([*same[:3], os.path.dirname(file), "images", "data", ""]):
@@ -176,9 +187,10 @@ def _number_there(folder: str, names: Sequence[str], listing: Listing) -> int:
 
 
 def _likely(file: str, listing: Listing) -> list[tuple[tuple[int, ...], str]]:
-    """(rank, folder): those of the file's own split first, then its own, the most alike, those that are called as folders
-    of pictures are, and the nearest."""
+    """(rank, folder): those of the file's own split first, then its own, the most alike, those that are not called as what
+    is made of pictures, the nearest, and those that are called as folders of pictures."""
     split, own = _split(file), os.path.dirname(file)
     ranked = (((split_of_path(f"{folder}/") != split if split else False, folder != own, -alike(folder, own),
-                *doubts(folder), folder.count("/")), folder) for folder in listing.names)
+                doubts(folder)[0], folder.count("/") + bool(folder), doubts(folder)[1]), folder)
+              for folder in listing.names)
     return sorted(ranked)[:MOST_FOLDERS]

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import difflib
 import os
+from itertools import islice
 from pathlib import Path
 
 from scratch.data.annotation_file import load_instances
 from scratch.data.find_table import beginning_of, tables_of
 from scratch.data.find_voc import is_annotation
 from scratch.data.layout_table import WANTED, cells_of, delimiter_of
-from scratch.data.listing import PICTURES, Listing, key, list_folder
-from scratch.data.values import is_oriented, number
+from scratch.data.listing import PICTURES, Listing, doubts, key, list_folder, split_of
+from scratch.data.values import is_oriented, number, whole
 from scratch.printable import abridged
 
 MOST_JSON = 2**24  # bytes of one that is looked at
@@ -51,8 +52,10 @@ def layout_hint(root: Path) -> str:
                 "COCO.\n")
     if not listing.pictures and (unread := sorted(endings & {".heic", ".heif"})):
         return f"It holds {unread[0]} pictures, which are not read: convert them to JPEG first.\n"
-    if not listing.pictures and (text := next((text for text in listing.files(".txt") if _is_yolo(root / text)), None)):
-        return f"{abridged(text)} has boxes as YOLO writes them, and there are no pictures: put them beside it, or, where it is in labels/, into images/.\n"
+    texts = islice(listing.files(".txt"), 20) if not listing.pictures else ()
+    if text := next((text for text in texts if _is_yolo(root / text)), None):
+        return (f"{abridged(text)} has boxes as YOLO writes them, and there are no pictures: put them beside it, or, where "
+                "it is in labels/, into images/.\n")
     if endings & {".zip", ".tar", ".gz", ".rar", ".7z"}:
         return "It holds an archive: unpack it.\n"
     if tables := tables_of(listing):
@@ -72,7 +75,7 @@ def layout_hint(root: Path) -> str:
         if texts:
             return (f"{abridged(texts[0])} is called like {abridged(stems[key(os.path.basename(texts[0]))])}, but it is "
                     "not where YOLO has it: beside the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
-        others = sorted(endings - PICTURES)
+        others = sorted(endings - PICTURES - {""})
         what = f" that are known (its other files are {', '.join(others[:5])})" if others else ""
         return f"It holds pictures, and no annotations{what}.{_around(root)}\n"
     return "" if endings else f"{abridged(root)} is empty.\n"
@@ -80,6 +83,9 @@ def layout_hint(root: Path) -> str:
 
 def _around(root: Path) -> str:
     """A question, where what lies beside the folder looks like its annotations; else nothing."""
+    root = root.absolute()
+    if doubts(root.name)[1] and not split_of(root.name):
+        return ""  # not called as folders of pictures are
     for folder in (root.parent, root.parent.parent):
         names = [path.name.lower() for path in _children(folder)]
         if any(name.startswith(("annotation", "labels")) or name.endswith((".yaml", ".json", ".csv")) for name in names):
@@ -91,10 +97,11 @@ def _is_yolo(text: Path) -> bool:
     """Does its beginning have a line of a class and four shares?"""
     try:
         with open(text, encoding="utf-8", errors="replace") as stream:
-            lines = [[number(word) for word in line.split()] for line in stream.readlines(4096)]
+            lines = [line.split() for line in stream.readlines(4096)]
     except OSError:
         return False
-    return any(len(line) == 5 and None not in line and max(line[1:]) <= 1 for line in lines)
+    shares = [[number(word) for word in line[1:]] for line in lines if len(line) == 5 and whole(line[0]) is not None]
+    return any(None not in its and 0 <= min(its) and max(its) <= 1 for its in shares)
 
 
 def _has_oriented_boxes(text: Path) -> bool:

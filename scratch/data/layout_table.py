@@ -41,8 +41,8 @@ ONE_CLASS = "object"
 _GAPS = ("", "nan", "none", "null", "[]")
 _PICTURE = ("filename", "filepath", "file", "imagename", "imagepath", "imagefile", "imagefilename", "imageid", "image",
             "path", "imgname", "imgpath", "img", "frame", "picture")
-_CLASS = ("classname", "labelname", "categoryname", "class", "label", "category", "name", "objectname", "objectclass",
-          "species", "object", "cls", "classid", "labelid", "categoryid")  # names before numbers
+_CLASS = ("classname", "labelname", "categoryname", "class", "label", "category", "name", "classid", "labelid",
+          "categoryid", "objectname", "objectclass", "cls", "species", "object")  # names before numbers, and rare ones last
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"),
             ("bboxxmin", "bboxymin", "bboxxmax", "bboxymax"), ("x0", "y0", "x1", "y1"))
 _SIDES = tuple((*start, *extent)

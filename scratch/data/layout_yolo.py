@@ -42,6 +42,7 @@ class Yolo(Source):
     pictures: tuple[str, ...]
     classes: tuple[tuple[int, str], ...]
     keypoints: bool = False  # after its box, each line has an object's keypoints
+    used: frozenset[str] = frozenset()  # the text files of all pictures, of any split
 
     @property
     def name(self) -> str:
@@ -54,7 +55,7 @@ class Yolo(Source):
         labels = labels_of(self.listing, self.pictures)
         chosen = set(choose(self.pictures))
         pictures = [picture for picture in self.pictures if picture in chosen][:limit]
-        self._tell_of_lonely(report, choose)
+        self._tell_of_lonely(labels, report, choose)
         root = self.listing.root
         images, annotations, known = [], [], dict(self.classes)
         for id, (picture, (width, height)) in enumerate(zip(pictures, sizes_of(root, pictures)), start=1):
@@ -73,13 +74,11 @@ class Yolo(Source):
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": k + 1, "name": name} for k, name in self.classes]}
 
-    def _tell_of_lonely(self, report: Report, choose: Choose) -> None:
+    def _tell_of_lonely(self, labels: dict[str, str], report: Report, choose: Choose) -> None:
         """Say which text files beside those of this split's pictures belong to no picture, of any split."""
-        of_all = labels_of(self.listing, self.listing.pictures)
-        folders = {os.path.dirname(of_all[picture]) for picture in self.pictures if of_all.get(picture)}
-        used = set(of_all.values())
+        folders = {os.path.dirname(label) for label in labels.values() if label}
         lonely = [path for path in self.listing.files(".txt")
-                  if os.path.dirname(path) in folders and path not in used and not is_names(path)]
+                  if os.path.dirname(path) in folders and path not in self.used and not is_names(path)]
         lonely = sorted(choose([path for path in lonely if _is_of(path, self.split)]))
         if lonely:
             report("label file without a picture", lonely[0], f"it has no picture of its name{and_others(len(lonely))}",

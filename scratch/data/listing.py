@@ -27,7 +27,8 @@ PICTURES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", 
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idation|ing)?(?![a-z])")
 
 _USUAL = ("images", "image", "imgs", "img", "pictures", "photos", "jpegimages", "data", "rgb")  # folders of pictures,
-_DERIVED = re.compile("annotated|depth|drawn|label|mask|overlay|seg|thumb|vis")  # and of what is made of pictures
+_DERIVED = re.compile(r"(?<![a-z])(annotated|depth|drawn|labels?|masks?|overlays?|seg(mentation)?s?|thumb(nail)?s?|vis)"
+                      r"(?![a-z])")  # and of what is made of pictures
 
 
 def split_of(name: str) -> Optional[str]:
@@ -82,10 +83,12 @@ def alike(one: str, other: str) -> int:
     return sum(len(os.path.commonprefix(pair)) for pair in ((ours, theirs), (ours[::-1], theirs[::-1]))) if one else 0
 
 
+@lru_cache(2**16)
 def doubts(folder: str) -> tuple[bool, bool]:
-    """Of folders with pictures of the same names, the one with the least doubts is meant: images/, not annotated/."""
-    base = os.path.basename(folder).lower()
-    return bool(_DERIVED.search(base)), base not in _USUAL
+    """Of folders with pictures of the same names, the one with the least doubts is meant: images/train, not
+    annotated/train."""
+    parts = folder.lower().split("/")
+    return any(map(_DERIVED.search, parts)), not any(part in _USUAL for part in parts)
 
 
 def key(path: str) -> str:

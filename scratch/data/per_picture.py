@@ -77,7 +77,8 @@ class Pictures:
         if len(pictures) < 2:
             return pictures
         how = [(-alike(folder, its), *doubts(its)) for its in map(os.path.dirname, pictures)]
-        return [picture for picture, much in zip(pictures, how) if much == min(how)]
+        least = min(how)
+        return [picture for picture, much in zip(pictures, how) if much == least]
 
 
 def sizes_of(root: Path, pictures: Sequence[str]) -> list[tuple[int, int]]:

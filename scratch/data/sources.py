@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Collection, Optional, Sequence, Union
+from typing import Any, Callable, Collection, Mapping, Optional, Sequence, Union
 
 from scratch.data.pieces import read_instances
 from scratch.data.rows import Document, Images
@@ -60,26 +60,30 @@ class Part(Source):
         return f"{self.whole}, {self.split}"
 
     def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
-        pictures: set[str] = set()
+        divided: dict[str, str] = {}
 
         def mine(names: Sequence[str]) -> Collection[str]:
-            pictures.update(() if pictures else names)  # the first question; files of no picture may follow
-            divided = self.division.of(names)
-            return choose([name for name in names if divided[name] == self.split])
+            if not divided:  # the first question; files of no picture may follow
+                divided.update(self.division.of(names))
+            found = divided | self.division.of([name for name in names if name not in divided])
+            return choose([name for name in names if found[name] == self.split])
         document = self.whole.read(report, mine, limit, remember)
-        self._tell_of_names(pictures, report)
+        self._tell_of_names(divided, report)
         return document
 
-    def _tell_of_names(self, there: set[str], report: Report) -> None:
-        """Say which names that were written down for this split are of no picture, and which pictures none of them is."""
+    def _tell_of_names(self, there: Mapping[str, str], report: Report) -> None:
+        """Say which names that were written down for this split are of no picture, and which pictures none of them is.
+
+        there   picture → its split
+        """
         written = self.division.written
         gone = [name for name, split in written.items() if split == self.split and name not in there]
-        if there and written and not written.keys() & there:
+        if there and written and not written.keys() & there.keys():
             report("malformed entry", FILE, f"got {{}} and {len(written) - 1:,} names more, none of which is a picture "
                    "of this set, wanted names such as {}: python detr_scratch.py split writes it anew, once it is removed",
                    next(iter(written)), min(there))
             return
-        new = [name for name in there if name not in written and self.division.of([name])[name] == self.split]
+        new = [name for name in there if name not in written and there[name] == self.split]
         if written and new:
             more = f" and {len(new) - 1:,} more" if new[1:] else ""
             report("picture that split.json does not name", self.split, f"{{}}{more}", min(new), times=len(new))

@@ -5,7 +5,8 @@
     raccoon-7.jpg     0.18  val            The name alone decides. A picture that is added moves no other, every machine
     raccoon-8.jpg     0.31  train          finds the same split, and so does a copy of the set in another layout.
 
-Only the last part of a path counts, and the last two where many pictures share it (scene_7/color.png). Roboflow's augmented copies of one picture (a.rf.0123.jpg, a.rf.4567.jpg) stay
+Only the last part of a path counts; where ten pictures or more are called alike (scene_7/color.png), so much of the
+path as tells them apart. Roboflow's augmented copies of one picture (a.rf.0123.jpg, a.rf.4567.jpg) stay
 together: a copy in val of a picture in train is no test. If a side would be empty, the picture next to it goes there.
 
 `python detr_scratch.py split DIR` writes the answer down, as DIR/split.json: {"train": [names], "val": [names]}. What
@@ -30,7 +31,8 @@ from scratch.printable import abridged
 
 FILE = "split.json"
 VAL = 0.2  # the share of the pictures to judge by
-SHARED = 3  # pictures of one base name
+SHARED = 10  # so many pictures of one name would all come into one split
+DEEPEST = 8  # parts of a path that count
 SPLITS = ("train", "val", "test")
 _VERSION = re.compile(r"\.rf\.\w+(?=\.\w+$)")
 
@@ -38,17 +40,22 @@ _VERSION = re.compile(r"\.rf\.\w+(?=\.\w+$)")
 def place(name: str, parts: int = 1) -> float:
     """Where a file's name, the last parts of its path, puts it in [0,1): as good as random, and the same everywhere and
     at any time."""
-    end = "/".join(copied(name).split("/")[-parts:])
-    digest = hashlib.sha256(end.encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(_end(name, parts).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def places_of(names: Sequence[str]) -> dict[str, float]:
-    """The place of each name of a set. A base name that SHARED pictures and more than a tenth of the set have would put
-    them all into one split: there, the folder counts, too."""
-    shared = Counter(copied(name).rpartition("/")[2] for name in names)
-    return {name: place(name, 1 + (shared[copied(name).rpartition("/")[2]] >= max(SHARED, len(names) / 10)))
-            for name in names}
+    """The place of each name of a set: by its last part, or by more of them while SHARED pictures have these in common."""
+    parts = dict.fromkeys(names, 1)
+    for deep in range(1, DEEPEST):
+        ends = {name: _end(name, deep) for name in names if parts[name] == deep}
+        shared = Counter(ends.values())
+        parts.update((name, deep + 1) for name, end in ends.items() if shared[end] >= SHARED)
+    return {name: place(name, parts[name]) for name in names}
+
+
+def _end(name: str, parts: int) -> str:
+    return "/".join(copied(name).split("/")[-parts:])
 
 
 def copied(name: str) -> str:

@@ -197,3 +197,12 @@ def test_pictures_that_were_converted_are_told_from_those_of_another_set(tmp_pat
     found = find_files(tmp_path, [f"{number:04d}.png" for number in range(5)])
     assert {problem.detail.partition(":")[0] for problem in found.missing.values()} == {
         "none of the 5 pictures is in this folder, but files of their names in another format are"}
+
+
+def test_two_folders_of_the_same_names_are_told_as_that(tmp_path):
+    for folder in ("a", "b"):
+        for k in range(5):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{k}.jpg").touch()
+    (missing,) = set(find_files(tmp_path, [f"{k}.jpg" for k in range(5)]).missing.values())
+    assert "0.jpg may be a/0.jpg or b/0.jpg: take the folder that is not meant out" in missing.detail

@@ -12,7 +12,7 @@ from scratch.data.annotations import read_annotations
 from scratch.data.check import check_dataset
 from scratch.data.coco import find_layout, find_splits
 from scratch.data.layout_coco import coco_files
-from scratch.data.listing import list_folder, split_of
+from scratch.data.listing import doubts, list_folder, split_of
 from tests.layouts import CLASSES, document, draw, roboflow, write
 
 
@@ -121,7 +121,8 @@ def test_nothing_in_a_json_file_stops_the_search(content, tmp_path):
 
 @pytest.mark.parametrize("name, split", [
     ("train", "train"), ("Training", "train"), ("instances_Train", "train"), ("val2017", "val"), ("valid", "val"),
-    ("Validation", "val"), ("test-dev", "test"), ("dev", "val"), ("device", None), ("testing", "test"), ("trainval", None), ("latest", None),
+    ("Validation", "val"), ("test-dev", "test"), ("dev", "val"), ("device", None),
+    ("testing", "test"), ("trainval", None), ("latest", None),
     ("strain", None), ("evaluation", None), ("train_val", None), ("images", None)])
 def test_a_name_says_of_which_split_it_is(name, split):
     assert split_of(name) == split
@@ -234,3 +235,27 @@ def test_pictures_that_were_converted_are_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="labels.json names pictures, but none of the .* in another format .*"
                                                 "If the pictures were converted, change the names"):
         find_splits(DataConfig(data=str(tmp_path / "set")))
+
+
+@pytest.mark.parametrize("meant, other", [("images/train", "masks/train"), ("rgb/train", "depth/train"),
+                                          ("frames", "annotated/images"), ("", "resized"), ("visible", "masks")])
+def test_originals_are_known_by_any_folder_of_their_path_and_by_their_nearness(meant, other, tmp_path):
+    pictures = draw(3)
+    for p in pictures:
+        p.save(tmp_path / meant)
+        p.save(tmp_path / other)
+    write(tmp_path / "annotations/instances_default.json", document(pictures))
+    assert [folder for folder, _ in coco_files(list_folder(tmp_path)).pairs.values()] == [tmp_path / meant]
+
+
+def test_visible_and_infrared_pictures_are_both_originals():
+    assert doubts("visible") == doubts("infrared") == doubts("division") == doubts("unlabelled") == (False, True)
+    assert doubts("data/vis") == (True, False) and doubts("x/Images/train") == (False, False)
+
+
+def test_what_a_detector_found_is_no_splits_truth(tmp_path):
+    root = put(tmp_path, "images/é 1.jpg")
+    write(root / "instances_train.json", {"images": [{"file_name": "é 1.jpg"}]})
+    write(root / "val_results.json", {"images": [{"file_name": "é 1.jpg"}], "annotations": [{"score": 0.5}]})
+    found = coco_files(list_folder(root))
+    assert list(found.pairs) == ["train"] and found.more == (root / "val_results.json",)

@@ -183,3 +183,10 @@ def test_the_folder_of_the_pictures_is_not_the_set(beside, tmp_path):
     assert f"no annotations. Did you mean {root}, the folder around it?" in said(root / "images")
     put(root, "images/train/a.jpg")
     assert f"no annotations. Did you mean {root}, the folder around it?" in said(root / "images" / "train")
+
+
+def test_a_folder_of_pictures_with_another_name_is_asked_nothing(tmp_path, monkeypatch):
+    root = put(tmp_path / "set", "holiday/a.jpg", "holiday/LICENSE", "package.json")
+    assert "It holds pictures, and no annotations.\n" in said(root / "holiday")
+    monkeypatch.chdir(root / "holiday")
+    assert "Did you mean" not in layout_hint(Path("."))

@@ -341,3 +341,20 @@ def test_of_folders_with_pictures_of_the_same_names_that_of_the_originals_is_mea
     for k in range(6):
         draw(1, k)[0].save(root / "a_small", f"{k}.png")
     assert all(name.startswith("images/") for name in read(root).file_names)
+
+
+def test_scores_are_read_where_a_split_has_nothing_else(tmp_path):
+    root = beside(tmp_path, train=rows(",score", "0.9", "0.4"), val=rows("", ""))
+    assert "table (train.csv, val.csv)" in find_layout(DataConfig(data=str(root))).line()
+    write(root / "predictions.csv", rows(",score", "0.9", "0.4"))
+    assert "table (train.csv, val.csv; not read: predictions.csv)" in find_layout(DataConfig(data=str(root))).line()
+
+
+def test_what_a_detector_found_is_named_beside_a_table_with_a_column_for_the_split(tmp_path):
+    root = beside(tmp_path, a=rows(",split", "train", "val"), predictions=rows(",score", "0.9", "0.4"))
+    assert "table (a.csv, by a column; not read: predictions.csv)" in find_layout(DataConfig(data=str(root))).line()
+
+
+def test_a_running_number_called_object_is_no_class_beside_an_id(tmp_path):
+    a = read(small(tmp_path, "train.png,1,7,10,5,30,20", header="filename,object,class_id,xmin,ymin,xmax,ymax"))
+    assert a.classes.names == ("7", "ant")  # that of val, too

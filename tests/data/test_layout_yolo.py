@@ -344,3 +344,29 @@ def test_a_folder_that_data_yaml_calls_val_is_not_test_as_well(tmp_path):
         write(tmp_path / split / "labels" / f"{split}.txt", "0 0.5 0.5 0.5 0.25")
     write(tmp_path / "data.yaml", "train: ../train/images\nval: ../test/images\nnames: [cat]\n")
     assert list(find_splits(DataConfig(data=str(tmp_path)))) == ["train", "val"]
+
+
+def test_a_test_split_stays_where_the_others_were_put_together(tmp_path):
+    for folder in ("images", "test/images"):
+        for p in draw(6, len(folder)):
+            p.save(tmp_path / folder, f"{Path(p.name).stem}.png")
+    write(tmp_path / "labels" / "s6 7.txt", "0 0.5 0.5 0.5 0.25")
+    write(tmp_path / "test" / "labels" / "s11 7.txt", "0 0.5 0.5 0.5 0.25")
+    write(tmp_path / "data.yaml", "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat]\n")
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert list(layout.splits) == ["train", "val", "test"] and layout.division is not None
+
+
+@pytest.mark.parametrize("val", ["images", "images/", "./images"])
+def test_one_folder_is_one_however_it_is_written(val, tmp_path):
+    for p in draw(6):
+        p.save(tmp_path / "images", f"{Path(p.name).stem}.png")
+    write(tmp_path / "labels" / "7.txt", "0 0.5 0.5 0.5 0.25")
+    write(tmp_path / "data.yaml", f"train: images\nval: {val}\nnames: [cat]\n")
+    assert "YOLO (data.yaml) in" in (line := find_layout(DataConfig(data=str(tmp_path))).line()) and "train, val" in line
+
+
+def test_a_list_of_classes_beside_no_label_file_refuses_nothing(tmp_path):
+    root = in_folders(tmp_path, train="cat", val="cat")
+    write(root / "yolov3" / "data" / "classes.txt", "person\nbicycle")
+    assert read(root).classes.names == ("cat",)

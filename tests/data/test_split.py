@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from scratch.data.split import Division, copied, place, read_division
+from scratch.data.split import Division, copied, place, places_of, read_division
 
 NAMES = [f"IMG_{k:04d}.jpg" for k in range(2000)]
 
@@ -157,7 +157,13 @@ def test_many_pictures_of_one_base_name_are_divided_by_their_folders():
     found = Division().of(names)
     assert 0.15 < list(found.values()).count("val") / len(names) < 0.25
     assert all(found[name] == Division().of([f"images/{its}" for its in names])[f"images/{name}"] for name in names[:9])
-    assert Division().together(names, range(400)) != dict.fromkeys(names, "val")
+    deep = Division().of([f"scene_{k:03d}/images/color.png" for k in range(400)])  # two parts do not tell them apart
+    assert 0.15 < list(deep.values()).count("val") / len(deep) < 0.25
+    added = Division().of([*names, "scene_400/color.png", "other.png"])
+    assert all(added[name] == found[name] for name in names)
+    # By scenes of one picture each, the places of their names decide which are taken first.
+    scenes = Division().together(names, range(400))
+    assert {name for name in names if scenes[name] == "val"} == set(sorted(names, key=places_of(names).get)[:80])
     # Two pictures of one name, and copies of one picture, stay together.
     few = [f"{folder}/{name}" for name in NAMES[:50] for folder in ("a", "b")]
     assert all(Division().of(few)[f"a/{name}"] == Division().of(few)[f"b/{name}"] for name in NAMES[:50])
