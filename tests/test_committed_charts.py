@@ -649,6 +649,12 @@ def test_192_pixels_are_as_good_as_144_in_twenty_minutes_as_the_page_says() -> N
     first = runs["raccoons_roi_features"][0]["best"]["AP"]
     assert f"After {long['steps']:,} steps at 192 pixels, raccoons have AP {long['AP']:.3f} (one seed); at 144\npixels they have {first:.3f} after" in page
     assert PRESETS["tiny"].data.short_side == 192
+    # Cards at 144 pixels on both: "about half as fast as the cores above".
+    (here,) = of["playing cards", 144]
+    assert here["steps"] / here["minutes"] / (small["steps"] / small["minutes"]) == pytest.approx(0.5, abs=0.1)
+    trials = json.loads((CHARTS / "recipe" / "six_minutes.json").read_text(encoding="utf-8"))
+    smaller, larger = ([run["AP"] for run in trials if run["flags"] == flags] for flags in ("", "--short-side 192"))
+    assert all(more > less for more, less in zip(smaller, larger, strict=True))  # "in 6 minutes raccoons lost"
 
 
 def test_the_flagship_learnt_what_the_pages_say() -> None:
@@ -657,6 +663,8 @@ def test_the_flagship_learnt_what_the_pages_say() -> None:
         (REPOSITORY / name).read_text(encoding="utf-8") for name in ("docs/results.md", "docs/gpu_estimate.md", "README.md"))
     seconds = float(re.search(r"A step of ours, estimated: T4 (\S+) s \(2,046 steps", estimate)[1])
     assert f"at {seconds} s, without RoI features at 0.58 s:" in page and f"a T4 hold {2046:,} steps" in page
+    first, last = (run["evaluation"]["AP"][-1] for run in (curve, without))
+    assert f"[AP {first:.3f} after {curve['steps']} steps, {last:.3f} after {without['steps']}]" in results
     found = [{step: " / ".join(f"{figure:.3f}" for figure in figures) for step, *figures in zip(*(
         run["evaluation"][name] for name in ("step", "AP", "AP50", "AP75")))} for run in (curve, without)]
     for step in sorted({**found[0], **found[1]}):

@@ -159,6 +159,8 @@ def test_ratios_of_the_counted_step_are_everywhere_those_of_the_page_that_counts
         assert f"| {name} | {passes[column]} | {step[column]} |" in pages["docs/speed.md"]
     assert f"by count {step[0]} times as many" in pages["docs/questions.md"]
     assert f"moves {float(passes[1]):.1f} times the bytes" in pages["README.md"]
+    times = list(map(float, step[4:]))
+    assert f"the kernels of a step with its optimizer take {min(times):.1f} to {max(times):.1f} times as long" in pages["README.md"]
     seconds = re.search(r"A step of ours, estimated: T4 ([\d.]+) s", counted)
     assert seconds and f"an estimated {seconds[1]} s on a T4" in pages["docs/speed.md"]
 

@@ -31,6 +31,7 @@ from scratch.training.loop import train_step
 from scratch.weights.reading import NAMED, Weights, adapt, find_weights, read_weights
 from scratch.weights.whole import backbone_of
 from tests import golden
+from tests.conftest import REPOSITORY
 from tests.local_server import serving
 
 ALONE = Distributed(0, 1, torch.device("cpu"))
@@ -365,3 +366,12 @@ def test_an_epoch_of_three_classes_stopped_in_its_middle_goes_on_without_the_wei
     assert judged["step"] == 5 and judged["AP"] is not None and set(judged["per_class"]) == {"Platelets", "RBC", "WBC"}
     with pytest.raises(SystemExit, match="leave --weights out"):
         detr_scratch.main(["train", "--resume", "--weights", "detr_r50", *flags])
+
+
+def test_the_page_tells_how_it_is_trained_and_what_flags_are_by_themselves() -> None:
+    page = " ".join((REPOSITORY / "docs" / "using.md").read_text(encoding="utf-8").split())
+    train, own = recipe(Config()).train, TrainConfig()
+    assert (train.lr, train.max_minutes, train.train_backbone) == (1e-4, None, "none")
+    assert (f"{train.epochs} epochs without a limit of minutes, batches of {train.batch_size} × {train.accumulate}, AdamW with "
+            "1e-4, a frozen backbone") in page
+    assert f"augmentation, dropout | {own.seed} |" in page and f"load pictures | {DataConfig().workers} |" in page

@@ -95,23 +95,23 @@ def _around(root: Path) -> str:
 
 def _is_yolo(text: Path) -> bool:
     """Does its beginning have a line of a class and four shares?"""
-    try:
-        with open(text, encoding="utf-8", errors="replace") as stream:
-            lines = [line.split() for line in stream.readlines(4096)]
-    except OSError:
-        return False
-    shares = [[number(word) for word in line[1:]] for line in lines if len(line) == 5 and whole(line[0]) is not None]
+    shares = [[number(word) for word in line[1:]] for line in _beginning(text)
+              if len(line) == 5 and whole(line[0]) is not None]
     return any(None not in its and 0 <= min(its) and max(its) <= 1 for its in shares)
 
 
 def _has_oriented_boxes(text: Path) -> bool:
     """Is there a line of eight numbers, then a word, in its beginning?"""
+    return any(map(is_oriented, _beginning(text)))
+
+
+def _beginning(text: Path) -> list[list[str]]:
+    """The words of its first lines; none of a file that cannot be read."""
     try:
         with open(text, encoding="utf-8", errors="replace") as stream:
-            lines = [line.split() for line in stream.readlines(4096)]
+            return [line.split() for line in stream.readlines(4096)]
     except OSError:
-        return False
-    return any(map(is_oriented, lines))
+        return []
 
 
 def _of_json(file: Path, number_of: int) -> str:

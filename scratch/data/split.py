@@ -6,8 +6,9 @@
     raccoon-8.jpg     0.31  train          finds the same split, and so does a copy of the set in another layout.
 
 Only the last part of a path counts; where ten pictures or more are called alike (scene_7/color.png), so much of the
-path as tells them apart. Roboflow's augmented copies of one picture (a.rf.0123.jpg, a.rf.4567.jpg) stay
-together: a copy in val of a picture in train is no test. If a side would be empty, the picture next to it goes there.
+path as tells them apart (so the tenth of a name does move the nine). Roboflow's augmented copies of one picture
+(a.rf.0123.jpg, a.rf.4567.jpg) stay together: a copy in val of a picture in train is no test. If a side would be empty,
+the picture next to it goes there.
 
 `python detr_scratch.py split DIR` writes the answer down, as DIR/split.json: {"train": [names], "val": [names]}. What
 stands there counts, and the rule is for other pictures alone. With --scenes, pictures that look alike (the frames of a

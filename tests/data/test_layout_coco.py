@@ -207,16 +207,6 @@ def test_keypoints_have_boxes_which_are_read_where_no_other_file_has_them(tmp_pa
     assert not coco_files(list_folder(root)).pairs
 
 
-@pytest.mark.parametrize("meant, other", [("images", "annotated"), ("rgb", "depth"), ("frames", "masks"), ("data", "a")])
-def test_of_folders_with_pictures_of_the_same_names_that_of_the_originals_is_taken(meant, other, tmp_path):
-    pictures = draw(3)
-    for p in pictures:
-        p.save(tmp_path / meant)
-        p.save(tmp_path / other)
-    write(tmp_path / "annotations.json", document(pictures))
-    assert {folder for folder, _ in find_splits(DataConfig(data=str(tmp_path))).values()} == {tmp_path / meant}
-
-
 def test_two_such_folders_are_told_and_none_is_taken(tmp_path):
     pictures = draw(3)
     for p in pictures:
@@ -237,14 +227,16 @@ def test_pictures_that_were_converted_are_told(tmp_path):
         find_splits(DataConfig(data=str(tmp_path / "set")))
 
 
-@pytest.mark.parametrize("meant, other", [("images/train", "masks/train"), ("rgb/train", "depth/train"),
+@pytest.mark.parametrize("file", ["annotations.json", "annotations/instances_default.json"])
+@pytest.mark.parametrize("meant, other", [("images", "annotated"), ("rgb", "depth"), ("frames", "masks"), ("data", "a"),
+                                          ("images/train", "masks/train"), ("rgb/train", "depth/train"),
                                           ("frames", "annotated/images"), ("", "resized"), ("visible", "masks")])
-def test_originals_are_known_by_any_folder_of_their_path_and_by_their_nearness(meant, other, tmp_path):
+def test_originals_are_known_by_any_folder_of_their_path_and_by_their_nearness(meant, other, file, tmp_path):
     pictures = draw(3)
     for p in pictures:
         p.save(tmp_path / meant)
         p.save(tmp_path / other)
-    write(tmp_path / "annotations/instances_default.json", document(pictures))
+    write(tmp_path / file, document(pictures))
     assert [folder for folder, _ in coco_files(list_folder(tmp_path)).pairs.values()] == [tmp_path / meant]
 
 

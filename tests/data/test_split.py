@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from scratch.data.split import Division, copied, place, places_of, read_division
+from scratch.data.split import SHARED, Division, copied, place, places_of, read_division
+from tests.conftest import REPOSITORY
 
 NAMES = [f"IMG_{k:04d}.jpg" for k in range(2000)]
 
@@ -157,6 +158,8 @@ def test_many_pictures_of_one_base_name_are_divided_by_their_folders():
     found = Division().of(names)
     assert 0.15 < list(found.values()).count("val") / len(names) < 0.25
     assert all(found[name] == Division().of([f"images/{its}" for its in names])[f"images/{name}"] for name in names[:9])
+    page = (REPOSITORY / "docs" / "using.md").read_text(encoding="utf-8")
+    assert SHARED == 10 and "where ten pictures or more are called alike" in page
     deep = Division().of([f"scene_{k:03d}/images/color.png" for k in range(400)])  # two parts do not tell them apart
     assert 0.15 < list(deep.values()).count("val") / len(deep) < 0.25
     added = Division().of([*names, "scene_400/color.png", "other.png"])
