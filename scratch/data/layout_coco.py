@@ -31,7 +31,7 @@ MOST_NAMES = 20    # pictures that are looked for
 MOST_FOLDERS = 300
 ROBOFLOW = "_annotations.coco.json"
 
-_SCORE = re.compile(r'"(score|confidence)"\s*:\s*[\d.]')
+_SCORE = re.compile(r'"(?:score|confidence)"\s*:\s*([\d.eE+-]+)')
 _NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 # COCO's own files that hold no boxes, or the same ones again.
 _OTHER_FILES = re.compile(r"^(captions|person_keypoints|image_info|panoptic|stuff)_", re.IGNORECASE)
@@ -117,9 +117,9 @@ def _split(path: str) -> Optional[str]:
 
 
 def _names_and_scores(file: Path) -> tuple[list[str], bool]:
-    """Some of the file names in a COCO file; and has it scores, as what a detector found?"""
+    """Some of the file names in a COCO file; and has it scores that differ, as what a detector found?"""
     text = _both_ends(file)
-    return _some_names(text), bool(_SCORE.search(text))
+    return _some_names(text), len(set(_SCORE.findall(text))) > 1
 
 
 def _both_ends(file: Path) -> str:

@@ -193,7 +193,10 @@ def test_what_a_detector_found_is_read_only_where_there_is_nothing_else(tmp_path
     pictures = draw(6)
     for p in pictures:
         p.save(tmp_path / "data")
-    write(tmp_path / "detections.json", document(pictures, score=0.7))
+    content = document(pictures)
+    for k, annotation in enumerate(content["annotations"]):
+        annotation["score"] = 0.9 / (k + 1)
+    write(tmp_path / "detections.json", content)
     assert "one COCO file (detections.json)" in find_layout(DataConfig(data=str(tmp_path))).line()
     write(tmp_path / "labels.json", document(pictures))
     assert "one COCO file (labels.json; not read: detections.json)" in find_layout(DataConfig(data=str(tmp_path))).line()
@@ -248,6 +251,8 @@ def test_visible_and_infrared_pictures_are_both_originals():
 def test_what_a_detector_found_is_no_splits_truth(tmp_path):
     root = put(tmp_path, "images/é 1.jpg")
     write(root / "instances_train.json", {"images": [{"file_name": "é 1.jpg"}]})
-    write(root / "val_results.json", {"images": [{"file_name": "é 1.jpg"}], "annotations": [{"score": 0.5}]})
-    found = coco_files(list_folder(root))
-    assert list(found.pairs) == ["train"] and found.more == (root / "val_results.json",)
+    for scores, splits in ((0.5, 0.7), ["train"]), ((1, 1), ["train", "val"]):  # always the same: no detector's
+        annotations = [{"score": score} for score in scores]
+        write(root / "val_results.json", {"images": [{"file_name": "é 1.jpg"}], "annotations": annotations})
+        found = coco_files(list_folder(root))
+        assert list(found.pairs) == splits and found.more == (root / "val_results.json",) * (splits == ["train"])
