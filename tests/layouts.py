@@ -240,6 +240,32 @@ def darknet(root: Path, splits: Split) -> Path:
     return root
 
 
+def yolo_renamed(root: Path, splits: Split) -> Path:
+    """Folders with names of their own."""
+    for split, pictures in splits.items():
+        _yolo_files(root, pictures, f"{split}/photos", f"{split}/annotations", empty=True)
+    write(root / "classes.txt", "\n".join(CLASSES) + "\n")
+    return root
+
+
+def yolo_my_images(root: Path, splits: Split) -> Path:
+    """Label Studio's export, with pictures that were put beside it later."""
+    (pictures,) = splits.values()
+    _yolo_files(root, pictures, "my_images", "labels", empty=True)
+    write(root / "classes.txt", "\n".join(CLASSES))
+    return root
+
+
+def darknet_moved(root: Path, splits: Split) -> Path:
+    """All pictures and text files in one folder, and lists from a machine where each split had its own."""
+    for split, pictures in splits.items():
+        _yolo_files(root, pictures, "obj", "obj", empty=True)
+        name = {"val": "valid"}.get(split, split)
+        write(root / f"{name}.txt", "".join(f"/content/insects/{name}/{p.name}\n" for p in pictures))
+    write(root / "obj.names", "\n".join(CLASSES) + "\n")
+    return root
+
+
 # -- Pascal VOC's --------------------------------------------------------------------------------------------------
 
 
@@ -397,14 +423,43 @@ def csv_contest(root: Path, splits: Split) -> Path:
     return root
 
 
+def lines_text(pictures: Sequence[Drawn], before: str = "") -> str:
+    """A line for each picture: its path, and x1,y1,x2,y2,CLASS of each object."""
+    return "".join(" ".join([before + p.name, *(f"{x},{y},{x + w},{y + h},{c}" for c, x, y, w, h, _ in p.objects)]) + "\n"
+                   for p in pictures)
+
+
+def lines_roboflow(root: Path, splits: Split) -> Path:
+    """Roboflow's export for YOLO v3 in Keras and v4 in PyTorch."""
+    for split, pictures in splits.items():
+        folder = root / {"val": "valid"}.get(split, split)
+        for p in pictures:
+            p.save(folder)
+        write(folder / "_annotations.txt", lines_text(pictures))
+        write(folder / "_classes.txt", "\n".join(CLASSES))
+    return root
+
+
+def lines_keras(root: Path, splits: Split) -> Path:
+    """One list in a clone, with paths from its top, and the classes' names beside it."""
+    (pictures,) = splits.values()
+    for p in pictures:
+        p.save(root / "data" / "pictures")
+    write(root / "data" / "train.txt", lines_text(pictures, "data/pictures/"))
+    write(root / "data" / "insects.names", "\n".join(CLASSES) + "\n")
+    return root
+
+
 WITH_SPLITS: dict[str, Callable[[Path, Split], Path]] = {
     "coco": coco, "roboflow": roboflow, "cvat": cvat, "yolo": yolo, "yolo_roboflow": yolo_roboflow,
-    "yolo_lists": yolo_lists, "yolo_folders": yolo_folders,
+    "yolo_lists": yolo_lists, "yolo_folders": yolo_folders, "yolo_renamed": yolo_renamed, "darknet_moved": darknet_moved,
+    "lines_roboflow": lines_roboflow,
     "yolo_polygons": lambda root, splits: yolo(root, splits, polygons=True), "voc": voc, "voc_roboflow": voc_roboflow,
     "labelme": labelme, "csv_roboflow": csv_roboflow, "csv_tensorflow": csv_tensorflow}
 WITHOUT: dict[str, Callable[[Path, Split], Path]] = {
     "cvat": cvat, "label_studio": label_studio, "fiftyone": fiftyone, "yolo_label_studio": yolo_label_studio,
     "darknet": darknet, "voc_flat": voc_flat, "labelme": labelme, "labelme_folders": labelme_folders,
+    "yolo_my_images": yolo_my_images, "lines_keras": lines_keras,
     "csv_vott": csv_vott, "csv_retinanet": csv_retinanet, "csv_makesense": csv_makesense, "csv_contest": csv_contest}
 # A picture without objects has no row there, so that nothing says whether there is something on it.
 LACKS_EMPTY = ("csv_roboflow", "csv_tensorflow", "csv_vott", "csv_makesense", "csv_contest")

@@ -37,7 +37,8 @@ _BEGINNINGS = (
 )
 # A key at the top of a file → whose format that is.
 _OTHERS = (("_via_img_metadata", "the VGG Image Annotator's project"), ("assets", "VoTT's"), ("features", "GeoJSON"),
-           ("frames", "BDD100K's or Scalabel's"))
+           ("frames", "BDD100K's or Scalabel's"), ("projectType", "Supervisely's"),
+           ("objects", "Supervisely's or Cityscapes'"))
 # A key of the annotations → what file that is.
 _KINDS = (("segments_info", "a panoptic file (segments_info instead of boxes)"),
           ("caption", "a file of captions (texts instead of boxes)"),
@@ -152,6 +153,8 @@ def _not_instances(document: Any) -> Optional[str]:
             what = "Create ML's format"
         elif {"data"} <= keys:
             what = "Label Studio's own format: export it as COCO"
+        elif "Label" in keys or {"data_row", "projects"} <= keys:
+            what = "Labelbox's format"
         else:
             what = f"JSON, but no object ({brief(document)})"
         return f"is {what}, and has no list 'images' at its top; {_WANTED}"
@@ -172,6 +175,10 @@ def _not_instances(document: Any) -> Optional[str]:
         for key, whose in _OTHERS:
             if key in document:
                 return f"is JSON in another format ({whose}): it has no list {missing[0]!r} at its top; {_WANTED}"
+        entries = list(document.values())
+        if entries and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries):
+            return (f"is the VGG Image Annotator's own JSON, and has no list {missing[0]!r} at its top: export it in "
+                    f"its COCO format; {_WANTED}")
         if missing[0] in document:
             return f"is JSON, but its {missing[0]!r} are {brief(document[missing[0]])}, wanted a list; {_WANTED}"
         return (f"is JSON, but has no list {missing[0]!r} at its top (it has {_keys(document)}); {_WANTED}")

@@ -14,16 +14,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from itertools import islice
 from pathlib import Path
 from typing import Optional, Sequence
 
+from scratch.data.layout_lines import is_lines
 from scratch.data.layout_table import ONE_CLASS, Table, cells_of, columns_of, decoded, rows_of
-from scratch.data.listing import Listing, folder_of_set, split_of, split_of_path, with_train
+from scratch.data.listing import Listing, folder_of_set, key, split_of, split_of_path, with_train
 from scratch.data.split import SPLITS
 from scratch.data.values import number
 from scratch.printable import abridged
 
 BEGINNING = 2**16  # bytes of each table, to know what it is
+MOST_TEXTS = 1_000  # text files that are looked at
 _SCORES = ("score", "confidence", "conf", "probability", "prob")
 
 
@@ -57,7 +60,8 @@ def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
 
 def _by_column(listing: Listing, files: list[str]) -> Optional[tuple[dict[str, Table], str]]:
     """The same of tables with a column for the split; None if none has one, or it names no split."""
-    if all(columns_of(first_row(listing.root / file)).split is None for file in files):
+    columns = [columns_of(first_row(listing.root / file)) for file in files]  # None for a text file of lines
+    if not any(its and its.split is not None for its in columns):
         return None
     rows: Counter[str] = Counter()
     for file in files:
@@ -76,8 +80,19 @@ def _by_column(listing: Listing, files: list[str]) -> Optional[tuple[dict[str, T
 
 
 def tables_of(listing: Listing) -> list[str]:
-    """The tables of boxes in a folder and below, as their first rows tell."""
-    return [file for file in listing.files(".csv", ".tsv") if _is_table(listing.root / file)]
+    """The tables of boxes in a folder and below, as their first rows tell; without any, the text files of lines."""
+    if tables := [file for file in listing.files(".csv", ".tsv") if _is_table(listing.root / file)]:
+        return tables
+    stems = {key(os.path.basename(picture)) for picture in listing.pictures}
+    texts = (file for file in listing.files(".txt") if key(os.path.basename(file)) not in stems)
+    return [file for file in islice(texts, MOST_TEXTS) if _has_lines(listing.root / file)]
+
+
+def _has_lines(file: Path) -> bool:
+    try:
+        return is_lines(beginning_of(file))
+    except ValueError:
+        return False
 
 
 def _is_table(file: Path) -> bool:

@@ -6,7 +6,8 @@
     none of them                 images/ + labels/: a set without a split
 
 Paths in data.yaml are often those of the machine where it was written, or begin with ../, as Roboflow's do. So the
-longest end of each is taken that is there, and none leads out of the folder. Names come from the YAML file, or from
+longest end of each is taken that is there, and none leads out of the folder; what a list names is found by its name,
+too (file_names.py). Names come from the YAML file, or from
 classes.txt or obj.names; without any, classes are called by their numbers. YAML is read by PyYAML's safe loader, which
 builds no objects; here each value stays the text that it is (a class "no" is not False), and a part that is written
 once and repeated by its name is refused, since a few lines can so mean more than any memory holds.
@@ -21,7 +22,8 @@ from typing import Any, Collection, Iterator, Optional, Sequence
 
 import yaml
 
-from scratch.data.layout_yolo import NAMES, Yolo, is_names, labels_of, lines_of
+from scratch.data.label_files import NAMES, is_names, labels_of, lines_of
+from scratch.data.layout_yolo import Yolo
 from scratch.data.listing import PICTURES, Listing, by_folder, split_of, text_lines
 from scratch.data.problems import brief
 from scratch.data.values import is_oriented, whole
@@ -92,9 +94,11 @@ def _is_one(told: dict[str, list[str]], settings: dict[str, Any]) -> bool:
 def _where(labels: dict[str, str], sources: dict[str, Yolo]) -> str:
     """In words, where pictures and text files are: "images/train/, labels/train/*.txt"."""
     pictures = sources.get("train", next(iter(sources.values()))).pictures
-    picture = next((picture for picture in pictures if labels.get(picture)), "")
+    picture = next((picture for picture in (*pictures, *labels) if labels.get(picture)), "")
     folder, of_label = (os.path.dirname(path) for path in (picture, labels.get(picture, "")))
-    return f"{folder or '.'}/, {of_label or '.'}/*.txt"
+    more = len({os.path.dirname(path) for path in pictures if labels.get(path)}) - 1
+    also = f" and {more:,} more folder{'s' if more > 1 else ''}" if more > 0 else ""
+    return f"{folder or '.'}/, {of_label or '.'}/*.txt{also}"
 
 
 def _settings(listing: Listing, labelled: bool) -> tuple[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from scratch.data.find_table import beginning_of, tables_of
 from scratch.data.find_voc import is_annotation
 from scratch.data.layout_table import WANTED, cells_of, delimiter_of
 from scratch.data.listing import PICTURES, Listing, doubts, key, list_folder, split_of
-from scratch.data.values import is_oriented, number, whole
+from scratch.data.values import is_oriented, is_yolo, number, whole
 from scratch.printable import abridged
 
 MOST_JSON = 2**24  # bytes of one that is looked at
@@ -69,12 +69,8 @@ def layout_hint(root: Path) -> str:
     if listing.pictures:
         stems = {key(os.path.basename(path)): path for path in listing.pictures}
         texts = [text for text in listing.files(".txt") if key(os.path.basename(text)) in stems]
-        if oriented := next((text for text in texts[:5] if _has_oriented_boxes(root / text)), None):
-            return (f"{abridged(oriented)} has four corners and a class in a line (x1 y1 … x4 y4 CLASS), as DOTA's "
-                    "oriented boxes: convert them to one of these layouts first.\n")
         if texts:
-            return (f"{abridged(texts[0])} is called like {abridged(stems[key(os.path.basename(texts[0]))])}, but it is "
-                    "not where YOLO has it: beside the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
+            return _of_texts(root, texts, stems)
         others = sorted(endings - PICTURES - {""})
         what = f" that are known (its other files are {', '.join(others[:5])})" if others else ""
         return f"It holds pictures, and no annotations{what}.{_around(root)}\n"
@@ -94,15 +90,38 @@ def _around(root: Path) -> str:
 
 
 def _is_yolo(text: Path) -> bool:
-    """Does its beginning have a line of a class and four shares?"""
-    shares = [[number(word) for word in line[1:]] for line in _beginning(text)
-              if len(line) == 5 and whole(line[0]) is not None]
-    return any(None not in its and 0 <= min(its) and max(its) <= 1 for its in shares)
+    """Does its beginning have a line as YOLO writes them?"""
+    return any(map(is_yolo, _beginning(text)))
 
 
-def _has_oriented_boxes(text: Path) -> bool:
-    """Is there a line of eight numbers, then a word, in its beginning?"""
-    return any(map(is_oriented, _beginning(text)))
+def _is_kitti(words: list[str]) -> bool:
+    """Is this line a class and 14 numbers, and perhaps a score?"""
+    return len(words) in (15, 16) and number(words[0]) is None and None not in map(number, words[1:])
+
+
+def _is_visdrone(words: list[str]) -> bool:
+    """Is this line eight whole numbers with commas between?"""
+    cells = "".join(words).rstrip(",").split(",")
+    return len(cells) == 8 and None not in map(whole, cells)
+
+
+# What a line of a text file is → what is in it, and whose it is.
+_LINES = (
+    (is_oriented, "has four corners and a class in a line (x1 y1 … x4 y4 CLASS), as DOTA's oriented boxes"),
+    (_is_kitti, "has a class and 14 numbers in a line (the box is the fourth to the seventh: left top right bottom), "
+                "as KITTI's"),
+    (_is_visdrone, "has eight numbers in a line (left,top,width,height,score,CLASS,…), as VisDrone's"))
+
+
+def _of_texts(root: Path, texts: list[str], stems: dict[str, str]) -> str:
+    """What text files are that are called as pictures are; `stems`: key of a name without its ending → picture."""
+    lines = [(text, words) for text in texts[:5] for words in _beginning(root / text)]
+    for is_it, what in _LINES:
+        if text := next((text for text, words in lines if is_it(words)), None):
+            return (f"{abridged(text)} {what}: convert them to one of these layouts first; a table is the simplest to "
+                    "write.\n")
+    return (f"{abridged(texts[0])} is called like {abridged(stems[key(os.path.basename(texts[0]))])}, but it is not "
+            "where YOLO has it: beside the picture, or, for images/…/NAME.jpg, in labels/…/NAME.txt.\n")
 
 
 def _beginning(text: Path) -> list[list[str]]:

@@ -6,6 +6,7 @@
     label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height       makesense.ai
     cats/a.jpg,7,9,107,209,dog                            RetinaNet: no header, and b.jpg,,,,, for a picture that
                                                           shows nothing
+    a.jpg 7,9,107,209,0 7,9,50,60,2                       Keras: a .txt, a line for each picture (layout_lines.py)
 
 The header says what the columns hold, whatever their order, case, and the signs between words. Coordinates are edges
 in pixels from 0: box x, y, w, h = xmin, ymin, xmax − xmin, ymax − ymin. Corners the wrong way round are put in order,
@@ -29,6 +30,7 @@ from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
 import numpy as np
 
 from scratch.data.evidence import sizes_as_corners
+from scratch.data.layout_lines import names_for, objects_of
 from scratch.data.listing import PICTURES, Listing, split_of, text_of
 from scratch.data.per_picture import Pictures, sizes_of, tell_of_unlabelled
 from scratch.data.problems import brief
@@ -143,14 +145,21 @@ def columns_of(cells: Sequence[str]) -> Optional[Columns]:
     return None
 
 
-def rows_of(file: Path) -> Iterator[Row]:
-    """The rows of a table. Raises ValueError for a file that cannot be read, or is no table of boxes."""
+def rows_of(file: Path, classes: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a table. Raises ValueError for a file that cannot be read, or is no table of boxes.
+
+    classes  the names of the classes 0, 1 …, for a text file of lines (layout_lines.py), which has their numbers
+    """
     try:
         if (size := file.stat().st_size) > MOST_BYTES:
             raise OSError(f"it has {size:,} bytes")
         text = decoded(file.read_bytes())
     except OSError as error:
         raise ValueError(f"it cannot be read ({error})") from error
+    if file.suffix.lower() == ".txt":
+        for each in objects_of(text, classes):
+            yield Row(each.line, each.picture, each.label, each.corners, None, corners=True, wrong=each.wrong)
+        return
     columns, decimal = None, "." if delimiter_of(text) == "," else ","  # decimal comma, as spreadsheets write it
     for line, cells in cells_of(text):
         if columns is None:
@@ -231,7 +240,8 @@ class Table(Source):
         problems: list[tuple[str, str]] = []  # reported below: `choose` is asked about the pictures first
         for file in self.every:
             try:
-                for row in rows_of(self.listing.root / file):
+                classes = names_for(self.listing, file) if file.lower().endswith(".txt") else ()
+                for row in rows_of(self.listing.root / file, classes):
                     is_mine = file in mine and (not self.only or row.split == self.only)
                     if not row.picture:
                         problems += [(f"{file}, line {row.line}", row.wrong)] if is_mine else []

@@ -9,28 +9,26 @@
 
 A picture whose text file is missing or empty shows no object. Class k is category k + 1, as in most tools' COCO files
 of the same set. Shares need the picture's size, which its header tells, upright: only of the pictures that are used.
-Which picture is of which split, and what the classes are called, find_yolo.py finds out.
+Which text file is a picture's, label_files.py finds out; which picture is of which split, and what the classes are
+called, find_yolo.py.
 The format: docs.ultralytics.com/datasets/detect. Proven in tests/data/test_layout_yolo.py.
-Read: Yolo → _box → labels_of
+Read: Yolo → _box
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Optional, Sequence
 
-from scratch.data.listing import Listing, key, split_of, text_of
+from scratch.data.file_names import find_files
+from scratch.data.label_files import WANTED, is_names, labels_of, lines_of
+from scratch.data.listing import Listing, split_of
 from scratch.data.per_picture import and_others, sizes_of
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import is_oriented, number, whole
 
-MOST_LABELS = 2**26  # bytes of a text file
-FARTHEST = 2.0       # a share of the picture beyond this is no share: pixels, say
-_WANTED = ("a class, then x y width height or the corners of a polygon, x y x y x y …, all of them shares of the "
-           "picture from 0 to 1")
-NAMES = (".names", "classes.txt", "_darknet.labels", "labels.txt")  # files of the classes' names
+FARTHEST = 2.0  # a share of the picture beyond this is no share: pixels, say
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,12 @@ class Yolo(Source):
         return f"{self.listing.root} ({self.name})"
 
     def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
-        labels = labels_of(self.listing, self.pictures)
+        labels = self._labels()
         chosen = set(choose(self.pictures))
         pictures = [picture for picture in self.pictures if picture in chosen][:limit]
         self._tell_of_lonely(labels, report, choose)
+        if bare := [picture for picture in pictures if not labels[picture]]:
+            report("picture without a label file", bare[0], f"it has no .txt{and_others(len(bare))}", times=len(bare))
         root = self.listing.root
         images, annotations, known = [], [], dict(self.classes)
         for id, (picture, (width, height)) in enumerate(zip(pictures, sizes_of(root, pictures)), start=1):
@@ -74,6 +74,15 @@ class Yolo(Source):
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": k + 1, "name": name} for k, name in self.classes]}
 
+    def _labels(self) -> dict[str, str]:
+        """The text file of each picture; of one that a list has under another path, that beside the file it means."""
+        there = frozenset(self.listing.pictures)
+        moved = [picture for picture in self.pictures if picture not in there]
+        meant = dict(zip(moved, find_files(self.listing.root, moved).paths)) if moved else {}
+        paths = [meant.get(picture) or picture for picture in self.pictures]
+        labels = labels_of(self.listing, paths)
+        return {picture: labels[path] for picture, path in zip(self.pictures, paths)}
+
     def _tell_of_lonely(self, labels: dict[str, str], report: Report, choose: Choose) -> None:
         """Say which text files beside those of this split's pictures belong to no picture, of any split."""
         folders = {os.path.dirname(label) for label in labels.values() if label}
@@ -89,20 +98,6 @@ def _is_of(path: str, split: str) -> bool:
     return split == "all" or split_of(os.path.dirname(path)) in (split, None)
 
 
-def lines_of(file: Path, label: str, report: Report) -> Iterator[tuple[int, list[str]]]:
-    """The number of each line that is not blank, and its words."""
-    try:
-        if file.stat().st_size > MOST_LABELS:
-            raise OSError(f"it has {file.stat().st_size:,} bytes")
-        text = text_of(file.read_bytes())
-    except (OSError, UnicodeError) as error:
-        report("malformed entry", label, f"it cannot be read ({error}), wanted a line for each object: {_WANTED}")
-        return
-    for line, words in enumerate(text.splitlines(), start=1):
-        if words.strip():
-            yield line, words.split()
-
-
 def _box(words: Sequence[str], width: int, height: int, keypoints: bool, where: str, report: Report
          ) -> Optional[list[float]]:
     """The box of a line in pixels, x, y, width, height; None, and a report, for a line that is none."""
@@ -110,10 +105,10 @@ def _box(words: Sequence[str], width: int, height: int, keypoints: bool, where: 
     polygon = len(shares) >= 6 and len(shares) % 2 == 0
     if whole(words[0]) is None or None in shares or not (len(shares) == 4 or polygon):
         meant = ": are these DOTA's oriented boxes? Convert them first" if is_oriented(words) else ""
-        report("malformed entry", where, "got {}, wanted " + _WANTED + meant, " ".join(words))
+        report("malformed entry", where, "got {}, wanted " + WANTED + meant, " ".join(words))
         return None
     if max(map(abs, shares)) > FARTHEST:
-        report("malformed entry", where, "got {}, wanted " + _WANTED + ": are these pixels?", " ".join(words))
+        report("malformed entry", where, "got {}, wanted " + WANTED + ": are these pixels?", " ".join(words))
         return None
     if polygon:
         report("outline of an object", where, "a polygon")
@@ -123,24 +118,3 @@ def _box(words: Sequence[str], width: int, height: int, keypoints: bool, where: 
         cx, cy, w, h = shares
         x, y = cx - w / 2, cy - h / 2
     return [x * width, y * height, w * width, h * height]
-
-
-def labels_of(listing: Listing, pictures: Sequence[str]) -> dict[str, str]:
-    """The text file of each picture, below the folder; "" for none."""
-    exact = {os.path.splitext(path)[0]: path for path in listing.files(".txt") if not is_names(path)}
-    near: dict[str, str] = {}  # made where a picture has no text file of exactly its name
-    found = {}
-    for picture in pictures:
-        stem = os.path.splitext(os.path.normpath(picture).replace("\\", "/"))[0]
-        parts = stem.split("/")
-        places = [i for i, part in enumerate(parts[:-1]) if part.lower() == "images"]
-        swapped = ["/".join((*parts[:i], "labels", *parts[i + 1:])) for i in reversed(places)] + [stem]
-        found[picture] = next((exact[stem] for stem in swapped if stem in exact), "")
-        if not found[picture]:
-            near = near or {key(path): path for path in exact.values()}
-            found[picture] = next((near[key(stem + ".txt")] for stem in swapped if key(stem + ".txt") in near), "")
-    return found
-
-
-def is_names(path: str) -> bool:
-    return os.path.basename(path).lower() in NAMES

@@ -7,14 +7,15 @@
     YOLO                data.yaml, images/train/a.jpg + labels/train/a.txt …
     Pascal VOC          JPEGImages/a.jpg + Annotations/a.xml, ImageSets/Main/train.txt …
     LabelMe             a.jpg + a.json, a file for each picture
-    table               labels.csv, train/_annotations.csv (or .tsv): a row for each object
+    table               labels.csv, train/_annotations.csv (or .tsv): a row for each object; or train.txt, a line for
+                        each picture: a.jpg 7,9,107,209,0
 
     folder ─▶ recognise ─▶ Layout: split ─▶ (folder of pictures, COCO file or Source) ─▶ annotations.py, coco.py
 
 The first layout counts that has pictures to learn from. A set that has none to judge by is divided (split.py), but for
 COCO's own layout, where a missing split is a mistake. Where nothing is recognised at the top, and there is one folder
 below in which something is, that is taken. Many a set has a table, or LabelMe's files from which it was made, beside
-it: these two count only where no other layout is recognised, in the folder or below it.
+it: these two count only where no other layout is recognised, in the folder or below it, or none to learn from.
 Proven in tests/data/test_layouts.py. Read: Layout → recognise
 """
 
@@ -50,7 +51,8 @@ LOOKED_FOR = (
     ("YOLO", "a .txt file for each picture: images/ and labels/, data.yaml"),
     ("Pascal VOC", "an .xml file for each picture: JPEGImages/ or images/, Annotations/"),
     ("LabelMe", "a .json file for each picture, with its shapes"),
-    ("table", "a .csv or .tsv file, a row for each object: filename, class, xmin, ymin, xmax, ymax"))
+    ("table", "a .csv or .tsv file, a row for each object: filename, class, xmin, ymin, xmax, ymax; or a .txt file, a "
+              "line for each picture: PATH x1,y1,x2,y2,CLASS …"))
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,14 @@ def recognise(root: Path) -> Optional[Layout]:
 def _sets(root: Path, published: Optional[Layout], deep: int = 3) -> list[Layout]:
     """The layout of a folder; if it has none itself, those of the folders in it, and of those in them."""
     listing = list_folder(root)
-    if own := _recognised(listing, published):
+    own = _recognised(listing, published)
+    if own and _to_learn_from(own):
         return [own]
     folders = [root / name for name in sorted(listing.names) if name and "/" not in name][:20] if deep else []
     below = [layout for folder in folders for layout in _sets(folder, _classic(folder), deep - 1)]
     last = _first_of(_LAST, listing, [])
+    if own:  # it has no pictures to learn from
+        return [last if last and _to_learn_from(last) else own]
     return [last] if last and all(layout.name == last.name for layout in below) else below
 
 

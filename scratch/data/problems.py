@@ -86,6 +86,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "outline of an object": ("note", "the box around it is learnt, and not its shape"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),
     "image without boxes": ("note", "it teaches that there is nothing to find"),
+    "picture without a label file": ("note", "as YOLO means it, nothing is on it; or are its labels missing?"),
     "image that ends in grey": ("note", "its last rows have the grey that a JPEG decoder puts for missing data"),
     "16-bit range": ("note", "what the 16-bit images hold"),
     "image of one shade": ("note", "hardly anything on it can be told apart"),

@@ -56,6 +56,13 @@ def yes(value: Any) -> Optional[bool]:
     return {0.0: False, 1.0: True}.get(number(value))
 
 
+def is_yolo(words: Sequence[str]) -> bool:
+    """Is a line a class and a box, or a polygon's corners, in shares of a picture, as YOLO's: 0 0.5 0.5 0.1 0.2?"""
+    shares = [number(word) for word in words[1:]]
+    return (len(shares) >= 4 and len(shares) % 2 == 0 and whole(words[0]) is not None and None not in shares
+            and 0 <= min(shares) and max(shares) <= 1)
+
+
 def is_oriented(words: Sequence[str]) -> bool:
     """Is a line four corners in pixels and a class, as DOTA writes oriented boxes: x1 y1 x2 y2 x3 y3 x4 y4 plane 0?"""
     return len(words) >= 9 and None not in map(number, words[:8]) and number(words[8]) is None

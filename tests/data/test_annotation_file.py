@@ -76,7 +76,10 @@ def test_deep_nesting_is_refused_in_a_line(opened, closed, depth, tmp_path):
     ({"shapes": [], "imagePath": "a.jpg"}, "LabelMe"), ({"_via_img_metadata": {}}, "VGG Image Annotator"),
     ([{"image_id": 1, "category_id": 1, "bbox": [], "score": 1}], "a file of results"),
     ([{"image_id": 1, "bbox": [], "id": 1}], "a list of annotations without the images"),
+    ({"a.jpg9": {"filename": "a.jpg", "regions": []}}, "VGG Image Annotator's own JSON.*export it in its COCO format"),
+    ({"classes": [], "tags": [], "projectType": "images"}, "Supervisely"), ({"size": {}, "objects": []}, "Supervisely"),
     ([{"image": "a.jpg", "annotations": []}], "Create ML"), ([{"data": {}, "annotations": []}], "Label Studio"),
+    ([{"External ID": "a.jpg", "Label": {"objects": []}}], "Labelbox"), ([{"data_row": {}, "projects": {}}], "Labelbox"),
     ({**SOUND, "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": []}]}, "a panoptic file"),
     ({"images": [], "annotations": [{"image_id": 1, "id": 1, "caption": "a cat"}]}, "a file of captions"),
 ])

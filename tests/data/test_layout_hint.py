@@ -164,7 +164,20 @@ def test_oriented_boxes_of_dota_are_told_as_such(tmp_path):
     (root / "labelTxt" / "b.txt").write_text((root / "labelTxt" / "a.txt").read_text())
     (root / "labelTxt" / "a.txt").write_text("imagesource:GoogleEarth\ngsd:0.14\n")  # no object
     assert "labelTxt/b.txt has four corners and a class in a line" in said(root)
-    (root / "labelTxt" / "b.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (root / "labelTxt" / "b.txt").write_text("")
+    assert "it is not where YOLO has it" in said(root)
+
+
+@pytest.mark.parametrize("line, words", [
+    ("Car 0.00 0 1.85 10.00 10.00 40.00 30.00 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59", "as KITTI's"),
+    ("10,10,20,20,1,4,0,0", "as VisDrone's"), ("10,10,20,20,1,4,0,0,", "as VisDrone's")])
+def test_text_files_of_published_sets_are_called_what_they_are(line, words, tmp_path):
+    root = put(tmp_path / "set", "image_2/a.png", "label_2/a.txt", "image_2/b.png", "label_2/b.txt")  # a: no object
+    (root / "label_2" / "b.txt").write_text(line + "\n")
+    message = said(root)
+    assert "label_2/b.txt has" in message and f"{words}: convert them to one of these layouts first" in message
+    assert "YOLO has it" not in message
+    (root / "label_2" / "b.txt").write_text("")
     assert "it is not where YOLO has it" in said(root)
 
 

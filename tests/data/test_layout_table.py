@@ -10,6 +10,7 @@ from scratch.config import DataConfig
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_layout, find_splits
 from scratch.data.layout_table import columns_of, rows_of
+from scratch.data.layouts import recognise
 from tests.layouts import draw, write
 
 HEADER = "filename,class,xmin,ymin,xmax,ymax"
@@ -281,7 +282,7 @@ def test_a_cell_may_be_long(tmp_path):
 
 def test_the_tables_are_read_in_one_pass(tmp_path, monkeypatch):
     root, read_files = small(tmp_path, "train.png,ant,1,1,9,9"), []
-    monkeypatch.setattr("scratch.data.layout_table.rows_of", lambda file: read_files.append(file) or rows_of(file))
+    monkeypatch.setattr("scratch.data.layout_table.rows_of", lambda file, names: read_files.append(file) or rows_of(file, names))
     folder, source = find_splits(DataConfig(data=str(root)))["train"]
     read_annotations(source, folder=folder)
     assert len(read_files) == len(set(read_files)) == 2
@@ -358,3 +359,58 @@ def test_what_a_detector_found_is_named_beside_a_table_with_a_column_for_the_spl
 def test_a_running_number_called_object_is_no_class_beside_an_id(tmp_path):
     a = read(small(tmp_path, "train.png,1,7,10,5,30,20", header="filename,object,class_id,xmin,ymin,xmax,ymax"))
     assert a.classes.names == ("7", "ant")  # that of val, too
+
+
+def lines(root: Path, *texts: str, classes: str = "ant\nbee") -> Path:
+    """One picture of 80×40 a split, and a text file of lines for each."""
+    for name, text in (("train", "\n".join(texts)), ("val", "val.png 1,1,4,4,0")):
+        draw(1)[0].save(root / name, f"{name}.png")
+        write(root / name / "_annotations.txt", text)
+        write(root / name / "_classes.txt", classes)
+    return root
+
+
+def test_a_text_file_with_a_line_for_each_picture_is_a_table(tmp_path):
+    root = lines(tmp_path, "train.png 10,5,30,20,1 1.5,2,3,4.5,0", "")
+    layout = find_layout(DataConfig(data=str(root)))
+    assert "table (train/_annotations.txt, val/_annotations.txt)" in layout.line()
+    a = read(root)
+    assert a.boxes_xywh.tolist() == [[10, 5, 20, 15], [1.5, 2, 1.5, 2.5]] and not a.problems
+    assert [a.classes.names[label] for label in a.labels] == ["bee", "ant"]
+
+
+@pytest.mark.parametrize("line, words", [
+    ("train.png 10,5,x,20,1", "line 2: got '10,5,x,20,1', wanted x1,y1,x2,y2,CLASS"),
+    ("train.png 10,5,30,20,ant", "line 2: got '10,5,30,20,ant', wanted x1,y1,x2,y2,CLASS"),
+    ("train.png 10,5,30,20,-1", "line 2: got '10,5,30,20,-1', wanted x1,y1,x2,y2,CLASS"),
+    ("train.png 10,5,30,20,2", "line 2: class 2 is none of the 2 classes (0 to 1)"),
+    ("train.png 10,5,30,20", "line 2: got 'train.png 10,5,30,20', wanted PATH x1,y1,x2,y2,CLASS"),
+    ("10,5,30,20,1", "line 2: got '10,5,30,20,1', wanted PATH x1,y1,x2,y2,CLASS")])
+def test_a_line_that_is_malformed_is_refused_with_its_place(line, words, tmp_path):
+    (problem,) = read(lines(tmp_path, "train.png 10,5,30,20,1", line)).problems
+    assert problem.severity == "refused" and f"train/_annotations.txt, {words}" in str(problem)
+
+
+def test_classes_without_names_are_called_by_their_numbers(tmp_path):
+    root = lines(tmp_path, "train.png 10,5,30,20,1")
+    for split in ("train", "val"):
+        (root / split / "_classes.txt").unlink()
+    write(root / "more" / "my_classes.txt", "wasp\nfly")  # the only file of names
+    assert read(root).classes.names == ("fly", "wasp")
+    write(root / "more" / "voc_classes.txt", "aeroplane")  # which of the two?
+    assert read(root).classes.names == ("0", "1")
+
+
+@pytest.mark.parametrize("text", ["a cat", "train.png", "train.png 0.5 0.5 0.1 0.1", "train.png 1,2,3,4", "1,2,3,4,5"])
+def test_other_text_files_are_no_tables(text, tmp_path):
+    draw(1)[0].save(tmp_path / "train", "train.png")
+    write(tmp_path / "train" / "list.txt", text)
+    assert recognise(tmp_path) is None
+
+
+def test_a_table_to_learn_from_counts_more_than_another_layout_with_nothing_to_learn_from(tmp_path):
+    root = lines(tmp_path, "train.png 10,5,30,20,1")
+    draw(1, 1)[0].save(root / "test", "t.png")
+    write(root / "test" / "t.txt", "0 0.5 0.5 0.25 0.25")
+    layout = find_layout(DataConfig(data=str(root)))
+    assert layout.name == "table" and list(layout.splits) == ["train", "val"]

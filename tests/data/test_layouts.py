@@ -25,7 +25,8 @@ from tests.layouts import (CLASSES, KEEPS_CROWDS, LACKS_EMPTY, WITH_SPLITS, WITH
 
 SPLITS = ("train", "val", "test")
 MARKS = {"cvat": "COCO files", "coco": "COCO", "roboflow": "Roboflow COCO", "labelme": "LabelMe"}
-NAMES = {"yolo": "YOLO", "voc": "Pascal VOC", "csv": "table"}  # of the others, by the first word
+# Of the others, by the first word.
+NAMES = {"yolo": "YOLO", "darknet": "YOLO", "voc": "Pascal VOC", "csv": "table", "lines": "table"}
 
 
 def three_splits(crowds: bool):
@@ -103,6 +104,8 @@ def test_the_check_of_a_sound_set_refuses_nothing_and_loses_nothing(kind, tmp_pa
              "file name that nearly matches", "size taken from the picture"}
     if kind.startswith("labelme") or "polygons" in kind:
         usual.add("outline of an object")
+    if kind.startswith("yolo"):
+        usual.add("picture without a label file")
     if kind not in WITH_SPLITS:  # of 12 pictures, two or three judge
         usual.add("class that is not judged")
     assert {problem.kind for problem in report.problems} <= usual

@@ -1,0 +1,82 @@
+"""layout_lines: one text file for all pictures, a line for each picture.
+
+    train.txt                 data/a 1.jpg 10,20,110,220,0 30,40,80,90,2     the picture, then x1,y1,x2,y2,CLASS of each
+    train/_annotations.txt    b.jpg                                          object; nothing is on this one
+    _classes.txt              cat                                            the name of class 0, then of class 1 …
+
+So YOLO's versions for Keras and some for PyTorch want it, and Roboflow writes it for them. Corners are edges in pixels
+from 0. Each object becomes a row of a table, which layout_table.py reads. Proven in tests/data/test_layout_table.py.
+Read: objects_of → is_lines
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Iterator, NamedTuple, Optional, Sequence
+
+from scratch.data.listing import PICTURES, Listing, text_lines
+from scratch.data.problems import brief
+from scratch.data.values import number, whole
+
+NAMES = ("classes.txt", ".names")  # how files of the classes' names end
+WANTED = "wanted PATH x1,y1,x2,y2,CLASS x1,y1,x2,y2,CLASS …"
+_BOXES = re.compile(r"(\s+[^\s,]+(,[^\s,]+){4})+$")
+
+
+class Object(NamedTuple):
+    """One object on a picture, or a picture that shows nothing; `wrong` says what is wrong with a malformed one."""
+
+    line: int
+    picture: str
+    label: str = ""
+    corners: Optional[list[float]] = None
+    """left, top, right, bottom"""
+    wrong: str = ""
+
+
+def is_lines(beginning: str) -> bool:
+    """Is a text that begins so such a file? Its first line names a picture, and one line has boxes."""
+    lines = [line.strip() for line in beginning.splitlines() if line.strip()]
+    return bool(lines) and _is_picture(_parts(lines[0])[0]) and any(
+        not each.wrong and each.corners for line in lines for each in _objects(0, line, ()))
+
+
+def objects_of(text: str, names: Sequence[str]) -> Iterator[Object]:
+    """What each line holds, in order; `names` are those of the classes 0, 1 …, or none."""
+    for place, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield from _objects(place, line.strip(), names)
+
+
+def _objects(place: int, line: str, names: Sequence[str]) -> Iterator[Object]:
+    picture, boxes = _parts(line)
+    if not _is_picture(picture):
+        yield Object(place, "", wrong=f"got {brief(line)}, {WANTED}")
+    elif not boxes:
+        yield Object(place, picture)
+    for box in boxes if _is_picture(picture) else []:
+        *corners, label = box.split(",")
+        numbers, k = [number(corner) for corner in corners], whole(label)
+        wrong = (f"got {brief(box)}, wanted x1,y1,x2,y2,CLASS" if None in numbers or k is None or k < 0 else
+                 f"class {k} is none of the {len(names)} classes (0 to {len(names) - 1})" if names and k >= len(names)
+                 else "")
+        yield (Object(place, picture, wrong=wrong) if wrong else
+               Object(place, picture, names[k] if names else str(k), numbers))
+
+
+def _parts(line: str) -> tuple[str, list[str]]:
+    """The path, which may hold spaces, and the boxes after it."""
+    boxes = _BOXES.search(line)
+    return (line[:boxes.start()], boxes[0].split()) if boxes else (line, [])
+
+
+def _is_picture(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in PICTURES
+
+
+def names_for(listing: Listing, file: str) -> list[str]:
+    """The names of the classes, one a line in a file in the same folder, or in the only such file; else none."""
+    found = [path for path in listing.files(".txt", ".names") if path.lower().endswith(NAMES)]
+    beside = [path for path in found if os.path.dirname(path) == os.path.dirname(file)] or found
+    return [line.strip() for line in text_lines(listing.root / beside[0]) if line.strip()] if len(beside) == 1 else []
