@@ -35,9 +35,11 @@ from scratch.data.file_names import Found, find_files
 from scratch.data.images import (Reduced, TooLarge, conversions, opened, read_reduced, reason, refuse_too_large,
                                  upright_size)
 from scratch.data.layouts import Layout
+from scratch.data.listing import PICTURES
 from scratch.data.looks import look_at_all
+from scratch.data.per_picture import and_others
 from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse
-from scratch.data.sources import Annotated, Source
+from scratch.data.sources import Annotated, CocoFile, Part, Source
 from scratch.data.split import SPLITS
 from scratch.printable import abridged, counted, printable
 
@@ -175,7 +177,25 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         pictures.append(Pictures(split, folder, names.paths, looks))
     problems += counts.notes(config.eval_split)
     problems += copies(pictures, config, most, layout, decode)
+    if decode and splits.keys() == found.keys() and config.limit_train is config.limit_val is None:
+        problems += _not_named(pictures, splits.values())
     return Report(tuple(lines), tuple(problems), left_out, layout.line() if root else "", root, counts.table())
+
+
+def _not_named(pictures: Iterable[Pictures], sources: Iterable[tuple[Path, Annotated]]) -> list[Problem]:
+    """The pictures beside those of COCO files that none of these names; other layouts tell of theirs."""
+    whole = [source.whole if isinstance(source, Part) else source for _, source in sources]
+    if not all(isinstance(source, (Path, CocoFile)) for source in whole):
+        return []
+    named: dict[str, set[str]] = defaultdict(set)
+    for of_split in pictures:
+        for path in filter(None, of_split.paths):
+            folder, base = os.path.split(os.path.join(of_split.folder, path))
+            named[os.path.realpath(folder)].add(base)
+    bare = sorted(os.path.join(folder, base) for folder, bases in named.items() for base in os.listdir(folder)
+                  if base not in bases and os.path.splitext(base)[1].lower() in PICTURES and not base.startswith("."))
+    return [Problem("picture without annotations", bare[0], f"no COCO file names it{and_others(len(bare))}", len(bare))
+            ] if bare else []
 
 
 def _below(file: Annotated, root: str) -> str:

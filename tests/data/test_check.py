@@ -15,6 +15,7 @@ from scratch.data.classes import Classes
 from scratch.data.problems import KINDS, Problem, count, refuse
 from scratch.data.split import SPLITS
 from scratch.printable import command
+from tests.layouts import WITH_SPLITS, WITHOUT, draw, roboflow
 
 
 def _check(coco_set, num_queries=10, decode=False, only=SPLITS, **fields):
@@ -576,3 +577,24 @@ def test_blood_cells_can_be_trained_on_with_two_boxes_dropped(bccd_dir):
     report = check_dataset(DataConfig(data=str(bccd_dir)), 40, decode=True)
     report.refuse()
     assert _kinds(report) == ["zero-size box"] * 2 and len(report.splits) == 3
+
+
+def test_pictures_that_no_coco_file_names_are_counted(tmp_path):
+    root = roboflow(tmp_path / "set", {split: draw(6, k) for k, split in enumerate(SPLITS)})
+    for name in ("x.jpg", "y.png"):
+        draw(1)[0].save(root / "train", name)
+    (root / "train" / "notes.txt").write_text("of no picture")
+    (problem,) = [p for p in check_dataset(DataConfig(data=str(root)), 100, decode=True).problems
+                  if p.kind == "picture without annotations"]
+    assert "train/x.jpg: no COCO file names it; the same is true of 1 other" in str(problem) and problem.times == 2
+    few = check_dataset(DataConfig(data=str(root), limit_train=2), 100, decode=True)
+    assert "picture without annotations" not in _kinds(few)  # what a limit leaves out is named in the file
+
+
+@pytest.mark.parametrize("kind", ["cvat", "label_studio", "coco"])
+def test_a_picture_of_another_split_is_named(kind, tmp_path):
+    make = {**WITHOUT, **WITH_SPLITS}[kind]
+    root = make(tmp_path / "set", {"all": draw(6)} if kind == "label_studio" else {
+        split: draw(4, k) for k, split in enumerate(SPLITS)})
+    report = check_dataset(DataConfig(data=str(root)), 100, decode=True)
+    assert not [p for p in report.problems if p.kind == "picture without annotations"]
