@@ -177,22 +177,28 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         pictures.append(Pictures(split, folder, names.paths, looks))
     problems += counts.notes(config.eval_split)
     problems += copies(pictures, config, most, layout, decode)
-    if decode and splits.keys() == found.keys() and config.limit_train is config.limit_val is None:
-        problems += _not_named(pictures, splits.values())
+    if decode and root and len(pictures) == len(found) and config.limit_train is config.limit_val is None:
+        problems += _not_named(pictures, [source for _, source in found.values()])
     return Report(tuple(lines), tuple(problems), left_out, layout.line() if root else "", root, counts.table())
 
 
-def _not_named(pictures: Iterable[Pictures], sources: Iterable[tuple[Path, Annotated]]) -> list[Problem]:
+def _not_named(pictures: Iterable[Pictures], sources: Iterable[Annotated]) -> list[Problem]:
     """The pictures beside those of COCO files that none of these names; other layouts tell of theirs."""
-    whole = [source.whole if isinstance(source, Part) else source for _, source in sources]
+    whole = [source.whole if isinstance(source, Part) else source for source in sources]
     if not all(isinstance(source, (Path, CocoFile)) for source in whole):
         return []
-    named: dict[str, set[str]] = defaultdict(set)
+    named: dict[str, set[str]] = defaultdict(set)  # folder, as it really is, since two paths may lead to it
+    shown: dict[str, str] = {}
     for of_split in pictures:
+        by_folder: dict[str, set[str]] = defaultdict(set)
         for path in filter(None, of_split.paths):
-            folder, base = os.path.split(os.path.join(of_split.folder, path))
-            named[os.path.realpath(folder)].add(base)
-    bare = sorted(os.path.join(folder, base) for folder, bases in named.items() for base in os.listdir(folder)
+            below, base = os.path.split(path)
+            by_folder[below].add(base)
+        for below, bases in by_folder.items():
+            folder = os.path.join(of_split.folder, below)
+            named[os.path.realpath(folder)] |= bases
+            shown.setdefault(os.path.realpath(folder), folder)
+    bare = sorted(os.path.join(shown[folder], base) for folder, bases in named.items() for base in os.listdir(folder)
                   if base not in bases and os.path.splitext(base)[1].lower() in PICTURES and not base.startswith("."))
     return [Problem("picture without annotations", bare[0], f"no COCO file names it{and_others(len(bare))}", len(bare))
             ] if bare else []

@@ -135,8 +135,8 @@ def _without_classes(listing: Listing, files: Sequence[str]) -> str:
 
 
 def first_row(file: Path) -> list[str]:
-    """The cells of a table's first row. Raises ValueError where it cannot be read."""
-    return next(cells_of(beginning_of(file)), (0, []))[1]
+    """The cells of a table's first row; none of a text file of lines. Raises ValueError where it cannot be read."""
+    return [] if file.suffix.lower() == ".txt" else next(cells_of(beginning_of(file)), (0, []))[1]
 
 
 def beginning_of(file: Path) -> str:

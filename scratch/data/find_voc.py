@@ -21,7 +21,7 @@ from typing import Iterable, Iterator, Optional
 from scratch.data.layout_voc import Voc, parse
 from scratch.data.listing import Listing, by_folder, key, split_of, split_of_path, text_lines
 
-_LIST = re.compile(r"(train|val|valid|validation|test|trainval|default)", re.IGNORECASE)
+_LIST = re.compile(r"(train|val(id(at(e|ion))?)?|dev|eval(uation)?|test|trainval|default)", re.IGNORECASE)
 
 
 def find_voc(listing: Listing) -> Optional[tuple[dict[str, Voc], str]]:

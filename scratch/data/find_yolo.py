@@ -17,12 +17,14 @@ Proven in tests/data/test_layout_yolo.py. Read after layout_yolo.py: find_yolo
 from __future__ import annotations
 
 import os
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Collection, Iterator, Optional, Sequence
 
 import yaml
 
-from scratch.data.label_files import NAMES, is_names, labels_of, lines_of
+from scratch.data.find_voc import is_annotation
+from scratch.data.label_files import NAMES, folders_called_otherwise, is_names, labels_of, lines_of
 from scratch.data.layout_yolo import Yolo
 from scratch.data.listing import PICTURES, Listing, by_folder, split_of, text_lines
 from scratch.data.problems import brief
@@ -44,7 +46,11 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     text_files = [path for path in listing.files(".txt") if not is_names(path)]
     if not text_files or not listing.pictures:
         return None
-    labels = labels_of(listing, listing.pictures)
+    labels, elsewhere = labels_of(listing, listing.pictures, {}), {}
+    if not any(labels.values()) and not any(is_annotation(listing.root / file)
+                                            for file in islice(listing.files(".xml"), 5)):  # else these are Pascal VOC's
+        elsewhere = folders_called_otherwise(listing)
+        labels = labels_of(listing, listing.pictures, elsewhere)
     labelled = {picture for picture, label in labels.items() if label}
     # A picture without a text file counts where others of its folder have one.
     folders = {os.path.dirname(picture) for picture in labelled}
@@ -75,7 +81,7 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
         return None
     classes = _classes(settings, file, listing, text_files, {os.path.dirname(label) for label in labels.values()})
     sources = {split: Yolo(listing, split, tuple(dict.fromkeys(pictures)), classes, "kpt_shape" in settings,
-                           frozenset(labels.values()))
+                           frozenset(labels.values()), elsewhere)
                for split, pictures in told.items() if pictures}
     where = file or _where(labels, sources)
     where += "".join(f"; its {split}, {abridged(str(_value(settings, _KEYS[split])))}, is not there"
@@ -94,7 +100,7 @@ def _is_one(told: dict[str, list[str]], settings: dict[str, Any]) -> bool:
 def _where(labels: dict[str, str], sources: dict[str, Yolo]) -> str:
     """In words, where pictures and text files are: "images/train/, labels/train/*.txt"."""
     pictures = sources.get("train", next(iter(sources.values()))).pictures
-    picture = next((picture for picture in (*pictures, *labels) if labels.get(picture)), "")
+    picture = next((picture for picture in chain(pictures, labels) if labels.get(picture)), "")
     folder, of_label = (os.path.dirname(path) for path in (picture, labels.get(picture, "")))
     more = len({os.path.dirname(path) for path in pictures if labels.get(path)}) - 1
     also = f" and {more:,} more folder{'s' if more > 1 else ''}" if more > 0 else ""
@@ -168,8 +174,8 @@ def _by_lists(listing: Listing) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in listing.files(".txt"):
         stem = os.path.splitext(os.path.basename(path))[0].lower()
-        if path.count("/") <= 1 and stem in ("train", "val", "valid", "test") and (paths := _listed(listing, path)):
-            found.setdefault(split_of(stem) or "all", paths)
+        if path.count("/") <= 1 and split_of(stem) and (paths := _listed(listing, path)):
+            found.setdefault(str(split_of(stem)), paths)
     return found
 
 

@@ -3,25 +3,29 @@
     images/train/a.jpg  ─▶ labels/train/a.txt     YOLO's order of folders: "labels" for the last "images"; in any case,
     train/images/a.jpg  ─▶ train/labels/a.txt     and in any of Unicode's forms
     obj/a.jpg           ─▶ obj/a.txt              beside it
-    my_images/a.jpg     ─▶ labels/a.txt           two folders of other names, if the files in them are called alike, and
-    train/img/a.jpg     ─▶ train/annotations/…    hold boxes as YOLO's do
+    my_images/a.jpg     ─▶ labels/a.txt           where no picture has a text file in YOLO's order: two folders of other
+    train/img/a.jpg     ─▶ train/annotations/…    names, if the files in them are called alike, and hold boxes as YOLO's
 
-Proven in tests/data/test_layout_yolo.py and test_layouts.py. Read after layout_yolo.py: lines_of → labels_of
+Proven in tests/data/test_layout_yolo.py and test_label_files.py.
+Read after layout_yolo.py: lines_of → labels_of → folders_called_otherwise
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
+from itertools import islice
 from pathlib import Path
-from typing import Collection, Iterator, Sequence
+from typing import Iterable, Iterator, Mapping, Sequence
 
 from scratch.data.listing import Listing, doubts, key, split_of, text_of
 from scratch.data.sources import Report
 from scratch.data.values import is_yolo
 
 MOST_LABELS = 2**26  # bytes of a text file
-LOOKED_AT = 20       # text files, to know whether they are YOLO's
+LOOKED_AT = 20       # text files that are not empty, to know whether they are YOLO's
+_PREDICTED = re.compile(r"pred|detect|infer|result|(?<![a-z])runs(?![a-z])")  # folders of what a detector found
 WANTED = ("a class, then x y width height or the corners of a polygon, x y x y x y …, all of them shares of the "
           "picture from 0 to 1")
 NAMES = (".names", "classes.txt", "_darknet.labels", "labels.txt")  # files of the classes' names
@@ -41,8 +45,8 @@ def lines_of(file: Path, label: str, report: Report) -> Iterator[tuple[int, list
             yield line, words.split()
 
 
-def labels_of(listing: Listing, pictures: Sequence[str]) -> dict[str, str]:
-    """The text file of each picture, below the folder; "" for none."""
+def labels_of(listing: Listing, pictures: Sequence[str], elsewhere: Mapping[str, str]) -> dict[str, str]:
+    """The text file of each picture, below the folder; "" for none. `elsewhere` is what `folders_called_otherwise` found."""
     exact = {os.path.splitext(path)[0]: path for path in listing.files(".txt") if not is_names(path)}
     near: dict[str, str] = {}  # made where a picture has no text file of exactly its name
     found = {}
@@ -50,65 +54,84 @@ def labels_of(listing: Listing, pictures: Sequence[str]) -> dict[str, str]:
         stem = os.path.splitext(os.path.normpath(picture).replace("\\", "/"))[0]
         parts = stem.split("/")
         places = [i for i, part in enumerate(parts[:-1]) if part.lower() == "images"]
-        swapped = ["/".join((*parts[:i], "labels", *parts[i + 1:])) for i in reversed(places)] + [stem]
-        found[picture] = next((exact[stem] for stem in swapped if stem in exact), "")
+        stems = ["/".join((*parts[:i], "labels", *parts[i + 1:])) for i in reversed(places)] + [stem]
+        if (folder := os.path.dirname(picture)) in elsewhere:
+            stems.append(f"{elsewhere[folder]}/{parts[-1]}".lstrip("/"))
+        found[picture] = next((exact[stem] for stem in stems if stem in exact), "")
         if not found[picture]:
             near = near or {key(path): path for path in exact.values()}
-            found[picture] = next((near[key(stem + ".txt")] for stem in swapped if key(stem + ".txt") in near), "")
-    lacking = [picture for picture in pictures if not found[picture]]
-    folders = set(map(os.path.dirname, lacking)) - {os.path.dirname(picture) for picture in pictures if found[picture]}
-    others = _called_otherwise(listing, list(exact.values()), folders) if folders else {}
-    for picture in lacking:
-        folder, base = os.path.split(picture)
-        if folder in others:
-            found[picture] = near.get(key(os.path.join(others[folder], base)), "")
+            found[picture] = next((near[key(stem + ".txt")] for stem in stems if key(stem + ".txt") in near), "")
     return found
 
 
-def _called_otherwise(listing: Listing, texts: Sequence[str], folders: Collection[str]) -> dict[str, str]:
-    """Of these folders of pictures, those whose text files are in a folder that YOLO calls otherwise, and that folder.
+def folders_called_otherwise(listing: Listing) -> dict[str, str]:
+    """Folder of pictures → the folder of their text files, where neither is called as YOLO calls it.
 
     my_images/a.jpg + labels/a.txt, train/images/a.jpg + train/annotations/a.txt, train/a.jpg + labels/train/a.txt: at
-    least half of the text files have the name of a picture, and some hold boxes as YOLO's do.
+    least half of the text files have the name of a picture, and some hold boxes as YOLO's do. Left out is what a detector
+    found, as far as its folder's name tells, and what may mean several folders.
     """
-    pictures, labels = _stems(listing.pictures), _stems(texts)
-    found: dict[str, str] = {}
-    for of_texts, stems in labels.items():
-        if of_texts in pictures or of_texts.lower() in {_swapped(folder) for folder in pictures}:
-            continue  # beside their pictures, or where YOLO has them
-        near = [folder for folder in sorted(folders & pictures.keys()) if _beside(of_texts, folder)
-                and 2 * len(stems & pictures[folder]) >= len(stems)]
-        near = [folder for folder in near if doubts(folder) == min(map(doubts, near))]
-        some = [text for text in texts if os.path.dirname(text) == of_texts][:LOOKED_AT]
-        if len(near) == 1 and near[0] not in found and any(
-                is_yolo(words) for text in some
-                for _, words in lines_of(listing.root / text, text, lambda *_, **__: None)):
-            found[near[0]] = of_texts
+    pictures = _of_folders(listing.pictures)
+    texts = _of_folders(path for path in listing.files(".txt") if not is_names(path))
+    beside = _Beside(pictures)
+    candidates: dict[str, list[str]] = defaultdict(list)  # folder of pictures → folders of text files
+    for folder, files in texts.items():
+        mine = {other: shared for other in beside.of(folder) if (shared := files.keys() & pictures[other].keys())}
+        if sum(map(len, mine.values())) > len(set().union(*mine.values())):  # of one name in several: the originals
+            least = min(map(doubts, mine))
+            mine = {other: shared for other, shared in mine.items() if doubts(other) == least}
+        named = set().union(*mine.values())
+        if (named and len(named) == sum(map(len, mine.values())) and 2 * len(named) >= len(files)
+                and not _PREDICTED.search(folder.lower()) and _has_boxes(listing.root, files.values())):
+            for other in mine:
+                candidates[other].append(folder)
+    found = {}
+    for folder, of_it in candidates.items():
+        called = [other for other in of_it if "label" in other.lower()] if len(of_it) > 1 else of_it
+        if len(called) == 1:
+            found[folder] = called[0]
     return found
 
 
-def _stems(paths: Sequence[str]) -> dict[str, set[str]]:
-    """Folder → what its files are called, without their endings."""
-    found: dict[str, set[str]] = defaultdict(set)
+def _of_folders(paths: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Folder → what its files are called, without their endings → their paths."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
     for path in paths:
         folder, base = os.path.split(path)
-        found[folder].add(key(base))
+        found[folder][key(base)] = path
     return found
 
 
-def _swapped(folder: str) -> str:
-    """Where YOLO has the text files of a folder of pictures: "labels" for its last "images"."""
-    head, images, tail = f"/{folder.lower()}/".rpartition("/images/")
-    return f"{head}/labels/{tail}".strip("/") if images else folder.lower()
+def _has_boxes(root: Path, texts: Iterable[str]) -> bool:
+    """Has one of the first text files that are not empty a line as YOLO's?"""
+    written = ([words for _, words in lines_of(root / text, text, lambda *_, **__: None)] for text in texts)
+    return any(any(map(is_yolo, lines)) for lines in islice(filter(None, written), LOOKED_AT))
 
 
-def _beside(one: str, other: str) -> bool:
-    """Do the paths of two folders differ in one part, which one has and the other lacks, or has of the same split?"""
-    short, long = sorted(([part for part in folder.split("/") if part] for folder in (one, other)), key=len)
-    if len(short) == len(long):
-        pairs = [pair for pair in zip(short, long) if pair[0] != pair[1]]
-        return len(pairs) == 1 and split_of(pairs[0][0]) == split_of(pairs[0][1])
-    return any(long[:i] + long[i + 1:] == short and not split_of(part) for i, part in enumerate(long))
+class _Beside:
+    """Folders whose paths differ from a folder's in one part, which one has and the other lacks, or has of the same
+    split."""
+
+    def __init__(self, folders: Iterable[str]) -> None:
+        self._without: dict[tuple[int, tuple[str, ...]], list[str]] = defaultdict(list)  # place, the other parts
+        self._all = {_parts(folder): folder for folder in folders}
+        for parts, folder in self._all.items():
+            for i in range(len(parts)):
+                self._without[i, parts[:i] + parts[i + 1:]].append(folder)
+
+    def of(self, folder: str) -> list[str]:
+        parts, found = _parts(folder), []
+        for i, part in enumerate(parts):
+            rest = parts[:i] + parts[i + 1:]
+            found += [other for other in self._without[i, rest] if split_of(_parts(other)[i]) == split_of(part)]
+            found += [self._all[rest]] if rest in self._all and not split_of(part) else []
+        for i in range(len(parts) + 1):
+            found += [other for other in self._without[i, parts] if not split_of(_parts(other)[i])]
+        return [other for other in dict.fromkeys(found) if other != folder]
+
+
+def _parts(folder: str) -> tuple[str, ...]:
+    return tuple(part for part in folder.split("/") if part)
 
 
 def is_names(path: str) -> bool:

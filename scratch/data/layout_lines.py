@@ -21,7 +21,7 @@ from scratch.data.values import number, whole
 
 NAMES = ("classes.txt", ".names")  # how files of the classes' names end
 WANTED = "wanted PATH x1,y1,x2,y2,CLASS x1,y1,x2,y2,CLASS …"
-_BOXES = re.compile(r"(\s+[^\s,]+(,[^\s,]+){4})+$")
+_WORD = re.compile(r"\S+")
 
 
 class Object(NamedTuple):
@@ -67,8 +67,11 @@ def _objects(place: int, line: str, names: Sequence[str]) -> Iterator[Object]:
 
 def _parts(line: str) -> tuple[str, list[str]]:
     """The path, which may hold spaces, and the boxes after it."""
-    boxes = _BOXES.search(line)
-    return (line[:boxes.start()], boxes[0].split()) if boxes else (line, [])
+    words = list(_WORD.finditer(line))
+    first = len(words)
+    while first > 1 and words[first - 1][0].count(",") == 4:
+        first -= 1
+    return line[:words[first - 1].end()], [word[0] for word in words[first:]]
 
 
 def _is_picture(path: str) -> bool:
@@ -76,7 +79,8 @@ def _is_picture(path: str) -> bool:
 
 
 def names_for(listing: Listing, file: str) -> list[str]:
-    """The names of the classes, one a line in a file in the same folder, or in the only such file; else none."""
+    """The names of the classes, a line each of a file in the same folder, else of one elsewhere; none if they differ."""
     found = [path for path in listing.files(".txt", ".names") if path.lower().endswith(NAMES)]
     beside = [path for path in found if os.path.dirname(path) == os.path.dirname(file)] or found
-    return [line.strip() for line in text_lines(listing.root / beside[0]) if line.strip()] if len(beside) == 1 else []
+    lists = {"\n".join(line.strip() for line in text_lines(listing.root / path)).rstrip("\n") for path in beside}
+    return lists.pop().split("\n") if len(lists) == 1 else []

@@ -18,8 +18,8 @@ Read: Yolo → _box
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Optional, Sequence
+from dataclasses import dataclass, field
+from typing import Mapping, Optional, Sequence
 
 from scratch.data.file_names import find_files
 from scratch.data.label_files import WANTED, is_names, labels_of, lines_of
@@ -41,6 +41,7 @@ class Yolo(Source):
     classes: tuple[tuple[int, str], ...]
     keypoints: bool = False  # after its box, each line has an object's keypoints
     used: frozenset[str] = frozenset()  # the text files of all pictures, of any split
+    elsewhere: Mapping[str, str] = field(default_factory=dict)  # folder of pictures → of their text files (label_files)
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ class Yolo(Source):
         return f"{self.listing.root} ({self.name})"
 
     def read(self, report: Report, choose: Choose, limit: Optional[int], remember: bool = True) -> Document:
-        labels = self._labels()
+        labels = self.labels()
         chosen = set(choose(self.pictures))
         pictures = [picture for picture in self.pictures if picture in chosen][:limit]
         self._tell_of_lonely(labels, report, choose)
@@ -74,13 +75,13 @@ class Yolo(Source):
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": k + 1, "name": name} for k, name in self.classes]}
 
-    def _labels(self) -> dict[str, str]:
+    def labels(self) -> dict[str, str]:
         """The text file of each picture; of one that a list has under another path, that beside the file it means."""
         there = frozenset(self.listing.pictures)
         moved = [picture for picture in self.pictures if picture not in there]
         meant = dict(zip(moved, find_files(self.listing.root, moved).paths)) if moved else {}
-        paths = [meant.get(picture) or picture for picture in self.pictures]
-        labels = labels_of(self.listing, paths)
+        paths = [meant.get(picture, "").replace(os.sep, "/") or picture for picture in self.pictures]
+        labels = labels_of(self.listing, paths, self.elsewhere)
         return {picture: labels[path] for picture, path in zip(self.pictures, paths)}
 
     def _tell_of_lonely(self, labels: dict[str, str], report: Report, choose: Choose) -> None:

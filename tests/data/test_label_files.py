@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from scratch.config import DataConfig
+from scratch.data import label_files
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_layout, find_splits
-from scratch.data.label_files import labels_of
+from scratch.data.find_yolo import find_yolo
 from scratch.data.layouts import recognise
-from scratch.data.listing import list_folder
-from tests.layouts import draw, write
+from scratch.data.listing import Listing, list_folder
+from tests.layouts import draw, voc, write
 
 BOX = "0 0.5 0.5 0.5 0.25"
 
@@ -28,8 +29,9 @@ def put(root: Path, *paths: str, text: str = BOX) -> Path:
 
 
 def labels(root: Path) -> dict[str, str]:
-    listing = list_folder(root)
-    return {picture: label for picture, label in labels_of(listing, listing.pictures).items() if label}
+    """Picture → text file, over all splits."""
+    sources = (find_yolo(list_folder(root)) or [{}])[0]
+    return {picture: label for source in sources.values() for picture, label in source.labels().items() if label}
 
 
 @pytest.mark.parametrize("pictures, texts", [
@@ -46,20 +48,70 @@ def test_two_folders_of_other_names_belong_together_if_their_files_are_called_al
 @pytest.mark.parametrize("paths", [
     ("train/a.png", "labels_val/a.txt"),                                        # of another split
     ("left/a.png", "right/a.png", "labels/a.txt"),                              # of which of the two?
+    ("photos/a.png", "photos/b.png", "labels_1/a.txt", "labels_2/b.txt"),       # which of the two?
+    ("photos/a.png", "predictions/a.txt"), ("photos/a.png", "runs/photos/a.txt"),
     ("photos/a.png", "labels/a.txt", "labels/b.txt", "labels/c.txt"),           # most are of other pictures
     ("photos/day/a.png", "labels/a.txt", "texts/night/a.txt")])
 def test_folders_that_may_not_belong_together_stay_apart(paths, tmp_path):
     assert labels(put(tmp_path, *paths)) == {}
 
 
-def test_of_two_folders_of_pictures_the_originals_are_meant(tmp_path):
-    root = put(tmp_path, "photos/a.png", "annotated/a.png", "txt/a.txt")
-    assert labels(root) == {"photos/a.png": "txt/a.txt"}
+@pytest.mark.parametrize("paths, wanted", [
+    (("photos/a.png", "annotated/a.png", "txt/a.txt"), {"photos/a.png": "txt/a.txt"}),  # the originals
+    (("photos/a.png", "detections/a.txt", "labels/a.txt"), {"photos/a.png": "labels/a.txt"}),
+    (("photos/a.png", "bak/a.txt", "my_labels/a.txt"), {"photos/a.png": "my_labels/a.txt"}),
+    (("day/a.png", "night/b.png", "labels/a.txt", "labels/b.txt"),
+     {"day/a.png": "labels/a.txt", "night/b.png": "labels/b.txt"})])
+def test_of_several_folders_the_one_is_taken_that_can_be_meant(paths, wanted, tmp_path):
+    assert labels(put(tmp_path, *paths)) == wanted
 
 
-def test_where_yolo_has_a_text_file_no_other_is_looked_for(tmp_path):
-    root = put(tmp_path, "images/a.png", "images/b.png", "labels/a.txt", "notes/b.txt")
+@pytest.mark.parametrize("other", ["notes/b.txt", "runs/exp/b.txt", "images/runs/b.txt"])
+def test_where_one_picture_has_a_text_file_in_yolos_order_no_other_order_is_looked_for(other, tmp_path):
+    root = put(tmp_path, "images/a.png", "images/b.png", "labels/a.txt", other)
     assert labels(root) == {"images/a.png": "labels/a.txt"}
+    put(tmp_path, "val/images/v.png", "val/preds/v.txt")  # nor for another split
+    assert labels(root) == {"images/a.png": "labels/a.txt"}
+
+
+def test_pascal_vocs_own_files_count_more_than_text_files_made_of_them(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        pictures = {"train": draw(4), "val": draw(3, 1)}
+        voc(tmp_path / year, pictures)
+        for p in (*pictures["train"], *pictures["val"]):
+            write(tmp_path / year / "labels" / f"{Path(p.name).stem}.txt", BOX)
+    layout = recognise(tmp_path / "VOC2007")
+    assert layout and layout.name == "Pascal VOC" and list(layout.splits) == ["train", "val"]
+    assert recognise(tmp_path) is None  # several sets
+
+
+def test_empty_text_files_at_first_do_not_hide_a_set(tmp_path):
+    root = put(tmp_path, *(f"my_images/{k:02}.png" for k in range(30)), "labels/29.txt")
+    put(root, *(f"labels/{k:02}.txt" for k in range(29)), text="")
+    assert labels(root)["my_images/29.png"] == "labels/29.txt" and len(labels(root)) == 30
+
+
+def test_cameras_with_pictures_of_the_same_names_do_not_share_a_text_file(tmp_path):
+    root = put(tmp_path, "cam1/1.png", "cam2/1.png", "labels/1.txt")
+    write(root / "data.yaml", "train: cam1\nval: cam2\nnames: [ant]\n")
+    assert labels(root) == {}
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "eval", "dev"])
+def test_a_list_is_of_the_split_that_its_name_says(name, tmp_path):
+    root = put(tmp_path, *(f"obj/{k}.{ending}" for k in "ab" for ending in ("png", "txt")))
+    write(root / "train.txt", "obj/a.png\n")
+    write(root / f"{name}.txt", "obj/b.png\n")
+    layout = recognise(root)
+    assert layout and list(layout.splits) == ["train", "val"] and layout.division is None
+
+
+def test_many_folders_take_no_time_that_grows_with_their_square(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(label_files, "split_of", lambda name: asked.append(name))
+    names = {f"clips/{k}/{kind}": [f"1.{ending}"] for k in range(500) for kind, ending in (("img", "jpg"), ("txt", "txt"))}
+    label_files.folders_called_otherwise(Listing(tmp_path, names))
+    assert len(asked) < 20 * len(names)
 
 
 @pytest.mark.parametrize("text", ["a cat on a mat", "10,10,20,20,1,4,0,0", "0 40 20 40 10", "", "Car " + "1.0 " * 14])

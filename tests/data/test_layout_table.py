@@ -11,7 +11,7 @@ from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_layout, find_splits
 from scratch.data.layout_table import columns_of, rows_of
 from scratch.data.layouts import recognise
-from tests.layouts import draw, write
+from tests.layouts import coco, draw, write
 
 HEADER = "filename,class,xmin,ymin,xmax,ymax"
 
@@ -414,3 +414,24 @@ def test_a_table_to_learn_from_counts_more_than_another_layout_with_nothing_to_l
     write(root / "test" / "t.txt", "0 0.5 0.5 0.25 0.25")
     layout = find_layout(DataConfig(data=str(root)))
     assert layout.name == "table" and list(layout.splits) == ["train", "val"]
+
+
+def test_of_a_set_without_train_its_own_boxes_count_more_than_a_table_that_would_be_divided(tmp_path):
+    pictures = draw(6)
+    coco(tmp_path, {"val": pictures})
+    write(tmp_path / "predictions.csv", "filename,class,xmin,ymin,xmax,ymax,score\n"
+          + "".join(f"{p.name},ant,1,1,9,9,0.{k}\n" for k, p in enumerate(pictures)))
+    layout = recognise(tmp_path)
+    assert layout and layout.name == "COCO" and list(layout.splits) == ["val"]
+
+
+def test_names_of_classes_keep_their_places_and_those_of_one_folder_are_for_all(tmp_path):
+    root = lines(tmp_path, "train.png 10,5,30,20,2", classes="ant\n\nbee\n\n")
+    (root / "val" / "_classes.txt").unlink()
+    assert read(root).classes.names == ("ant", "bee")
+
+
+def test_a_name_with_quotes_in_a_text_file_of_lines_is_no_csv(tmp_path):
+    root = lines(tmp_path, '"train".png 10,5,30,20,0')
+    (root / "train" / "train.png").rename(root / "train" / '"train".png')
+    assert read(root).boxes_xywh.tolist() == [[10, 5, 20, 15]]
