@@ -41,7 +41,7 @@ from scratch.data.per_picture import and_others
 from scratch.data.problems import KINDS, LISTED, Notes, Problem, count, refuse
 from scratch.data.sources import Annotated, CocoFile, Part, Source
 from scratch.data.split import SPLITS
-from scratch.printable import abridged, counted, printable
+from scratch.printable import abridged, command, counted, printable
 
 # What --leave-out-broken leaves out. A size that differs is no broken file: its boxes say that something is wrong.
 BROKEN = ("missing image", "unreadable image", "too large image")
@@ -50,6 +50,8 @@ LEAST_DECODED = 0.25
 # A picture is of one shade if fewer of the 256 greys lie between its darkest and its brightest pixels, but for a
 # thousandth of them at either end.
 FEW_SHADES = 24
+# With fewer pictures than both, a split judges badly: a number, and a share of all that are learnt from or judge.
+FEW_PICTURES, FEW_SHARE = 20, 0.1
 
 
 @dataclass(frozen=True)
@@ -177,9 +179,22 @@ def check_dataset(config: DataConfig, num_queries: int, decode: bool, only: Cont
         pictures.append(Pictures(split, folder, names.paths, looks))
     problems += counts.notes(config.eval_split)
     problems += copies(pictures, config, most, layout, decode)
-    if decode and root and len(pictures) == len(found) and config.limit_train is config.limit_val is None:
-        problems += _not_named(pictures, [source for _, source in found.values()])
+    if config.limit_train is config.limit_val is None:
+        problems += _few_to_judge(pictures, config.eval_split, layout)
+        if decode and root and len(pictures) == len(found):
+            problems += _not_named(pictures, [source for _, source in found.values()])
     return Report(tuple(lines), tuple(problems), left_out, layout.line() if root else "", root, counts.table())
+
+
+def _few_to_judge(pictures: Iterable[Pictures], split: str, layout: Layout) -> list[Problem]:
+    """A word where the split that judges has hardly any of the pictures."""
+    number_of = {of_split.split: len(of_split.paths) for of_split in pictures}
+    few, many = number_of.get(split, 0), number_of.get("train", 0)
+    if split == "train" or not 0 < few < FEW_PICTURES or few >= FEW_SHARE * (few + many):
+        return []
+    anew = f"; {command('python', 'detr_scratch.py', 'split', layout.root, '--val', '0.3')} divides anew" if (
+        layout.division and not layout.division.written) else ""
+    return [Problem("few pictures to judge by", split, f"{counted(few, 'image')} beside {many:,} to learn from{anew}")]
 
 
 def _not_named(pictures: Iterable[Pictures], sources: Iterable[Annotated]) -> list[Problem]:

@@ -26,7 +26,7 @@ import yaml
 from scratch.data.find_voc import is_annotation
 from scratch.data.label_files import NAMES, folders_called_otherwise, is_names, labels_of, lines_of
 from scratch.data.layout_yolo import Yolo
-from scratch.data.listing import PICTURES, Listing, by_folder, split_of, text_lines
+from scratch.data.listing import PICTURES, Listing, by_folder, split_of, split_of_path, text_lines
 from scratch.data.problems import brief
 from scratch.data.values import is_oriented, whole
 from scratch.printable import abridged
@@ -151,7 +151,7 @@ def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listi
     value = _value(settings, keys)
     pictures, there = [], False
     for path in value if isinstance(value, list) else [value]:
-        place = listing.below(f"{base}/{path}") if isinstance(path, str) else None
+        place = _place(listing, f"{base}/{path}") if isinstance(path, str) else None
         if place is None:
             continue
         if place in listing.names:
@@ -161,6 +161,15 @@ def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listi
         pictures += found
         there = there or bool(found)
     return pictures if there else None
+
+
+def _place(listing: Listing, path: str) -> Optional[str]:
+    """The end of a path that is there; for "train/images", of which there is "images", rather "train" if that is there."""
+    place, of = listing.below(path), split_of_path(f"{path}/")
+    if place is None or of == split_of_path(f"{place}/"):
+        return place
+    around = listing.below(os.path.dirname(path.rstrip("/")))
+    return around if around and split_of_path(f"{around}/") == of else place
 
 
 def _listed(listing: Listing, file: str) -> list[str]:

@@ -82,6 +82,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "classes alike": ("note", "they are learnt as two classes; to choose one of two of a name: --classes 'name (id)'"),
     "class that is not learnt": ("note", "it has no box in train: its AP will be 0, which lowers the mean"),
     "class with few boxes": ("note", "it will hardly be found: more pictures of it help, or --classes without it"),
+    "few pictures to judge by": ("note", "an AP of so few says little: each of them moves it"),
     "class that is not judged": ("note", "it has no box in the evaluation split, so no AP"),
     "outline of an object": ("note", "the box around it is learnt, and not its shape"),
     "crowd box": ("note", "left out of training; in evaluation, what is found in it does not count"),

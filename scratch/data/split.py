@@ -8,7 +8,7 @@
 Only the last part of a path counts; where ten pictures or more are called alike (scene_7/color.png), so much of the
 path as tells them apart (so the tenth of a name does move the nine). Roboflow's augmented copies of one picture
 (a.rf.0123.jpg, a.rf.4567.jpg) stay together: a copy in val of a picture in train is no test. If a side would be empty,
-the picture next to it goes there.
+the picture next to it goes there, with its copies.
 
 `python detr_scratch.py split DIR` writes the answer down, as DIR/split.json: {"train": [names], "val": [names]}. What
 stands there counts, and the rule is for other pictures alone. With --scenes, pictures that look alike (the frames of a
@@ -85,7 +85,8 @@ class Division:
         if len(found) > 1 and not self.written:
             for split, nearest in (("val", min), ("train", max)):
                 if split not in found.values():
-                    found[nearest(places, key=lambda name: places[name])] = split
+                    alike = [name for name, u in places.items() if u == nearest(places.values())]  # copies of one picture
+                    found.update(dict.fromkeys(alike if len(alike) < len(found) else alike[:1], split))
         return found
 
     def together(self, names: Sequence[str], scenes: Sequence[int]) -> dict[str, str]:

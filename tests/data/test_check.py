@@ -598,3 +598,14 @@ def test_a_picture_of_another_split_is_named(kind, tmp_path):
         split: draw(4, k) for k, split in enumerate(SPLITS)})
     report = check_dataset(DataConfig(data=str(root)), 100, decode=True)
     assert not [p for p in report.problems if p.kind == "picture without annotations"]
+
+
+@pytest.mark.parametrize("train, val, told", [(30, 2, True), (30, 4, False), (2, 1, False)])
+def test_a_split_of_hardly_any_pictures_is_noted(train, val, told, coco_set):
+    for k in range(train):
+        coco_set.image("train", k + 1)
+    for k in range(val):
+        coco_set.image("val", 100 + k)
+    problems = [p for p in _check(coco_set).problems if p.kind == "few pictures to judge by"]
+    assert [str(p.detail) for p in problems] == ([f"{val} images beside {train} to learn from"] if told else [])
+    assert not [p for p in _check(coco_set, limit_val=1).problems if p.kind == "few pictures to judge by"]

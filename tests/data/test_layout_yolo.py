@@ -370,3 +370,14 @@ def test_a_list_of_classes_beside_no_label_file_refuses_nothing(tmp_path):
     root = in_folders(tmp_path, train="cat", val="cat")
     write(root / "yolov3" / "data" / "classes.txt", "person\nbicycle")
     assert read(root).classes.names == ("cat",)
+
+
+@pytest.mark.parametrize("train, val", [("../train/images", "../valid/images"), ("train/images/", "valid/images/")])
+def test_a_path_that_names_a_split_leads_to_its_folder_and_not_to_another_of_its_last_name(train, val, tmp_path):
+    for split in ("train", "valid"):
+        draw(1)[0].save(tmp_path / split, f"{split}.png")
+        write(tmp_path / split / f"{split}.txt", "0 0.5 0.5 0.5 0.25")
+        draw(1)[0].save(tmp_path / "images", f"{split}.png")  # the originals, without boxes
+    write(tmp_path / "data.yaml", f"train: {train}\nval: {val}\nnames: [cat]\n")
+    assert read(tmp_path).file_names.tolist() == ["train/train.png"]
+    assert read(tmp_path, "val").file_names.tolist() == ["valid/valid.png"]

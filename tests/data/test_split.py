@@ -43,6 +43,15 @@ def test_a_third_part_for_the_end_is_cut_out_of_training_alone():
     assert 0.08 < list(three.values()).count("test") / len(NAMES) < 0.12
 
 
+def test_a_side_that_would_be_empty_gets_a_picture_with_all_its_copies():
+    pictures = [name for name in NAMES if place(name) >= 0.2][:3]  # all are train by the rule
+    copies = [f"{name.rpartition('.')[0]}.rf.{k}.jpg" for name in pictures for k in range(4)]
+    found, nearest = Division().of(copies), min(pictures, key=place)
+    assert [name for name in copies if found[name] == "val"] == [name for name in copies if copied(name) == nearest]
+    one = Division().of([f"a.rf.{k}.jpg" for k in range(4)])  # copies of one picture alone: better than nothing
+    assert sorted(one.values()) in (["train"] * 3 + ["val"], ["train"] + ["val"] * 3)
+
+
 @pytest.mark.parametrize("side", ["train", "val"])
 def test_neither_side_is_empty(side):
     names = [name for name in NAMES if (place(name) < 0.2) == (side == "val")][:3]
