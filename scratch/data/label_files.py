@@ -135,4 +135,5 @@ def _parts(folder: str) -> tuple[str, ...]:
 
 
 def is_names(path: str) -> bool:
-    return os.path.basename(path).lower() in NAMES
+    """Is it a file of the classes' names, or another that Roboflow puts beside pictures?"""
+    return os.path.basename(path).lower() in (*NAMES, "_classes.txt", "_annotations.txt")

@@ -142,3 +142,14 @@ def test_folders_of_several_sets_are_counted(tmp_path):
     root = put(tmp_path, *(f"{folder}{split}/{kind}/{split}{k}.{ending}" for k, folder in enumerate(("", "more/"))
                            for split in ("train", "val") for kind, ending in (("images", "png"), ("labels", "txt"))))
     assert "YOLO (train/images/, train/labels/*.txt and 1 more folder)" in find_layout(DataConfig(data=str(root))).line()
+
+
+def test_what_roboflow_puts_beside_pictures_is_no_label_file(tmp_path):
+    root = put(tmp_path, "train/a.png", "train/a.txt", "valid/v.png", "valid/v.txt")
+    for split in ("train", "valid"):
+        put(root, f"{split}/_annotations.txt", text="a.png 1,1,9,9,0")
+        put(root, f"{split}/_classes.txt", text="ant")
+        write(root / split / "_darknet.labels", "ant")
+    folder, source = find_splits(DataConfig(data=str(root)))["train"]
+    a = read_annotations(source, folder=folder)
+    assert len(a.boxes_xywh) == 1 and not a.problems and a.classes.names == ("ant",)
