@@ -619,7 +619,18 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert f"with RoI features AP {APs}; AP50 {AP50s} |" in results
     AP, AP50 = (mean(run["best"][name] for run in seeds) for name in ("AP", "AP50"))
     assert f"The means of the best are AP {AP:.3f} and AP50 {AP50:.3f}, where they were" in page
+    whole = runs["raccoons_20_minutes"]
+    for run in whole:
+        best, end = (f"{run[when]['AP']:.3f} / {run[when]['AP50']:.3f}" for when in ("best", "end"))
+        assert f"| {run['seed']} | {run['steps']:,} | {best} | {end} | {run['lowest_loss']:.2f} |" in page
+    APs, AP50s = (", ".join(f"{run['best'][name]:.3f}" for run in whole) for name in ("AP", "AP50"))
+    first, second, third = (f"{run['steps']:,}" for run in whole)
+    assert f"| AP {APs}; AP50 {AP50s}, after {first}, {second} and {third} steps on two slow cores (" in results
+    of_three = {name: f"{mean(run['best'][name] for run in whole):.3f}" for name in ("AP", "AP50")}
+    assert "The means of the best are AP {AP} and AP50 {AP50}, with fewer than half of the steps".format(**of_three) in page
+    assert max(run["steps"] for run in whole) < 4500 / 2
     recipe_page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
+    assert "mean of three seeds: val AP {AP}, AP50 {AP50}; 4,500 steps".format(**of_three) in recipe_page
     summary, tables = recipe_page.partition("In short;")[2].split("\n### Each choice", 1)
     cards, small, large = runs["cards"], *(run for run in runs["unseen"] if run["set"] == "playing cards")
     gains = [f"{after['best']['AP'] - before['best']['AP']:.3f}" for before, after in (cards, (small, large))]
