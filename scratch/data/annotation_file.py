@@ -37,8 +37,7 @@ _BEGINNINGS = (
 )
 # A key at the top of a file → whose format that is.
 _OTHERS = (("_via_img_metadata", "the VGG Image Annotator's project"), ("assets", "VoTT's"), ("features", "GeoJSON"),
-           ("frames", "BDD100K's or Scalabel's"), ("projectType", "Supervisely's"),
-           ("objects", "Supervisely's or Cityscapes'"))
+           ("frames", "BDD100K's or Scalabel's"), ("projectType", "Supervisely's"))
 # A key of the annotations → what file that is.
 _KINDS = (("segments_info", "a panoptic file (segments_info instead of boxes)"),
           ("caption", "a file of captions (texts instead of boxes)"),
@@ -175,6 +174,9 @@ def _not_instances(document: Any) -> Optional[str]:
         for key, whose in _OTHERS:
             if key in document:
                 return f"is JSON in another format ({whose}): it has no list {missing[0]!r} at its top; {_WANTED}"
+        if "objects" in document and document.keys() & {"size", "imgHeight"}:
+            return (f"is JSON in another format (Supervisely's or Cityscapes', a file for each picture): it has no list "
+                    f"{missing[0]!r} at its top; {_WANTED}")
         entries = list(document.values())
         if entries and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries):
             return (f"is the VGG Image Annotator's own JSON, and has no list {missing[0]!r} at its top: export it in "

@@ -20,8 +20,9 @@ from typing import Iterable, Iterator, Optional
 
 from scratch.data.layout_voc import Voc, parse
 from scratch.data.listing import Listing, by_folder, key, split_of, split_of_path, text_lines
+from scratch.printable import counted
 
-_LIST = re.compile(r"(train|val(id(at(e|ion))?)?|dev|eval(uation)?|test|trainval|default)", re.IGNORECASE)
+_LIST = re.compile(r"(train|val|valid|validate|validation|dev|test|trainval|default)", re.IGNORECASE)
 
 
 def find_voc(listing: Listing) -> Optional[tuple[dict[str, Voc], str]]:
@@ -38,7 +39,10 @@ def find_voc(listing: Listing) -> Optional[tuple[dict[str, Voc], str]]:
         return find_voc(listing.without([home for home in lists if home]))
     for of_set in lists.values():
         if found := _by_lists(listing, of_set, files):
-            return found, f"{where}, {next(iter(of_set.values())).rpartition('/')[0] or '.'}/*.txt"
+            where += f", {next(iter(of_set.values())).rpartition('/')[0] or '.'}/*.txt"
+            if unlisted := set(files) - {file for voc in found.values() for file in voc.every}:
+                where += f"; not read: {counted(len(unlisted), '.xml file')} that they do not name"
+            return found, where
     of_split, left_out = by_folder(files)
     where += f"; not read: {', '.join(left_out[:2])}{' …' if left_out[2:] else ''}" if left_out else ""
     every = tuple(file for members in of_split.values() for file in members)

@@ -17,6 +17,7 @@ Proven in tests/data/test_layout_yolo.py. Read after layout_yolo.py: find_yolo
 from __future__ import annotations
 
 import os
+import re
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Collection, Iterator, Optional, Sequence
@@ -29,11 +30,12 @@ from scratch.data.layout_yolo import Yolo
 from scratch.data.listing import PICTURES, Listing, by_folder, split_of, split_of_path, text_lines
 from scratch.data.problems import brief
 from scratch.data.values import is_oriented, whole
-from scratch.printable import abridged
+from scratch.printable import abridged, counted
 
 MOST_YAML = 2**22      # bytes
 MOST_FILES = 20        # YAML files that are looked at
 MOST_CLASSES = 10_000  # without names
+_LIST = re.compile(r"train(ing)?|val(id(ate|ation)?)?|test(ing)?|dev")  # without its ending
 _NOTHING = ("", "~", "null", "Null", "NULL")  # in YAML
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -64,7 +66,7 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
             file, settings = "", {}  # it tells of other pictures: a clone of a detector's code, say
     base = settings.get("path") if isinstance(settings.get("path"), str) else ""
     told = {split: found for split, keys in _KEYS.items()
-            if (found := _pictures_at(settings, keys, base, listing)) is not None}
+            if (found := _pictures_at(settings, keys, base, listing, labelled)) is not None}
     if _is_one(told, settings):
         test = {"test": told["test"]} if set(told.get("test", told["train"])) != set(told["train"]) else {}
         told = {"all": told["train"], **test}
@@ -86,8 +88,14 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
     where = file or _where(labels, sources)
     where += "".join(f"; its {split}, {abridged(str(_value(settings, _KEYS[split])))}, is not there"
                      for split in ("train", "val") if split not in sources and _value(settings, _KEYS[split])
-                     and _pictures_at(settings, _KEYS[split], base, listing) is None)
-    where += f"; not read: {', '.join(left_out[:2])}{' …' if left_out[2:] else ''}" if left_out else ""
+                     and _pictures_at(settings, _KEYS[split], base, listing, labelled) is None)
+    if not left_out:
+        used = set().union(*(source.labels().values() for source in sources.values()))
+        left_out = [picture for picture in labelled if labels[picture] not in used]
+    if left_out:
+        folders = sorted(set(map(os.path.dirname, left_out)))
+        where += (f"; not read: {counted(len(left_out), 'picture')} of {', '.join(f'{its or chr(46)}/' for its in folders[:2])}"
+                  + (" …" if folders[2:] else ""))
     return (sources, where) if sources else None
 
 
@@ -146,12 +154,13 @@ def _value(settings: dict[str, Any], keys: Sequence[str]) -> Any:
     return next((settings[key] for key in keys if settings.get(key)), None)
 
 
-def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listing: Listing) -> Optional[list[str]]:
+def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listing: Listing,
+                 labelled: Collection[str]) -> Optional[list[str]]:
     """The pictures of the folders, or lists, that stand behind one of these keys; None if none of them is there."""
     value = _value(settings, keys)
     pictures, there = [], False
     for path in value if isinstance(value, list) else [value]:
-        place = _place(listing, f"{base}/{path}") if isinstance(path, str) else None
+        place = _place(listing, f"{base}/{path}", labelled) if isinstance(path, str) else None
         if place is None:
             continue
         if place in listing.names:
@@ -163,13 +172,14 @@ def _pictures_at(settings: dict[str, Any], keys: Sequence[str], base: str, listi
     return pictures if there else None
 
 
-def _place(listing: Listing, path: str) -> Optional[str]:
-    """The end of a path that is there; for "train/images", of which there is "images", rather "train" if that is there."""
-    place, of = listing.below(path), split_of_path(f"{path}/")
-    if place is None or of == split_of_path(f"{place}/"):
+def _place(listing: Listing, path: str, labelled: Collection[str]) -> Optional[str]:
+    """The end of a path that is there; for "train/images", of which there is "images", "train" if that has the labels."""
+    path = path.replace("\\", "/").rstrip("/")
+    place, around = listing.below(path), listing.below(os.path.dirname(path))
+    if place is None or not around or len({split_of_path(f"{its}/") for its in (path, around)}) > 1:
         return place
-    around = listing.below(os.path.dirname(path.rstrip("/")))
-    return around if around and split_of_path(f"{around}/") == of else place
+    there, others = (any(picture.startswith(f"{its}/") for picture in labelled) for its in (place, around))
+    return around if others and not there else place
 
 
 def _listed(listing: Listing, file: str) -> list[str]:
@@ -183,7 +193,7 @@ def _by_lists(listing: Listing) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in listing.files(".txt"):
         stem = os.path.splitext(os.path.basename(path))[0].lower()
-        if path.count("/") <= 1 and split_of(stem) and (paths := _listed(listing, path)):
+        if path.count("/") <= 1 and _LIST.fullmatch(stem) and (paths := _listed(listing, path)):
             found.setdefault(str(split_of(stem)), paths)
     return found
 

@@ -25,7 +25,9 @@ from scratch.data.values import is_yolo
 
 MOST_LABELS = 2**26  # bytes of a text file
 LOOKED_AT = 20       # text files that are not empty, to know whether they are YOLO's
-_PREDICTED = re.compile(r"pred|detect|infer|result|(?<![a-z])runs(?![a-z])")  # folders of what a detector found
+# Folders of what a detector found.
+_PREDICTED = re.compile(r"(?<![a-z])(pred(s|icted|ictions?)?|detect(ed|ions?)?|infer(ence|red)?|results?|runs)(?![a-z])")
+MOST_BESIDE = 100    # folders that differ in one part: with more, it is not that part which tells them apart
 WANTED = ("a class, then x y width height or the corners of a polygon, x y x y x y …, all of them shares of the "
           "picture from 0 to 1")
 NAMES = (".names", "classes.txt", "_darknet.labels", "labels.txt")  # files of the classes' names
@@ -82,14 +84,18 @@ def folders_called_otherwise(listing: Listing) -> dict[str, str]:
             mine = {other: shared for other, shared in mine.items() if doubts(other) == least}
         named = set().union(*mine.values())
         if (named and len(named) == sum(map(len, mine.values())) and 2 * len(named) >= len(files)
-                and not _PREDICTED.search(folder.lower()) and _has_boxes(listing.root, files.values())):
+                and _has_boxes(listing.root, files.values())):
             for other in mine:
-                candidates[other].append(folder)
+                if not any(map(_PREDICTED.search, {part.lower() for part in set(_parts(folder)) - set(_parts(other))})):
+                    candidates[other].append(folder)
     found = {}
     for folder, of_it in candidates.items():
-        called = [other for other in of_it if "label" in other.lower()] if len(of_it) > 1 else of_it
-        if len(called) == 1:
-            found[folder] = called[0]
+        exactly = [other for other in of_it if "labels" in _parts(other.lower())]
+        called = next((its for its in (of_it, exactly, [other for other in of_it if "label" in other.lower()])
+                       if len(its) == 1), [])
+        if not called:
+            return {}  # it may be either: rather none of them than a part of the set
+        found[folder] = called[0]
     return found
 
 
@@ -123,11 +129,15 @@ class _Beside:
         parts, found = _parts(folder), []
         for i, part in enumerate(parts):
             rest = parts[:i] + parts[i + 1:]
-            found += [other for other in self._without[i, rest] if split_of(_parts(other)[i]) == split_of(part)]
+            found += [other for other in self._near(i, rest) if split_of(_parts(other)[i]) == split_of(part)]
             found += [self._all[rest]] if rest in self._all and not split_of(part) else []
         for i in range(len(parts) + 1):
-            found += [other for other in self._without[i, parts] if not split_of(_parts(other)[i])]
+            found += [other for other in self._near(i, parts) if not split_of(_parts(other)[i])]
         return [other for other in dict.fromkeys(found) if other != folder]
+
+    def _near(self, place: int, others: tuple[str, ...]) -> list[str]:
+        near = self._without.get((place, others), [])
+        return near if len(near) <= MOST_BESIDE else []
 
 
 def _parts(folder: str) -> tuple[str, ...]:

@@ -83,4 +83,4 @@ def names_for(listing: Listing, file: str) -> list[str]:
     found = [path for path in listing.files(".txt", ".names") if path.lower().endswith(NAMES)]
     beside = [path for path in found if os.path.dirname(path) == os.path.dirname(file)] or found
     lists = {"\n".join(line.strip() for line in text_lines(listing.root / path)).rstrip("\n") for path in beside}
-    return lists.pop().split("\n") if len(lists) == 1 else []
+    return lists.pop().split("\n") if len(lists) == 1 and any(lists) else []

@@ -55,14 +55,13 @@ class Yolo(Source):
         chosen = set(choose(self.pictures))
         pictures = [picture for picture in self.pictures if picture in chosen][:limit]
         self._tell_of_lonely(labels, report, choose)
-        if bare := [picture for picture in pictures if not labels[picture]]:
-            report("picture without a label file", bare[0], f"it has no .txt{and_others(len(bare))}", times=len(bare))
         root = self.listing.root
-        images, annotations, known = [], [], dict(self.classes)
+        images, annotations, bare, known = [], [], [], dict(self.classes)
         for id, (picture, (width, height)) in enumerate(zip(pictures, sizes_of(root, pictures)), start=1):
             # A picture that cannot be read has no size to tell; it is refused, or left out, whatever stands here.
             images.append({"id": id, "file_name": picture, "width": width or 1, "height": height or 1})
             if not width or not (label := labels[picture]):
+                bare += [picture] if width else []
                 continue
             for line, words in lines_of(root / label, label, report):
                 where, k = f"{label}, line {line}", whole(words[0])
@@ -72,6 +71,8 @@ class Yolo(Source):
                            f"({min(known)} to {max(known)})")
                 elif box is not None:
                     annotations.append({"id": where, "image_id": id, "category_id": k + 1, "bbox": box})
+        if bare:
+            report("picture without a label file", bare[0], f"it has no .txt{and_others(len(bare))}", times=len(bare))
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": k + 1, "name": name} for k, name in self.classes]}
 

@@ -16,7 +16,7 @@ The first layout counts that has pictures to learn from. A set that has none to 
 COCO's own layout, where a missing split is a mistake. Where nothing is recognised at the top, and there is one folder
 below in which something is, that is taken. Many a set has a table, or LabelMe's files from which it was made, beside
 it: these two count only where no other layout is recognised, in the folder or below it; or if they have a training
-split, and YOLO's files have none.
+split, and YOLO's files are a test set.
 Proven in tests/data/test_layouts.py. Read: Layout → recognise
 """
 
@@ -107,8 +107,8 @@ def _sets(root: Path, published: Optional[Layout], deep: int = 3) -> list[Layout
         return [own]
     last = _first_of(_LAST, listing, [])
     if own:  # it has no pictures to learn from. Text files of a test set may lie beside a table of training pictures
-        table = own.name == "YOLO" and last and _to_learn_from(last) and last.division is None
-        return [last if table else own]
+        is_test = own.name == "YOLO" and own.splits.keys() == {"test"}
+        return [last if is_test and last and _to_learn_from(last) else own]
     folders = [root / name for name in sorted(listing.names) if name and "/" not in name][:20] if deep else []
     below = [layout for folder in folders for layout in _sets(folder, _classic(folder), deep - 1)]
     return [last] if last and all(layout.name == last.name for layout in below) else below

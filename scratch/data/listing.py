@@ -25,7 +25,6 @@ PICTURES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", 
                       ".avif", ".ppm", ".pgm", ".tga"))
 # A folder or a file that is called so holds one split: "valid", "instances_Train", "val2017"; not "latest", "strain".
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idate|idation|ing)?(?![a-z])")
-_VAL = ("dev", "eval", "evaluation")  # the whole name
 
 _USUAL = ("images", "image", "imgs", "img", "pictures", "photos", "jpegimages", "data", "rgb")  # folders of pictures,
 _DERIVED = re.compile(r"(?<![a-z])(annotated|depth|drawn|labels?|masks?|overlays?|seg(mentation)?s?|thumb(nail)?s?|vis)"
@@ -35,7 +34,7 @@ _DERIVED = re.compile(r"(?<![a-z])(annotated|depth|drawn|labels?|masks?|overlays
 def split_of(name: str) -> Optional[str]:
     """The split that a name is about: "train", "val" or "test"; None for a name about none of them."""
     found = {match[1] for match in _SPLIT.finditer(name.lower())}
-    return found.pop() if len(found) == 1 else "val" if name.lower() in _VAL else None
+    return found.pop() if len(found) == 1 else "val" if name.lower() == "dev" else None
 
 
 def split_of_path(path: str) -> Optional[str]:

@@ -12,6 +12,7 @@ Read: Pictures → sizes_of → tell_of_unlabelled
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,9 @@ from scratch.data.file_names import find_files
 from scratch.data.images import image_size
 from scratch.data.listing import PICTURES, Listing, alike, doubts, folded, key
 from scratch.data.sources import Choose, Report
+
+
+MOST_COPIES = 4  # of one picture in several folders, which are compared
 
 
 class Pictures:
@@ -46,7 +50,7 @@ class Pictures:
         for stem in stems:
             if near := self._of_place.get((folder, stem)) or self._nearest(folder, self._of_name.get(stem, [])):
                 near = [picture for picture in near if os.path.basename(picture) == ending] or near
-                return near[0] if len(near) == 1 else None
+                return near[0] if len(near) == 1 or self._same(near) else None
         return None
 
     def of_file(self, file: str, said: str) -> str:
@@ -71,6 +75,14 @@ class Pictures:
             self._of_row[folder, said] = (beside if beside in self._there else below if below in self._there else
                                           self.named(name, os.path.dirname(beside), name) or said)
         return self._of_row[folder, said]
+
+    def _same(self, pictures: list[str]) -> bool:
+        """Are they copies of one picture, byte for byte?"""
+        first, *others = (self._listing.root / picture for picture in pictures[:MOST_COPIES])
+        try:
+            return len(pictures) <= MOST_COPIES and all(filecmp.cmp(first, other, shallow=False) for other in others)
+        except OSError:
+            return False
 
     @staticmethod
     def _nearest(folder: str, pictures: list[str]) -> list[str]:

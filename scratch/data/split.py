@@ -85,7 +85,8 @@ class Division:
         if len(found) > 1 and not self.written:
             for split, nearest in (("val", min), ("train", max)):
                 if split not in found.values():
-                    alike = [name for name, u in places.items() if u == nearest(places.values())]  # copies of one picture
+                    next_to_it = nearest(places.values())
+                    alike = [name for name, u in places.items() if u == next_to_it]  # copies of one picture
                     found.update(dict.fromkeys(alike if len(alike) < len(found) else alike[:1], split))
         return found
 

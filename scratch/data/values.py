@@ -57,10 +57,13 @@ def yes(value: Any) -> Optional[bool]:
 
 
 def is_yolo(words: Sequence[str]) -> bool:
-    """Is a line a class and a box, or a polygon's corners, in shares of a picture, as YOLO's: 0 0.5 0.5 0.1 0.2?"""
+    """Is a line a class and a box in shares of a picture, with keypoints perhaps, or a polygon's corners, as YOLO's?"""
     shares = [number(word) for word in words[1:]]
-    return (len(shares) >= 4 and len(shares) % 2 == 0 and whole(words[0]) is not None and None not in shares
-            and 0 <= min(shares) and max(shares) <= 1)
+    more = len(shares) - 4
+    if more < 0 or whole(words[0]) is None or None in shares or min(shares) < 0:
+        return False
+    box = max(shares[:4]) <= 1 and min(shares[2:4]) > 0
+    return box and (more % 2 == 0 or more % 3 == 0) or more > 0 and more % 2 == 0 and max(shares) <= 1
 
 
 def is_oriented(words: Sequence[str]) -> bool:

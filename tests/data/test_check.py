@@ -586,7 +586,7 @@ def test_pictures_that_no_coco_file_names_are_counted(tmp_path):
     (root / "train" / "notes.txt").write_text("of no picture")
     (problem,) = [p for p in check_dataset(DataConfig(data=str(root)), 100, decode=True).problems
                   if p.kind == "picture without annotations"]
-    assert "train/x.jpg: no COCO file names it; the same is true of 1 other" in str(problem) and problem.times == 2
+    assert "train/x.jpg: no COCO file that is read names it; the same is true of 1 other" in str(problem) and problem.times == 2
     few = check_dataset(DataConfig(data=str(root), limit_train=2), 100, decode=True)
     assert "picture without annotations" not in _kinds(few)  # what a limit leaves out is named in the file
 

@@ -50,6 +50,7 @@ def test_two_folders_of_other_names_belong_together_if_their_files_are_called_al
     ("left/a.png", "right/a.png", "labels/a.txt"),                              # of which of the two?
     ("photos/a.png", "photos/b.png", "labels_1/a.txt", "labels_2/b.txt"),       # which of the two?
     ("photos/a.png", "predictions/a.txt"), ("photos/a.png", "runs/photos/a.txt"),
+    ("train/photos/a.png", "train/bak/a.txt", "train/txt/a.txt", "val/photos/v.png", "val/txt/v.txt"),  # rather none
     ("photos/a.png", "labels/a.txt", "labels/b.txt", "labels/c.txt"),           # most are of other pictures
     ("photos/day/a.png", "labels/a.txt", "texts/night/a.txt")])
 def test_folders_that_may_not_belong_together_stay_apart(paths, tmp_path):
@@ -60,6 +61,9 @@ def test_folders_that_may_not_belong_together_stay_apart(paths, tmp_path):
     (("photos/a.png", "annotated/a.png", "txt/a.txt"), {"photos/a.png": "txt/a.txt"}),  # the originals
     (("photos/a.png", "detections/a.txt", "labels/a.txt"), {"photos/a.png": "labels/a.txt"}),
     (("photos/a.png", "bak/a.txt", "my_labels/a.txt"), {"photos/a.png": "my_labels/a.txt"}),
+    (("birds/photos/a.png", "birds/labels/a.txt", "predators/photos/b.png", "predators/labels/b.txt"),
+     {"birds/photos/a.png": "birds/labels/a.txt", "predators/photos/b.png": "predators/labels/b.txt"}),
+    (("photos/a.png", "labels/a.txt", "labels_old/a.txt"), {"photos/a.png": "labels/a.txt"}),
     (("day/a.png", "night/b.png", "labels/a.txt", "labels/b.txt"),
      {"day/a.png": "labels/a.txt", "night/b.png": "labels/b.txt"})])
 def test_of_several_folders_the_one_is_taken_that_can_be_meant(paths, wanted, tmp_path):
@@ -97,11 +101,12 @@ def test_cameras_with_pictures_of_the_same_names_do_not_share_a_text_file(tmp_pa
     assert labels(root) == {}
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "eval", "dev"])
+@pytest.mark.parametrize("name", ["val", "valid", "validate", "validation", "dev"])
 def test_a_list_is_of_the_split_that_its_name_says(name, tmp_path):
     root = put(tmp_path, *(f"obj/{k}.{ending}" for k in "ab" for ending in ("png", "txt")))
     write(root / "train.txt", "obj/a.png\n")
     write(root / f"{name}.txt", "obj/b.png\n")
+    write(root / "old_train.txt", "obj/b.png\n")  # another list
     layout = recognise(root)
     assert layout and list(layout.splits) == ["train", "val"] and layout.division is None
 
@@ -109,12 +114,14 @@ def test_a_list_is_of_the_split_that_its_name_says(name, tmp_path):
 def test_many_folders_take_no_time_that_grows_with_their_square(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(label_files, "split_of", lambda name: asked.append(name))
-    names = {f"clips/{k}/{kind}": [f"1.{ending}"] for k in range(500) for kind, ending in (("img", "jpg"), ("txt", "txt"))}
-    label_files.folders_called_otherwise(Listing(tmp_path, names))
-    assert len(asked) < 20 * len(names)
+    clips = {f"clips/{k}/{kind}": [f"1.{ending}"] for k in range(500) for kind, ending in (("img", "jpg"), ("txt", "txt"))}
+    frames = {f"frames/{k}": ["1.jpg", "meta.txt"] for k in range(500)}
+    for names in (clips, frames):
+        label_files.folders_called_otherwise(Listing(tmp_path, names))
+    assert len(asked) < 20 * (len(clips) + len(frames))
 
 
-@pytest.mark.parametrize("text", ["a cat on a mat", "10,10,20,20,1,4,0,0", "0 40 20 40 10", "", "Car " + "1.0 " * 14])
+@pytest.mark.parametrize("text", ["a cat on a mat", "10,10,20,20,1,4,0,0", "0 40 20 40 10", "", "0 1 0 0 1", "0 0.5 0.5 0.5 0.25 0.9", "Car " + "1.0 " * 14])
 def test_text_files_that_hold_no_boxes_of_yolos_are_not_taken(text, tmp_path):
     assert labels(put(tmp_path, "photos/a.png", "captions/a.txt", text=text)) == {}
 
@@ -153,3 +160,29 @@ def test_what_roboflow_puts_beside_pictures_is_no_label_file(tmp_path):
     folder, source = find_splits(DataConfig(data=str(root)))["train"]
     a = read_annotations(source, folder=folder)
     assert len(a.boxes_xywh) == 1 and not a.problems and a.classes.names == ("ant",)
+
+
+def test_labelled_pictures_that_no_split_names_are_told(tmp_path):
+    root = put(tmp_path, *(f"{split}/{kind}/{split}{k}.{ending}" for split in ("train", "val", "more") for k in range(2)
+                           for kind, ending in (("images", "png"), ("labels", "txt"))))
+    write(root / "data.yaml", "train: train/images\nval: val/images\nnames: [ant]\n")
+    line = find_layout(DataConfig(data=str(root))).line()
+    assert "YOLO (data.yaml; not read: 2 pictures of more/images/) in" in line
+    put(root, *(f"obj/{k}.{ending}" for k in "ab" for ending in ("png", "txt")))
+    (root / "data.yaml").unlink()
+    for name, its in (("train", "a"), ("val", "b")):
+        write(root / f"{name}.txt", f"/elsewhere/{its}.png\n")
+    assert "not read: 6 pictures of more/images/, train/images/ …" in find_layout(DataConfig(data=str(root))).line()
+
+
+def test_keypoints_after_a_box_are_yolos_too(tmp_path):
+    root = put(tmp_path, "photos/a.png", "poses/a.txt", text="0 0.5 0.5 0.5 0.25 0.5 0.5 2 0.25 0.25 1")
+    assert labels(root) == {"photos/a.png": "poses/a.txt"}
+
+
+def test_a_picture_of_a_list_that_is_not_there_is_only_missing(tmp_path):
+    root = put(tmp_path, "obj/a.png", "obj/a.txt", "obj/b.png", "obj/b.txt")
+    write(root / "train.txt", "obj/a.png\nobj/gone.png\n")
+    write(root / "val.txt", "obj/b.png\n")
+    folder, source = find_splits(DataConfig(data=str(root)))["train"]
+    assert not [p for p in read_annotations(source, folder=folder).problems if p.kind == "picture without a label file"]

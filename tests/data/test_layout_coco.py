@@ -122,7 +122,7 @@ def test_nothing_in_a_json_file_stops_the_search(content, tmp_path):
 @pytest.mark.parametrize("name, split", [
     ("train", "train"), ("Training", "train"), ("instances_Train", "train"), ("val2017", "val"), ("valid", "val"),
     ("Validation", "val"), ("test-dev", "test"), ("dev", "val"), ("device", None),
-    ("validate", "val"), ("eval", "val"), ("Evaluation", "val"), ("retrieval", None), ("evaluate2", None),
+    ("validate", "val"), ("eval", None), ("evaluation", None), ("retrieval", None),
     ("testing", "test"), ("trainval", None), ("latest", None),
     ("strain", None), ("train_val", None), ("images", None)])
 def test_a_name_says_of_which_split_it_is(name, split):

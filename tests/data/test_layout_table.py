@@ -414,6 +414,9 @@ def test_a_table_to_learn_from_counts_more_than_another_layout_with_nothing_to_l
     write(root / "test" / "t.txt", "0 0.5 0.5 0.25 0.25")
     layout = find_layout(DataConfig(data=str(root)))
     assert layout.name == "table" and list(layout.splits) == ["train", "val"]
+    for file in ("val.png", "_annotations.txt", "_classes.txt"):
+        (root / "val" / file).unlink()
+    assert find_layout(DataConfig(data=str(root))).name == "table"  # to be divided
 
 
 def test_of_a_set_without_train_its_own_boxes_count_more_than_a_table_that_would_be_divided(tmp_path):
@@ -435,3 +438,7 @@ def test_a_name_with_quotes_in_a_text_file_of_lines_is_no_csv(tmp_path):
     root = lines(tmp_path, '"train".png 10,5,30,20,0')
     (root / "train" / "train.png").rename(root / "train" / '"train".png')
     assert read(root).boxes_xywh.tolist() == [[10, 5, 20, 15]]
+
+
+def test_an_empty_file_of_names_names_nothing(tmp_path):
+    assert read(lines(tmp_path, "train.png 10,5,30,20,1", classes="")).classes.names == ("0", "1")

@@ -245,3 +245,30 @@ def test_an_encoding_that_says_what_it_is_is_read(tmp_path):
     text = '<?xml version="1.0" encoding="ISO-8859-1"?>' + voc_text(draw(1)[0], "train.png")
     (root / "train/train.xml").write_bytes(text.encode("latin-1"))
     assert "käfer" in read(root).classes.names
+
+
+def test_files_that_no_list_names_are_told(tmp_path):
+    root = voc(tmp_path, {"train": draw(4), "val": draw(3, 1)})
+    assert "not read" not in find_layout(DataConfig(data=str(root))).line()
+    for name in ("more", "and more"):
+        draw(1)[0].save(root / "JPEGImages", f"{name}.png")
+        write(root / "Annotations" / f"{name}.xml", voc_text(draw(1)[0], f"{name}.png"))
+    assert "; not read: 2 .xml files that they do not name) in" in find_layout(DataConfig(data=str(root))).line()
+
+
+def test_copies_of_a_picture_in_two_folders_are_one_picture(tmp_path):
+    root = voc(tmp_path, {"train": draw(4), "val": draw(3, 1)})
+    pictures = sorted((root / "JPEGImages").iterdir())
+    for folder in ("JPEGImages-trainval", "JPEGImages-test"):
+        (root / folder).mkdir()
+    for k, path in enumerate(pictures):
+        (root / "JPEGImages-trainval" / path.name).write_bytes(path.read_bytes())
+        if k == 0:
+            (root / "JPEGImages-test" / path.name).write_bytes(path.read_bytes())
+        path.unlink()
+    for split in ("train", "val"):
+        a = read(root, split)
+        assert all((root / name).is_file() for name in a.file_names)
+    (root / "JPEGImages-test" / pictures[0].name).write_bytes(b"another")
+    names = [name for split in ("train", "val") for name in read(root, split).file_names]
+    assert pictures[0].name in names  # which of the two, nothing tells

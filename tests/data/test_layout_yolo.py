@@ -372,7 +372,8 @@ def test_a_list_of_classes_beside_no_label_file_refuses_nothing(tmp_path):
     assert read(root).classes.names == ("cat",)
 
 
-@pytest.mark.parametrize("train, val", [("../train/images", "../valid/images"), ("train/images/", "valid/images/")])
+@pytest.mark.parametrize("train, val", [("../train/images", "../valid/images"), ("train/images/", "valid/images/"),
+                                        ("..\\\\train\\\\images", "..\\\\valid\\\\images")])
 def test_a_path_that_names_a_split_leads_to_its_folder_and_not_to_another_of_its_last_name(train, val, tmp_path):
     for split in ("train", "valid"):
         draw(1)[0].save(tmp_path / split, f"{split}.png")
@@ -381,3 +382,18 @@ def test_a_path_that_names_a_split_leads_to_its_folder_and_not_to_another_of_its
     write(tmp_path / "data.yaml", f"train: {train}\nval: {val}\nnames: [cat]\n")
     assert read(tmp_path).file_names.tolist() == ["train/train.png"]
     assert read(tmp_path, "val").file_names.tolist() == ["valid/valid.png"]
+
+
+@pytest.mark.parametrize("lies", ["train/train_batch0.png", "train/results.csv"])
+def test_a_folder_of_a_splits_name_without_labels_is_not_taken_for_the_split(lies, tmp_path):
+    for k in range(6):
+        draw(1, k)[0].save(tmp_path / "images", f"{k}.png")
+        write(tmp_path / "labels" / f"{k}.txt", "0 0.5 0.5 0.5 0.25")
+    (tmp_path / "train").mkdir()
+    if lies.endswith(".png"):
+        draw(1)[0].save(tmp_path / "train", "train_batch0.png")
+    else:
+        write(tmp_path / lies, "epoch,loss")
+    write(tmp_path / "data.yaml", "train: train/images\nval: val/images\nnames: [cat]\n")
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    assert layout.division is not None and len(read(tmp_path).file_names) + len(read(tmp_path, "val").file_names) == 6
