@@ -73,6 +73,8 @@ def split(arguments: SplitArguments) -> None:
             raise ValueError(f"all of the {len(names):,} pictures are one scene, so none would be in "
                              f"{' and '.join(empty)}: divide them without --scenes, or write {FILE} by hand")
         largest = f", {max(sizes.values()):,} of which are one scene," if sizes else ""
+        if not sizes and (originals := len(set(map(copied, names)))) < len(names):
+            largest = f", copies of {originals:,} that stay together,"
         raise ValueError(f"none of the {len(names):,} pictures{largest} would be in {' and '.join(empty)}: ask for "
                          f"another share{anew}")
     lines = [f"{json.dumps(part)}: [\n" + ",\n".join(map(_quoted, its)) + "\n]" for part, its in parts.items()]

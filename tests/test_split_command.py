@@ -164,3 +164,12 @@ def test_shares_that_leave_nothing_are_refused(flags, tmp_path, capsys):
         detr_scratch.main(["split", str(root), *flags])
     said = capsys.readouterr()
     assert "wanted" in said.out + said.err and not (root / "split.json").exists()
+
+
+def test_copies_that_stay_together_are_named_as_the_reason(tmp_path):
+    for k in range(6):
+        draw(1, k)[0].save(tmp_path / "images", f"{'ab'[k % 2]}_jpg.rf.{k}.jpg")
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{'ab'[k % 2]}_jpg.rf.{k}.txt").write_text("0 0.5 0.5 0.5 0.25")
+    with pytest.raises(SystemExit, match="none of the 6 pictures, copies of 2 that stay together, would be in test: ask"):
+        detr_scratch.main(["split", str(tmp_path), "--test", "0.01"])

@@ -431,11 +431,13 @@ def _read_sizes(ids: np.ndarray, names: np.ndarray, sizes: np.ndarray, folder: O
     files = find_files(folder, called).paths if folder is not None else []
     for place, (row, name) in enumerate(zip(rows, called)):
         id = ids[row]
+        if folder is not None and not files[place]:  # the check of the pictures tells of a missing one
+            unsized.add(row)
+            sizes[row] = 1, 1
+            continue
         try:
             if folder is None:
                 raise ValueError("wanted a whole number of pixels for each")
-            if not files[place]:
-                raise FileNotFoundError(name)
             with opened(folder / files[place]) as (image, _):
                 size = upright_size(image)
         except Exception as error:  # damaged headers make decoders raise anything

@@ -60,6 +60,8 @@ def layout_hint(root: Path) -> str:
         return "It holds an archive: unpack it.\n"
     if tables := tables_of(listing):
         return _of_tables(tables, listing)
+    if endings and not listing.pictures and not any(listing.files(".json")):
+        return "It holds no pictures.\n"
     if files := list(listing.files(".json")):
         return _of_json(root / files[0], len(files))
     if files := list(listing.files(".csv", ".tsv")):

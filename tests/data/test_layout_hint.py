@@ -38,6 +38,7 @@ def put(root: Path, *names: str) -> Path:
     (["train-0.tfrecord"], ".tfrecord files: convert them"),
     (["train/a.parquet", "val/a.parquet"], ".parquet files: convert them"),
     (["coco.zip"], "an archive: unpack it"),
+    (["README.md", "data.yaml", "results.csv"], "It holds no pictures."),
     (["a.jpg", "b.jpg"], "pictures, and no annotations."),
     (["a.jpg", "gt/metadata.jsonl"], "pictures, and no annotations that are known (its other files are .jsonl)."),
     (["a.jpg", "boxes.xlsx"], "boxes.xlsx is a spreadsheet: save it as CSV UTF-8."),

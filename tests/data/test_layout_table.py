@@ -8,6 +8,7 @@ import pytest
 
 from scratch.config import DataConfig
 from scratch.data.annotations import read_annotations
+from scratch.data.check import check_dataset
 from scratch.data.coco import find_layout, find_splits
 from scratch.data.layout_table import columns_of, rows_of
 from scratch.data.layouts import recognise
@@ -442,3 +443,11 @@ def test_a_name_with_quotes_in_a_text_file_of_lines_is_no_csv(tmp_path):
 
 def test_an_empty_file_of_names_names_nothing(tmp_path):
     assert read(lines(tmp_path, "train.png 10,5,30,20,1", classes="")).classes.names == ("0", "1")
+
+
+def test_a_picture_that_is_not_there_is_missing_and_may_be_left_out_though_no_column_tells_its_size(tmp_path):
+    root = small(tmp_path, "train.png,ant,1,1,9,9", "gone.png,ant,1,1,9,9")
+    assert not [p for p in read(root).problems if p.severity == "refused"]  # the check of the pictures tells
+    told = [p for p in check_dataset(DataConfig(data=str(root)), 100, decode=True).problems if p.severity == "refused"]
+    assert [p.kind for p in told] == ["missing image"]
+    check_dataset(DataConfig(data=str(root), leave_out_broken=True), 100, decode=True).refuse()
