@@ -90,8 +90,11 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
                      for split in ("train", "val") if split not in sources and _value(settings, _KEYS[split])
                      and _pictures_at(settings, _KEYS[split], base, listing, labelled) is None)
     if not left_out:
-        used = set().union(*(source.labels().values() for source in sources.values()))
-        left_out = [picture for picture in labelled if labels[picture] not in used]
+        used = {picture for source in sources.values() for picture in source.pictures}
+        if not used <= labels.keys():  # under other paths, in a list
+            texts = {text for source in sources.values() for text in source.labels().values()}
+            used = {picture for picture in labelled if labels[picture] in texts}
+        left_out = list(labelled - used)
     if left_out:
         folders = sorted(set(map(os.path.dirname, left_out)))
         where += (f"; not read: {counted(len(left_out), 'picture')} of {', '.join(f'{its or chr(46)}/' for its in folders[:2])}"
