@@ -5,6 +5,7 @@
     annotations.csv   val.csv             without train, a table of no split is train
     filename,split,class,xmin …           no such name: a column split, set or subset says train, val or test
     ants.csv   bees.csv                   several tables of one split are read together
+    train.txt  train/_annotations.txt     without a .csv or .tsv: text files of lines (layout_lines.py), the same way
 
 Tables of one split in folders of their own (one/labels.csv, two/labels.csv) are several sets, and none is taken.
 Proven in tests/data/test_layout_table.py. Read after layout_table.py: find_tables

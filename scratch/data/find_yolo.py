@@ -96,9 +96,9 @@ def find_yolo(listing: Listing) -> Optional[tuple[dict[str, Yolo], str]]:
             used = {picture for picture in labelled if labels[picture] in texts}
         left_out = list(labelled - used)
     if left_out:
-        folders = sorted(set(map(os.path.dirname, left_out)))
-        where += (f"; not read: {counted(len(left_out), 'picture')} of {', '.join(f'{its or chr(46)}/' for its in folders[:2])}"
-                  + (" …" if folders[2:] else ""))
+        folders = sorted({f"{os.path.dirname(picture) or '.'}/" for picture in left_out})
+        where += f"; not read: {counted(len(left_out), 'picture')} of {', '.join(folders[:2])}"
+        where += " …" if folders[2:] else ""
     return (sources, where) if sources else None
 
 
@@ -179,7 +179,8 @@ def _place(listing: Listing, path: str, labelled: Collection[str]) -> Optional[s
     """The end of a path that is there; for "train/images", of which there is "images", "train" if that has the labels."""
     path = path.replace("\\", "/").rstrip("/")
     place, around = listing.below(path), listing.below(os.path.dirname(path))
-    if place is None or not around or len({split_of_path(f"{its}/") for its in (path, around)}) > 1:
+    if (place not in listing.names or not around or place.startswith(f"{around}/")
+            or len({split_of_path(f"{its}/") for its in (path, around)}) > 1):
         return place
     there, others = (any(picture.startswith(f"{its}/") for picture in labelled) for its in (place, around))
     return around if others and not there else place

@@ -3,8 +3,8 @@
     images/train/a.jpg  ─▶ labels/train/a.txt     YOLO's order of folders: "labels" for the last "images"; in any case,
     train/images/a.jpg  ─▶ train/labels/a.txt     and in any of Unicode's forms
     obj/a.jpg           ─▶ obj/a.txt              beside it
-    my_images/a.jpg     ─▶ labels/a.txt           where no picture has a text file in YOLO's order: two folders of other
-    train/img/a.jpg     ─▶ train/annotations/…    names, if the files in them are called alike, and hold boxes as YOLO's
+    my_images/a.jpg     ─▶ labels/a.txt           where no picture has a text file in YOLO's order: two folders whose
+    train/img/a.jpg     ─▶ train/annotations/…    files have the same names, if the text files hold boxes as YOLO's
 
 Proven in tests/data/test_layout_yolo.py and test_label_files.py.
 Read after layout_yolo.py: lines_of → labels_of → folders_called_otherwise
@@ -67,7 +67,7 @@ def labels_of(listing: Listing, pictures: Sequence[str], elsewhere: Mapping[str,
 
 
 def folders_called_otherwise(listing: Listing) -> dict[str, str]:
-    """Folder of pictures → the folder of their text files, where neither is called as YOLO calls it.
+    """Folder of pictures → the folder of their text files, where the two are not called as YOLO calls them.
 
     my_images/a.jpg + labels/a.txt, train/images/a.jpg + train/annotations/a.txt, train/a.jpg + labels/train/a.txt: at
     least half of the text files have the name of a picture, and some hold boxes as YOLO's do. Left out is what a detector

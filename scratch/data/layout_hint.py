@@ -3,7 +3,7 @@
     another case of a name, a file, an archive, TensorFlow's records, tables, a spreadsheet, pictures, another JSON …
 
 What is looked for is in layouts.py. Nothing is read here but names, one JSON file, a few of XML, and the beginnings of
-tables.
+tables and text files.
 Proven in tests/data/test_layout_hint.py.
 """
 

@@ -2,7 +2,7 @@
 
     Annotations/a.xml   ─▶ JPEGImages/a.jpg       the picture of the same name, whatever its ending;
     train/7.json        ─▶ train/7.jpg            of several (valid/7.jpg) the one in the same folder, else the one
-                                                  in the folder that is most alike
+                                                  in the folder that is most alike; of copies, any
     a row's "f.1"       ─▶ f.1.jpg, not f.jpg     only the ending of a picture is cut off
 
 Used by the layouts that name their pictures (layout_voc.py, layout_labelme.py, layout_table.py). Letters' case and
@@ -42,7 +42,8 @@ class Pictures:
         self._of_row: dict[tuple[str, str], str] = {}
 
     def named(self, name: str, folder: str, ending: str = "") -> Optional[str]:
-        """The path of the one picture that is called `name`, with its ending or without; None for none, or for several.
+        """The path of the one picture that is called `name`, with its ending or without; None for none, or for several
+        that are not copies, byte for byte.
 
         Of several, the one in `folder`, else those in the folders most like it; of these, the one called `ending`.
         """

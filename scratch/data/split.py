@@ -8,7 +8,7 @@
 Only the last part of a path counts; where ten pictures or more are called alike (scene_7/color.png), so much of the
 path as tells them apart (so the tenth of a name does move the nine). Roboflow's augmented copies of one picture
 (a.rf.0123.jpg, a.rf.4567.jpg) stay together: a copy in val of a picture in train is no test. If a side would be empty,
-the picture next to it goes there, with its copies.
+the picture next to it goes there, with its copies; or one of these alone, where there are no other pictures.
 
 `python detr_scratch.py split DIR` writes the answer down, as DIR/split.json: {"train": [names], "val": [names]}. What
 stands there counts, and the rule is for other pictures alone. With --scenes, pictures that look alike (the frames of a

@@ -1,4 +1,4 @@
-"""values: which number did the writer of a JSON file mean?
+"""values: which number did the writer of a JSON file mean, and what is a line of a text file?
 
     whole     7  7.0  "7"  " 7.0 "            7         true  7.5  "7b"  null  NaN  10²⁰   None: no whole number
     number    1.5  "1.5"  "1e3"               a float   true  "1,5"  "nan"  []  {}         None: no number

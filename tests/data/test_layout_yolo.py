@@ -397,3 +397,14 @@ def test_a_folder_of_a_splits_name_without_labels_is_not_taken_for_the_split(lie
     write(tmp_path / "data.yaml", "train: train/images\nval: val/images\nnames: [cat]\n")
     layout = find_layout(DataConfig(data=str(tmp_path)))
     assert layout.division is not None and len(read(tmp_path).file_names) + len(read(tmp_path, "val").file_names) == 6
+
+
+@pytest.mark.parametrize("train, val", [("trainval.txt", "5k.txt"), ("train/list.txt", "val/list.txt")])
+def test_a_list_of_another_name_is_not_taken_for_its_folder(train, val, tmp_path):
+    for k in range(6):
+        draw(1, k)[0].save(tmp_path / "data" / "all", f"{k}.png")
+        write(tmp_path / "data" / "all" / f"{k}.txt", "0 0.5 0.5 0.5 0.25")
+    for file, its in ((train, range(4)), (val, range(4, 6))):
+        write(tmp_path / "data" / file, "".join(f"data/all/{k}.png\n" for k in its))
+    write(tmp_path / "data.yaml", f"train: data/{train}\nval: data/{val}\nnames: [cat]\n")
+    assert [len(read(tmp_path, split).file_names) for split in ("train", "val")] == [4, 2]
