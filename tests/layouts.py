@@ -213,18 +213,19 @@ def yolo_lists(root: Path, splits: Split) -> Path:
     return root
 
 
-def yolo_folders(root: Path, splits: Split) -> Path:
-    """No YAML: folders alone, and classes.txt; in a sub-folder below each."""
+def yolo_folders(root: Path, splits: Split, images: str = "images/{}/cam 1", labels: str = "labels/{}/cam 1",
+                 empty: bool = False) -> Path:
+    """No YAML: folders alone, and classes.txt; in a sub-folder below each, or as `images` and `labels` say."""
     for split, pictures in splits.items():
-        _yolo_files(root, pictures, f"images/{split}/cam 1", f"labels/{split}/cam 1")
+        _yolo_files(root, pictures, images.format(split), labels.format(split), empty=empty)
     write(root / "classes.txt", "\n".join(CLASSES) + "\n")
     return root
 
 
-def yolo_label_studio(root: Path, splits: Split) -> Path:
+def yolo_label_studio(root: Path, splits: Split, images: str = "images") -> Path:
     """Label Studio: images/ + labels/ + classes.txt + notes.json, no split."""
     (pictures,) = splits.values()
-    _yolo_files(root, pictures, "images", "labels", empty=True)
+    _yolo_files(root, pictures, images, "labels", empty=True)
     write(root / "classes.txt", "\n".join(CLASSES))
     write(root / "notes.json", {"categories": [{"id": k, "name": n} for k, n in enumerate(CLASSES)], "info": {}})
     return root
@@ -237,22 +238,6 @@ def darknet(root: Path, splits: Split) -> Path:
     write(root / "obj.names", "\n".join(CLASSES) + "\n")
     write(root / "obj.data", "classes = 3\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
     write(root / "train.txt", "".join(f"data/obj_train_data/{p.name}\n" for p in pictures))
-    return root
-
-
-def yolo_renamed(root: Path, splits: Split) -> Path:
-    """Folders with names of their own."""
-    for split, pictures in splits.items():
-        _yolo_files(root, pictures, f"{split}/photos", f"{split}/annotations", empty=True)
-    write(root / "classes.txt", "\n".join(CLASSES) + "\n")
-    return root
-
-
-def yolo_my_images(root: Path, splits: Split) -> Path:
-    """Label Studio's export, with pictures that were put beside it later."""
-    (pictures,) = splits.values()
-    _yolo_files(root, pictures, "my_images", "labels", empty=True)
-    write(root / "classes.txt", "\n".join(CLASSES))
     return root
 
 
@@ -452,14 +437,15 @@ def lines_keras(root: Path, splits: Split) -> Path:
 
 WITH_SPLITS: dict[str, Callable[[Path, Split], Path]] = {
     "coco": coco, "roboflow": roboflow, "cvat": cvat, "yolo": yolo, "yolo_roboflow": yolo_roboflow,
-    "yolo_lists": yolo_lists, "yolo_folders": yolo_folders, "yolo_renamed": yolo_renamed, "darknet_moved": darknet_moved,
+    "yolo_lists": yolo_lists, "yolo_folders": yolo_folders, "darknet_moved": darknet_moved,
+    "yolo_renamed": lambda root, splits: yolo_folders(root, splits, "{}/photos", "{}/annotations", empty=True),
     "lines_roboflow": lines_roboflow,
     "yolo_polygons": lambda root, splits: yolo(root, splits, polygons=True), "voc": voc, "voc_roboflow": voc_roboflow,
     "labelme": labelme, "csv_roboflow": csv_roboflow, "csv_tensorflow": csv_tensorflow}
 WITHOUT: dict[str, Callable[[Path, Split], Path]] = {
     "cvat": cvat, "label_studio": label_studio, "fiftyone": fiftyone, "yolo_label_studio": yolo_label_studio,
     "darknet": darknet, "voc_flat": voc_flat, "labelme": labelme, "labelme_folders": labelme_folders,
-    "yolo_my_images": yolo_my_images, "lines_keras": lines_keras,
+    "yolo_my_images": lambda root, splits: yolo_label_studio(root, splits, "my_images"), "lines_keras": lines_keras,
     "csv_vott": csv_vott, "csv_retinanet": csv_retinanet, "csv_makesense": csv_makesense, "csv_contest": csv_contest}
 # A picture without objects has no row there, so that nothing says whether there is something on it.
 LACKS_EMPTY = ("csv_roboflow", "csv_tensorflow", "csv_vott", "csv_makesense", "csv_contest")
