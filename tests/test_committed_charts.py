@@ -629,6 +629,15 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     of_three = {name: f"{mean(run['best'][name] for run in whole):.3f}" for name in ("AP", "AP50")}
     assert "The means of the best are AP {AP} and AP50 {AP50}, with fewer than half of the steps".format(**of_three) in page
     assert max(run["steps"] for run in whole) < 4500 / 2
+    fewest, most = (f"{choice(run['steps'] for run in whole):,}" for choice in (min, max))
+    assert f"the mean of three seeds is [{of_three['AP']}](#raccoons-whole-runs), with {fewest} to {most} steps." in page
+    assert round(20 * 60 / whole[-1]["steps"], 1) == 0.6  # seconds; nothing ran beside this one
+    (longer,) = (run for run in runs["sides"] if run["steps"] == 2400)
+    assert (f"of 2,400 steps ended at {longer['AP']:.3f}, this one of {whole[0]['steps']:,} at {whole[0]['end']['AP']:.3f}."
+            in page) and longer["seed"] == whole[0]["seed"] == 42
+    one, other = (runs["unseen_data"][name] for name in ("faces with and without a mask", "sacks of limes"))
+    assert ("({pictures} pictures with {boxes:,} boxes of {classes} classes in train, {judged} in val)".format(**one) in page
+            and "({pictures} with {boxes:,} boxes of {classes} class, {judged} in val)".format(**other) in page)
     recipe_page = (REPOSITORY / "docs" / "recipe.md").read_text(encoding="utf-8")
     assert "two slow cores, mean of three seeds: val AP {AP}, AP50 {AP50} |".format(**of_three) in recipe_page
     summary, tables = recipe_page.partition("In short;")[2].split("\n### Each choice", 1)

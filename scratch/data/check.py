@@ -215,8 +215,8 @@ def _not_named(pictures: Iterable[Pictures], sources: Iterable[Annotated]) -> li
             shown.setdefault(os.path.realpath(folder), folder)
     bare = sorted(os.path.join(shown[folder], base) for folder, bases in named.items() for base in os.listdir(folder)
                   if base not in bases and os.path.splitext(base)[1].lower() in PICTURES and not base.startswith("."))
-    return [Problem("picture without annotations", printable(bare[0]), f"no COCO file that is read names it{and_others(len(bare))}", len(bare))
-            ] if bare else []
+    detail = f"no COCO file that is read names it{and_others(len(bare))}"
+    return [Problem("picture without annotations", printable(bare[0]), detail, len(bare))] if bare else []
 
 
 def _below(file: Annotated, root: str) -> str:

@@ -7,10 +7,10 @@
 
 Paths in data.yaml are often those of the machine where it was written, or begin with ../, as Roboflow's do. So the
 longest end of each is taken that is there, and none leads out of the folder; what a list names is found by its name,
-too (file_names.py). Names come from the YAML file, or from
-classes.txt or obj.names; without any, classes are called by their numbers. YAML is read by PyYAML's safe loader, which
-builds no objects; here each value stays the text that it is (a class "no" is not False), and a part that is written
-once and repeated by its name is refused, since a few lines can so mean more than any memory holds.
+too (file_names.py). Names come from the YAML file, or from classes.txt or obj.names; without any, classes are called by
+their numbers. YAML is read by PyYAML's safe loader, which builds no objects; here each value stays the text that it is
+(a class "no" is not False), and a part that is written once and repeated by its name is refused, since a few lines can
+so mean more than any memory holds.
 Proven in tests/data/test_layout_yolo.py. Read after layout_yolo.py: find_yolo
 """
 
@@ -25,7 +25,7 @@ from typing import Any, Collection, Iterator, Optional, Sequence
 import yaml
 
 from scratch.data.find_voc import is_annotation
-from scratch.data.label_files import NAMES, folders_called_otherwise, is_names, labels_of, lines_of
+from scratch.data.label_files import NAMES, folders_called_otherwise, is_names, labels_of, lines_of, names_in
 from scratch.data.layout_yolo import Yolo
 from scratch.data.listing import PICTURES, Listing, by_folder, split_of, split_of_path, text_lines
 from scratch.data.problems import brief
@@ -227,9 +227,7 @@ def _lists_of_names(listing: Listing, folders: Collection[str]) -> dict[str, lis
     found: dict[str, list[str]] = {}
     for path in (path for ending in NAMES for path in listing.files(".txt", ".names", ".labels")
                  if path.lower().endswith(ending)):
-        lines = [line.strip() for line in text_lines(listing.root / path)]
-        while lines and not lines[-1]:
-            lines.pop()
+        lines = names_in(listing.root / path)
         folder, base = os.path.split(path)
         if lines and (not found or base == os.path.basename(next(iter(found))) and folder in folders):
             found[path] = lines

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Iterable, Iterator, Mapping, Sequence
 
-from scratch.data.listing import Listing, doubts, key, split_of, text_of
+from scratch.data.listing import Listing, doubts, key, split_of, text_lines, text_of
 from scratch.data.sources import Report
 from scratch.data.values import is_yolo
 
@@ -48,7 +48,7 @@ def lines_of(file: Path, label: str, report: Report) -> Iterator[tuple[int, list
 
 
 def labels_of(listing: Listing, pictures: Sequence[str], elsewhere: Mapping[str, str]) -> dict[str, str]:
-    """The text file of each picture, below the folder; "" for none. `elsewhere` is what `folders_called_otherwise` found."""
+    """The text file of each picture, below the folder; "" for none. `elsewhere` is `folders_called_otherwise`'s answer."""
     exact = {os.path.splitext(path)[0]: path for path in listing.files(".txt") if not is_names(path)}
     near: dict[str, str] = {}  # made where a picture has no text file of exactly its name
     found = {}
@@ -142,6 +142,14 @@ class _Beside:
 
 def _parts(folder: str) -> tuple[str, ...]:
     return tuple(part for part in folder.split("/") if part)
+
+
+def names_in(file: Path) -> list[str]:
+    """The names in a file of the classes' names, one a line; the last is not blank."""
+    lines = [line.strip() for line in text_lines(file)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def is_names(path: str) -> bool:

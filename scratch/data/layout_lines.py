@@ -15,11 +15,12 @@ import os
 import re
 from typing import Iterator, NamedTuple, Optional, Sequence
 
-from scratch.data.listing import PICTURES, Listing, text_lines
+from scratch.data.label_files import names_in
+from scratch.data.listing import PICTURES, Listing
 from scratch.data.problems import brief
 from scratch.data.values import number, whole
 
-NAMES = ("classes.txt", ".names")  # how files of the classes' names end
+NAMES = ("classes.txt", ".names")  # how files of the classes' names end; train_labels.txt may be a file of lines
 WANTED = "wanted PATH x1,y1,x2,y2,CLASS x1,y1,x2,y2,CLASS …"
 _WORD = re.compile(r"\S+")
 
@@ -82,5 +83,5 @@ def names_for(listing: Listing, file: str) -> list[str]:
     """The names of the classes, a line each of a file in the same folder, else of one elsewhere; none if they differ."""
     found = [path for path in listing.files(".txt", ".names") if path.lower().endswith(NAMES)]
     beside = [path for path in found if os.path.dirname(path) == os.path.dirname(file)] or found
-    lists = {"\n".join(line.strip() for line in text_lines(listing.root / path)).rstrip("\n") for path in beside}
-    return lists.pop().split("\n") if len(lists) == 1 and any(lists) else []
+    lists = {tuple(names_in(listing.root / path)) for path in beside}
+    return list(lists.pop()) if len(lists) == 1 else []

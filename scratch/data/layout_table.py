@@ -41,8 +41,8 @@ MOST_BYTES = 2**32
 MOST_CELL = 2**31 - 1  # letters of one cell, which may hold a mask
 ONE_CLASS = "object"
 _GAPS = ("", "nan", "none", "null", "[]")
-_PICTURE = ("filename", "fname", "filepath", "file", "imagename", "imagepath", "imagefile", "imagefilename", "imageid", "image",
-            "path", "imgname", "imgpath", "img", "frame", "picture")
+_PICTURE = ("filename", "fname", "filepath", "file", "imagename", "imagepath", "imagefile", "imagefilename", "imageid",
+            "image", "path", "imgname", "imgpath", "img", "frame", "picture")
 _CLASS = ("classname", "labelname", "categoryname", "class", "label", "category", "name", "classid", "labelid",
           "categoryid", "objectname", "objectclass", "cls", "species", "object")  # names before numbers, and rare ones last
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"),

@@ -103,12 +103,11 @@ def _sets(root: Path, published: Optional[Layout], deep: int = 3) -> list[Layout
     """The layout of a folder; if it has none itself, those of the folders in it, and of those in them."""
     listing = list_folder(root)
     own = _recognised(listing, published)
-    if own and _to_learn_from(own):
+    if own and (own.name != "YOLO" or own.splits.keys() != {"test"}):
         return [own]
     last = _first_of(_LAST, listing, [])
-    if own:  # it has no pictures to learn from. Text files of a test set may lie beside a table of training pictures
-        is_test = own.name == "YOLO" and own.splits.keys() == {"test"}
-        return [last if is_test and last and _to_learn_from(last) else own]
+    if own:  # text files of a test set may lie beside a table of training pictures
+        return [last if last and _to_learn_from(last) else own]
     folders = [root / name for name in sorted(listing.names) if name and "/" not in name][:20] if deep else []
     below = [layout for folder in folders for layout in _sets(folder, _classic(folder), deep - 1)]
     return [last] if last and all(layout.name == last.name for layout in below) else below

@@ -24,7 +24,6 @@ from scratch.data.images import image_size
 from scratch.data.listing import PICTURES, Listing, alike, doubts, folded, key
 from scratch.data.sources import Choose, Report
 
-
 MOST_COPIES = 4  # of one picture in several folders, which are compared
 
 

@@ -86,7 +86,7 @@ class Division:
             for split, nearest in (("val", min), ("train", max)):
                 if split not in found.values():
                     next_to_it = nearest(places.values())
-                    alike = [name for name, u in places.items() if u == next_to_it]  # copies of one picture
+                    alike = [name for name, u in places.items() if u == next_to_it]  # the copies of one picture
                     found.update(dict.fromkeys(alike if len(alike) < len(found) else alike[:1], split))
         return found
 
