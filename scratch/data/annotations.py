@@ -118,6 +118,7 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
     written: list[tuple[float, float, float, float]] = []  # those of `boxes`, before they were clipped
     outside: list[tuple[int, tuple[float, float, float, float]]] = []
     stray: dict[int, tuple[_Annotation, int]] = {}  # category that no label counts → the first of its boxes, how many
+    unlisted: dict[Any, tuple[_Annotation, int]] = {}  # category that the file does not list → the same
     listed = len(sound.place)
     for place, entry in left:
         if not isinstance(entry, dict):
@@ -143,9 +144,9 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
                 first, number_of = stray.get(category, (what, 0))
                 stray[category] = (first, number_of + 1)
             elif own_ids and _key(entry.get("category_id")) not in odd_categories:  # else it is said what is wrong
-                report("unknown category id", what, "category_id {} is none of the {} classes" if "category_id" in entry
-                       else "it has no category_id", *([entry["category_id"], len(classes)] if "category_id" in entry
-                                                       else []))
+                key = _key(entry.get("category_id"))
+                first, number_of = unlisted.get(key, (what, 0))
+                unlisted[key] = first, number_of + 1
             continue
         listed += 1
         kind, detail, box, raw = _judge_box(entry, width, height)
@@ -167,6 +168,13 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
         boxes.append(box)
         written.append(raw)
 
+    for first, number_of in unlisted.values():
+        boxes_of_it = counted(number_of, "box", "boxes")
+        if "category_id" in first.entry:
+            report("unknown category id", first, f"category_id {{}} is none of the {counted(len(classes), 'class', 'classes')} "
+                   f"({boxes_of_it})", first.entry["category_id"], times=number_of)
+        else:
+            report("unknown category id", first, f"it has no category_id ({boxes_of_it})", times=number_of)
     name_of, id_of = dict(zip(own.ids, own.names)), dict(zip(classes.names, classes.ids))
     for category, (first, number_of) in stray.items():
         name = name_of[category]

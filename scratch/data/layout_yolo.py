@@ -27,6 +27,7 @@ from scratch.data.listing import Listing, split_of
 from scratch.data.per_picture import and_others, sizes_of
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import is_oriented, number, whole
+from scratch.printable import counted
 
 FARTHEST = 2.0  # a share of the picture beyond this is no share: pixels, say
 
@@ -57,6 +58,7 @@ class Yolo(Source):
         self._tell_of_lonely(labels, report, choose)
         root = self.listing.root
         images, annotations, bare, known = [], [], [], dict(self.classes)
+        nameless: dict[int, tuple[str, int]] = {}  # class without a name → the first of its lines, how many
         for id, (picture, (width, height)) in enumerate(zip(pictures, sizes_of(root, pictures)), start=1):
             # A picture that cannot be read has no size to tell; it is refused, or left out, whatever stands here.
             images.append({"id": id, "file_name": picture, "width": width or 1, "height": height or 1})
@@ -67,10 +69,14 @@ class Yolo(Source):
                 where, k = f"{label}, line {line}", whole(words[0])
                 box = _box(words, width, height, self.keypoints, where, report)
                 if box is not None and k not in known:
-                    report("unknown category id", where, f"class {k} is none of the {len(known)} classes "
-                           f"({min(known)} to {max(known)})")
+                    first, times = nameless.get(k, (where, 0))
+                    nameless[k] = first, times + 1
                 elif box is not None:
                     annotations.append({"id": where, "image_id": id, "category_id": k + 1, "bbox": box})
+        for k, (first, times) in sorted(nameless.items()):
+            report("unknown category id", first, f"class {k} is none of the {counted(len(known), 'class', 'classes')} "
+                   f"({min(known)} {known[min(known)]} to {max(known)} {known[max(known)]}), in "
+                   f"{counted(times, 'line')}: is the list of names another set's, or too short?", times=times)
         if bare:
             report("picture without a label file", bare[0], f"it has no .txt{and_others(len(bare))}", times=len(bare))
         return {"images": images, "annotations": annotations,

@@ -242,6 +242,20 @@ def test_annotations_without_ids_are_fine(coco_set):
     assert _open(coco_set).cleaning == {}
 
 
+def test_a_category_that_the_file_does_not_list_is_told_once_with_the_number_of_its_boxes(coco_set):
+    coco_set.image("train", 1)
+    for id, category in ((1001, 4), (1002, 4), (1003, 5), (1004, None)):
+        coco_set.box("train", 1, [1, 1, 6, 5], id=id, category_id=category)
+    del coco_set.split("train")["annotations"][-1]["category_id"]
+    with pytest.raises(ValueError, match="; 4 to be put right") as refused:
+        _open(coco_set)
+    told = [line.partition("unknown category id: instances_")[2] for line in str(refused.value).splitlines()[1:]]
+    assert [line.partition(" of ")[0] + line.rpartition(":")[2] for line in told] == [
+        "train.json, annotation 1001 category_id 4 is none of the 2 classes (2 boxes)",
+        "train.json, annotation 1003 category_id 5 is none of the 2 classes (1 box)",
+        "train.json, annotation 1004 it has no category_id (1 box)"]
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda d: d["annotations"][0].update(image_id=99), "unknown image id: .* image_id 99 is no image of the file"),
     (lambda d: d["annotations"][0].update(category_id=4), "unknown category id: .* category_id 4 is none of the 2"),

@@ -66,12 +66,13 @@ def test_pixels_are_told_from_shares(tmp_path):
     assert "are these pixels?" in str(problem)
 
 
-def test_a_class_that_has_no_name_is_refused_by_its_line(tmp_path):
-    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25\n7 0.5 0.5 0.5 0.25", v="")
+def test_a_class_that_has_no_name_is_refused_once_with_its_first_line(tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25\n7 0.5 0.5 0.5 0.25", b="7 0.5 0.5 0.5 0.25", v="")
     write(root / "classes.txt", "ant\nbee\n")
     (problem,) = [p for p in read(root).problems if p.severity == "refused"]
-    assert problem.kind == "unknown category id"
-    assert "labels/train/a.txt, line 2: class 7 is none of the 2 classes (0 to 1)" in str(problem)
+    assert problem.kind == "unknown category id" and problem.times == 2
+    assert ("labels/train/a.txt, line 2: class 7 is none of the 2 classes (0 ant to 1 bee), in 2 lines: is the list of "
+            "names another set's, or too short?") in str(problem)
 
 
 def test_a_missing_and_an_empty_text_file_are_pictures_without_objects(tmp_path):
