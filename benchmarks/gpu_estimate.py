@@ -222,7 +222,8 @@ def objective(case: Case) -> Total:
                 "boxes": torch.rand(OBJECTS, 4, generator=generator) * 0.3 + 0.2} for i in range(case.batch_size)]
     criterion: Any = make_criterion(config)
     if case.side != "ours":
-        criterion = ReferenceCriterion(5, config.loss, config.model.classification == "focal")
+        criterion = ReferenceCriterion(5, config.loss, config.model.classification == "focal",
+                                       config.model.one_to_many)
     with Counter() as counter:
         criterion.total(criterion(outputs, targets)).backward()
     return total(counter.rows)

@@ -95,7 +95,8 @@ class TrainingStep:
             for name, parameter in ours.named_parameters():
                 model.get_parameter(name).requires_grad_(parameter.requires_grad)
             focal = config.model.classification == "focal"
-            self.criterion = ReferenceCriterion(config.model.num_classes, config.loss, focal).to(device)
+            self.criterion = ReferenceCriterion(config.model.num_classes, config.loss, focal,
+                                                config.model.one_to_many).to(device)
         self.model = model.to(device).train()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         muon = config.train.optimizer == "muon"

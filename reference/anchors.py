@@ -58,7 +58,7 @@ class ConditionalAttention(nn.Module):
 
 
 class AnchorDecoderLayer(nn.Module):
-    def __init__(self, d_model: int, nhead: int, dim_feedforward: int, dropout: float):
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, one_to_many: bool):
         super().__init__()
         self.self_attn = nn.MultiheadAttention(d_model, nhead, dropout=dropout, batch_first=True)
         self.cross_attn = ConditionalAttention(d_model, nhead, dropout)
@@ -67,16 +67,25 @@ class AnchorDecoderLayer(nn.Module):
         self.linear2 = nn.Linear(dim_feedforward, d_model)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(d_model) for _ in range(3))
         self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(3))
+        if one_to_many:
+            self.one_to_many = nn.ModuleDict({
+                "linear1": nn.Linear(d_model, dim_feedforward), "linear2": nn.Linear(dim_feedforward, d_model),
+                "norm": nn.LayerNorm(d_model), "dropout1": nn.Dropout(dropout), "dropout2": nn.Dropout(dropout)})
 
     def forward(self, content: Tensor, place: Tensor, look: Callable[[Tensor], Tensor], missing: Optional[Tensor],
-                memory: Tensor, memory_place: Tensor, real: Tensor) -> Tensor:
+                memory: Tensor, memory_place: Tensor, real: Tensor, route: int) -> tuple[Tensor, Optional[Tensor]]:
         q = k = content + place
         y = self.self_attn(q, k, content, key_padding_mask=missing, need_weights=False)[0]
         content = self.norm1(content + self.dropout1(y))
         y = self.cross_attn(content, look(content), memory, memory_place, real)
         content = self.norm2(content + self.dropout2(y))
         y = self.linear2(self.dropout(F.relu(self.linear1(content))))
-        return self.norm3(content + self.dropout3(y))
+        many = None
+        if route:
+            way, start = self.one_to_many, content[:, :route]
+            hidden = way["dropout1"](F.relu(way["linear1"](start)))
+            many = way["norm"](start + way["dropout2"](way["linear2"](hidden)))
+        return self.norm3(content + self.dropout3(y)), many
 
 
 class AnchorDecoder(nn.Module):
@@ -89,9 +98,13 @@ class AnchorDecoder(nn.Module):
 
     def forward(self, anchors: Tensor, content: Tensor, missing: Optional[Tensor], memory: Tensor,
                 memory_place: Tensor, pad_mask: Tensor, bbox_embed: MLP,
-                around: Optional[Callable[[Tensor], Tensor]]) -> tuple[Tensor, Tensor]:
+                around: Optional[Callable[[Tensor], Tensor]], route: int) -> tuple[Tensor, Tensor, list]:
         D, real = content.shape[-1], ~pad_mask.flatten(1)[:, None, None]
-        hs, boxes = [], []
+        hs, boxes, more = [], [], []
+
+        def answer(hs: Tensor, anchors: Tensor, features: Optional[Tensor]) -> Tensor:
+            step = bbox_embed(hs if features is None else hs + features)
+            return _refined(step.to(anchors.dtype), anchors)
         for layer in self.layers:
             sines, sides = _sines(anchors, D // 2), anchors[..., 2:].clamp(min=1e-2)
 
@@ -100,12 +113,16 @@ class AnchorDecoder(nn.Module):
                 x_and_y = (centre * (1 + self.query_scale(content))).unflatten(-1, (2, -1))
                 return (x_and_y * wanted[..., None]).flatten(-2)
 
-            content = layer(content, self.ref_point_head(sines), look, missing, memory, memory_place, real)
+            content, many = layer(content, self.ref_point_head(sines), look, missing, memory, memory_place, real, route)
+            features = None if around is None else around(anchors)
             hs.append(self.norm(content))
-            step = bbox_embed(hs[-1] if around is None else hs[-1] + around(anchors))
-            boxes.append(_refined(step.to(anchors.dtype), anchors))
+            boxes.append(answer(hs[-1], anchors, features))
+            if many is not None:
+                many = self.norm(many)
+                features = None if features is None else features[:, :route]
+                more.append((many, answer(many, anchors[:, :route], features)))
             anchors = boxes[-1].detach()
-        return torch.stack(hs), torch.stack(boxes)
+        return torch.stack(hs), torch.stack(boxes), more
 
 
 class ProposalHead(nn.Module):
@@ -169,7 +186,8 @@ class ReferenceAnchorDetr(nn.Module):
         self.input_proj = nn.Conv2d(self.backbone.num_channels, D, 1)
         self.transformer = nn.ModuleDict({
             "encoder": Stack([EncoderLayer(*sizes) for _ in range(config.enc_layers)]),
-            "decoder": AnchorDecoder([AnchorDecoderLayer(*sizes) for _ in range(config.dec_layers)], D)})
+            "decoder": AnchorDecoder([AnchorDecoderLayer(*sizes, config.one_to_many > 0)
+                                      for _ in range(config.dec_layers)], D)})
         if config.queries == "anchor":
             self.label_embed = nn.Embedding(config.num_classes + 1, D)
             self.refpoint_embed = nn.Embedding(config.num_queries, 4)
@@ -215,12 +233,18 @@ class ReferenceAnchorDetr(nn.Module):
         around = None
         if self.config.roi_features:
             around = partial(self.roi_features, memory, pad_mask=cell_mask)
-        hs, boxes = self.transformer["decoder"](anchors, content, missing, memory, places, cell_mask, self.bbox_embed,
-                                                around)
-        logits = self.class_embed(hs).to(wide)
-        if missing is not None:
-            logits = logits.masked_fill(missing[..., None], SILENT)
-        outputs = as_outputs(logits, boxes, self.config.aux_loss)
+        route = Q if self.training and self.config.one_to_many else 0
+        hs, boxes, more = self.transformer["decoder"](anchors, content, missing, memory, places, cell_mask,
+                                                      self.bbox_embed, around, route)
+
+        def answers(hs: Tensor, boxes: Tensor) -> dict:
+            logits = self.class_embed(hs).to(wide)
+            if missing is not None:
+                logits = logits.masked_fill(missing[..., None], SILENT)
+            return as_outputs(logits, boxes, self.config.aux_loss)
+        outputs = answers(hs, boxes)
+        if more:
+            outputs["one_to_many"] = answers(*map(torch.stack, zip(*more)))
         if self.training and self.config.queries == "proposal":
             outputs["proposals"] = {"pred_logits": cell_logits, "pred_boxes": cell_boxes, "centres": centres,
                                     "pad_mask": cells_padded}

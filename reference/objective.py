@@ -53,12 +53,28 @@ def _answering_cells(centres: Tensor, pad_mask: Tensor, truth: Truth) -> tuple[T
     return cell, order[winner[cell]]
 
 
+def _many_pairs(logits: Tensor, boxes: Tensor, truth: Truth, most: int) -> tuple[Tensor, Tensor]:
+    """logits (B,Q,K), boxes (B,Q,4) → the places of the queries that learn an object, and each one's object."""
+    B, Q, _ = logits.shape
+    if not len(truth.labels):
+        return truth.labels, truth.labels
+    iou = _iou_and_giou(_xyxy(boxes)[truth.image], _xyxy(truth.boxes)[:, None])[0]  # (T,Q)
+    fit = 0.3 * logits.sigmoid()[truth.image].take_along_dim(truth.labels[:, None, None], 2)[..., 0] + 0.7 * iou
+    order = fit.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # (T,Q): 0 for the best
+    taken = (order < most) & (iou >= 0.4) | (order == 0)
+    bid = fit.new_full((len(fit), B, Q), -1.0)
+    bid[torch.arange(len(fit)), truth.image] = fit.where(taken, -1.0)
+    best, target = bid.flatten(1).max(0)
+    query = (best >= 0).nonzero().squeeze(1)
+    return query, target[query]
+
+
 class ReferenceCriterion(nn.Module):
     """Outputs and targets as for `scratch.objective.criterion.SetCriterion` → the same losses; `total` adds them."""
 
-    def __init__(self, num_classes: int, loss: LossConfig, focal: bool = False):
+    def __init__(self, num_classes: int, loss: LossConfig, focal: bool = False, one_to_many: int = 0):
         super().__init__()
-        self.num_classes, self.config, self.focal = num_classes, loss, focal
+        self.num_classes, self.config, self.focal, self.one_to_many = num_classes, loss, focal, one_to_many
         self.register_buffer("class_weight", torch.tensor([1.0] * num_classes + [loss.eos_coef]))
 
     @torch.no_grad()
@@ -123,6 +139,18 @@ class ReferenceCriterion(nn.Module):
             "cardinality_error": (claimed.sum(-1) - sizes).abs().to(logits.dtype).mean(-1),
         }
 
+    def _of_one_to_many(self, outputs: dict[str, Any], truth: Truth) -> dict[str, Tensor]:
+        layers = [*outputs.get("aux_outputs", []), outputs]
+        losses = {}
+        for i, layer in enumerate(layers):
+            logits, boxes = layer["pred_logits"], layer["pred_boxes"]
+            query, target = _many_pairs(logits.detach(), boxes.detach(), truth, self.one_to_many)
+            weight = logits.new_full(logits.shape[:2], max(len(truth.labels), 1) / max(len(query), 1))
+            of_layer = self._losses(logits[None], boxes[None], query, target, truth, weight)
+            suffix = "" if i == len(layers) - 1 else f"_{i}"
+            losses |= {f"many_{name}{suffix}": of_layer[name][0] for name in ("loss_ce", "loss_bbox", "loss_giou")}
+        return losses
+
     def _of_cells(self, cells: dict[str, Tensor], truth: Truth) -> dict[str, Tensor]:
         cell, target = _answering_cells(cells["centres"], cells["pad_mask"], truth)
         weight = torch.full_like(cells["pad_mask"], EMPTY, dtype=cells["pred_logits"].dtype)
@@ -143,6 +171,7 @@ class ReferenceCriterion(nn.Module):
         losses = {name: values[-1] for name, values in by_layer.items()}
         losses |= {f"{name}_{i}": value for name, values in by_layer.items() if name != "class_error"
                    for i, value in enumerate(values[:-1])}
+        losses |= self._of_one_to_many(outputs["one_to_many"], truth) if "one_to_many" in outputs else {}
         return losses | (self._of_cells(outputs["proposals"], truth) if "proposals" in outputs else {})
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -150,4 +179,4 @@ class ReferenceCriterion(nn.Module):
         weights = {"loss_ce": self.config.ce_loss_coef, "loss_bbox": self.config.bbox_loss_coef,
                    "loss_giou": self.config.giou_loss_coef}
         return sum(weight * value for name, weight in weights.items()
-                   for key, value in losses.items() if key.removeprefix("cell_").startswith(name))
+                   for key, value in losses.items() if key.removeprefix("cell_").removeprefix("many_").startswith(name))

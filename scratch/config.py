@@ -78,13 +78,17 @@ class ModelConfig:
     (scratch/model/anchors/denoising)"""
     groups: int = 1
     """groups of queries in training, each matched on its own; later there is one (scratch/model/anchors/queries)"""
+    one_to_many: int = 0
+    """up to so many queries learn each object, too, through feed-forward networks that only training has, needs anchors
+    (scratch/model/anchors/one_to_many)"""
 
     def __post_init__(self) -> None:
         refuse_other_kinds(self)
         refuse_senseless(
             self, hidden_dim=Range(4, 8192), nheads=Range(1, 2048), dim_feedforward=Range(1, 65_536),
             enc_layers=Range(0, 100), dec_layers=LAYERS, num_queries=QUERIES, dropout=Range(0, 1, "high"),
-            num_classes=Range(1, 100_000), denoising=Range(0, 1000), groups=Range(1, 1000))
+            num_classes=Range(1, 100_000), denoising=Range(0, 1000), groups=Range(1, 1000),
+            one_to_many=Range(0, 1000))
         if self.groups * self.num_queries > 20_000:  # the mask that keeps them apart has its square
             raise ValueError(f"got groups = {self.groups} of num_queries = {self.num_queries}, wanted "
                              "20,000 queries together at most (--groups, --num-queries)")
@@ -107,7 +111,7 @@ class ModelConfig:
     def beyond_published(self) -> str:
         """What the published DETR has not, of any size: "queries = proposal, groups = 3"; "" if there is nothing."""
         published = dict(queries="learned", classification="softmax", fine_memory=False, roi_features=False,
-                         denoising=0, groups=1)
+                         denoising=0, groups=1, one_to_many=0)
         return ", ".join(f"{name} = {value}" for name, value in vars(self).items()
                          if value != published.get(name, value))
 
@@ -389,6 +393,7 @@ def parameters_of(model: ModelConfig) -> int:
     if model.queries == "learned":
         return total + model.dec_layers * (2 * attention + thought + 6 * D) + 2 * D + Q * D
     total += model.dec_layers * (attention + 6 * linear(D, D) + thought + 6 * D) + 2 * D
+    total += model.dec_layers * (thought + 2 * D) if model.one_to_many else 0
     total += linear(2 * D, D) + 4 * linear(D, D) + linear(D, 2)  # the small networks between anchors and content
     total += (K + 1) * D if model.queries == "anchor" or model.denoising else 0
     total += linear(width * expansion * (2 if model.dilation else 4), D) + 2 * D if model.fine_memory else 0

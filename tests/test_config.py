@@ -22,6 +22,7 @@ NETWORKS = {
     "no encoder": replace(SMALL, enc_layers=0, dec_layers=1, groups=3),
     "anchors": replace(FOCAL, queries="anchor", groups=3, dilation=True, fine_memory=True),
     "proposals": replace(FOCAL, queries="proposal", groups=3, fine_memory=True, roi_features=True),
+    "one to many": replace(FOCAL, queries="proposal", one_to_many=2),
     "denoising": replace(FOCAL, queries="proposal", denoising=2), "resnet152": replace(SMALL, backbone="resnet152"),
 }
 

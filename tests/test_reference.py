@@ -23,6 +23,10 @@ FOCAL = PRESETS["tiny"].loss
 ANCHORS = {
     "tiny": replace(SMALL, queries="proposal", classification="focal", fine_memory=True, roi_features=True, dilation=True,
                     norm="batch"),
+    "one to many": replace(SMALL, queries="proposal", classification="focal", fine_memory=True, roi_features=True,
+                           one_to_many=3),
+    "one to many, more queries than cells": replace(SMALL, queries="proposal", classification="focal", num_queries=23,
+                                                    one_to_many=4),
     "stride 32": replace(SMALL, queries="proposal", classification="focal", fine_memory=True),
     "more queries than cells": replace(SMALL, queries="proposal", classification="focal", num_queries=23),
     "anchor": replace(SMALL, queries="anchor", classification="focal", fine_memory=True),
@@ -54,7 +58,8 @@ def both(config: ModelConfig):
 def criteria(config: ModelConfig, loss: LossConfig) -> tuple[SetCriterion, ReferenceCriterion]:
     focal = config.classification == "focal"
     matcher = HungarianMatcher(loss.set_cost_class, loss.set_cost_bbox, loss.set_cost_giou, focal)
-    return criterion_for(replace(config, num_classes=5), matcher, loss), ReferenceCriterion(5, loss, focal).double()
+    return criterion_for(replace(config, num_classes=5), matcher, loss), ReferenceCriterion(
+        5, loss, focal, config.one_to_many).double()
 
 
 def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

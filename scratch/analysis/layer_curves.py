@@ -27,7 +27,7 @@ from scratch.analysis.learning_curve import COLOURS
 # Stanford's course notes CS231n, "Ratio of weights:updates", call this the rough size of a good step.
 GOOD_RATIO = 1e-3
 _PARTS = {"loss_ce": "classification", "loss_bbox": "boxes, L1", "loss_giou": "boxes, GIoU"}
-_PREFIXES = {"": "", "dn_": "noised ", "cell_": "cells' "}
+_PREFIXES = {"": "", "dn_": "noised ", "many_": "one-to-many ", "cell_": "cells' "}
 TITLES = {
     "std_weights": "standard deviation of the weights",
     "std_activations": "standard deviation of the activations",

@@ -4,12 +4,13 @@
                     target: IoU of the box, to a power, not 1                loss.quality     quality_focal_loss
     every loss      the mean over G groups of queries                        group_outputs    model/anchors/queries
     dn_loss_…       noised true boxes: their targets are known               denoising        model/anchors/denoising
+    many_loss_…     second answers, of which several learn an object         one_to_many      model/anchors/one_to_many
     cell_loss_…     cells of the encoder, assigned by `assigned_cells`       proposals        model/anchors/proposals
 
-One-to-many assignment: groups, noised boxes and cells give each object more than one positive prediction in a step,
-where the published matching gives it one. All of them go through the same few lines as the published losses, as further
-layers: a group has a matching of its own; a noised box and a cell need none, because where they stand
-says which object is theirs.
+One-to-many assignment: groups, noised boxes, second answers and cells give each object more than one positive
+prediction in a step, where the published matching gives it one. All of them go through the same few lines as the
+published losses, as further layers: a group has a matching of its own; the others need none, because where their boxes
+or cells are says which object is theirs.
 Proven in tests/objective/test_variant.py. Read: criterion_for → VariantCriterion → assigned_cells
 """
 
@@ -24,6 +25,7 @@ from scratch.config import LossConfig, ModelConfig
 from scratch.objective.criterion import (
     Matching, Normalisers, SetCriterion, Targets, matched_places, named_by_layer, stacked_layers)
 from scratch.objective.matcher import HungarianMatcher
+from scratch.objective.one_to_many import assigned_queries
 from scratch.ops.beyond.focal_loss import sigmoid_focal_loss
 from scratch.ops.beyond.quality_focal_loss import quality_focal_loss
 from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou, paired_generalized_box_iou
@@ -37,16 +39,23 @@ EMPTY = 0.25
 
 def criterion_for(model: ModelConfig, matcher: HungarianMatcher, loss: LossConfig) -> SetCriterion:
     """The criterion that a model needs: the published one, or where its output dict may have more, the variant's."""
-    return (VariantCriterion if model.beyond_published() else SetCriterion)(model.num_classes, matcher, loss)
+    if not model.beyond_published():
+        return SetCriterion(model.num_classes, matcher, loss)
+    return VariantCriterion(model.num_classes, matcher, loss, model.one_to_many)
 
 
 class VariantCriterion(SetCriterion):
-    """As `SetCriterion`; further losses have a prefix: dn_ for noised boxes, cell_ for the encoder's cells.
+    """As `SetCriterion`; further losses have a prefix: dn_ for noised boxes, many_ for the one-to-many answers, cell_
+    for the encoder's cells.
 
     With groups of queries every loss is the mean over the groups. With `matcher.focal`, loss_ce is the focal loss
     divided by the number of boxes. Noised boxes and cells are not checked by the matcher: theirs may be not finite,
-    and the training run says so.
+    and the training run says so. one_to_many: the most queries that learn an object by their second answers.
     """
+
+    def __init__(self, num_classes: int, matcher: HungarianMatcher, loss: LossConfig, one_to_many: int = 0) -> None:
+        super().__init__(num_classes, matcher, loss)
+        self.one_to_many = one_to_many
 
     def __call__(self, outputs: dict[str, Any], targets: Targets, normalisers: Optional[Normalisers] = None,
                  matching: Optional[Matching] = None) -> dict[str, Tensor]:
@@ -61,6 +70,8 @@ class VariantCriterion(SetCriterion):
         losses = named_by_layer({name: values.view(G, -1).mean(0) for name, values in by_layer.items()})
         if "denoising" in outputs:
             losses |= prefixed("dn", self._of_denoising(outputs["denoising"], targets, normalisers))
+        if "one_to_many" in outputs:
+            losses |= prefixed("many", self._of_one_to_many(outputs["one_to_many"], targets, normalisers))
         if "proposals" in outputs:
             losses |= prefixed("cell", self._of_cells(outputs["proposals"], targets, normalisers))
         return losses
@@ -69,8 +80,8 @@ class VariantCriterion(SetCriterion):
         """The pairs of each decoder layer, group by group: (G·L) lists over the images, as the matcher returns them."""
         return super().matching(joined_groups(outputs), targets)
 
-    def total(self, losses: dict[str, Tensor], of: tuple[str, ...] = ("", "dn_", "cell_")) -> Tensor:
-        """As published; noised boxes and cells count, too."""
+    def total(self, losses: dict[str, Tensor], of: tuple[str, ...] = ("", "dn_", "many_", "cell_")) -> Tensor:
+        """As published; noised boxes, one-to-many answers and cells count, too."""
         return super().total(losses, of)
 
     def _of_denoising(self, outputs: dict[str, Any], targets: Targets, normalisers: Normalisers) -> dict[str, Tensor]:
@@ -84,6 +95,18 @@ class VariantCriterion(SetCriterion):
         weight = (~outputs["filler"]).to(logits.dtype) / R  # the R copies of an object have weight 1 together
         matched = Normalisers(normalisers.num_boxes, normalisers.num_boxes)  # none of them has the no-object class
         return self._by_layer(logits, boxes, *places, targets, matched, weight)
+
+    def _of_one_to_many(self, outputs: dict[str, Any], targets: Targets,
+                        normalisers: Normalisers) -> dict[str, Tensor]:
+        """The losses of the one-to-many route, as if it were a detector whose objects are those that queries learn."""
+        logits, boxes = stacked_layers(outputs)                                                 # (L,B,Q,·)
+        target = assigned_queries(logits, boxes, targets, self.one_to_many)    # (L,B,Q), T: none
+        T = sum(len(t["labels"]) for t in targets)
+        positives = (target < T).sum((1, 2), keepdim=True)                                      # (L,1,1)
+        weight = (max(T, 1) / positives.clamp(min=1)).to(logits.dtype).expand(logits.shape[:3])  # (L,B,Q)
+        # Every query is a pair, with an object or with none: see _of_cells.
+        return self._by_layer(logits, boxes, torch.arange(target.numel(), device=target.device), target.flatten(),
+                              targets, normalisers, weight)
 
     def _of_cells(self, outputs: dict[str, Any], targets: Targets, normalisers: Normalisers) -> dict[str, Tensor]:
         """The losses of the encoder's cells: those inside an object have it as target, with weight 1 together."""
@@ -99,7 +122,7 @@ class VariantCriterion(SetCriterion):
 
     def _by_layer(self, logits: Tensor, boxes: Tensor, query: Tensor, target: Tensor, targets: Targets,
                   normalisers: Normalisers, weight: Optional[Tensor] = None) -> dict[str, Tensor]:
-        """As the published losses by layer, with a weight (B,Q) for each query, and the focal loss if wanted.
+        """As the published losses by layer, with a weight (B,Q) or (L,B,Q) for each query, and the focal loss if wanted.
 
         With weights, a target of T, the number of all objects, is none: class K, and no box losses.
         """

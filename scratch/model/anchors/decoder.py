@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from scratch.model.transformer import MLP
+from scratch.model.anchors.one_to_many import OneToManyFeedForward
 from scratch.model.anchors.queries import Queries
 from scratch.ops.activations import relu, sigmoid
 from scratch.ops.attention import MultiheadAttention
@@ -74,7 +75,8 @@ def spread_anchors(count: int, side: float = 0.2) -> Tensor:
 class AnchorDecoderLayer(nn.Module):
     """Content (B,T,D) → (B,T,D): self-attention, cross-attention near the anchor, feed-forward network."""
 
-    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1):
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
+                 one_to_many: bool = False):
         super().__init__()
         self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout)
         self.cross_attn = ConditionalAttention(d_model, nhead, dropout=dropout)
@@ -83,11 +85,14 @@ class AnchorDecoderLayer(nn.Module):
         self.linear2 = Linear(dim_feedforward, d_model)
         self.norm1, self.norm2, self.norm3 = LayerNorm(d_model), LayerNorm(d_model), LayerNorm(d_model)
         self.dropout1, self.dropout2, self.dropout3 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
+        if one_to_many:
+            self.one_to_many = OneToManyFeedForward(d_model, dim_feedforward, dropout)
 
     def forward(self, content: Tensor, place: Tensor, look: Callable[[Tensor], Tensor], queries: Queries,
                 memory: Tensor, memory_place: Tensor, pad_mask: Tensor,
-                need_weights: bool = False) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
-        """content, place (B,T,D), memory, memory_place (B,S,D), pad_mask (B,S) → content (B,T,D), and the attentions.
+                need_weights: bool = False) -> tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor]]:
+        """content, place (B,T,D), memory, memory_place (B,S,D), pad_mask (B,S) → content (B,T,D), that of the
+        one-to-many route (B,R,D), R = queries.route, and the attentions.
 
         look(content) → (B,T,D): the positional query of the cross-attention, computed after the self-attention.
         """
@@ -97,8 +102,10 @@ class AnchorDecoderLayer(nn.Module):
         content = self.norm1(content + self.dropout1(gathered))
         gathered, cross_weights = self.cross_attn(content, look(content), memory, memory_place, pad_mask, need_weights)
         content = self.norm2(content + self.dropout2(gathered))
+        route = content[:, :queries.route]  # (B,R,D)
+        route = self.one_to_many(route) if queries.route else route
         hidden = self.dropout(relu(self.linear1(content)))  # (B,T,F)
-        return self.norm3(content + self.dropout3(self.linear2(hidden))), self_weights, cross_weights
+        return self.norm3(content + self.dropout3(self.linear2(hidden))), route, self_weights, cross_weights
 
 
 class AnchorDecoder(nn.Module):
@@ -118,12 +125,13 @@ class AnchorDecoder(nn.Module):
     def forward(self, queries: Queries, memory: Tensor, memory_place: Tensor, pad_mask: Tensor,
                 refine: Callable[[Tensor, Tensor], Tensor],
                 need_weights: bool = False) -> tuple[Tensor, Tensor, list, list]:
-        """queries with anchors (B,T,4) and content (B,T,D) → hs (L,B,T,D), boxes (L,B,T,4), and the attentions.
+        """queries with anchors (B,T,4) and content (B,T,D) → hs (L,B,T+R,D), boxes (L,B,T+R,4), and the attentions.
 
-        refine(hs, anchors) → boxes: the box head, which is the detector's.
+        The last R = queries.route are of the one-to-many route. refine(hs, anchors) → boxes: the box head, which is
+        the detector's; it gets T+R of one and T of the other.
         """
         anchors, content = queries.place, queries.content
-        D = content.shape[-1]
+        T, D = content.shape[1:]
         hs, boxes, self_attention, cross_attention = [], [], [], []
         for layer in self.layers:
             sines = sine_of(anchors, D // 2).to(content.dtype)  # (B,T,2D): of cx, cy, w, h
@@ -135,11 +143,11 @@ class AnchorDecoder(nn.Module):
                 ratio = ratio[..., None].expand(*ratio.shape, D // 2).flatten(-2)  # (B,T,D)
                 return (centre * (1 + self.query_scale(content)) * ratio).to(content.dtype)
 
-            content, self_weights, cross_weights = layer(content, place, look, queries, memory, memory_place, pad_mask,
-                                                         need_weights)
-            hs.append(self.norm(content))
-            boxes.append(refine(hs[-1], anchors))  # (B,T,4)
-            anchors = boxes[-1].detach()
+            content, route, self_weights, cross_weights = layer(content, place, look, queries, memory, memory_place,
+                                                                pad_mask, need_weights)
+            hs.append(self.norm(torch.cat((content, route), dim=1) if queries.route else content))
+            boxes.append(refine(hs[-1], anchors))  # (B,T+R,4)
+            anchors = boxes[-1][:, :T].detach()
             self_attention.append(self_weights)
             cross_attention.append(cross_weights)
         return torch.stack(hs), torch.stack(boxes), self_attention, cross_attention

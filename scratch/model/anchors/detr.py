@@ -7,6 +7,7 @@
     classification = focal       i  a sigmoid for each class, no no-object class               ops/beyond/focal_loss
     groups                       t  several groups of queries, matched one by one              queries
     denoising                    t  noised true boxes as further queries                       denoising
+    one_to_many                  t  several queries learn each object, through a second ffn    one_to_many
 
     images ─ backbone ─ input_proj ─ encode ─► memory ─┬─ (proposals) ─► anchors, content ─┐
                                                        └─ (fine memory) ───────────────────┴─ decode ─► hs, boxes
@@ -30,6 +31,7 @@ from scratch.config import ModelConfig
 from scratch.model.anchors.decoder import spread_anchors
 from scratch.model.anchors.denoising import NoisedObjects, noised_objects
 from scratch.model.anchors.fine_memory import FineMemory
+from scratch.model.anchors.one_to_many import with_route
 from scratch.model.anchors.proposals import SILENT, ProposalHead, Proposals
 from scratch.model.anchors.queries import Queries, attention_mask
 from scratch.model.anchors.roi_features import RoiFeatures
@@ -66,6 +68,11 @@ def variant(config: ModelConfig) -> Optional[Detr]:
     if config.queries == "proposal" and config.classification != "focal":
         raise ValueError(f'queries are "proposal" with classification "{config.classification}"; a cell is judged '
                          'by sigmoids alone: take classification="focal"')
+    if config.one_to_many and (config.queries == "learned" or config.classification != "focal"):
+        raise ValueError(f'one_to_many is {config.one_to_many} with queries "{config.queries}" and classification '
+                         f'"{config.classification}"; only a decoder of boxes with a sigmoid for each class has that '
+                         'route: take queries="anchor" or "proposal" and classification="focal", or one_to_many=0 '
+                         '(--one-to-many 0)')
     of_boxes = [name for name in ("fine_memory", "roi_features") if getattr(config, name)]
     if of_boxes and config.queries == "learned":
         flags = " ".join(f"--no-{name.replace('_', '-')}" for name in of_boxes)
@@ -80,6 +87,7 @@ class VariantDetr(Detr):
 
     group_outputs the official dict of each further group of queries
     denoising     the same for the noised boxes (B,P,·), with "filler" (B,P) and "copies"; from `targets` (labels, boxes)
+    one_to_many   the same for the second answers of the first group's queries
     proposals     pred_logits (B,S,K), pred_boxes (B,S,4) of the encoder's cells; "centres" (B,S,2), "pad_mask"
 
     pred_logits is (B,Q,K) with focal classification. With need_weights, "attention" holds "anchors" (B,Q,4) as well:
@@ -97,7 +105,7 @@ class VariantDetr(Detr):
             self.transformer = Transformer(*sizes)
             self.query_embed = Embedding(Q, D)
         else:
-            self.transformer = AnchorTransformer(*sizes)
+            self.transformer = AnchorTransformer(*sizes, config.one_to_many > 0)
         if config.queries == "anchor" or config.denoising:
             self.label_embed = Embedding(config.num_classes + 1, D)
         if config.queries == "anchor":
@@ -137,24 +145,33 @@ class VariantDetr(Detr):
 
         with without_autocast(hs):
             logits = self.class_embed(hs.to(self.class_embed.weight.dtype)).to(boxes.dtype)  # (L,B,T,K+1) or (L,B,T,K)
-        T = groups * self.config.num_queries
+        T, R = groups * self.config.num_queries, self._route()
         if proposals is not None:
-            silent = proposals.missing(self.config.num_queries).repeat(1, groups)  # (B,G·Q)
-            silent = torch.cat((silent, silent.new_zeros(silent.shape[0], logits.shape[2] - T)), dim=1)  # (B,T)
+            missing = proposals.missing(self.config.num_queries)  # (B,Q)
+            of_noised = missing.new_zeros(len(missing), sum(sizes) - T)
+            silent = torch.cat((missing.repeat(1, groups), of_noised, missing[:, :R]), dim=1)  # (B,T+R)
             logits = logits.masked_fill(silent[..., None], SILENT)
+        sizes += [R] * (R > 0)
         parts = [self._as_outputs(*part) for part in zip(logits.split(sizes, dim=2), boxes.split(sizes, dim=2))]
         outputs = parts[0]
         if groups > 1:
             outputs["group_outputs"] = parts[1:groups]
         if noised is not None:
-            outputs["denoising"] = {**self._as_outputs(logits[:, :, T:], boxes[:, :, T:]),
+            end = logits.shape[2] - R
+            outputs["denoising"] = {**self._as_outputs(logits[:, :, T:end], boxes[:, :, T:end]),
                                     "filler": noised.filler, "copies": noised.copies}
+        if R:
+            outputs["one_to_many"] = parts[-1]
         if proposals is not None and self.training:
             outputs["proposals"] = {"pred_logits": proposals.logits, "pred_boxes": proposals.boxes,
                                     "centres": proposals.centres, "pad_mask": proposals.pad_mask}
         if need_weights:
             outputs["attention"] = attention
         return outputs
+
+    def _route(self) -> int:
+        """The number of queries that have a one-to-many answer, too."""
+        return self.config.num_queries if self.training and self.config.one_to_many else 0
 
     def _decode_learned(self, stages: list[Tensor], pad_mask: Tensor, sizes: list[int], noised: None,
                         need_weights: bool) -> tuple[Tensor, Tensor, Optional[dict[str, Any]], None]:
@@ -198,14 +215,15 @@ class VariantDetr(Detr):
             memory = self.fine_memory(memory, (h, w), stage)  # (B,S',D)
             cell_mask = shrink_mask(pad_mask, *stage.shape[2:])  # (B,H',W')
             places = sine_of(cell_centres(cell_mask, dtype), D // 2)  # (B,S',D)
-        queries = Queries(anchors, content, attention_mask(sizes, src.device), filler)
-        refine = self._boxes
+        queries = Queries(anchors, content, attention_mask(sizes, src.device), filler, self._route())
         if self.config.roi_features:
             feature_map = self.roi_features.feature_map(memory, *cell_mask.shape[1:])  # (B,H',W'·c)
             cells = self.roi_features.cells_of_image(cell_mask)  # (B,1,2)
 
-            def refine(hs: Tensor, anchors: Tensor) -> Tensor:
-                return self._boxes(hs + self.roi_features(feature_map, anchors, cells), anchors)
+        def refine(hs: Tensor, anchors: Tensor) -> Tensor:
+            if self.config.roi_features:
+                hs = hs + with_route(self.roi_features(feature_map, anchors, cells), queries.route)  # (B,T+R,D)
+            return self._boxes(hs, with_route(anchors, queries.route))
         hs, boxes, to_queries, to_memory = self.transformer.decode(queries, memory, places, cell_mask, refine,
                                                                    need_weights)
         if not need_weights:

@@ -43,12 +43,14 @@ class Queries:
     content    what each starts with: (B,T,D)
     attn_mask  (T,T) bool, True where query i may not attend to query j; None: all attend to all
     pad_mask   (B,T) bool, True for a query that only fills up its row; None: there is none
+    route      so many of them, the first ones, have a one-to-many answer, too (one_to_many)
     """
 
     place: Tensor
     content: Tensor
     attn_mask: Optional[Tensor] = None
     pad_mask: Optional[Tensor] = None
+    route: int = 0
 
 
 def attention_mask(sizes: list[int], device: torch.device) -> Optional[Tensor]:

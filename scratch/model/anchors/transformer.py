@@ -28,11 +28,12 @@ class AnchorTransformer(nn.Module):
     """
 
     def __init__(self, d_model: int = 256, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
-                 dim_feedforward: int = 2048, dropout: float = 0.1):
+                 dim_feedforward: int = 2048, dropout: float = 0.1,
+                 one_to_many: bool = False):
         super().__init__()
         sizes = (d_model, nhead, dim_feedforward, dropout)
         self.encoder = TransformerEncoder([TransformerEncoderLayer(*sizes) for _ in range(num_encoder_layers)])
-        self.decoder = AnchorDecoder([AnchorDecoderLayer(*sizes) for _ in range(num_decoder_layers)], d_model)
+        self.decoder = AnchorDecoder([AnchorDecoderLayer(*sizes, one_to_many) for _ in range(num_decoder_layers)], d_model)
         for parameter in self.parameters():  # Xavier for every matrix, as in the published transformer
             if parameter.dim() > 1:
                 xavier_uniform_(parameter)
