@@ -79,8 +79,10 @@ IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "weight-decay": (settings(_TINY, "weight_decay"),
                      "a larger weight decay keeps the length of weights, and so the angle of a step"),
     "roi-features": (settings(_TINY, "roi_features"),
-                     "each decoder layer refines its boxes by the features around them (RoIAlign); this is `tiny`, with "
-                     "pictures of one size"),
+                     "each decoder layer refines its boxes by the features around them (RoIAlign)"),
+    "one-to-many": (settings(_TINY, "one_to_many"),
+                    "several queries learn each object, through feed-forward networks that only training has; this is "
+                    "`tiny`, with pictures of one size"),
 }
 
 

@@ -469,7 +469,7 @@ _R50_SMALL = replace(_141M_VANILLA, model=replace(_R50.model, norm="batch"))
 _R50_FAST = _fast("detr_r50_fast", _R50_SMALL, {"dec_layers": 5, "zero_init_residual": True}, lr=3e-4, lr_backbone=3e-4,
                   warmup_share=0.05, eval_minutes=2.0, checkpoint_minutes=5.0)
 _SQUARES = DataConfig(short_side=256, square=True, augment="flip", mosaic=0.4)
-_TINY_FAST = _fast("tiny", _TINY_VANILLA, lr=2e-3, lr_backbone=2e-3)
+_TINY_FAST = _fast("tiny", _TINY_VANILLA, {"one_to_many": 4}, lr=2e-3, lr_backbone=2e-3)
 
 # tiny_vanilla and detr_141m are DETR as published, scaled; tiny and detr_141m_fast, the default runs, learn in minutes.
 # detr_r50_fast is the latter's recipe on a smaller network.

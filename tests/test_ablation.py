@@ -56,7 +56,7 @@ NAMED = {"anchors": {"queries"}, "denoising": {"denoising"}, "groups": {"groups"
          "focal": {"classification", "set_cost_class", "ce_loss_coef", "bbox_loss_coef", "giou_loss_coef"},
          "proposals": {"queries", "denoising", "groups"}, "fine-memory": {"fine_memory"},
          "quality": {"quality"}, "mosaic": {"mosaic"}, "weight-decay": {"weight_decay"},
-         "roi-features": {"roi_features"},
+         "roi-features": {"roi_features"}, "one-to-many": {"one_to_many"},
          "muon": {"optimizer", "lr", "lr_backbone", "clip_max_norm"}}
 
 

@@ -198,7 +198,8 @@ def test_an_evaluation_of_detr_r50_dispatches_primitives_alone():
 def test_a_training_step_with_all_extras_dispatches_primitives_alone(queries):
     denoising = 0 if queries == "learned" else 2
     _, step = training_step("tiny", queries=queries, classification="focal", denoising=denoising, groups=2,
-                            fine_memory=queries != "learned", roi_features=queries != "learned")
+                            fine_memory=queries != "learned", roi_features=queries != "learned",
+                            one_to_many=4 * (queries != "learned"))
     assert composites(record_primitives(step)) == {}
 
 

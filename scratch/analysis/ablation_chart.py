@@ -21,8 +21,8 @@ BUDGETS = ("minutes", "steps")
 # In the order of the rows: the first is DETR as published, the last is the preset `tiny`. A variant keeps its colour
 # where others are left out.
 INK = dict(zip(("vanilla", "muon", "anchors", "focal", "denoising", "groups", "proposals", "fine-memory", "quality",
-                "mosaic", "weight-decay", "roi-features"),
-               ("black", *COLOURS, "#8C564B", "#7F7F7F", "#BCBD22", "#17BECF", "black"), strict=True))
+                "mosaic", "weight-decay", "roi-features", "one-to-many"),
+               ("black", *COLOURS, "#8C564B", "#7F7F7F", "#BCBD22", "#17BECF", "#9467BD", "black"), strict=True))
 FIRST, *_, LAST = INK
 
 

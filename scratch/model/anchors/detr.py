@@ -68,17 +68,17 @@ def variant(config: ModelConfig) -> Optional[Detr]:
     if config.queries == "proposal" and config.classification != "focal":
         raise ValueError(f'queries are "proposal" with classification "{config.classification}"; a cell is judged '
                          'by sigmoids alone: take classification="focal"')
-    if config.one_to_many and (config.queries == "learned" or config.classification != "focal"):
-        raise ValueError(f'one_to_many is {config.one_to_many} with queries "{config.queries}" and classification '
-                         f'"{config.classification}"; only a decoder of boxes with a sigmoid for each class has that '
-                         'route: take queries="anchor" or "proposal" and classification="focal", or one_to_many=0 '
-                         '(--one-to-many 0)')
-    of_boxes = [name for name in ("fine_memory", "roi_features") if getattr(config, name)]
+    of_boxes = {name: off for name, off in (("fine_memory", "--no-fine-memory"), ("roi_features", "--no-roi-features"),
+                                            ("one_to_many", "--one-to-many 0")) if getattr(config, name)}
     if of_boxes and config.queries == "learned":
-        flags = " ".join(f"--no-{name.replace('_', '-')}" for name in of_boxes)
-        raise ValueError(f'{" and ".join(of_boxes)} {"are" if of_boxes[1:] else "is"} on with queries "learned"; only a '
+        names, flags = " and ".join(of_boxes), " ".join(of_boxes.values())
+        raise ValueError(f'{names} {"are" if len(of_boxes) > 1 else "is"} on with queries "learned"; only a '
                          'decoder of boxes has that: take queries="anchor" or "proposal", or leave '
-                         f'{"them" if of_boxes[1:] else "it"} off ({flags})')
+                         f'{"them" if len(of_boxes) > 1 else "it"} off ({flags})')
+    if config.one_to_many and config.classification != "focal":
+        raise ValueError(f'one_to_many is {config.one_to_many} with classification "{config.classification}"; a query '
+                         'of several for an object is judged by sigmoids: take classification="focal", or one_to_many=0 '
+                         '(--one-to-many 0)')
     return VariantDetr(config)
 
 

@@ -124,7 +124,10 @@ def test_a_batch_without_any_object_computes_as_many_losses_and_gradients_as_any
     assert seen[0] == seen[1]
 
 
-@pytest.mark.parametrize("fields, got", [(dict(), 'queries "learned"'), (dict(queries="anchor"), '"softmax"')])
-def test_without_boxes_or_sigmoids_it_is_refused(fields, got):
-    with pytest.raises(ValueError, match=f"one_to_many is 3 with .*{got}.* or one_to_many=0"):
+@pytest.mark.parametrize("fields, words", [
+    (dict(), r'one_to_many is on with queries "learned".* leave it off \(--one-to-many 0\)'),
+    (dict(roi_features=True), r"roi_features and one_to_many are on .* them off \(--no-roi-features --one-to-many 0\)"),
+    (dict(queries="anchor"), 'one_to_many is 3 with classification "softmax".* or one_to_many=0')])
+def test_without_boxes_or_sigmoids_it_is_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
         build_detr(SMALL, one_to_many=3, **fields)
