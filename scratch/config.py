@@ -79,7 +79,7 @@ class ModelConfig:
     groups: int = 1
     """groups of queries in training, each matched on its own; later there is one (scratch/model/anchors/queries)"""
     one_to_many: int = 0
-    """up to so many queries learn each object, too, through feed-forward networks that only training has, needs anchors
+    """a second prediction of each query in training, where so many at most are trained on an object; needs anchors
     (scratch/model/anchors/one_to_many)"""
 
     def __post_init__(self) -> None:

@@ -168,6 +168,8 @@ REQUIRED = {
     "ops/beyond/roi_align": ["RoIAlign", "feature map"],
     "model/anchors/decoder": ["anchor", "object query", "positional encoding", "cross-attention"],
     "model/anchors/queries": ["one-to-many assignment", "self-attention", "object query"],
+    "model/anchors/one_to_many": ["one-to-many assignment", "bipartite matching", "self-attention", "cross-attention"],
+    "objective/one_to_many": ["one-to-many assignment", "bipartite matching"],
     "model/anchors/denoising": ["denoising", "label leakage", "self-attention", "bipartite matching"],
     "model/anchors/proposals": ["region proposal", "encoder", "object query"],
     "model/anchors/fine_memory": ["feature pyramid", "feature map", "stride"],

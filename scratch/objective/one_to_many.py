@@ -1,23 +1,23 @@
-"""one_to_many: which queries learn which object, where several may learn the same one?
+"""one_to_many: which queries are trained on which object, where several may have the same one?
 
     logits (L,B,Q,K), boxes (L,B,Q,4), targets ─► fit (L,B,Q,M) = α·score + (1 − α)·IoU       score: of the object's class
                                                      │
-    an object takes the `most` queries that fit it best, if IoU ≥ `least`; its best one in any case
-    a query that several objects take goes to the one that it fits best
+    an object gets the `most` queries that fit it best, if their IoU ≥ `least`; the best one in any case
+    a query that several objects get goes to the one that it fits best
                                                      ▼
                                        target (L,B,Q): the object's place among all T, or T for none
 
-    IoU                a     b         `most` = 2, α = 0, `least` = 0.4
-    query 1           0.8   0.1        a takes 1 and 2, b takes 2 alone: 3 has too little of it
-    query 2           0.6   0.7        2 goes to b
-    query 3           0.1   0.3        1: a    2: b    3: none
+    IoU with           a     b         `most` = 2, α = 0, `least` = 0.4
+    query 1           0.9   0.1        a gets 1 and 2, b gets 2 alone: the IoU of 3 is too small
+    query 2           0.4   0.6        2 goes to b
+    query 3           0.0   0.2        1: a    2: b    3: none
 
-One-to-one matching would take 1 and 2, too, and teach each further query near an object to predict
-nothing. Here they learn the object as well, if their own boxes are on it. No search for the best
-whole is needed, as in bipartite matching: a few tensor operations do it, and a GPU need not wait.
-That the scores count keeps what is learnt steady: the queries that answer best go on to.
+Bipartite matching would give 1 to a and 2 to b, too; but it gives each object one query, and trains all
+others near it to predict nothing. Here they are trained on the object, if their own boxes are on it.
+There is no sum to minimise as in bipartite matching: a few tensor operations suffice, and a GPU does not
+wait for the CPU. Scores count, so that a query that predicts an object well keeps it in the next step.
 
-The numbers 0.3 and 0.4 for α and `least` are those of MS-DETR (Zhao et al. 2024, arXiv 2401.03989).
+α = 0.3 and `least` = 0.4 as in MS-DETR (Zhao et al. 2024, arXiv 2401.03989).
 Proven in tests/objective/test_one_to_many.py. Read: assigned_queries
 """
 
@@ -34,13 +34,13 @@ from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou
 ALPHA, LEAST = 0.3, 0.4
 
 # ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
-# There an object whose boxes all have an IoU below `least` has no query; here it has its best one, so that the first
-# steps of a run, which have no such box, teach something. Held by test_an_object_that_no_box_is_near_has_its_best_query.
+# There an object with which every box has an IoU below `least` gets no query; here it gets the best one, so that the first
+# steps of a run, in which no box is near, train something. Held by test_an_object_that_no_box_is_near_has_its_best_query.
 
 
 def assigned_queries(logits: Tensor, boxes: Tensor, targets: list[dict[str, Any]], most: int,
                      alpha: float = ALPHA, least: float = LEAST) -> Tensor:
-    """Which object each query learns: (L,B,Q) int64, its place among all T targets of the batch, or T for none.
+    """Which object each query is trained on: (L,B,Q) int64, its place among all T targets of the batch, or T for none.
 
     logits (L,B,Q,K), of a sigmoid for each class, boxes (L,B,Q,4) cxcywh in [0,1]. Without gradient. Of an object and
     a query the fit is alpha·score + (1 − alpha)·IoU.

@@ -4,10 +4,10 @@
                     target: IoU of the box, to a power, not 1                loss.quality     quality_focal_loss
     every loss      the mean over G groups of queries                        group_outputs    model/anchors/queries
     dn_loss_…       noised true boxes: their targets are known               denoising        model/anchors/denoising
-    many_loss_…     second answers, of which several learn an object         one_to_many      model/anchors/one_to_many
+    many_loss_…     second predictions: several queries for an object          one_to_many      model/anchors/one_to_many
     cell_loss_…     cells of the encoder, assigned by `assigned_cells`       proposals        model/anchors/proposals
 
-One-to-many assignment: groups, noised boxes, second answers and cells give each object more than one positive
+One-to-many assignment: groups, noised boxes, second predictions and cells give each object more than one positive
 prediction in a step, where the published matching gives it one. All of them go through the same few lines as the
 published losses, as further layers: a group has a matching of its own; the others need none, because where their boxes
 or cells are says which object is theirs.
@@ -45,12 +45,13 @@ def criterion_for(model: ModelConfig, matcher: HungarianMatcher, loss: LossConfi
 
 
 class VariantCriterion(SetCriterion):
-    """As `SetCriterion`; further losses have a prefix: dn_ for noised boxes, many_ for the one-to-many answers, cell_
+    """As `SetCriterion`; further losses have a prefix: dn_ for noised boxes, many_ for the one-to-many predictions, cell_
     for the encoder's cells.
 
     With groups of queries every loss is the mean over the groups. With `matcher.focal`, loss_ce is the focal loss
     divided by the number of boxes. Noised boxes and cells are not checked by the matcher: theirs may be not finite,
-    and the training run says so. one_to_many: the most queries that learn an object by their second answers.
+    and the training run says so. one_to_many: the most queries that are trained on an object by their
+    second predictions.
     """
 
     def __init__(self, num_classes: int, matcher: HungarianMatcher, loss: LossConfig, one_to_many: int = 0) -> None:
@@ -81,7 +82,7 @@ class VariantCriterion(SetCriterion):
         return super().matching(joined_groups(outputs), targets)
 
     def total(self, losses: dict[str, Tensor], of: tuple[str, ...] = ("", "dn_", "many_", "cell_")) -> Tensor:
-        """As published; noised boxes, one-to-many answers and cells count, too."""
+        """As published; noised boxes, one-to-many predictions and cells count, too."""
         return super().total(losses, of)
 
     def _of_denoising(self, outputs: dict[str, Any], targets: Targets, normalisers: Normalisers) -> dict[str, Tensor]:
@@ -98,7 +99,7 @@ class VariantCriterion(SetCriterion):
 
     def _of_one_to_many(self, outputs: dict[str, Any], targets: Targets,
                         normalisers: Normalisers) -> dict[str, Tensor]:
-        """The losses of the one-to-many route, as if it were a detector whose objects are those that queries learn."""
+        """The losses of the one-to-many route: means over the queries that have an object."""
         logits, boxes = stacked_layers(outputs)                                                 # (L,B,Q,·)
         target = assigned_queries(logits, boxes, targets, self.one_to_many)    # (L,B,Q), T: none
         T = sum(len(t["labels"]) for t in targets)

@@ -70,6 +70,8 @@ def test_the_example_of_the_note():
         return [(left + right) / 2, 0.5, right - left, 0.2]
     targets = [{"labels": torch.tensor([0, 1]), "boxes": torch.tensor([box(0.1, 0.4), box(0.3, 0.6)])}]
     boxes = torch.tensor([[[box(0.1, 0.37), box(0.22, 0.52), box(0.52, 0.8)]]])
+    assert [[round(iou(query, true_box), 1) for true_box in targets[0]["boxes"]] for query in boxes[0, 0]] == [
+        [0.9, 0.1], [0.4, 0.6], [0.0, 0.2]]
     target = assigned_queries(torch.zeros(1, 1, 3, K), boxes, targets, most=2, alpha=0.0)
     assert target.tolist() == [[[0, 1, 2]]]
 

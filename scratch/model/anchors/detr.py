@@ -7,7 +7,7 @@
     classification = focal       i  a sigmoid for each class, no no-object class               ops/beyond/focal_loss
     groups                       t  several groups of queries, matched one by one              queries
     denoising                    t  noised true boxes as further queries                       denoising
-    one_to_many                  t  several queries learn each object, through a second ffn    one_to_many
+    one_to_many                  t  a second ffn; there, several queries for each object       one_to_many
 
     images ─ backbone ─ input_proj ─ encode ─► memory ─┬─ (proposals) ─► anchors, content ─┐
                                                        └─ (fine memory) ───────────────────┴─ decode ─► hs, boxes
@@ -87,7 +87,7 @@ class VariantDetr(Detr):
 
     group_outputs the official dict of each further group of queries
     denoising     the same for the noised boxes (B,P,·), with "filler" (B,P) and "copies"; from `targets` (labels, boxes)
-    one_to_many   the same for the second answers of the first group's queries
+    one_to_many   the same for the second predictions of the first group's queries
     proposals     pred_logits (B,S,K), pred_boxes (B,S,4) of the encoder's cells; "centres" (B,S,2), "pad_mask"
 
     pred_logits is (B,Q,K) with focal classification. With need_weights, "attention" holds "anchors" (B,Q,4) as well:
@@ -170,7 +170,7 @@ class VariantDetr(Detr):
         return outputs
 
     def _route(self) -> int:
-        """The number of queries that have a one-to-many answer, too."""
+        """The number of queries that have a one-to-many prediction, too."""
         return self.config.num_queries if self.training and self.config.one_to_many else 0
 
     def _decode_learned(self, stages: list[Tensor], pad_mask: Tensor, sizes: list[int], noised: None,

@@ -1,20 +1,21 @@
-"""one_to_many: how can an object teach several queries, where inference wants one answer for it?
+"""one_to_many: how can several queries be trained on one object, where inference wants one prediction for it?
 
                                                     ┌─ ffn ──────────► token ─► heads: ONE query for each object,
-    self-attention ─ cross-attention ─ token (D) ───┤      └─► next layer         the others predict nothing
-                                                    └─ ffn of its own ────────► heads: up to `one_to_many` queries,
-                                                       in training alone                those whose boxes fit it best
+    self-attention ─ cross-attention ─ token (D) ───┤      └─► next layer         by bipartite matching
+                                                    └─ ffn of its own ────────► heads: up to `one_to_many` queries for
+                                                       in training alone               each object, by one-to-many
+                                                                                       assignment
 
-One-to-one matching teaches one query to predict an object. Its neighbours, whose boxes may be as
-good, are taught to predict nothing, so that in a step few tokens learn where an object is. One-to-many
-assignment (objective/one_to_many) teaches all that are near. One token cannot do both: it would have to
-predict the object and nothing. With a feed-forward network (ffn) of its own it can: attention and
-heads learn from both assignments, and only the last step of a layer decides between them (Mr. DETR,
-Zhang et al. 2025, arXiv 2412.10028: any one part of the decoder's layers that is separate suffices).
-At inference the second way is not computed.
+Bipartite matching trains one query on an object. Its neighbours, whose boxes may be as good, are
+trained to predict nothing, so that in a step few tokens learn where an object is. One-to-many
+assignment (objective/one_to_many) trains all that are near on it. The same token cannot do both: it would
+have to predict the object and nothing. With a feed-forward network (ffn) of its own it can. Attention and
+heads get the gradient of both; only the last part of a layer differs (Mr. DETR, Zhang et al. 2025,
+arXiv 2412.10028, section 3: one separate part of each decoder layer suffices). At inference this route is
+not computed.
 
-How it differs from groups of queries (queries.py): no query is added, so that no attention and no
-RoI features are computed again.
+Groups of queries (queries.py) have the same aim, and multiply the queries. Here no query is added, so
+that attention and RoI features are computed once.
 
 Proven in tests/model/anchors/test_one_to_many.py and tests/test_reference.py. Read: OneToManyFeedForward
 """
@@ -31,7 +32,7 @@ from scratch.ops.linear import Linear
 
 # ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
 # In Mr. DETR such a route is a whole pass through the decoder: its tokens go on to the next layer, and a third route has
-# self-attention with an instruction token. Here the second ffn of each layer gets the tokens of the one-to-one way, and
+# self-attention with an instruction token. Here the second ffn of each layer gets the tokens of the one-to-one route, and
 # its own result goes to the heads alone. Held by test_the_route_of_a_layer_starts_from_the_tokens_of_the_other.
 
 
@@ -50,5 +51,5 @@ class OneToManyFeedForward(nn.Module):
 
 
 def with_route(x: Tensor, route: int) -> Tensor:
-    """(B,T,…) → (B,T+R,…): what the R first queries have, once more at the end, for their one-to-many answers."""
+    """(B,T,…) → (B,T+R,…): what the first R queries have, once more at the end, for their one-to-many predictions."""
     return torch.cat((x, x[:, :route]), dim=1) if route else x

@@ -1,4 +1,4 @@
-"""The one-to-many route: a second answer of each query, through weights of its own, in training alone."""
+"""The one-to-many route: a second prediction of each query, through weights of its own, in training alone."""
 
 from __future__ import annotations
 
