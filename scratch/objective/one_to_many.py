@@ -1,4 +1,4 @@
-"""one_to_many: which queries are trained on which object, where several may have the same one?
+"""one_to_many: in one-to-many assignment, which queries are trained on which object?
 
     logits (L,B,Q,K), boxes (L,B,Q,4), targets ─► fit (L,B,Q,M) = α·score + (1 − α)·IoU       score: of the object's class
                                                      │
