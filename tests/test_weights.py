@@ -407,6 +407,20 @@ def test_weights_of_the_same_network_are_all_kept(config):
     assert adapted.replaced == adapted.shortened == adapted.initial == adapted.unused == ()
 
 
+def test_the_one_to_many_route_that_only_training_has_need_not_be_in_both():
+    old, new = drawn(PROPOSALS), drawn(PROPOSALS, one_to_many=3)
+    initial = {key: value.clone() for key, value in new.state_dict().items()}
+    route = {key for key in initial if ".one_to_many." in key}
+    adapted = adapt(new, given(old))
+    assert set(adapted.initial) == route and len(route) == 2 * 6 and adapted.unused == ()
+    assert same(new.state_dict(), {**old.state_dict(), **{key: initial[key] for key in route}})
+
+    without = drawn(PROPOSALS)
+    adapted = adapt(without, given(new))
+    assert set(adapted.unused) == route and adapted.initial == ()
+    assert same(without.state_dict(), {key: value for key, value in new.state_dict().items() if key not in route})
+
+
 @pytest.mark.parametrize("config, heads", [
     (SMALL, ("class_embed.weight", "class_embed.bias")),
     (ANCHORS, ("label_embed.weight", "class_embed.weight", "class_embed.bias")),

@@ -74,6 +74,7 @@ CLASS_HEADS = ("class_embed.", "proposal_head.class_embed.")  # a row for each c
 LABELS = "label_embed.weight"  # a row for each class, then one for "unknown", which means the same everywhere
 QUERIES = ("query_embed.weight", "refpoint_embed.weight", "group_embed.weight")  # a row for each query (or group)
 CLASSIFIER = OUR_PREFIX + "fc."  # of an ImageNet ResNet
+ROUTE = ".one_to_many."  # what only training has (model/anchors/one_to_many)
 
 
 @dataclass(frozen=True)
@@ -385,9 +386,10 @@ def adapt(model: nn.Module, weights: Weights, classes: Optional[Sequence[str]] =
     """Copy into `model` all of the weights that fits: whole, or nothing at all.
 
     classes   what the model's labels are called, in their order; None: as those of the weights
-    Kept at the model's own values: a class head for other classes or another number of them, and what is no backbone if
-    the weights are an ImageNet ResNet's. A batch norm's statistics fit frozen and trained norms alike; its counter is
-    of no weight. Raises ValueError that counts and names what is missing, unexpected or of another shape beyond that.
+    Kept at the model's own values: a class head for other classes or another number of them, what is no backbone if the
+    weights are an ImageNet ResNet's, and a one-to-many route that the weights have not. Theirs is left out where the
+    model has none: only training uses it. A batch norm's statistics fit frozen and trained norms alike; its counter is of
+    no weight. Raises ValueError that counts and names what is missing, unexpected or of another shape beyond that.
     """
     wanted, given = model.state_dict(), weights.tensors
     renamed = bool(classes and weights.classes) and list(classes) != list(weights.classes["names"])
@@ -396,7 +398,7 @@ def adapt(model: nn.Module, weights: Weights, classes: Optional[Sequence[str]] =
     for key, own in wanted.items():
         new = given.get(key)
         if new is None:
-            if weights.kind == "torchvision ResNet" and not key.startswith(OUR_PREFIX):
+            if ROUTE in key or weights.kind == "torchvision ResNet" and not key.startswith(OUR_PREFIX):
                 fates["initial"][key] = own
             elif not key.endswith(COUNTER):
                 missing.append(key)
@@ -410,7 +412,8 @@ def adapt(model: nn.Module, weights: Weights, classes: Optional[Sequence[str]] =
             fates["shortened"][key] = new[:len(own)]
         else:
             misshapen.append(f"{key} is {tuple(new.shape)}, wanted {tuple(own.shape)}")
-    unused = tuple(key for key in given if key not in wanted and (key.endswith(COUNTER) or key.startswith(CLASSIFIER)))
+    unused = tuple(key for key in given if key not in wanted and (
+        key.endswith(COUNTER) or key.startswith(CLASSIFIER) or ROUTE in key))
     unexpected = [key for key in given if key not in wanted and key not in unused]
     problems = [f"{len(names)} {what}: {grouped(names)}" for what, names in (
         ("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)) if names]
