@@ -100,13 +100,16 @@ def _attention(path: str, name: str) -> list[Rule]:
             rule("out_proj", (f"{name}_output",), ("linear",), ".out_proj")]
 
 
-def _layers(stack: str, last_norm: str) -> list[Rule]:
-    """Feed-forward and norms of all layers of "encoder" or "decoder"; what leaves the last norm is a layer's output."""
-    begin, where = rf"transformer\.{stack}\.layers\.(?P<i>\d+)\.", f"transformer.{stack}.layers.{{i}}."
-    return [Rule(begin + "linear1", (f"{stack}_feed_forward_linear1",), where + "linear1", "layer {n}",
+def _layers(stack: str, last_norm: str, route: str = "") -> list[Rule]:
+    """Feed-forward and norms of all layers of "encoder" or "decoder", or of a further route of these; what leaves the
+    last norm is a layer's output."""
+    inside = rf"{route}\." if route else ""
+    begin, where = rf"transformer\.{stack}\.layers\.(?P<i>\d+)\.{inside}", f"transformer.{stack}.layers.{{i}}."
+    where, name = (f"{where}{route}.", f"{stack}_{route}") if route else (where, stack)
+    return [Rule(begin + "linear1", (f"{name}_feed_forward_linear1",), where + "linear1", "layer {n}",
                  ("before_relu",)),
-            Rule(begin + "linear2", (f"{stack}_feed_forward_linear2",), where + "linear2", "layer {n}"),
-            Rule(begin + "norm", (f"{stack}_norm",), where + last_norm, "layer {n}")]
+            Rule(begin + "linear2", (f"{name}_feed_forward_linear2",), where + "linear2", "layer {n}"),
+            Rule(begin + "norm", (f"{name}_norm",), where + last_norm, "layer {n}")]
 
 
 # The first that fits a parameter's name has it.
@@ -121,6 +124,7 @@ RULES = (
     *_attention("decoder.multihead_attn", "decoder_cross_attention"),
     *_attention("decoder.cross_attn", "decoder_cross_attention"),
     *_layers("decoder", "norm3"),
+    *_layers("decoder", "norm", "one_to_many"),
     Rule(r"transformer\.decoder\.norm\.", ("decoder_norm",), "transformer.decoder.norm", "answers"),
     Rule(r"transformer\.decoder\.(?P<name>ref_point_head|query_scale|ref_anchor_head)\.layers\.(?P<i>0)\.",
          ("decoder_place",), "transformer.decoder.{name}.layers.{i}", "{name} {n}", ("before_relu",)),
