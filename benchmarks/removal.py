@@ -49,6 +49,7 @@ MADE_BY = "python -m benchmarks.removal"
 # "no object" has a weight; and the gradient is clipped as published.
 SETTINGS = {"tiny": (), "softmax": (
     "--queries", "anchor", "--classification", "softmax", "--quality", "0", "--denoising", "3", "--groups", "3",
+    "--one-to-many", "0",
     "--set-cost-class", "2", "--clip-max-norm", "0.1")}
 
 

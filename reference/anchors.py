@@ -245,6 +245,8 @@ class ReferenceAnchorDetr(nn.Module):
         outputs = answers(hs, boxes)
         if more:
             outputs["one_to_many"] = answers(*map(torch.stack, zip(*more)))
+            if missing is not None:
+                outputs["one_to_many"]["filler"] = missing
         if self.training and self.config.queries == "proposal":
             outputs["proposals"] = {"pred_logits": cell_logits, "pred_boxes": cell_boxes, "centres": centres,
                                     "pad_mask": cells_padded}

@@ -53,15 +53,18 @@ def _answering_cells(centres: Tensor, pad_mask: Tensor, truth: Truth) -> tuple[T
     return cell, order[winner[cell]]
 
 
-def _many_pairs(logits: Tensor, boxes: Tensor, truth: Truth, most: int) -> tuple[Tensor, Tensor]:
+def _many_pairs(logits: Tensor, boxes: Tensor, truth: Truth, most: int,
+                filler: Optional[Tensor]) -> tuple[Tensor, Tensor]:
     """logits (B,Q,K), boxes (B,Q,4) → the places of the queries that learn an object, and each one's object."""
     B, Q, _ = logits.shape
     if not len(truth.labels):
         return truth.labels, truth.labels
     iou = _iou_and_giou(_xyxy(boxes)[truth.image], _xyxy(truth.boxes)[:, None])[0]  # (T,Q)
     fit = 0.3 * logits.sigmoid()[truth.image].take_along_dim(truth.labels[:, None, None], 2)[..., 0] + 0.7 * iou
+    if filler is not None:
+        fit = fit.masked_fill(filler[truth.image], -1.0)
     order = fit.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # (T,Q): 0 for the best
-    taken = (order < most) & (iou >= 0.4) | (order == 0)
+    taken = ((order < most) & (iou >= 0.4) | (order == 0)) & (fit >= 0)
     bid = fit.new_full((len(fit), B, Q), -1.0)
     bid[torch.arange(len(fit)), truth.image] = fit.where(taken, -1.0)
     best, target = bid.flatten(1).max(0)
@@ -144,8 +147,9 @@ class ReferenceCriterion(nn.Module):
         losses = {}
         for i, layer in enumerate(layers):
             logits, boxes = layer["pred_logits"], layer["pred_boxes"]
-            query, target = _many_pairs(logits.detach(), boxes.detach(), truth, self.one_to_many)
-            weight = logits.new_full(logits.shape[:2], max(len(truth.labels), 1) / max(len(query), 1))
+            query, target = _many_pairs(logits.detach(), boxes.detach(), truth, self.one_to_many, outputs.get("filler"))
+            weight = logits.new_full(logits.shape[:2], 1 / self.one_to_many)
+            weight.view(-1)[query] = 1 / target.bincount(minlength=1)[target].to(logits)
             of_layer = self._losses(logits[None], boxes[None], query, target, truth, weight)
             suffix = "" if i == len(layers) - 1 else f"_{i}"
             losses |= {f"many_{name}{suffix}": of_layer[name][0] for name in ("loss_ce", "loss_bbox", "loss_giou")}

@@ -79,8 +79,8 @@ class ModelConfig:
     groups: int = 1
     """groups of queries in training, each matched on its own; later there is one (scratch/model/anchors/queries)"""
     one_to_many: int = 0
-    """a second prediction of each query in training, where so many at most are trained on an object; needs anchors
-    (scratch/model/anchors/one_to_many)"""
+    """in training, a second prediction of each query, where this many at most are trained on one object (0: none);
+    needs anchors and focal (scratch/model/anchors/one_to_many)"""
 
     def __post_init__(self) -> None:
         refuse_other_kinds(self)

@@ -151,6 +151,12 @@ def test_the_settings_have_what_is_removed_from_them() -> None:
     assert (softmax.model.classification, softmax.loss.eos_coef, softmax.train.clip_max_norm) == ("softmax", 0.1, 0.1)
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_network_of_each_setting_can_be_built(name: str) -> None:
+    with torch.device("meta"):
+        build_detr(configuration(SETTINGS[name]).model)
+
+
 QUICK = ["--flags", "--short-side 64 --max-size 96 --batch-size 4 --workers 0 --hidden-dim 32 --dim-feedforward 48",
          "--device", "cpu", "--parts", "greedy", "no-object", "--seeds", "7", "--steps", "2", "--data", "shapes-set",
          "--out", "out"]

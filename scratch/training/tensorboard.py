@@ -37,7 +37,7 @@ MOST_VALUES = 100_000  # of a tensor in a histogram: every n-th, where there are
 
 # A record's names → TensorBoard's "group/name". The curves of a group share a part of the page, and the groups stand in
 # the order of their names: what is looked at first has a number.
-_LAYER = re.compile(r"(?P<kind>(?:dn_|cell_)?(?:loss_(?:ce|bbox|giou)|class_error|cardinality_error))"
+_LAYER = re.compile(r"(?P<kind>(?:dn_|many_|cell_)?(?:loss_(?:ce|bbox|giou)|class_error|cardinality_error))"
                     r"(?:_(?P<layer>\d+))?$")
 _NAMES = {"grad_norm": "3 step/gradient norm before clipping", "loss_scale": "3 step/loss scale",
           "images_per_second": "3 step/images per second", "data_wait_seconds": "3 step/seconds waiting for data",

@@ -86,8 +86,8 @@ def commands(ground: Ground, room: Path) -> dict[str, list[str]]:
     """Every command that writes, into `room`, from the trained run: what is killed, and what gets a full disk."""
     trained, data, out = str(ground.trained), str(ground.data), f"{room}/out"
     os.makedirs(room, exist_ok=True)
-    published = ("--queries learned --classification softmax --no-fine-memory --no-roi-features --optimizer adamw "
-                 "--quality 0").split()
+    published = ("--queries learned --classification softmax --no-fine-memory --no-roi-features --one-to-many 0 "
+                 "--optimizer adamw --quality 0").split()
     return {
         "predict": ["predict", f"{data}/val", "--checkpoint", trained, "--threshold", "0.1", "--out", out],
         "analyze": ["analyze", trained, "--out", out],

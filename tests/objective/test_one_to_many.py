@@ -51,7 +51,7 @@ def near(targets: list[dict], Q: int) -> torch.Tensor:
 
 
 @given(seeds, st.lists(st.integers(0, 4), min_size=1, max_size=3), st.integers(1, 6))
-def test_each_query_learns_what_a_plain_search_says(seed, sizes, most):
+def test_each_query_is_trained_on_what_a_plain_search_says(seed, sizes, most):
     torch.manual_seed(seed)
     targets, L, Q = random_targets(sizes), 2, 8
     boxes = torch.stack([near(targets, Q) for _ in range(L)])
@@ -84,15 +84,25 @@ def test_an_object_that_no_box_is_near_has_its_best_query():
     assert assigned_queries(logits, boxes, targets, most=2).tolist() == [[[1, 0]]]
 
 
-def test_an_object_takes_no_more_than_the_most_even_if_all_boxes_fit():
-    targets = [{"labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]])}]
-    boxes = torch.tensor([0.5, 0.5, 0.4, 0.4]) + torch.arange(6)[:, None] * torch.tensor([0.01, 0, 0, 0])
+@pytest.mark.parametrize("shift", [0.01, 0.0], ids=["one after the other", "all alike"])
+@pytest.mark.parametrize("place, number", [(0.5, 4), (0.1, 1)], ids=["near", "far"])
+def test_an_object_gets_no_more_than_the_most_even_if_all_boxes_fit(place, number, shift):
+    targets = [{"labels": torch.tensor([0]), "boxes": torch.tensor([[place, 0.5, 0.1, 0.4]])}]
+    boxes = torch.tensor([0.5, 0.5, 0.1, 0.4]) + torch.arange(6)[:, None] * torch.tensor([shift, 0, 0, 0])
     assert assigned_queries(torch.zeros(1, 1, 6, K), boxes[None, None], targets, most=4).tolist() == [
-        [[0, 0, 0, 0, 1, 1]]]
+        [[0] * number + [1] * (6 - number)]]
+
+
+def test_a_query_that_fills_up_its_row_is_trained_on_nothing():
+    targets = [{"labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]])}]
+    boxes, filler = torch.tensor([0.5, 0.5, 0.4, 0.4]).expand(1, 1, 4, 4), torch.tensor([[True, False, True, False]])
+    got = assigned_queries(torch.zeros(1, 1, 4, K), boxes, targets, most=3, filler=filler)
+    assert got.tolist() == [[[1, 0, 1, 0]]]
+    assert (assigned_queries(torch.zeros(1, 1, 4, K), boxes, targets, 3, torch.ones(1, 4, dtype=torch.bool)) == 1).all()
 
 
 @pytest.mark.parametrize("quality", [0.0, 0.5])
-def test_the_losses_are_means_over_the_queries_that_learn_an_object(quality):
+def test_the_queries_of_an_object_have_weight_one_together_and_others_that_of_one_of_them(quality):
     torch.manual_seed(0)
     sizes = [2, 0, 3]
     targets = random_targets(sizes)
@@ -101,26 +111,49 @@ def test_the_losses_are_means_over_the_queries_that_learn_an_object(quality):
     route = {**layers[-1], "aux_outputs": layers[:-1]}
     criterion = VariantCriterion(K, HungarianMatcher(focal=True), LossConfig(quality=quality), one_to_many=3)
     losses = criterion({**answers(3, 4, L=2), "one_to_many": route}, targets)
+    seen: set[int] = set()
     for layer, suffix in zip(layers, ("_0", "")):
-        ce = l1 = giou = 0.0
-        number = 0
+        ce, l1, giou = 0.0, 0.0, 0.0
         for i, target in enumerate(targets):
             pairs = plain(layer["pred_logits"][i], layer["pred_boxes"][i], target, 3) if sizes[i] else {}
-            number += len(pairs)
-            wanted = torch.zeros(8, K, dtype=torch.float64)
+            wanted, weight = torch.zeros(8, K, dtype=torch.float64), torch.full((8, 1), 1 / 3, dtype=torch.float64)
             for q, t in pairs.items():
                 box, true_box = layer["pred_boxes"][i, q], target["boxes"][t]
                 wanted[q, target["labels"][t]] = iou(box, true_box) ** quality
-                l1, giou = l1 + (box - true_box).abs().sum(), giou + giou_loss(box, true_box)
+                weight[q] = 1 / list(pairs.values()).count(t)
+                l1 = l1 + weight[q, 0] * (box - true_box).abs().sum()
+                giou = giou + weight[q, 0] * giou_loss(box, true_box)
+            seen.update(list(pairs.values()).count(t) for t in pairs.values())
             if quality:
                 p, logits = layer["pred_logits"][i].sigmoid(), layer["pred_logits"][i]
                 of_image = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * (wanted - p) ** 2
-                ce = ce + (of_image * torch.where(wanted > 0, 0.25, 0.75)).sum()
+                ce = ce + (weight * of_image * torch.where(wanted > 0, 0.25, 0.75)).sum()
             else:
-                ce = ce + focal(layer["pred_logits"][i], wanted).sum()
-        assert number > 5
+                ce = ce + (weight * focal(layer["pred_logits"][i], wanted)).sum()
         for name, total in (("ce", ce), ("bbox", l1), ("giou", giou)):
-            torch.testing.assert_close(losses[f"many_loss_{name}{suffix}"], total / number, **EXACT)
+            torch.testing.assert_close(losses[f"many_loss_{name}{suffix}"], total / 5, **EXACT)
+    assert len(seen) > 1  # objects with another number of queries
+
+
+def test_the_losses_of_parts_of_a_batch_add_up_to_those_of_the_whole():
+    torch.manual_seed(0)
+    sizes = [1, 3, 0]
+    targets, route = random_targets(sizes), answers(3, 8, L=2)
+    route["pred_boxes"] = near(targets, 8)
+    criterion = VariantCriterion(K, HungarianMatcher(focal=True), LossConfig(), one_to_many=3)
+    plain_answers = answers(3, 4, L=2)
+
+    def part(outputs: dict, i: int) -> dict:
+        names = ("pred_logits", "pred_boxes")
+        return {**{name: outputs[name][i:i + 1] for name in names},
+                "aux_outputs": [{name: layer[name][i:i + 1] for name in names} for layer in outputs["aux_outputs"]]}
+    normalisers = criterion.normalisers([targets], 4)
+    whole = criterion({**plain_answers, "one_to_many": route}, targets, normalisers)
+    parts = [criterion({**part(plain_answers, i), "one_to_many": part(route, i)}, targets[i:i + 1], normalisers)
+             for i in range(3)]
+    for name, value in whole.items():
+        if name.startswith("many_"):
+            torch.testing.assert_close(sum(losses[name] for losses in parts), value, **EXACT)
 
 
 def test_without_any_object_the_scores_alone_have_a_loss():
@@ -129,7 +162,7 @@ def test_without_any_object_the_scores_alone_have_a_loss():
     criterion = VariantCriterion(K, HungarianMatcher(focal=True), LossConfig(), one_to_many=3)
     losses = criterion(outputs, targets)
     logits = outputs["one_to_many"]["pred_logits"]
-    torch.testing.assert_close(losses["many_loss_ce"], focal(logits, torch.zeros_like(logits)).sum(), **EXACT)
+    torch.testing.assert_close(losses["many_loss_ce"], focal(logits, torch.zeros_like(logits)).sum() / 3, **EXACT)
     assert losses["many_loss_bbox"] == losses["many_loss_giou"] == 0
 
 
@@ -138,7 +171,8 @@ def test_they_count_in_the_sum_that_is_minimised():
     criterion = VariantCriterion(K, HungarianMatcher(focal=True), LossConfig(), one_to_many=3)
     losses = criterion(outputs, targets)
     without = criterion.total({name: value for name, value in losses.items() if not name.startswith("many_")})
-    assert criterion.total(losses) > without
+    more = sum(weight * losses[f"many_{name}"] for name, weight in criterion.weight_dict.items())
+    torch.testing.assert_close(criterion.total(losses), without + more, **EXACT)
 
 
 def test_no_gradient_reaches_a_box_through_the_choice():

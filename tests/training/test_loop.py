@@ -97,12 +97,12 @@ def test_the_loss_of_the_queries_alone_is_recorded_for_what_an_evaluation_has(tm
     assert plain["loss_queries"] == pytest.approx(plain["loss"])
     weights = run.criterion.weight_dict
     parts = {f"{prefix}loss_{name}{layer}": torch.tensor(value)
-             for prefix, value in (("", 1.0), ("dn_", 7.0), ("cell_", 50.0))
+             for prefix, value in (("", 1.0), ("dn_", 7.0), ("many_", 3.0), ("cell_", 50.0))
              for name in ("ce", "bbox", "giou") for layer in ("", "_0")}
     assert run.criterion.total(parts) == pytest.approx(2 * sum(weights.values()))
     variant = VariantCriterion(3, run.criterion.matcher, run.config.loss)
     assert variant.total(parts, of=("",)) == pytest.approx(2 * sum(weights.values()))
-    assert variant.total(parts) == pytest.approx(116 * sum(weights.values()))
+    assert variant.total(parts) == pytest.approx(122 * sum(weights.values()))
 
 
 def test_the_running_average_is_what_is_judged_and_the_weights_come_back(tmp_path: Path) -> None:

@@ -90,9 +90,9 @@ class AnchorDecoderLayer(nn.Module):
 
     def forward(self, content: Tensor, place: Tensor, look: Callable[[Tensor], Tensor], queries: Queries,
                 memory: Tensor, memory_place: Tensor, pad_mask: Tensor,
-                need_weights: bool = False) -> tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor]]:
+                need_weights: bool = False) -> tuple[Tensor, Optional[Tensor], Optional[Tensor], Optional[Tensor]]:
         """content, place (B,T,D), memory, memory_place (B,S,D), pad_mask (B,S) → content (B,T,D), that of the
-        one-to-many route (B,R,D), R = queries.route, and the attentions.
+        one-to-many route (B,R,D), R = queries.route, or None, and the attentions.
 
         look(content) → (B,T,D): the positional query of the cross-attention, computed after the self-attention.
         """
@@ -102,8 +102,7 @@ class AnchorDecoderLayer(nn.Module):
         content = self.norm1(content + self.dropout1(gathered))
         gathered, cross_weights = self.cross_attn(content, look(content), memory, memory_place, pad_mask, need_weights)
         content = self.norm2(content + self.dropout2(gathered))
-        route = content[:, :queries.route]  # (B,R,D)
-        route = self.one_to_many(route) if queries.route else route
+        route = self.one_to_many(content[:, :queries.route]) if queries.route else None  # (B,R,D)
         hidden = self.dropout(relu(self.linear1(content)))  # (B,T,F)
         return self.norm3(content + self.dropout3(self.linear2(hidden))), route, self_weights, cross_weights
 
@@ -145,7 +144,7 @@ class AnchorDecoder(nn.Module):
 
             content, route, self_weights, cross_weights = layer(content, place, look, queries, memory, memory_place,
                                                                 pad_mask, need_weights)
-            hs.append(self.norm(torch.cat((content, route), dim=1) if queries.route else content))
+            hs.append(self.norm(content if route is None else torch.cat((content, route), dim=1)))
             boxes.append(refine(hs[-1], anchors))  # (B,T+R,4)
             anchors = boxes[-1][:, :T].detach()
             self_attention.append(self_weights)

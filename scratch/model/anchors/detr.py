@@ -7,7 +7,7 @@
     classification = focal       i  a sigmoid for each class, no no-object class               ops/beyond/focal_loss
     groups                       t  several groups of queries, matched one by one              queries
     denoising                    t  noised true boxes as further queries                       denoising
-    one_to_many                  t  a second ffn; there, several queries for each object       one_to_many
+    one_to_many                  t  a second feed-forward network, of one-to-many assignment   one_to_many
 
     images ─ backbone ─ input_proj ─ encode ─► memory ─┬─ (proposals) ─► anchors, content ─┐
                                                        └─ (fine memory) ───────────────────┴─ decode ─► hs, boxes
@@ -76,9 +76,9 @@ def variant(config: ModelConfig) -> Optional[Detr]:
                          'decoder of boxes has that: take queries="anchor" or "proposal", or leave '
                          f'{"them" if len(of_boxes) > 1 else "it"} off ({flags})')
     if config.one_to_many and config.classification != "focal":
-        raise ValueError(f'one_to_many is {config.one_to_many} with classification "{config.classification}"; a query '
-                         'of several for an object is judged by sigmoids: take classification="focal", or one_to_many=0 '
-                         '(--one-to-many 0)')
+        raise ValueError(f'one_to_many is {config.one_to_many} with classification "{config.classification}"; '
+                         'one-to-many assignment reads a sigmoid for each class: take classification="focal", or '
+                         'one_to_many=0 (--one-to-many 0)')
     return VariantDetr(config)
 
 
@@ -87,7 +87,7 @@ class VariantDetr(Detr):
 
     group_outputs the official dict of each further group of queries
     denoising     the same for the noised boxes (B,P,·), with "filler" (B,P) and "copies"; from `targets` (labels, boxes)
-    one_to_many   the same for the second predictions of the first group's queries
+    one_to_many   the same for the second predictions of the first group's queries, and "filler" (B,Q)
     proposals     pred_logits (B,S,K), pred_boxes (B,S,4) of the encoder's cells; "centres" (B,S,2), "pad_mask"
 
     pred_logits is (B,Q,K) with focal classification. With need_weights, "attention" holds "anchors" (B,Q,4) as well:
@@ -145,23 +145,23 @@ class VariantDetr(Detr):
 
         with without_autocast(hs):
             logits = self.class_embed(hs.to(self.class_embed.weight.dtype)).to(boxes.dtype)  # (L,B,T,K+1) or (L,B,T,K)
-        T, R = groups * self.config.num_queries, self._route()
+        T, R, missing = groups * self.config.num_queries, self._route(), None
         if proposals is not None:
             missing = proposals.missing(self.config.num_queries)  # (B,Q)
             of_noised = missing.new_zeros(len(missing), sum(sizes) - T)
             silent = torch.cat((missing.repeat(1, groups), of_noised, missing[:, :R]), dim=1)  # (B,T+R)
             logits = logits.masked_fill(silent[..., None], SILENT)
-        sizes += [R] * (R > 0)
-        parts = [self._as_outputs(*part) for part in zip(logits.split(sizes, dim=2), boxes.split(sizes, dim=2))]
+        ends = [*sizes, R]
+        parts = [self._as_outputs(*part) for part in zip(logits.split(ends, dim=2), boxes.split(ends, dim=2))]
         outputs = parts[0]
         if groups > 1:
             outputs["group_outputs"] = parts[1:groups]
         if noised is not None:
-            end = logits.shape[2] - R
+            end = sum(sizes)
             outputs["denoising"] = {**self._as_outputs(logits[:, :, T:end], boxes[:, :, T:end]),
                                     "filler": noised.filler, "copies": noised.copies}
         if R:
-            outputs["one_to_many"] = parts[-1]
+            outputs["one_to_many"] = {**parts[-1], **({} if missing is None else {"filler": missing})}
         if proposals is not None and self.training:
             outputs["proposals"] = {"pred_logits": proposals.logits, "pred_boxes": proposals.boxes,
                                     "centres": proposals.centres, "pad_mask": proposals.pad_mask}

@@ -8,14 +8,14 @@
 
 Bipartite matching trains one query on an object. Its neighbours, whose boxes may be as good, are
 trained to predict nothing, so that in a step few tokens learn where an object is. One-to-many
-assignment (objective/one_to_many) trains all that are near on it. The same token cannot do both: it would
-have to predict the object and nothing. With a feed-forward network (ffn) of its own it can. Attention and
-heads get the gradient of both; only the last part of a layer differs (Mr. DETR, Zhang et al. 2025,
-arXiv 2412.10028, section 3: one separate part of each decoder layer suffices). At inference this route is
-not computed.
+assignment (objective/one_to_many) trains several of them on it. One token cannot have both targets,
+object and no object; with a feed-forward network (ffn) of its own each assignment has its own token.
+Attention and heads get the gradient of both; only the last part of a layer differs (Mr. DETR, Zhang et
+al. 2024, arXiv 2412.10028, section 3: one separate part of each decoder layer suffices). At inference
+this route is not computed.
 
 Groups of queries (queries.py) have the same aim, and multiply the queries. Here no query is added, so
-that attention and RoI features are computed once.
+attention and RoI features are computed once.
 
 Proven in tests/model/anchors/test_one_to_many.py and tests/test_reference.py. Read: OneToManyFeedForward
 """
@@ -51,5 +51,5 @@ class OneToManyFeedForward(nn.Module):
 
 
 def with_route(x: Tensor, route: int) -> Tensor:
-    """(B,T,…) → (B,T+R,…): what the first R queries have, once more at the end, for their one-to-many predictions."""
+    """(B,T,…) → (B,T+R,…): with a copy of the first R rows behind, for the one-to-many predictions of these queries."""
     return torch.cat((x, x[:, :route]), dim=1) if route else x

@@ -43,7 +43,7 @@ class Queries:
     content    what each starts with: (B,T,D)
     attn_mask  (T,T) bool, True where query i may not attend to query j; None: all attend to all
     pad_mask   (B,T) bool, True for a query that only fills up its row; None: there is none
-    route      so many of them, the first ones, have a one-to-many prediction, too (one_to_many)
+    route      the number of queries, from the first on, that get a one-to-many prediction, too (one_to_many)
     """
 
     place: Tensor
