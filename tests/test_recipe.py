@@ -97,6 +97,12 @@ def test_pictures_grow_on_generated_shapes_alone() -> None:
     assert BIG.data.grow == 0 and "grow" not in named  # nothing to say
 
 
+def test_queries_have_a_second_prediction_on_generated_shapes_alone() -> None:
+    assert TINY.model.one_to_many > 0 == config_for(CELLS).model.one_to_many == config_for(RACCOONS).model.one_to_many
+    named = {choice.field for choice in choose(BIG, CELLS, 87, T4)}
+    assert BIG.model.one_to_many == 0 and "one_to_many" not in named  # nothing to say
+
+
 def test_a_picture_has_no_more_pixels_than_the_machine_can_train_with() -> None:
     tiny_objects = replace(CELLS, small_object=0.01)
     assert config_for(tiny_objects).data.short_side == 256

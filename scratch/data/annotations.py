@@ -144,7 +144,7 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
                 first, number_of = stray.get(category, (what, 0))
                 stray[category] = (first, number_of + 1)
             elif own_ids and _key(entry.get("category_id")) not in odd_categories:  # else it is said what is wrong
-                key = _key(entry.get("category_id"))
+                key = "category_id" in entry, _key(entry.get("category_id"))
                 first, number_of = unlisted.get(key, (what, 0))
                 unlisted[key] = first, number_of + 1
             continue
@@ -171,8 +171,9 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
     for first, number_of in unlisted.values():
         boxes_of_it = counted(number_of, "box", "boxes")
         if "category_id" in first.entry:
-            report("unknown category id", first, f"category_id {{}} is none of the {counted(len(classes), 'class', 'classes')} "
-                   f"({boxes_of_it})", first.entry["category_id"], times=number_of)
+            report("unknown category id", first, "category_id {} is not among the file's "
+                   f"{counted(len(own.ids), 'category', 'categories')} ({boxes_of_it}): is its list another set's, or too "
+                   "short?", first.entry["category_id"], times=number_of)
         else:
             report("unknown category id", first, f"it has no category_id ({boxes_of_it})", times=number_of)
     name_of, id_of = dict(zip(own.ids, own.names)), dict(zip(classes.names, classes.ids))

@@ -73,10 +73,12 @@ class Yolo(Source):
                     nameless[k] = first, times + 1
                 elif box is not None:
                     annotations.append({"id": where, "image_id": id, "category_id": k + 1, "bbox": box})
+        names = dict.fromkeys((min(known), max(known))) if known else ()
+        range_of = " to ".join(f"{k} {known[k]}" for k in names)
         for k, (first, times) in sorted(nameless.items()):
-            report("unknown category id", first, f"class {k} is none of the {counted(len(known), 'class', 'classes')} "
-                   f"({min(known)} {known[min(known)]} to {max(known)} {known[max(known)]}), in "
-                   f"{counted(times, 'line')}: is the list of names another set's, or too short?", times=times)
+            report("unknown category id", first, f"class {k} is not among the {counted(len(known), 'name')} of classes "
+                   f"({range_of}), in {counted(times, 'line')}: is the list of names another set's, or too short?",
+                   times=times)
         if bare:
             report("picture without a label file", bare[0], f"it has no .txt{and_others(len(bare))}", times=len(bare))
         return {"images": images, "annotations": annotations,

@@ -250,15 +250,17 @@ def test_a_category_that_the_file_does_not_list_is_told_once_with_the_number_of_
     with pytest.raises(ValueError, match="; 4 to be put right") as refused:
         _open(coco_set)
     told = [line.partition("unknown category id: instances_")[2] for line in str(refused.value).splitlines()[1:]]
-    assert [line.partition(" of ")[0] + line.rpartition(":")[2] for line in told] == [
-        "train.json, annotation 1001 category_id 4 is none of the 2 classes (2 boxes)",
-        "train.json, annotation 1003 category_id 5 is none of the 2 classes (1 box)",
+    assert all(line.endswith(": is its list another set's, or too short?") for line in told[:2])
+    assert [line.partition(" of ")[0] + line.removesuffix(": is its list another set's, or too short?").rpartition(":")[2]
+            for line in told] == [
+        "train.json, annotation 1001 category_id 4 is not among the file's 2 categories (2 boxes)",
+        "train.json, annotation 1003 category_id 5 is not among the file's 2 categories (1 box)",
         "train.json, annotation 1004 it has no category_id (1 box)"]
 
 
 @pytest.mark.parametrize("spoil, message", [
     (lambda d: d["annotations"][0].update(image_id=99), "unknown image id: .* image_id 99 is no image of the file"),
-    (lambda d: d["annotations"][0].update(category_id=4), "unknown category id: .* category_id 4 is none of the 2"),
+    (lambda d: d["annotations"][0].update(category_id=4), "unknown category id: .* category_id 4 is not among the file's 2"),
     (lambda d: d["annotations"][0].pop("category_id"), "unknown category id: .* it has no category_id"),
     (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), r"malformed entry: .* bbox is \[1, 2, 3\]"),
     (lambda d: d["annotations"].append(None), "malformed entry: .* got None"),

@@ -71,7 +71,7 @@ def test_a_class_that_has_no_name_is_refused_once_with_its_first_line(tmp_path):
     write(root / "classes.txt", "ant\nbee\n")
     (problem,) = [p for p in read(root).problems if p.severity == "refused"]
     assert problem.kind == "unknown category id" and problem.times == 2
-    assert ("labels/train/a.txt, line 2: class 7 is none of the 2 classes (0 ant to 1 bee), in 2 lines: is the list of "
+    assert ("labels/train/a.txt, line 2: class 7 is not among the 2 names of classes (0 ant to 1 bee), in 2 lines: is the list of "
             "names another set's, or too short?") in str(problem)
 
 

@@ -97,7 +97,7 @@ def test_another_split_leaves_out_the_same(coco_set):
 def test_a_class_that_no_category_of_the_file_names_stays_a_problem(coco_set):
     coco_set.image("train", 1)
     coco_set.box("train", 1, [5, 5, 4, 4], category_id=8)
-    with pytest.raises(ValueError, match="unknown category id: .*category_id 8 is none of the 1 class "):
+    with pytest.raises(ValueError, match="unknown category id: .*category_id 8 is not among the file's 2 categories "):
         opened(coco_set, only="dog")
 
 

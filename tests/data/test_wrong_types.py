@@ -133,7 +133,7 @@ def test_an_annotation_without_an_image_id_is_refused_as_such(coco_set):
 def test_a_category_id_of_another_kind_is_refused(id, coco_set):
     coco_set.image("train", 1)
     coco_set.split("train")["annotations"][0]["category_id"] = id
-    with pytest.raises(ValueError, match="unknown category id: .*category_id .* is none of the 2 classes"):
+    with pytest.raises(ValueError, match="unknown category id: .*category_id .* is not among the file's 2 categories"):
         opened(coco_set)
 
 
