@@ -473,6 +473,26 @@ def test_what_roi_features_bring_is_what_the_pages_say() -> None:
         assert f"offsets change AP by {most:.3f} at most" in text, page
 
 
+def test_trials_with_three_seeds_came_to_what_the_page_says() -> None:
+    trials = json.loads((CHARTS / "tiny" / "three_seeds.json").read_text(encoding="utf-8"))["trials"]
+    page = section("tiny")
+    mean = {}
+    for trial in trials:
+        runs = trial["runs"]
+        AP, AP50 = (", ".join(f"{run[name]:.3f}" for run in runs) for name in ("AP", "AP50"))
+        assert f"| {runs[0]['steps']:,} | {AP} | {AP50} |" in page, trial["tried"]
+        mean[trial["set"], trial["tried"]] = {run["seed"]: run["AP"] for run in runs}
+    without, route = mean["shapes", "without the route"], mean["shapes", "the route"]
+    assert len(without) == 3 and all(route[seed] > without[seed] + 0.005 for seed in route)
+    for worse in ("the sweep's winner", "DEIM's loss"):
+        assert all(AP < without[seed] - 0.02 for seed, AP in mean["shapes", worse].items())
+    gain = sum(route.values()) / len(route) - sum(without[seed] for seed in route) / len(route)
+    for name in ("docs/results.md", "hyper_parameter_tuning_charts/index.md"):
+        assert f"by {gain:.3f} (" in (REPOSITORY / name).read_text(encoding="utf-8"), name
+    cells = [sum(mean["blood cells", tried].values()) / 3 for tried in ("as the recipe is", "an earlier form of the route")]
+    assert f"a mean AP of {cells[0]:.3f} without it and {cells[1]:.3f} with it" in " ".join(page.split())
+
+
 def test_three_seeds_of_raccoons_learnt_what_the_pages_say() -> None:
     curves = json.loads((CHARTS / "recipe_seeds" / "learning_curve.json").read_text(encoding="utf-8"))
     page, results = ((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("recipe_runs.md", "results.md"))

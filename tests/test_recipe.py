@@ -157,7 +157,7 @@ def test_an_unknown_presets_memory_is_that_of_the_largest() -> None:
     sides = [config_for(tiny_objects, preset, machine=T4).data.short_side for preset in (unknown, BIG)]
     assert sides[0] == sides[1] == 320
     small = Machine("cuda", 2.0)  # tiny, which was counted as dilated as it is
-    assert config_for(tiny_objects, TINY, machine=small).data.short_side == 16 * int((0.7 * 2 / 0.195) ** 0.5 * 192 / 16)
+    assert config_for(tiny_objects, TINY, machine=small).data.short_side == 16 * int((0.7 * 2 / 0.205) ** 0.5 * 192 / 16)
 
 
 def test_what_flags_gave_is_followed_by_the_other_choices() -> None:
