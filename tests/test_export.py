@@ -31,6 +31,7 @@ MODELS = {
     "anchors": replace(SMALL, norm="group", dilation=True, queries="anchor", classification="focal"),
     "proposals, fine memory": replace(SMALL, queries="proposal", classification="focal", dilation=True,
                                       fine_memory=True),
+    "a route of training": replace(SMALL, queries="proposal", classification="focal", one_to_many=3),
     "RoI features": replace(SMALL, queries="proposal", classification="focal", fine_memory=True, roi_features=True),
 }
 

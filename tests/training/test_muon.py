@@ -187,7 +187,8 @@ def test_the_other_groups_take_the_steps_of_adamw():
 @pytest.mark.parametrize("queries", ["learned", "anchor", "proposal"])
 def test_embeddings_and_last_layers_are_left_to_adamw(queries):
     model = build_detr("tiny", queries=queries, num_classes=3, denoising=2 * (queries != "learned"), groups=2,
-                       dim_feedforward=3 * 128, fine_memory=queries != "learned", roi_features=queries != "learned")
+                       dim_feedforward=3 * 128, fine_memory=queries != "learned", roi_features=queries != "learned",
+                       one_to_many=3 * (queries == "proposal"), classification="focal")
     groups = {group["name"]: group for group in muon_groups(model, TrainConfig(optimizer="muon"))}
     maps = {id(p): count for name, group in groups.items() if name.endswith("_matrices")
             for p, count in zip(group["params"], group["maps"], strict=True)}

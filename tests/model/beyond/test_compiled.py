@@ -54,16 +54,19 @@ CASES = {
                       lambda: (lambda x, pos: [x, pos])(*tokens(5, 5)), PADDING),
     "anchor decoder layer": (lambda: AnchorDecoderLayer(24, 4, 32, dropout=0.0), lambda: tokens(3, 3, 5, 5, 3),
                              PADDING),
+    "anchor decoder layer with a one-to-many route": (
+        lambda: AnchorDecoderLayer(24, 4, 32, dropout=0.0, one_to_many=True), lambda: tokens(3, 3, 5, 5, 3), PADDING),
     "decoder layer": (lambda: TransformerDecoderLayer(24, 4, 32, dropout=0.0), lambda: tokens(3, 3, 5, 5), PADDING),
 }
 
 
-def arguments(inputs: list[torch.Tensor], mask) -> list:
+def arguments(inputs: list[torch.Tensor], mask, route: int = 0) -> list:
     if len(inputs) == 2:
         return [inputs[0], mask, inputs[1]]  # src, pad_mask, pos
     if len(inputs) == 5:  # content, place, look, queries, memory, memory_place, pad_mask
         content, place, memory, memory_place, wanted = inputs
-        return [content, place, lambda content: content * wanted, Queries(place, content), memory, memory_place, mask]
+        queries = Queries(place, content, route=route)
+        return [content, place, lambda content: content * wanted, queries, memory, memory_place, mask]
     return [*inputs, mask] if len(inputs) == 4 else inputs
 
 
@@ -77,8 +80,8 @@ def test_a_block_is_followed_to_its_end_and_computes_the_same(name: str, low) ->
     results = []
     for block in (plain, followed):
         with torch.autocast("cpu", low) if low else nullcontext():
-            y = block(*arguments(inputs, mask))
-        y = y[0] if isinstance(y, tuple) else y
+            y = block(*arguments(inputs, mask, 2 * ("route" in name)))
+        y = torch.cat([part for part in y if part is not None], dim=1) if isinstance(y, tuple) else y
         leaves = [*inputs, *block.parameters()]
         results.append([y, *torch.autograd.grad(y.float().square().sum(), leaves, allow_unused=True), *block.buffers()])
     for ours, theirs in zip(*results, strict=True):
