@@ -41,7 +41,7 @@ def count(module, trainable: bool = False) -> int:
 
 
 @pytest.mark.parametrize("preset, parameters, trainable", [
-    ("tiny", 2_424_368, 2_424_368),
+    ("tiny", 2_820_272, 2_820_272),
     ("tiny_vanilla", 1_959_664, 1_959_664),
     ("detr_r50", 41_524_768, 41_302_368),
     ("detr_r50_dc5", 41_524_768, 41_302_368),
