@@ -148,8 +148,8 @@ class ReferenceCriterion(nn.Module):
         for i, layer in enumerate(layers):
             logits, boxes = layer["pred_logits"], layer["pred_boxes"]
             query, target = _many_pairs(logits.detach(), boxes.detach(), truth, self.one_to_many, outputs.get("filler"))
-            weight = logits.new_full(logits.shape[:2], 1 / self.one_to_many)
-            weight.view(-1)[query] = 1 / target.bincount(minlength=1)[target].to(logits)
+            each = len(truth.labels) / max(len(query), 1) if len(truth.labels) else 1 / self.one_to_many
+            weight = logits.new_full(logits.shape[:2], each)
             of_layer = self._losses(logits[None], boxes[None], query, target, truth, weight)
             suffix = "" if i == len(layers) - 1 else f"_{i}"
             losses |= {f"many_{name}{suffix}": of_layer[name][0] for name in ("loss_ce", "loss_bbox", "loss_giou")}

@@ -99,14 +99,16 @@ class VariantCriterion(SetCriterion):
 
     def _of_one_to_many(self, outputs: dict[str, Any], targets: Targets,
                         normalisers: Normalisers) -> dict[str, Tensor]:
-        """The losses of the one-to-many route: the queries of one object have weight 1 together."""
+        """The losses of the one-to-many route: of the batch, means over the P queries that are trained on an object.
+
+        P is known after the forward pass alone, so that (unlike all other losses) those of several micro-batches of a
+        step are not exactly those of one large batch: each of them counts by its number of objects.
+        """
         logits, boxes = stacked_layers(outputs)                                                 # (L,B,Q,·)
         target = assigned_queries(logits, boxes, targets, self.one_to_many, outputs.get("filler"))  # (L,B,Q), T: none
         T = sum(len(t["labels"]) for t in targets)
-        among = logits.new_zeros(len(logits), T + 1)                                            # queries of each object
-        among = among.scatter_add(1, target.flatten(1), torch.ones_like(logits[..., 0]).flatten(1))
-        among[:, T] = self.one_to_many  # a query without an object weighs as much as one of a full set
-        weight = 1 / among.gather(1, target.flatten(1)).view_as(target)                         # (L,B,Q)
+        positives = (target < T).sum((1, 2), keepdim=True).to(logits.dtype)                     # P: (L,1,1)
+        weight = (T / positives.clamp(min=1) if T else 1 / self.one_to_many + 0 * positives).expand(logits.shape[:3])
         # Every query is a pair, with an object or with none: see _of_cells.
         return self._by_layer(logits, boxes, torch.arange(target.numel(), device=target.device), target.flatten(),
                               targets, normalisers, weight)

@@ -102,7 +102,7 @@ def test_a_query_that_fills_up_its_row_is_trained_on_nothing():
 
 
 @pytest.mark.parametrize("quality", [0.0, 0.5])
-def test_the_queries_of_an_object_have_weight_one_together_and_others_that_of_one_of_them(quality):
+def test_the_losses_are_means_over_the_queries_that_are_trained_on_an_object(quality):
     torch.manual_seed(0)
     sizes = [2, 0, 3]
     targets = random_targets(sizes)
@@ -111,49 +111,44 @@ def test_the_queries_of_an_object_have_weight_one_together_and_others_that_of_on
     route = {**layers[-1], "aux_outputs": layers[:-1]}
     criterion = VariantCriterion(K, HungarianMatcher(focal=True), LossConfig(quality=quality), one_to_many=3)
     losses = criterion({**answers(3, 4, L=2), "one_to_many": route}, targets)
-    seen: set[int] = set()
+    numbers = []
     for layer, suffix in zip(layers, ("_0", "")):
-        ce, l1, giou = 0.0, 0.0, 0.0
+        ce, l1, giou, number = 0.0, 0.0, 0.0, 0
         for i, target in enumerate(targets):
             pairs = plain(layer["pred_logits"][i], layer["pred_boxes"][i], target, 3) if sizes[i] else {}
-            wanted, weight = torch.zeros(8, K, dtype=torch.float64), torch.full((8, 1), 1 / 3, dtype=torch.float64)
+            number += len(pairs)
+            wanted = torch.zeros(8, K, dtype=torch.float64)
             for q, t in pairs.items():
                 box, true_box = layer["pred_boxes"][i, q], target["boxes"][t]
                 wanted[q, target["labels"][t]] = iou(box, true_box) ** quality
-                weight[q] = 1 / list(pairs.values()).count(t)
-                l1 = l1 + weight[q, 0] * (box - true_box).abs().sum()
-                giou = giou + weight[q, 0] * giou_loss(box, true_box)
-            seen.update(list(pairs.values()).count(t) for t in pairs.values())
+                l1, giou = l1 + (box - true_box).abs().sum(), giou + giou_loss(box, true_box)
             if quality:
                 p, logits = layer["pred_logits"][i].sigmoid(), layer["pred_logits"][i]
                 of_image = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * (wanted - p) ** 2
-                ce = ce + (weight * of_image * torch.where(wanted > 0, 0.25, 0.75)).sum()
+                ce = ce + (of_image * torch.where(wanted > 0, 0.25, 0.75)).sum()
             else:
-                ce = ce + (weight * focal(layer["pred_logits"][i], wanted)).sum()
+                ce = ce + focal(layer["pred_logits"][i], wanted).sum()
+        numbers.append(number)
         for name, total in (("ce", ce), ("bbox", l1), ("giou", giou)):
-            torch.testing.assert_close(losses[f"many_loss_{name}{suffix}"], total / 5, **EXACT)
-    assert len(seen) > 1  # objects with another number of queries
+            torch.testing.assert_close(losses[f"many_loss_{name}{suffix}"], total / number, **EXACT)
+    assert min(numbers) > 5  # the objects
 
 
-def test_the_losses_of_parts_of_a_batch_add_up_to_those_of_the_whole():
+def test_parts_of_a_batch_count_by_their_objects():
     torch.manual_seed(0)
     sizes = [1, 3, 0]
-    targets, route = random_targets(sizes), answers(3, 8, L=2)
-    route["pred_boxes"] = near(targets, 8)
+    targets, layers = random_targets(sizes), answers(3, 8)
+    layers["pred_boxes"] = near(targets, 8)
     criterion = VariantCriterion(K, HungarianMatcher(focal=True), LossConfig(), one_to_many=3)
-    plain_answers = answers(3, 4, L=2)
 
-    def part(outputs: dict, i: int) -> dict:
-        names = ("pred_logits", "pred_boxes")
-        return {**{name: outputs[name][i:i + 1] for name in names},
-                "aux_outputs": [{name: layer[name][i:i + 1] for name in names} for layer in outputs["aux_outputs"]]}
-    normalisers = criterion.normalisers([targets], 4)
-    whole = criterion({**plain_answers, "one_to_many": route}, targets, normalisers)
-    parts = [criterion({**part(plain_answers, i), "one_to_many": part(route, i)}, targets[i:i + 1], normalisers)
-             for i in range(3)]
-    for name, value in whole.items():
-        if name.startswith("many_"):
-            torch.testing.assert_close(sum(losses[name] for losses in parts), value, **EXACT)
+    def losses(i: int, normalisers=None) -> dict:
+        part = {name: layers[name][i:i + 1] for name in ("pred_logits", "pred_boxes")}
+        return criterion({**part, "one_to_many": part}, targets[i:i + 1], normalisers)
+    of_step = criterion.normalisers([targets], 8)
+    for name in ("many_loss_ce", "many_loss_bbox", "many_loss_giou"):
+        alone, together = ([losses(i, divisor)[name] for i in range(3)] for divisor in (None, of_step))
+        for M, one, other in zip((1, 3, 1), alone, together):  # an image without an object has the divisor 1, as one with
+            torch.testing.assert_close(other, one * M / 4, **EXACT)
 
 
 def test_without_any_object_the_scores_alone_have_a_loss():
