@@ -95,11 +95,11 @@ def choose(config: Config, data: DataSummary, evaluated: int, machine: Machine,
     rhythm = round(max(minutes / EVALUATIONS, 10 * cost), 1)
     often = (f"{counted(evaluated, 'picture')} to evaluate: about {counted(round(minutes / rhythm), 'evaluation')}, in all a "
              "tenth of the run at most")
-    # Growing pictures pay on the generated shapes. On photographs they lost: docs/recipe.md. Second predictions pay there,
-    # too; blood cells gained nothing by them at equal minutes: hyper_parameter_tuning_charts/index.md.
+    # Growing pictures pay on the generated shapes. On photographs they lost: docs/recipe.md. Second predictions pay on
+    # shapes, too; blood cells gained nothing by them at equal minutes: hyper_parameter_tuning_charts/index.md.
     steady = [Choice("data", "grow", 0.0, "pictures of one size, from the first step on")] if config.data.grow else []
-    steady += [Choice("model", "one_to_many", 0, "a shorter step instead of a second prediction of each query in training")
-               ] if config.model.one_to_many else []
+    if config.model.one_to_many:
+        steady.append(Choice("model", "one_to_many", 0, "a shorter step instead of a second prediction of each query"))
     light = [] if data.turnable else [
         Choice("data", "colour", max(COLOUR, config.data.colour), "where there is an up and a down, light varies, too")]
     return [

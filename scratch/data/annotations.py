@@ -171,9 +171,10 @@ def read_annotations(path: Annotated, classes: Optional[Classes] = None, limit: 
     for first, number_of in unlisted.values():
         boxes_of_it = counted(number_of, "box", "boxes")
         if "category_id" in first.entry:
-            report("unknown category id", first, "category_id {} is not among the file's "
-                   f"{counted(len(own.ids), 'category', 'categories')} ({boxes_of_it}): is its list another set's, or too "
-                   "short?", first.entry["category_id"], times=number_of)
+            listed_there = counted(len(own.ids), "category", "categories")
+            report("unknown category id", first, f"category_id {{}} is not among the file's {listed_there} "
+                   f"({boxes_of_it}): is its list another set's, or too short?", first.entry["category_id"],
+                   times=number_of)
         else:
             report("unknown category id", first, f"it has no category_id ({boxes_of_it})", times=number_of)
     name_of, id_of = dict(zip(own.ids, own.names)), dict(zip(classes.names, classes.ids))

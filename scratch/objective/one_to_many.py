@@ -1,21 +1,21 @@
 """one_to_many: in one-to-many assignment, which queries are trained on which object?
 
-    logits (L,B,Q,K), boxes (L,B,Q,4), targets ─► fit (L,B,Q,M) = α·score + (1 − α)·IoU       score: of the object's class
-                                                     │
-    an object gets the `most` queries that fit it best, if their IoU ≥ `least`; the best one in any case
+    logits (L,B,Q,K), boxes (L,B,Q,4), targets ─► fit (L,B,Q,M) = α·score + (1 − α)·IoU
+                                                     │            score: of the object's class
+    an object gets the `most` queries that fit it best, if their IoU ≥ `least`; the best in any case
     a query that several objects get goes to the one that it fits best
                                                      ▼
-                                       target (L,B,Q): the object's place among all T, or T for none
+                                       target (L,B,Q): the object's place among all T; T for none
 
     IoU with           a     b         `most` = 2, α = 0, `least` = 0.4
     query 1           0.9   0.1        a gets 1 and 2, b gets 2 alone: the IoU of 3 is too small
     query 2           0.4   0.6        2 goes to b
     query 3           0.0   0.2        1: a    2: b    3: none
 
-Bipartite matching would give 1 to a and 2 to b, too; but it gives each object one query, and trains all
-others near it to predict nothing. Here they are trained on the object, if their own boxes are on it.
-There is no sum to minimise as in bipartite matching: a few tensor operations suffice, and a GPU does not
-wait for the CPU.
+Bipartite matching would give 1 to a and 2 to b, too; but it gives each object one query, and trains
+all others near it to predict nothing. Here they are trained on the object, if their own boxes are
+on it. There is no sum to minimise as in bipartite matching: a few tensor operations suffice, and a GPU
+does not wait for the CPU.
 
 After MS-DETR (Zhao et al. 2024, arXiv 2401.03989), whose code has α = 0.3 and the threshold 0.4.
 Proven in tests/objective/test_one_to_many.py. Read: assigned_queries
@@ -34,8 +34,8 @@ from scratch.ops.boxes import box_cxcywh_to_xyxy, paired_box_iou
 ALPHA, LEAST = 0.3, 0.4
 
 # ── Departures from the paper ───────────────────────────────────────────────────────────────────────────────────────
-# MS-DETR compares 0.4 with the fit, not with the IoU, and gives each query to its best object before each object keeps its
-# best 6; here objects come first. Held by test_each_query_is_trained_on_what_a_plain_search_says.
+# MS-DETR compares 0.4 with the fit, not with the IoU, and gives each query to its best object before each object keeps
+# its best 6; here objects come first. Held by test_each_query_is_trained_on_what_a_plain_search_says.
 
 
 def assigned_queries(logits: Tensor, boxes: Tensor, targets: list[dict[str, Any]], most: int,

@@ -4,7 +4,7 @@
                     target: IoU of the box, to a power, not 1                loss.quality     quality_focal_loss
     every loss      the mean over G groups of queries                        group_outputs    model/anchors/queries
     dn_loss_…       noised true boxes: their targets are known               denoising        model/anchors/denoising
-    many_loss_…     second predictions: several queries for an object          one_to_many      model/anchors/one_to_many
+    many_loss_…     second predictions: several queries for an object        one_to_many      model/anchors/one_to_many
     cell_loss_…     cells of the encoder, assigned by `assigned_cells`       proposals        model/anchors/proposals
 
 One-to-many assignment: groups, noised boxes, second predictions and cells give each object more than one positive
@@ -45,7 +45,7 @@ def criterion_for(model: ModelConfig, matcher: HungarianMatcher, loss: LossConfi
 
 
 class VariantCriterion(SetCriterion):
-    """As `SetCriterion`; further losses have a prefix: dn_ for noised boxes, many_ for the one-to-many predictions, cell_
+    """As `SetCriterion`; further losses have a prefix: dn_ for noised boxes, many_ for one-to-many predictions, cell_
     for the encoder's cells.
 
     With groups of queries every loss is the mean over the groups. With `matcher.focal`, loss_ce is the focal loss
@@ -105,10 +105,12 @@ class VariantCriterion(SetCriterion):
         step are not exactly those of one large batch: each of them counts by its number of objects.
         """
         logits, boxes = stacked_layers(outputs)                                                 # (L,B,Q,·)
-        target = assigned_queries(logits, boxes, targets, self.one_to_many, outputs.get("filler"))  # (L,B,Q), T: none
+        # Of each query the place of its object, or T for none.
+        target = assigned_queries(logits, boxes, targets, self.one_to_many, outputs.get("filler"))  # (L,B,Q)
         T = sum(len(t["labels"]) for t in targets)
         positives = (target < T).sum((1, 2), keepdim=True).to(logits.dtype)                     # P: (L,1,1)
-        weight = (T / positives.clamp(min=1) if T else 1 / self.one_to_many + 0 * positives).expand(logits.shape[:3])
+        weight = T / positives if T else torch.full_like(positives, 1 / self.one_to_many)       # every object has one
+        weight = weight.expand(logits.shape[:3])                                                # (L,B,Q)
         # Every query is a pair, with an object or with none: see _of_cells.
         return self._by_layer(logits, boxes, torch.arange(target.numel(), device=target.device), target.flatten(),
                               targets, normalisers, weight)
@@ -127,7 +129,7 @@ class VariantCriterion(SetCriterion):
 
     def _by_layer(self, logits: Tensor, boxes: Tensor, query: Tensor, target: Tensor, targets: Targets,
                   normalisers: Normalisers, weight: Optional[Tensor] = None) -> dict[str, Tensor]:
-        """As the published losses by layer, with a weight (B,Q) or (L,B,Q) for each query, and the focal loss if wanted.
+        """As the published losses by layer, with a weight (B,Q) or (L,B,Q) of queries, and the focal loss if wanted.
 
         With weights, a target of T, the number of all objects, is none: class K, and no box losses.
         """

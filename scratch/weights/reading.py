@@ -388,8 +388,8 @@ def adapt(model: nn.Module, weights: Weights, classes: Optional[Sequence[str]] =
     classes   what the model's labels are called, in their order; None: as those of the weights
     Kept at the model's own values: a class head for other classes or another number of them, what is no backbone if the
     weights are an ImageNet ResNet's, and a one-to-many route that is not in the file. One that only the file has is
-    left out: nothing but training uses it. A batch norm's statistics fit frozen and trained norms alike; its counter is of
-    no weight. Raises ValueError that counts and names what is missing, unexpected or of another shape beyond that.
+    left out: nothing but training uses it. A batch norm's statistics fit frozen and trained norms alike; its counter
+    is of no weight. Raises ValueError that counts and names what is missing, unexpected or of another shape beyond that.
     """
     wanted, given = model.state_dict(), weights.tensors
     renamed = bool(classes and weights.classes) and list(classes) != list(weights.classes["names"])

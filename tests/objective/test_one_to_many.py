@@ -147,7 +147,7 @@ def test_parts_of_a_batch_count_by_their_objects():
     of_step = criterion.normalisers([targets], 8)
     for name in ("many_loss_ce", "many_loss_bbox", "many_loss_giou"):
         alone, together = ([losses(i, divisor)[name] for i in range(3)] for divisor in (None, of_step))
-        for M, one, other in zip((1, 3, 1), alone, together):  # an image without an object has the divisor 1, as one with
+        for M, one, other in zip((1, 3, 1), alone, together):  # without an object the divisor is 1
             torch.testing.assert_close(other, one * M / 4, **EXACT)
 
 

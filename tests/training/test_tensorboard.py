@@ -147,7 +147,8 @@ def test_without_the_package_a_run_goes_on_and_says_so(
 
 @pytest.mark.parametrize("name, curve", [
     ("loss", "2 loss/val total"), ("cell_loss_ce", "cell_loss_ce/val last layer"), ("lr_x", "3 step/learning rate x"),
-    ("dn_loss_bbox_1", "dn_loss_bbox/val layer 2"), ("many_loss_ce_0", "many_loss_ce/val layer 1"), ("AR_10", "1 precision/AR_10"), ("step", None), ("epoch", None),
+    ("dn_loss_bbox_1", "dn_loss_bbox/val layer 2"), ("many_loss_ce_0", "many_loss_ce/val layer 1"),
+    ("AR_10", "1 precision/AR_10"), ("step", None), ("epoch", None),
     ("cardinality_error", "cardinality_error/val last layer"), ("loss_scale", "3 step/loss scale"), ("warnings", None),
 ])
 def test_a_name_of_the_log_becomes_a_curves_name(name: str, curve: str) -> None:

@@ -33,7 +33,8 @@ class AnchorTransformer(nn.Module):
         super().__init__()
         sizes = (d_model, nhead, dim_feedforward, dropout)
         self.encoder = TransformerEncoder([TransformerEncoderLayer(*sizes) for _ in range(num_encoder_layers)])
-        self.decoder = AnchorDecoder([AnchorDecoderLayer(*sizes, one_to_many) for _ in range(num_decoder_layers)], d_model)
+        layers = [AnchorDecoderLayer(*sizes, one_to_many) for _ in range(num_decoder_layers)]
+        self.decoder = AnchorDecoder(layers, d_model)
         for parameter in self.parameters():  # Xavier for every matrix, as in the published transformer
             if parameter.dim() > 1:
                 xavier_uniform_(parameter)
