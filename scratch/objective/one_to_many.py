@@ -14,8 +14,8 @@
 
 Bipartite matching would give 1 to a and 2 to b, too; but it gives each object one query, and trains
 all others near it to predict nothing. Here they are trained on the object, if their own boxes are
-on it. There is no sum to minimise as in bipartite matching: a few tensor operations suffice, and a GPU
-does not wait for the CPU.
+on it. There is no sum to minimise as in bipartite matching: a few tensor operations suffice, and a
+GPU does not wait for the CPU.
 
 After MS-DETR (Zhao et al. 2024, arXiv 2401.03989), whose code has α = 0.3 and the threshold 0.4.
 Proven in tests/objective/test_one_to_many.py. Read: assigned_queries
