@@ -474,8 +474,8 @@ def test_what_roi_features_bring_is_what_the_pages_say() -> None:
 
 
 def test_trials_with_three_seeds_came_to_what_the_page_says() -> None:
-    trials = json.loads((CHARTS / "tiny" / "three_seeds.json").read_text(encoding="utf-8"))["trials"]
-    page = section("tiny")
+    figures = json.loads((CHARTS / "tiny" / "three_seeds.json").read_text(encoding="utf-8"))
+    trials, page = figures["trials"], section("tiny")
     mean = {}
     for trial in trials:
         runs = trial["runs"]
@@ -490,7 +490,12 @@ def test_trials_with_three_seeds_came_to_what_the_page_says() -> None:
     for name in ("docs/results.md", "hyper_parameter_tuning_charts/index.md"):
         assert f"by {gain:.3f} (" in (REPOSITORY / name).read_text(encoding="utf-8"), name
     cells = [sum(mean["blood cells", tried].values()) / 3 for tried in ("as the recipe is", "an earlier form of the route")]
-    assert f"a mean AP of {cells[0]:.3f} without it and {cells[1]:.3f} with it" in " ".join(page.split())
+    assert f"a mean AP of {cells[0]:.3f} without it and {cells[1]:.3f} with it" in page
+    demo, step = figures["demo"], figures["step"]
+    results, speed = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("docs/results.md", "docs/speed.md"))
+    assert f"| 42 | {demo['steps']:,} | {demo['AP']:.3f} | {demo['AP50']:.3f} | {demo['AP75']:.3f} |" in results
+    assert f"val AP {demo['AP']:.3f}, AP50 {demo['AP50']:.3f}" in results
+    assert f"takes {step['ours']} s, that of `torch.nn` {step['torch_nn']} s, {step['ratio']:.2f} times (Intel" in speed
 
 
 def test_three_seeds_of_raccoons_learnt_what_the_pages_say() -> None:
