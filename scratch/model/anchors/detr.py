@@ -151,8 +151,8 @@ class VariantDetr(Detr):
             of_noised = missing.new_zeros(len(missing), sum(sizes) - T)
             silent = torch.cat((missing.repeat(1, groups), of_noised, missing[:, :R]), dim=1)  # (B,T+R)
             logits = logits.masked_fill(silent[..., None], SILENT)
-        ends = [*sizes, R]
-        parts = [self._as_outputs(*part) for part in zip(logits.split(ends, dim=2), boxes.split(ends, dim=2))]
+        all_sizes = [*sizes, R] if R else sizes
+        parts = [self._as_outputs(*part) for part in zip(logits.split(all_sizes, dim=2), boxes.split(all_sizes, dim=2))]
         outputs = parts[0]
         if groups > 1:
             outputs["group_outputs"] = parts[1:groups]
