@@ -335,7 +335,8 @@ def train_on(data: Path, folder: Path, launcher: list[str], batch_size: int, *fl
 # losses are compared to the second step, whose weights have taken one.
 @pytest.mark.slow
 @pytest.mark.parametrize(("flags", "steps"), [(["--preset", "tiny_vanilla"], 4),
-                                              (["--preset", "tiny", "--groups", "2", "--lr-matrices", "1e-4"], 2)])
+                                              (["--preset", "tiny", "--groups", "2", "--lr-matrices", "1e-4",
+                                                "--one-to-many", "0"], 2)])  # whose means are those of each process
 def test_two_processes_have_the_losses_of_one_with_the_joint_batch(tmp_path: Path, flags: list, steps: int) -> None:
     write_images_of_one_size(tmp_path / "data")  # of one size: padding differs between one batch of four and two of two
     one = train_on(tmp_path / "data", tmp_path / "one", [sys.executable], 4, *flags)
