@@ -81,8 +81,8 @@ IDEAS: dict[str, tuple[dict[str, Any], str]] = {
     "roi-features": (settings(_TINY, "roi_features"),
                      "each decoder layer refines its boxes by the features around them (RoIAlign)"),
     "one-to-many": (settings(_TINY, "one_to_many"),
-                    "several queries learn each object, through feed-forward networks that only training has; this is "
-                    "`tiny`, with pictures of one size"),
+                    "several queries are trained on each object, by feed-forward networks that only training has; this "
+                    "is `tiny`, with pictures of one size"),
 }
 
 

@@ -476,12 +476,13 @@ def test_what_roi_features_bring_is_what_the_pages_say() -> None:
 def test_trials_with_three_seeds_came_to_what_the_page_says() -> None:
     figures = json.loads((CHARTS / "tiny" / "three_seeds.json").read_text(encoding="utf-8"))
     trials, page = figures["trials"], section("tiny")
-    mean = {}
+    mean, mean50 = {}, {}
     for trial in trials:
         runs = trial["runs"]
         AP, AP50 = (", ".join(f"{run[name]:.3f}" for run in runs) for name in ("AP", "AP50"))
         assert f"| {runs[0]['steps']:,} | {AP} | {AP50} |" in page, trial["tried"]
         mean[trial["set"], trial["tried"]] = {run["seed"]: run["AP"] for run in runs}
+        mean50[trial["set"], trial["tried"]] = sum(run["AP50"] for run in runs) / len(runs)
     without, route = mean["shapes", "without the route"], mean["shapes", "the route"]
     assert len(without) == 3 and all(route[seed] > without[seed] + 0.005 for seed in route)
     for worse in ("the sweep's winner", "DEIM's loss"):
@@ -489,8 +490,17 @@ def test_trials_with_three_seeds_came_to_what_the_page_says() -> None:
     gain = sum(route.values()) / len(route) - sum(without[seed] for seed in route) / len(route)
     for name in ("docs/results.md", "hyper_parameter_tuning_charts/index.md"):
         assert f"by {gain:.3f} (" in (REPOSITORY / name).read_text(encoding="utf-8"), name
-    cells = [sum(mean["blood cells", tried].values()) / 3 for tried in ("as the recipe is", "an earlier form of the route")]
-    assert f"a mean AP of {cells[0]:.3f} without it and {cells[1]:.3f} with it" in page
+    earlier = sum(mean["shapes", "an earlier form of the route"].values()) / 3 - sum(without.values()) / 3
+    apart = max(without.values()) - min(without.values())
+    assert f"in its earlier form by {earlier:.3f}, three seeds), where without it three seeds differ by {apart:.3f}." in page
+    both = [("blood cells", tried) for tried in ("as the recipe is", "an earlier form of the route")]
+    cells = [sum(mean[tried].values()) / 3 for tried in both]
+    assert (f"a mean AP of {cells[0]:.3f} without it and {cells[1]:.3f} with it, a mean AP50 of {mean50[both[0]]:.3f} and "
+            f"{mean50[both[1]]:.3f};" in page)
+    deim = figures["deim_250_steps"]
+    APs, weights = ("{}, {} and {}".format(*values) for values in
+                    ((f"{AP:.3f}" for AP in deim["class_weights"].values()), deim["class_weights"]))
+    assert f"its AP is {APs} with the class weights {weights}, where the preset's loss has {deim['without']:.3f}." in page
     demo, step = figures["demo"], figures["step"]
     results, speed = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("docs/results.md", "docs/speed.md"))
     assert f"| 42 | {demo['steps']:,} | {demo['AP']:.3f} | {demo['AP50']:.3f} | {demo['AP75']:.3f} |" in results

@@ -153,8 +153,9 @@ def test_the_settings_have_what_is_removed_from_them() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_network_of_each_setting_can_be_built(name: str) -> None:
+    config = configuration(SETTINGS[name]).model
     with torch.device("meta"):
-        build_detr(configuration(SETTINGS[name]).model)
+        assert build_detr(config).config == config
 
 
 QUICK = ["--flags", "--short-side 64 --max-size 96 --batch-size 4 --workers 0 --hidden-dim 32 --dim-feedforward 48",

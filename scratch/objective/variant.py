@@ -101,8 +101,8 @@ class VariantCriterion(SetCriterion):
                         normalisers: Normalisers) -> dict[str, Tensor]:
         """The losses of the one-to-many route: of the batch, means over the P queries that are trained on an object.
 
-        P is known after the forward pass alone, so that (unlike all other losses) those of several micro-batches of a
-        step are not exactly those of one large batch: each of them counts by its number of objects.
+        P is known after the forward pass alone. So, unlike all other losses, those of several micro-batches or processes
+        are not exactly those of one large batch: each of them has a mean of its own, and counts by its objects.
         """
         logits, boxes = stacked_layers(outputs)                                                 # (L,B,Q,·)
         # Of each query the place of its object, or T for none.

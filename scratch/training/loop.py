@@ -52,6 +52,7 @@ def train_step(run: Run, batches: list[Any]) -> dict[str, float]:
     Every loss is divided by the number of boxes (and of class weights) of the whole step, over all its batches and all
     ranks, which is known from the targets before the first forward pass. So the losses of the batches add up to the
     loss of one large batch, and their gradients to its gradient: gradient accumulation needs no division of its own.
+    (The one-to-many route is an exception: see VariantCriterion._of_one_to_many.)
     """
     run.between_steps = False  # until Run.advance
     run.schedule.set(run.step, run.progress())
