@@ -33,9 +33,9 @@ def file(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def detector(file: Path) -> Detector:
-    """In float64, where what is held does not depend on how a machine rounds."""
+    """In float64, where what is held does not depend on how a machine rounds; each test has its own, since one trains it."""
     found = load(file, "cpu")
     return found._replace(model=found.model.double())
 

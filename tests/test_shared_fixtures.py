@@ -1,0 +1,71 @@
+"""What changes a model that tests share is found, and what only reads it is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import REPOSITORY
+from tests.shared_fixtures import state
+
+CHANGES: dict[str, Callable[[nn.Module], object]] = {
+    "a forward pass in training": lambda model: model.train()(torch.randn(4, 3)),
+    "its mode": lambda model: model.train(),
+    "a backward pass": lambda model: model(torch.randn(4, 3)).sum().backward(),
+    "another dtype": lambda model: model.double(),
+    "an optimizer's step": lambda model: (model(torch.randn(4, 3)).sum().backward(),
+                                          torch.optim.SGD(model.parameters(), 0.1).step(), model.zero_grad()),
+    "another weight": lambda model: setattr(model[0], "weight", nn.Parameter(torch.zeros(3, 3))),
+}
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("inside", [lambda it: it, lambda it: {"runs": [(it, "a name")]}], ids=["itself", "in a dict"])
+def test_a_change_is_seen(change: Callable[[nn.Module], object], inside: Callable[[nn.Module], object]):
+    ours = model()
+    before = state(inside(ours))
+    change(ours)
+    assert state(inside(ours)) != before
+
+
+def test_what_only_reads_changes_nothing():
+    ours = model()
+    before = state(ours)
+    with torch.no_grad():
+        ours(torch.randn(4, 3))
+    ours.state_dict()
+    assert state(ours) == before and len(before) == 17
+
+
+def test_the_test_that_changes_it_fails_and_no_other(tmp_path: Path):
+    (tmp_path / "test_it.py").write_text('''
+import pytest, torch
+
+@pytest.fixture(scope="module")
+def network():
+    return torch.nn.BatchNorm1d(3)
+
+def test_before(network):
+    assert network.training
+
+def test_culprit(network):
+    network(torch.randn(4, 3))
+
+def test_after(network):
+    assert network.training
+''')
+    words = [sys.executable, "-m", "pytest", "-p", "tests.shared_fixtures", "-p", "no:cacheprovider", "-c", "/dev/null",
+             "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")]
+    printed = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    assert "3 passed, 1 error" in printed and "test_it.py::test_culprit\n" in printed, printed
+    assert "this test changed 3 parts of the fixture network, which other tests share: network.running_mean, network.running_var, " in printed
