@@ -270,8 +270,8 @@ panels([shown[0], heat_over(shown[0], attention.cpu().numpy()), *shown[1:]],
 # * A map is a row of weights, and its sum is 1. "Bright" means *more than the mean*, so always read the per cents,
 #   too.
 # * Heads divide the work: in the demo one looks into the box, and the others over the image.
-# * Covering the cells with the most attention lowers the score far more than covering cells anywhere, but little more
-#   than covering other cells of the box. So the map tells *where the object is*, and hardly what of the object counts.
+# * Covering the cells with the most attention lowers the score far more than covering cells anywhere, but about as
+#   much as covering other cells of the box. So the map tells *where the object is*, and hardly what of the object counts.
 #   A map without such controls is only a picture.
 #
 # **Try it:** cover *only* the cells inside the box, or only those outside. For your own picture: `python
