@@ -271,8 +271,8 @@ panels([shown[0], heat_over(shown[0], attention.cpu().numpy()), *shown[1:]],
 #   too.
 # * Heads divide the work: in the demo one looks into the box, and the others over the image.
 # * Covering the cells with the most attention lowers the score far more than covering cells anywhere, but about as
-#   much as covering other cells of the box. So the map tells *where the object is*, and hardly what of the object counts.
-#   A map without such controls is only a picture.
+#   much as covering other cells of the box. So the map tells *where the object is*, and hardly what of the object
+#   counts. A map without such controls is only a picture.
 #
 # **Try it:** cover *only* the cells inside the box, or only those outside. For your own picture: `python
 # detr_scratch.py explain IMAGE --checkpoint RUN` writes all of these charts, and a page to walk through them.
