@@ -35,9 +35,11 @@ _BEGINNINGS = (
     (b"<html", "is a web page, perhaps of a failed download: fetch the file again"),
     (b"<", "is XML, perhaps Pascal VOC's or CVAT's: export it in COCO's format"),
 )
-# A key at the top of a file → whose format that is.
-_OTHERS = (("_via_img_metadata", "the VGG Image Annotator's project"), ("assets", "VoTT's"), ("features", "GeoJSON"),
-           ("frames", "BDD100K's or Scalabel's"), ("projectType", "Supervisely's"))
+# A key at the top of a file → whose format that is, and how to export it.
+_OTHERS = (("_via_img_metadata", "the VGG Image Annotator's project", "in its COCO format"),
+           ("assets", "VoTT's", "as CSV or Pascal VOC"), ("features", "GeoJSON", "as COCO"),
+           ("frames", "BDD100K's or Scalabel's", "as COCO"), ("projectType", "Supervisely's", "as COCO"),
+           ("infos", "Datumaro's", "as COCO"))
 # A key of the annotations → what file that is.
 _KINDS = (("segments_info", "a panoptic file (segments_info instead of boxes)"),
           ("caption", "a file of captions (texts instead of boxes)"),
@@ -149,11 +151,11 @@ def _not_instances(document: Any) -> Optional[str]:
         elif {"image_id", "bbox"} <= keys or {"image_id", "segmentation"} <= keys:
             what = "a list of annotations without the images and the categories"
         elif {"image", "annotations"} <= keys:
-            what = "Create ML's format"
+            what = "Create ML's format: export it as COCO or YOLO"
         elif {"data"} <= keys:
             what = "Label Studio's own format: export it as COCO"
         elif "Label" in keys or {"data_row", "projects"} <= keys:
-            what = "Labelbox's format"
+            what = "Labelbox's format: export it as COCO"
         else:
             what = f"JSON, but no object ({brief(document)})"
         return f"is {what}, and has no list 'images' at its top; {_WANTED}"
@@ -170,13 +172,14 @@ def _not_instances(document: Any) -> Optional[str]:
     if missing:
         if "shapes" in document:
             return ("is LabelMe's, one file for each picture: they are read where the pictures are in the same folder, "
-                    "or one beside it; name that folder, or the one around both, with --data")
-        for key, whose in _OTHERS:
+                    "or one beside it; name that folder, or the one around both")
+        for key, whose, how in _OTHERS:
             if key in document:
-                return f"is JSON in another format ({whose}): it has no list {missing[0]!r} at its top; {_WANTED}"
+                return (f"is JSON in another format ({whose}), and has no list {missing[0]!r} at its top: export it {how}; "
+                        f"{_WANTED}")
         if "objects" in document and document.keys() & {"size", "imgHeight"}:
-            return (f"is JSON in another format (Supervisely's or Cityscapes', a file for each picture): it has no list "
-                    f"{missing[0]!r} at its top; {_WANTED}")
+            return (f"is JSON in another format (Supervisely's or Cityscapes', a file for each picture), and has no "
+                    f"list {missing[0]!r} at its top: export it as COCO; {_WANTED}")
         entries = list(document.values())
         if entries and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries):
             return (f"is the VGG Image Annotator's own JSON, and has no list {missing[0]!r} at its top: export it in "

@@ -57,11 +57,15 @@ class ClassCounts:
         return "\n".join(lines)
 
     def notes(self, evaluated: str) -> list[Problem]:
-        """The classes that train has few boxes of, or none, and those without a box in `evaluated`, a split's name."""
+        """The classes that train has few boxes of, or none, those without a box in `evaluated`, a split's name, and
+        whether all are called by numbers."""
         if not {"train", evaluated} <= self.boxes.keys():
             return []
         train, judging = self.boxes["train"].tolist(), self.boxes[evaluated].tolist()
         commonest, found = max(train, default=0), []
+        if self.names and all(name.isdecimal() for name in self.names):
+            ends = " to ".join(dict.fromkeys((self.names[0], self.names[-1])))
+            found.append(Problem("classes without names", abridged(ends), f"{counted(len(self.names), 'class', 'classes')}"))
         for name, learnt, judged in zip(map(abridged, self.names), train, judging):
             boxes = f"{counted(learnt, 'box', 'boxes')} in train"
             if not learnt and judged:

@@ -70,7 +70,7 @@ def find_layout(config: DataConfig, need: Iterable[str] = ()) -> Layout:
     root = Path(config.data)
     if not shapes and not explicit and not root.is_dir():
         raise FileNotFoundError(
-            layout_hint(root) + "Name the folder of a data set with --data, or give the four explicit paths "
+            layout_hint(root) + "Name the folder of a data set (--data DIR), or give the four explicit paths "
             "(--train-images, --train-annotations, --val-images, --val-annotations).")
     if not shapes or not explicit:
         root = shapes_dataset(Path("data"), config.shapes_train, config.shapes_val) if shapes else root
@@ -83,7 +83,7 @@ def find_layout(config: DataConfig, need: Iterable[str] = ()) -> Layout:
         wanted = " and ".join(f"the split {split!r}" for split in missing) or "any split"
         raise FileNotFoundError(
             f"data = {config.data!r} does not hold {wanted}. " + _looked_for(explicit, root, layout, shapes)
-            + "Name a folder of one of these layouts with --data, or give the four explicit paths.")
+            + "Name a folder of one of these layouts (--data DIR), or give the four explicit paths.")
     found = {split: found[split] for split in SPLITS if split in found}
     if layout is None or explicit or shapes:
         return Layout("", root, found)

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Callable, Optional, Sequence
 from urllib.parse import unquote
 
+from scratch.data.listing import doubts
 from scratch.data.problems import Problem
 from scratch.printable import abridged, printable
 
@@ -124,8 +125,10 @@ class _Folder:
             if not _ending(wanted[-1]) or _ending(parts[-1]) == _ending(wanted[-1]):
                 best[_alike(parts, wanted)].append(path)
         found = best[max(best)] if best else []
-        # 1.JPG is 1.jpg rather than 01.jpg is.
-        return [path for path in found if _usual(path) == _usual(name)] or found if len(found) > 1 else found
+        # 1.JPG is 1.jpg rather than 01.jpg is, and images/1.jpg rather than masks/1.jpg.
+        for better in (lambda path: _usual(path) == _usual(name), lambda path: not doubts(os.path.dirname(path))[0]):
+            found = list(filter(better, found)) or found if len(found) > 1 else found
+        return found
 
     def other_ending(self, name: str) -> Optional[str]:
         """A file that is called like `name` but for its format."""

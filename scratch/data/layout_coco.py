@@ -27,7 +27,7 @@ from scratch.data.split import SPLITS
 
 MOST_FILES = 30    # JSON files that are looked at
 PIECE = 2**20      # bytes of each, at either end
-MOST_NAMES = 20    # pictures that are looked for
+MOST_NAMES = 50    # pictures that are looked for
 MOST_FOLDERS = 300
 ROBOFLOW = "_annotations.coco.json"
 
@@ -149,7 +149,7 @@ def _some_names(text: str) -> list[str]:
             continue
         if name and "\0" not in name and os.path.splitext(name)[1].lower().split("?")[0] in (*PICTURES, ""):
             names[name] = None
-    return list(names)[::-(-len(names) // MOST_NAMES) or 1]  # evenly spread: neighbours are often in one folder
+    return list(names)[::-(-len(names) // MOST_NAMES) | 1]  # spread, for neighbours are often in one folder; or every second
 
 
 def _folder_of(file: str, names: Sequence[str], listing: Listing) -> Optional[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def layout_hint(root: Path) -> str:
     if files := list(listing.files(".xml")):
         if any(is_annotation(root / file) for file in files[:5]):
             return "" if listing.pictures else "Its .xml files are Pascal VOC's, and there are no pictures.\n"
-        return ("Its .xml files are not Pascal VOC's, one for each picture (CVAT's own format, say): export it as "
-                "COCO.\n")
+        if file := next((file for file in files[:5] if _is_cvat(root / file)), None):
+            return f"{abridged(file)} is in CVAT's own format (\"CVAT for images\"): export the task as COCO 1.0.\n"
+        return "Its .xml files are not Pascal VOC's, one for each picture: export them as COCO.\n"
     if not listing.pictures and (unread := sorted(endings & {".heic", ".heif"})):
         return f"It holds {unread[0]} pictures, which are not read: convert them to JPEG first.\n"
     texts = islice(listing.files(".txt"), 20) if not listing.pictures else ()
@@ -94,6 +96,12 @@ def _around(root: Path) -> str:
 def _is_yolo(text: Path) -> bool:
     """Does its beginning have a line as YOLO writes them?"""
     return any(map(is_yolo, _beginning(text)))
+
+
+def _is_cvat(file: Path) -> bool:
+    """Is its outermost element <annotations>, with a <version>?"""
+    text = " ".join(word for words in _beginning(file) for word in words)
+    return bool(re.match(r"(\ufeff)?(<\?xml[^>]*>)? ?<annotations> ?<version>", text))
 
 
 def _is_kitti(words: list[str]) -> bool:

@@ -33,6 +33,7 @@ from scratch.data.values import number, yes
 
 MOST_XML = 2**26  # bytes
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_NOTHING_SAID = ("unspecified", "unknown", "none", "null")  # of difficult: makesense.ai writes the first
 
 
 class _NoDocumentType(ElementTree.TreeBuilder):
@@ -114,7 +115,8 @@ class Voc(Source):
             images.append({"id": id, "file_name": picture, "width": width, "height": height})
             for place, found in enumerate(roots[file].iterfind("object"), start=1):
                 where = f"{file}, object {place}"
-                name, difficult = _text(found, "name"), yes(_text(found, "difficult"))
+                name, said = _text(found, "name"), _text(found, "difficult")
+                difficult = yes(None if said and said.lower() in _NOTHING_SAID else said)
                 box = _box(found, from_one)
                 if not name or difficult is None or box is None:
                     report("malformed entry", where, "got the name {}, the box {} and difficult {}; wanted a name, a "

@@ -79,6 +79,16 @@ def test_boxes_that_overlap_the_border_by_a_hands_slip_are_not_certain_to_be_ano
     assert found is None or not found.certain
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_centres_are_certain_where_few_boxes_are_near_a_border(seed):
+    boxes, sizes = sound(1000, seed=seed, small=0.01, large=0.12)  # as in photographs of something in their middle
+    boxes[:, :2] = 0.85 * boxes[:, :2] + 0.075 * sizes
+    boxes[-12:, :2] = sizes[-12:] - boxes[-12:, 2:]                # but for some in a corner
+    assert judge(boxes, sizes) is None
+    found = judge(*FORMS["centres"](boxes, sizes))
+    assert found and found.certain and "with x y as the centre" in found.words
+
+
 def test_one_box_far_outside_among_many_is_a_slip():
     boxes, sizes = sound(100)
     boxes[3] = [600, 400, 900, 900]

@@ -64,6 +64,17 @@ def test_pictures_in_several_folders_are_found_by_their_names_alone(order, tmp_p
     assert not [p for p in report.problems if p.severity == "refused"]
 
 
+def test_pictures_in_two_folders_beside_masks_of_their_names_are_all_found(tmp_path):
+    pictures = draw(12)
+    for k, p in enumerate(pictures):
+        for kind in ("images", "masks"):
+            p.save(tmp_path / "data" / f"{'train' if k < 9 else 'val'}_{kind}")
+    write(tmp_path / "annotations" / "annotations.json", document(pictures))
+    report = check_dataset(DataConfig(data=str(tmp_path)), 100, decode=False)
+    assert not [p for p in report.problems if p.severity == "refused"]
+    assert {p.kind for p in report.problems} >= {"file name that nearly matches"}
+
+
 def test_a_folder_of_a_json_file_a_picture_does_not_hide_the_set(tmp_path):
     root = put(tmp_path, *(f"a/{k}.json" for k in range(40)), "pics/é 1.jpg", "z/labels.json")
     for k in range(40):

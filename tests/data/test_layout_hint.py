@@ -49,10 +49,17 @@ def test_other_layouts_are_called_what_they_look_like(names, words, tmp_path):
     assert words in message and "Looked for" in message and "YOLO" in message
 
 
-def test_cvats_own_xml_is_told_from_pascal_vocs(tmp_path):
+CVAT = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n</annotations>'
+
+
+@pytest.mark.parametrize("content, words", [
+    (CVAT, 'annotations.xml is in CVAT\'s own format ("CVAT for images"): export the task as COCO 1.0'),
+    ("<annotations><version>1.1</version></annotations>", "annotations.xml is in CVAT's own format"),
+    ("<labels><version>1.1</version></labels>", "are not Pascal VOC's, one for each picture: export them as COCO")])
+def test_cvats_own_xml_is_told_from_pascal_vocs(content, words, tmp_path):
     root = put(tmp_path / "set", "images/a.jpg", "annotations.xml")
-    (root / "annotations.xml").write_text("<annotations><version>1.1</version></annotations>")
-    assert "are not Pascal VOC's, one for each picture (CVAT's own format, say): export it as COCO" in said(root)
+    (root / "annotations.xml").write_text(content)
+    assert words in said(root)
 
 
 @pytest.mark.parametrize("content, words", [

@@ -139,6 +139,15 @@ def test_the_classes_are_those_of_the_yaml_file(yaml, names, tmp_path):
     assert read(root).classes.names == names
 
 
+@pytest.mark.parametrize("yaml, told", [("", "0 to 1: 2 classes"), ("nc: 3", "0 to 2: 3 classes"),
+                                        ("names: [ant, bee]", ""), ("names: [ant, '1']", "")])
+def test_classes_that_are_called_by_their_numbers_are_told_once(yaml, told, tmp_path):
+    root = small(tmp_path, a="0 0.5 0.5 0.5 0.25\n1 0.5 0.5 0.5 0.25", v="1 0.5 0.5 0.5 0.25")
+    write(root / "data.yaml", f"train: images/train\nval: images/val\n{yaml}\n")
+    report = check_dataset(DataConfig(data=str(root)), 100, decode=False)
+    assert [p.line() for p in report.problems if p.kind == "classes without names"] == [told] * bool(told)
+
+
 @pytest.mark.parametrize("train, val", [
     ("images/train", "images/val"), ("./images/train/", "./images/val/"), ("../images/train", "../images/val"),
     ("/content/insects/images/train", "/content/insects/images/val"), ("C:\\set\\images\\train", "images\\val"),
