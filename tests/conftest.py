@@ -16,9 +16,8 @@ from hypothesis import HealthCheck, settings
 
 from tests import golden
 from tests.drawn_coco import draw_coco
-from tests.shared_fixtures import (  # noqa: F401  hooks and a fixture: no test changes what others share
-    pytest_fixture_post_finalizer, pytest_fixture_setup, shared_fixtures_stay_as_they_are)
 
+pytest_plugins = ["tests.shared_fixtures"]  # no test changes a model that others share
 REPOSITORY = Path(__file__).resolve().parent.parent
 # A set of many megabytes is not part of the project; it may lie beside a checkout.
 SHARED = Path(os.environ.get("DETR_SHARED", REPOSITORY.parent / "shared"))

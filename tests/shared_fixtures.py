@@ -2,7 +2,8 @@
 
 A fixture of a module is made once. Where one test trains its model, batch normalization's running statistics change, and
 a test that comes later sees another model: the suite then passes in one order of its tests and fails in another. So after
-each test, every model and tensor of a shared fixture must be as it was when the fixture was made.
+each test, the parameters, buffers, gradients and modes of models, and the tensors, of a shared fixture must be as they
+were when it was made. Not looked at: NumPy's arrays, files, and a module's tensors that are no parameter or buffer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Iterable, Iterator
 import pytest
 import torch
 
-SHARED = pytest.StashKey[dict[Any, tuple[Any, dict[str, Any]]]]()  # fixture → (what it gave, its state then)
+SHARED = pytest.StashKey[dict[Any, tuple[Any, dict[str, Any]]]]()  # fixture → (its value, the value's state)
 
 
 def state(value: Any, name: str = "") -> dict[str, Any]:
@@ -25,7 +26,7 @@ def _states(value: Any, name: str, above: frozenset[int]) -> Iterator[tuple[str,
     if id(value) in above:
         return
     if isinstance(value, torch.Tensor):
-        yield name, _content(value)
+        yield name, (value.requires_grad, *_content(value))
         yield f"{name} (gradient)", value.is_leaf and value.grad is not None and _content(value.grad)
     elif isinstance(value, torch.nn.Module):
         for path, module in value.named_modules(prefix=name):
@@ -67,6 +68,6 @@ def shared_fixtures_stay_as_they_are(request: pytest.FixtureRequest) -> Iterator
     for fixturedef, (value, before) in shared.items():
         after = state(value, fixturedef.argname)
         shared[fixturedef] = value, after  # the tests that follow are not blamed for it
-        changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        changed = [name for name, its in before.items() if after.get(name) != its]
         assert not changed, (f"this test changed {len(changed)} parts of the fixture {fixturedef.argname}, which other "
                              f"tests share: {', '.join(changed[:5])}. Give it scope=\"function\", or change a copy")

@@ -685,6 +685,50 @@ def test_whole_runs_learnt_what_the_recipes_page_says() -> None:
     assert crops == mosaics == 0.4 and "have a lower loss by 0.4, and no higher AP" in page
 
 
+def test_queries_minutes_and_the_best_flags_are_those_of_the_recipes_pages() -> None:
+    runs, thresholds = (json.loads((CHARTS / "recipe" / name).read_text(encoding="utf-8"))
+                        for name in ("whole_runs.json", "thresholds.json"))
+    recipe, page = ((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("recipe.md", "recipe_runs.md"))
+    tried: dict[str, dict[str, list[dict]]] = {}
+    for trial in thresholds["trials"]:
+        tried.setdefault(trial["set"], {})[trial["flags"]] = trial["runs"]
+
+    def figures(found: list[dict]) -> str:
+        return " / ".join(f"{mean(run[name] for run in found):.3f}" for name in ("AP", "AP50"))
+
+    def ratio(name: str, ours: float, flags: str, theirs: float) -> str:
+        return f"| {name} | {ours:.3f} | {flags} | {theirs:.3f} | {ours / theirs:.2f} |"
+
+    many, few = ([run for run in runs["queries"] if run["queries"] == number] for number in (90, 40))
+    for words, its in (("**what the recipe chooses**", many), ("`--num-queries 40`", few)):
+        assert [run["seed"] for run in its] == [42, 1]
+        assert f"| {words} | {figures(its[:1])} | {figures(its[1:])} | {figures(its)} |" in page
+    assert all(more["AP"] > less["AP"] + 0.03 for more, less in zip(many, few))
+    cells, twice = tried["blood cells"], runs["cells_30_minutes"][2]
+    raccoons = [run for run in runs["sides"] if (run["set"], run["side"]) == ("raccoons", 192)]
+    for name, its in [*(("playing cards", [run]) for run in runs["lengths"]), ("blood cells", cells[""]),
+                      ("blood cells", cells["--max-steps 1600"]), ("blood cells", [{**twice, **twice["end"]}]),
+                      ("raccoons", raccoons[:-1]), ("raccoons", raccoons[-1:])]:
+        assert f"| {name} | {its[0]['steps']:,} | {len(its)} | {figures(its)} |" in page
+        assert len({run["steps"] for run in its}) == 1
+    half, whole, double = (run["AP50"] for run in runs["lengths"])
+    assert f"rises by {whole - half:.3f} from 550 to 1,100 steps, and by {double - whole:.3f} from there to 2,200." in page
+    AP50 = {name: {flags: mean(run["AP50"] for run in its) for flags, its in of.items() if len(its) == 2
+                   and its[0]["steps"] == 400} for name, of in tried.items()}
+    for name in ("blood cells", "chess pieces", "kangaroos"):
+        ours, best = AP50[name].pop(""), max(AP50[name], key=AP50[name].get)
+        assert ratio(f"{name}, 400 steps", ours, f"`{best}`", AP50[name][best]) in recipe
+    assert ratio("sacks of limes, 400 steps", mean(run["AP50"] for run in many), "`--num-queries 40`",
+                 mean(run["AP50"] for run in few)) in recipe
+    large = runs["larger_cards"]
+    assert ratio("playing cards, as many minutes", whole, f"`--short-side 224` ({large['steps']} steps)", large["AP50"]) in recipe
+    assert ratio("blood cells, whole runs, test", runs["cells_20_minutes"]["test"]["AP50"], "`--max-steps 1600`",
+                 max(run["AP50"] for run in runs["cells_1600_steps"])) in recipe
+    raccoon = mean(run["best"]["AP50"] for run in runs["raccoons_20_minutes"])
+    assert "The means of the best are AP 0.524 and AP50 0.922" in page
+    assert f"no flag reached {raccoon:.3f}, and 144 pixels without RoI features 0.922" in recipe
+
+
 def test_192_pixels_are_as_good_as_144_in_twenty_minutes_as_the_page_says() -> None:
     runs = json.loads((CHARTS / "recipe" / "whole_runs.json").read_text(encoding="utf-8"))
     page = (REPOSITORY / "docs" / "recipe_runs.md").read_text(encoding="utf-8").partition("## 144 or 192 pixels")[2]

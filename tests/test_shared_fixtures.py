@@ -15,7 +15,8 @@ from tests.conftest import REPOSITORY
 from tests.shared_fixtures import state
 
 CHANGES: dict[str, Callable[[nn.Module], object]] = {
-    "a forward pass in training": lambda model: model.train()(torch.randn(4, 3)),
+    "a forward pass in training": lambda model: (model.train()(torch.randn(4, 3)), model.eval()),
+    "what learns": lambda model: model.requires_grad_(False),
     "its mode": lambda model: model.train(),
     "a backward pass": lambda model: model(torch.randn(4, 3)).sum().backward(),
     "another dtype": lambda model: model.double(),
@@ -47,11 +48,13 @@ def test_what_only_reads_changes_nothing():
     assert state(ours) == before and len(before) == 17
 
 
-def test_the_test_that_changes_it_fails_and_no_other(tmp_path: Path):
+@pytest.mark.parametrize("scope", ["session", "module", "class"])
+def test_the_test_that_changes_it_fails_and_no_other(scope: str, tmp_path: Path):
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.shared_fixtures"]')
     (tmp_path / "test_it.py").write_text('''
 import pytest, torch
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="SCOPE")
 def network():
     return torch.nn.BatchNorm1d(3)
 
@@ -63,8 +66,8 @@ def test_culprit(network):
 
 def test_after(network):
     assert network.training
-''')
-    words = [sys.executable, "-m", "pytest", "-p", "tests.shared_fixtures", "-p", "no:cacheprovider", "-c", "/dev/null",
+'''.replace("SCOPE", scope))
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "/dev/null",
              "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")]
     printed = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True).stdout
     assert "3 passed, 1 error" in printed and "test_it.py::test_culprit\n" in printed, printed

@@ -145,20 +145,20 @@ def _not_instances(document: Any) -> Optional[str]:
     """What a JSON document is that is not COCO's instances, and what to do; None for one that is."""
     if not isinstance(document, dict):
         first = document[0] if isinstance(document, list) and document else None
-        keys = set(first) if isinstance(first, dict) else set()
+        keys, do = set(first) if isinstance(first, dict) else set(), ""
         if {"image_id", "category_id", "score"} <= keys:
             what = "a file of results (detections with scores), not of what is there"
         elif {"image_id", "bbox"} <= keys or {"image_id", "segmentation"} <= keys:
             what = "a list of annotations without the images and the categories"
         elif {"image", "annotations"} <= keys:
-            what = "Create ML's format: export it as COCO or YOLO"
+            what, do = "Create ML's format", "export it as COCO or YOLO; "
         elif {"data"} <= keys:
-            what = "Label Studio's own format: export it as COCO"
+            what, do = "Label Studio's own format", "export it as COCO; "
         elif "Label" in keys or {"data_row", "projects"} <= keys:
-            what = "Labelbox's format: export it as COCO"
+            what, do = "Labelbox's format", "export it as COCO; "
         else:
             what = f"JSON, but no object ({brief(document)})"
-        return f"is {what}, and has no list 'images' at its top; {_WANTED}"
+        return f"is {what}, and has no list 'images' at its top: {do}{_WANTED}"
     missing = [name for name in LISTS if not isinstance(document.get(name), list)]
     annotations = document.get("annotations")
     if isinstance(annotations, list):  # the first that is an object tells

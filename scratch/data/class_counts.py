@@ -64,8 +64,8 @@ class ClassCounts:
         train, judging = self.boxes["train"].tolist(), self.boxes[evaluated].tolist()
         commonest, found = max(train, default=0), []
         if self.names and all(name.isdecimal() for name in self.names):
-            ends = " to ".join(dict.fromkeys((self.names[0], self.names[-1])))
-            found.append(Problem("classes without names", abridged(ends), f"{counted(len(self.names), 'class', 'classes')}"))
+            some = ", ".join(self.names[:3]) + (" …" if self.names[3:] else "")
+            found.append(Problem("classes without names", counted(len(self.names), "class", "classes"), some))
         for name, learnt, judged in zip(map(abridged, self.names), train, judging):
             boxes = f"{counted(learnt, 'box', 'boxes')} in train"
             if not learnt and judged:

@@ -16,6 +16,7 @@ which is wrong in every form. **Likely** (a message) needs less of either.
     corners       5           2 and 20 % leave by a tenth of the image           95 %
     centres       8           3 and 20 %, or 5 and 5 %, leave by a tenth of      99 %
                               themselves, to the right or the bottom
+                  50          10 and 2 %, 3 or more of them each way             all, to 2 pixels
     turned        8           3 and 10 % leave by a twentieth of the image       99 %
     turned, noted 4           2 and 5 % leave by a twentieth of the image        99 %
     outside       5           50 % leave by a tenth of the image                 -
@@ -110,12 +111,15 @@ def _corners(boxes: np.ndarray, sizes: np.ndarray) -> Optional[Finding]:
 def _centres(boxes: np.ndarray, sizes: np.ndarray) -> Optional[Finding]:
     n, slack = len(boxes), 1 + sizes / 200
     half = boxes[:, 2:] / 2                                                         # (N,2)
-    out = ((boxes[:, :2] + boxes[:, 2:] - sizes) > 0.1 * boxes[:, 2:]).any(1)       # (N,)
+    over = (boxes[:, :2] + boxes[:, 2:] - sizes) > 0.1 * boxes[:, 2:]               # (N,2)
+    out = over.any(1)                                                               # (N,)
+    inside = np.minimum(boxes[:, :2] - half, sizes - boxes[:, :2] - half).min(1)    # (N,), as centres, in pixels
     fits = ((boxes[:, :2] - half >= -slack) & (boxes[:, :2] + half <= sizes + slack)).all(1)
     k, fitting = int(out.sum()), int(fits.sum())
-    # Of 10 boxes that lie beyond a border by carelessness, some lie beyond the left or the upper one.
-    certain = (n >= 8 and fitting >= 0.99 * n and (k >= 3 and k >= n / 5 or k >= 5 and k >= n / 20)
-               or n >= 50 and fitting == n and k >= 10)
+    # Fewer are enough where they lie beyond both borders, and all boxes fit to 2 pixels: what leaves a picture, or is drawn
+    # without care, does so at its left and upper border, too.
+    all_fit = n >= 50 and k >= 10 and k >= n / 50 and (over.sum(0) >= 3).all() and (inside >= -2).all()
+    certain = all_fit or n >= 8 and fitting >= 0.99 * n and (k >= 3 and k >= n / 5 or k >= 5 and k >= n / 20)
     if certain or n >= 5 and k >= 2 and k >= 0.03 * n and fitting >= 0.98 * n:
         return Finding(certain, f"{_of(k, n)} beyond the right or the lower border, and {fitting:,} would fit with x y "
                        "as the centre: centres, instead of the upper left corner? Subtract half the width and half the "

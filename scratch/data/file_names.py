@@ -9,6 +9,7 @@ r"""file_names: which file of a folder does a data set mean, if the name in it d
     a_b.jpg                         a b.jpg                 … and an underscore, which it puts for a space
     cam1/7.jpg, cam2/7.jpg          7.jpg                   two names for one file: neither
     7.jpg                           a/7.jpg, b/7.jpg        two files for one name: neither
+    7.jpg                           images/7.jpg, masks/…   … but not the mask of a picture
     ../../etc/passwd, /etc/passwd                           never: what lies outside the folder is not even looked for
 
 A file name comes from somebody else's file, so every candidate comes from a listing of the folder that the user named,
@@ -29,7 +30,6 @@ from pathlib import Path
 from typing import Callable, Optional, Sequence
 from urllib.parse import unquote
 
-from scratch.data.listing import doubts
 from scratch.data.problems import Problem
 from scratch.printable import abridged, printable
 
@@ -125,9 +125,10 @@ class _Folder:
             if not _ending(wanted[-1]) or _ending(parts[-1]) == _ending(wanted[-1]):
                 best[_alike(parts, wanted)].append(path)
         found = best[max(best)] if best else []
-        # 1.JPG is 1.jpg rather than 01.jpg is, and images/1.jpg rather than masks/1.jpg.
-        for better in (lambda path: _usual(path) == _usual(name), lambda path: not doubts(os.path.dirname(path))[0]):
-            found = list(filter(better, found)) or found if len(found) > 1 else found
+        if len(found) > 1:  # 1.JPG is 1.jpg rather than 01.jpg is, and train_images/1.jpg rather than train_masks/1.jpg
+            found = [path for path in found if _usual(path) == _usual(name)] or found
+            masks = {os.path.dirname(path).replace("images", "masks") for path in found if "images" in path}
+            found = [path for path in found if os.path.dirname(path) not in masks]
         return found
 
     def other_ending(self, name: str) -> Optional[str]:

@@ -50,7 +50,7 @@ def layout_hint(root: Path) -> str:
         if any(is_annotation(root / file) for file in files[:5]):
             return "" if listing.pictures else "Its .xml files are Pascal VOC's, and there are no pictures.\n"
         if file := next((file for file in files[:5] if _is_cvat(root / file)), None):
-            return f"{abridged(file)} is in CVAT's own format (\"CVAT for images\"): export the task as COCO 1.0.\n"
+            return f"{abridged(file)} is in CVAT's own format: export the task as COCO 1.0.\n"
         return "Its .xml files are not Pascal VOC's, one for each picture: export them as COCO.\n"
     if not listing.pictures and (unread := sorted(endings & {".heic", ".heif"})):
         return f"It holds {unread[0]} pictures, which are not read: convert them to JPEG first.\n"

@@ -78,8 +78,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "16-bit image": ("coped", "brought to 8 bits as --sixteen-bit says"),
     "stretched image": ("coped", "32-bit or float values, each picture's own from black to white"),
     "EXIF-rotated image": ("coped", "turned upright, unless its annotated size is that of the pixels as stored"),
-    "classes without names": ("note", "they are numbers; if they have names, data.yaml or a classes.txt with a name in each "
-                              "line can tell them"),
+    "classes without names": ("note", "they are numbers; if they have names, write them into the annotations' list of classes "
+                              "(COCO's categories; data.yaml or classes.txt of YOLO)"),
     "odd class name": ("note", "used as it is, and shown on one line"),
     "classes alike": ("note", "they are learnt as two classes; to choose one of two of a name: --classes 'name (id)'"),
     "class that is not learnt": ("note", "it has no box in train: its AP will be 0, which lowers the mean"),

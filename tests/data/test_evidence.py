@@ -83,10 +83,28 @@ def test_boxes_that_overlap_the_border_by_a_hands_slip_are_not_certain_to_be_ano
 def test_centres_are_certain_where_few_boxes_are_near_a_border(seed):
     boxes, sizes = sound(1000, seed=seed, small=0.01, large=0.12)  # as in photographs of something in their middle
     boxes[:, :2] = 0.85 * boxes[:, :2] + 0.075 * sizes
-    boxes[-12:, :2] = sizes[-12:] - boxes[-12:, 2:]                # but for some in a corner
+    boxes[-25:, :2] = sizes[-25:] - boxes[-25:, 2:]                # but for some in a corner
     assert judge(boxes, sizes) is None
     found = judge(*FORMS["centres"](boxes, sizes))
     assert found and found.certain and "with x y as the centre" in found.words
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("leaving", [15, 60, 90])
+def test_whole_people_who_leave_a_still_cameras_picture_below_are_not_certain_to_be_centres(leaving, seed):
+    boxes, sizes = sound(2000, (1280, 720), seed, small=0.02, large=0.15)
+    boxes[:, :2] = 0.8 * boxes[:, :2] + 0.15 * sizes
+    boxes[:leaving, 1] = sizes[:leaving, 1] - 0.7 * boxes[:leaving, 3]
+    found = judge(boxes, sizes)
+    assert found is None or not found.certain
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_small_objects_at_one_border_are_not_certain_to_be_centres(seed):
+    boxes, sizes = sound(5000, (4000, 3000), seed, small=0.001, large=0.01)
+    boxes[:12, 0] = sizes[:12, 0] - 0.5 * boxes[:12, 2]
+    found = judge(boxes, sizes)
+    assert found is None or not found.certain
 
 
 def test_one_box_far_outside_among_many_is_a_slip():

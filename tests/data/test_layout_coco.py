@@ -52,11 +52,11 @@ def test_pictures_of_the_same_names_are_those_nearest_to_their_file(below, tmp_p
     assert coco_files(list_folder(root)).pairs == {"all": (root / below, root / "labels.json")}
 
 
-@pytest.mark.parametrize("order", ["spread", "in turn"])
-def test_pictures_in_several_folders_are_found_by_their_names_alone(order, tmp_path):
-    pictures = draw(60)
+@pytest.mark.parametrize("folders, order", [(2, "spread"), (3, "spread"), (5, "spread"), (2, "in turn")])
+def test_pictures_in_several_folders_are_found_by_their_names_alone(folders, order, tmp_path):
+    pictures = draw(90)
     for k, p in enumerate(pictures):
-        p.save(tmp_path / "pics" / ("a" if (k < 30 if order == "in turn" else k % 2) else "b"))
+        p.save(tmp_path / "pics" / f"camera {k % folders if order == 'spread' else k * folders // 90}")
     write(tmp_path / "all.json", document(pictures))
     splits = find_splits(DataConfig(data=str(tmp_path)))
     assert [folder for folder, _ in splits.values()] == [tmp_path / "pics"] * 2

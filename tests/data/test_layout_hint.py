@@ -53,7 +53,7 @@ CVAT = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</v
 
 
 @pytest.mark.parametrize("content, words", [
-    (CVAT, 'annotations.xml is in CVAT\'s own format ("CVAT for images"): export the task as COCO 1.0'),
+    (CVAT, 'annotations.xml is in CVAT\'s own format: export the task as COCO 1.0'),
     ("<annotations><version>1.1</version></annotations>", "annotations.xml is in CVAT's own format"),
     ("<labels><version>1.1</version></labels>", "are not Pascal VOC's, one for each picture: export them as COCO")])
 def test_cvats_own_xml_is_told_from_pascal_vocs(content, words, tmp_path):

@@ -63,7 +63,7 @@ def test_difficult_objects_are_crowds(tmp_path):
     assert a.crowd.tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize("word", ["Unspecified", "unknown", "None"])
+@pytest.mark.parametrize("word", ["Unspecified", "unknown", "None", "null"])
 def test_an_object_of_which_a_tool_does_not_say_whether_it_is_difficult_is_not(word, tmp_path):
     a = read(small(tmp_path, box(2, 2, 5, 5, more=f"<difficult>{word}</difficult>")))
     assert a.crowd.tolist() == [False] and not a.problems

@@ -139,7 +139,7 @@ def test_the_classes_are_those_of_the_yaml_file(yaml, names, tmp_path):
     assert read(root).classes.names == names
 
 
-@pytest.mark.parametrize("yaml, told", [("", "0 to 1: 2 classes"), ("nc: 3", "0 to 2: 3 classes"),
+@pytest.mark.parametrize("yaml, told", [("", "2 classes: 0, 1"), ("nc: 4", "4 classes: 0, 1, 2 …"),
                                         ("names: [ant, bee]", ""), ("names: [ant, '1']", "")])
 def test_classes_that_are_called_by_their_numbers_are_told_once(yaml, told, tmp_path):
     root = small(tmp_path, a="0 0.5 0.5 0.5 0.25\n1 0.5 0.5 0.5 0.25", v="1 0.5 0.5 0.5 0.25")

@@ -112,4 +112,6 @@ def test_the_steps_to_a_first_ap_are_those_of_the_learning_curves() -> None:
 
     vanilla, tiny = AP50("vanilla", "tiny_vanilla"), AP50("tiny", "tiny-shapes")
     assert said(f"an AP50 of {vanilla[1000]:.3f} after 1,000 steps on generated shapes, and {vanilla[4000]:.3f}")
-    assert said(f"`tiny` has {tiny[500]:.3f} after 500")
+    run, = json.loads((REPOSITORY / "hyper_parameter_tuning_charts" / "tiny" / "learning_curve.json").read_text())
+    assert said(f"`tiny` has {tiny[500]:.3f} after 500, of a run of {run['steps']:,} (")
+    assert said(f"`tiny` reaches AP {run['evaluation']['AP'][-1]:.3f} in {run['steps']:,} steps")
