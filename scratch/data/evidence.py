@@ -6,10 +6,9 @@
     [630 200  40  50] in 640×480    leaves to the right, none begins at the left border: x y is the centre
     [100 500  80  90] in 640×480    leaves, and all fit 480×640: the sizes are of the picture as stored, or swapped
 
-One box that leaves its image is a mistake and is clipped. The decision depends on how many boxes do, how far, and
-whether another form explains all of them. **Certain** (refused) needs both: more boxes that are invalid as they stand
-than careless annotation produces, and another form in which (nearly) all boxes fit; or half of all boxes far outside,
-which is wrong in every form. **Likely** (a message) needs less of either.
+One box that leaves its image is a mistake and is clipped. **Certain** (refused) needs both: more boxes that are invalid
+as they stand than careless annotation produces, and another form in which (nearly) all boxes fit; or half of all boxes
+far outside, which is wrong in every form. **Likely** (a message) needs less of either.
 
     form          boxes       invalid as they stand                              fit the other form
     normalised    1           50 % (and 3) or all of them in the first pixel     -
@@ -21,8 +20,8 @@ which is wrong in every form. **Likely** (a message) needs less of either.
     turned, noted 4           2 and 5 % leave by a twentieth of the image        99 %
     outside       5           50 % leave by a tenth of the image                 -
 
-"Noted" are the images with an EXIF orientation that turns them, and with the size of the pixels as stored. Tested on
-generated and on real sets in tests/data/test_evidence.py.
+"Noted" are the images with an EXIF orientation that turns them, and with the size of the pixels as stored.
+Proven in tests/data/test_evidence.py.
 Read: judge → _normalised, _corners, _centres, _turned, _outside; sizes_as_corners; same_boxes → best_ap
 """
 
