@@ -64,10 +64,11 @@ def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef, request: pytest
 @pytest.fixture(autouse=True)
 def shared_fixtures_stay_as_they_are(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    shared = request.config.stash.get(SHARED, {})
+    shared, found = request.config.stash.get(SHARED, {}), []
     for fixturedef, (value, before) in shared.items():
         after = state(value, fixturedef.argname)
-        shared[fixturedef] = value, after  # the tests that follow are not blamed for it
-        changed = [name for name, its in before.items() if after.get(name) != its]
-        assert not changed, (f"this test changed {len(changed)} parts of the fixture {fixturedef.argname}, which other "
-                             f"tests share: {', '.join(changed[:5])}. Give it scope=\"function\", or change a copy")
+        shared[fixturedef] = value, after  # so that the tests which follow do not fail for it
+        if changed := [name for name, its in before.items() if after.get(name) != its]:
+            found.append(f"this test changed {len(changed)} parts of the fixture {fixturedef.argname}, which other tests "
+                         f"share: {', '.join(changed[:5])}. Give it scope=\"function\", or change a copy")
+    assert not found, "\n".join(found)

@@ -58,17 +58,22 @@ import pytest, torch
 def network():
     return torch.nn.BatchNorm1d(3)
 
-def test_before(network):
+@pytest.fixture(scope="SCOPE")
+def other():
+    return torch.nn.BatchNorm1d(3)
+
+def test_before(network, other):
     assert network.training
 
-def test_culprit(network):
-    network(torch.randn(4, 3))
+def test_culprit(network, other):
+    network(other(torch.randn(4, 3)))
 
-def test_after(network):
+def test_after(network, other):
     assert network.training
 '''.replace("SCOPE", scope))
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "/dev/null",
              "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")]
     printed = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True).stdout
     assert "3 passed, 1 error" in printed and "test_it.py::test_culprit\n" in printed, printed
-    assert "this test changed 3 parts of the fixture network, which other tests share: network.running_mean, network.running_var, " in printed
+    for name in ("network", "other"):
+        assert f"this test changed 3 parts of the fixture {name}, which other tests share: {name}.running_mean, " in printed

@@ -127,8 +127,9 @@ class _Folder:
         found = best[max(best)] if best else []
         if len(found) > 1:  # 1.JPG is 1.jpg rather than 01.jpg is, and train_images/1.jpg rather than train_masks/1.jpg
             found = [path for path in found if _usual(path) == _usual(name)] or found
-            masks = {os.path.dirname(path).replace("images", "masks") for path in found if "images" in path}
-            found = [path for path in found if os.path.dirname(path) not in masks]
+            folders = [os.path.dirname(path) for path in found]
+            masks = {folder.replace("images", "masks") for folder in folders if "images" in folder}
+            found = [path for path, folder in zip(found, folders) if folder not in masks]
         return found
 
     def other_ending(self, name: str) -> Optional[str]:

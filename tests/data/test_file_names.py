@@ -96,6 +96,8 @@ def test_a_mask_of_a_pictures_name_is_not_taken_for_it(tmp_path):
     assert _found(tmp_path, "1.jpg") == "train_images/1.jpg" and _found(tmp_path, "2.jpg") == "val_images/2.jpg"
     assert _found(tmp_path, "val_masks/2.JPG") == "val_masks/2.jpg"
     assert _found(_folder(tmp_path / "two", "ir/1.jpg", "vis/1.jpg"), "1.jpg") == ""
+    found = find_files(_folder(tmp_path / "called so", "a/images1.jpg", "b/images1.jpg"), ["images1.jpg"])
+    assert "2 are called nearly so" in found.missing[0].detail
 
 
 def test_two_files_for_one_name_are_both_told_and_neither_is_taken(tmp_path):
