@@ -1,9 +1,10 @@
 """shared_fixtures: a pytest plugin that says which test changed a model that other tests share.
 
-A fixture of a module is made once. Where one test trains its model, batch normalization's running statistics change, and
-a test that comes later sees another model: the suite then passes in one order of its tests and fails in another. So after
-each test, the parameters, buffers, gradients and modes of models, and the tensors, of a shared fixture must be as they
-were when it was made. Not looked at: NumPy's arrays, files, and a module's tensors that are no parameter or buffer.
+A fixture of a module is made once. Where one test trains its model, batch normalization's running statistics change,
+and a test that comes later sees another model: the suite then passes in one order of its tests and fails in another.
+So after each test, the parameters, buffers, gradients and modes of models, and the tensors, of a shared fixture must be
+as they were when it was made. Not looked at: NumPy's arrays, files, and a module's tensors that are no parameter or
+buffer.
 """
 
 from __future__ import annotations
@@ -69,6 +70,6 @@ def shared_fixtures_stay_as_they_are(request: pytest.FixtureRequest) -> Iterator
         after = state(value, fixturedef.argname)
         shared[fixturedef] = value, after  # so that the tests which follow do not fail for it
         if changed := [name for name, its in before.items() if after.get(name) != its]:
-            found.append(f"this test changed {len(changed)} parts of the fixture {fixturedef.argname}, which other tests "
-                         f"share: {', '.join(changed[:5])}. Give it scope=\"function\", or change a copy")
+            found.append(f"this test changed {len(changed)} parts of the fixture {fixturedef.argname}, which other "
+                         f"tests share: {', '.join(changed[:5])}. Give it scope=\"function\", or change a copy")
     assert not found, "\n".join(found)

@@ -76,4 +76,4 @@ def test_after(network, other):
     printed = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True).stdout
     assert "3 passed, 1 error" in printed and "test_it.py::test_culprit\n" in printed, printed
     for name in ("network", "other"):
-        assert f"this test changed 3 parts of the fixture {name}, which other tests share: {name}.running_mean, " in printed
+        assert f"changed 3 parts of the fixture {name}, which other tests share: {name}.running_mean, " in printed
