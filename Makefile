@@ -1,7 +1,7 @@
 # make demo            train and evaluate the detector with its defaults      (ARGS="--preset tiny --epochs 3" to change them)
 # make test            every test but the slow ones
 # make test-slow       the slow tests: runs that are killed and resumed, several processes, the largest model, ablations
-# make test-machines   every test, as other processors, thread counts, hashes and orders would run it (ARGS="order --seed 7": one)
+# make test-machines   every test, as other processors, thread counts, terminals and orders would run it (ARGS="order --seed 7": one)
 # make test-chaos      kills, full disks, hostile files and flags: what survives (Linux; 25 minutes at most) → docs/chaos.md
 # make charts          draw every chart of hyper_parameter_tuning_charts again, from the data beside it (ARGS=FOLDER: another folder)
 # make site            build the web site of notes and documents → site/index.html

@@ -5,10 +5,10 @@
     python -m tests.machines --one-of TEXT       one of them, and a seed, chosen by the text (a commit's hash, say)
     python -m tests.machines order --seed 7 -- tests/ops -x      another seed; what follows -- goes to pytest
 
-Two processors round differently, two runs have other hashes, another order of tests or other threads. A claim that
-holds on one machine only is no claim, so each variation is to pass as the plain run does. Each changes one thing alone,
-by a variable of PyTorch's (ATen), oneDNN's, MKL's or Python's, or by the order of tests. Each begins and ends with the
-command that runs it again.
+Two processors round differently, two runs have other hashes, another order of tests or other threads, and programs
+print other lines on another terminal. A claim that holds on one machine only is no claim, so each variation is to pass
+as the plain run does. Each changes one thing alone, by a variable of PyTorch's (ATen), oneDNN's, MKL's, Python's or the
+terminal's, or by the order of tests. Each begins and ends with the command that runs it again.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ VARIATIONS = {
     "onednn-avx2": Variation("one with AVX2, in oneDNN", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, wants="x86"),
     "mkl-compatible": Variation("MKL's path for every processor", {"MKL_CBWR": "COMPATIBLE"}, wants="x86"),
     "two-threads": Variation("two threads in each process", {"OMP_NUM_THREADS": "2"}),
+    "ci-server": Variation("a server for continuous integration, where programs print other lines", {"CI": "true"}),
+    "colours": Variation("a terminal with colours, where programs print them", {"FORCE_COLOR": "1"}),
     "hashes": Variation("another order of sets of texts", {"PYTHONHASHSEED": "{seed}"}),
     "order": Variation("another order of the files, and of the tests in each", {},
                        ("--random-order", "--random-order-seed={seed}")),
