@@ -3,20 +3,22 @@
     draw(seed) ─▶ pictures with boxes, classes, names ─▶ coco · roboflow · cvat · label_studio · fiftyone
                                                          yolo (both orders of folders) · darknet · voc · voc_flat
                                                          labelme · csv of Roboflow, VoTT, RetinaNet, makesense.ai,
-                                                         contests
+                                                         contests · CVAT's XML · VIA · Create ML
 
 The sizes and boxes are whole numbers whose shares have six decimals at most, so that every layout says them exactly.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 from urllib.parse import quote
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 from PIL import Image
@@ -435,17 +437,120 @@ def lines_keras(root: Path, splits: Split) -> Path:
     return root
 
 
+# -- one file for all pictures -------------------------------------------------------------------------------------
+
+
+def cvat_text(of_subset: Split) -> str:
+    """Boxes, every second one a polygon; the task's labels above."""
+    lines, k = [], 0
+    for subset, pictures in of_subset.items():
+        for p in pictures:
+            said = f' subset="{subset}"' if subset else ""
+            lines.append(f'  <image id="{k}" name={quoteattr(p.name)}{said} width="{p.size[0]}" height="{p.size[1]}">')
+            for n, (c, x, y, w, h, _) in enumerate(p.objects):
+                of_all = f'label={quoteattr(CLASSES[c])} source="manual" occluded="0" z_order="0"'
+                lines.append(f'    <polygon {of_all} points="{x}.00,{y}.00;{x + w}.00,{y + 1}.00;{x}.00,{y + h}.00"/>'
+                             if n % 2 else f'    <box {of_all} xtl="{x}.00" ytl="{y}.00" xbr="{x + w}.00" ybr="{y + h}.00">'
+                             '<attribute name="age">old</attribute></box>')
+            lines.append("  </image>")
+            k += 1
+    labels = "".join(f"<label><name>{escape(name)}</name><attributes/></label>" for name in CLASSES)
+    return ('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta><task><labels>'
+            + labels + "</labels></task></meta>\n" + "\n".join(lines) + "\n</annotations>\n")
+
+
+def cvat_xml(root: Path, splits: Split) -> Path:
+    """CVAT for images 1.1: of a task, without subsets, or of a project."""
+    subset = {"train": "Train", "val": "Validation", "test": "Test", "all": ""}
+    write(root / "annotations.xml", cvat_text({subset[split]: pictures for split, pictures in splits.items()}))
+    for split, pictures in splits.items():
+        for p in pictures:
+            p.save(root / "images" / subset[split])
+    return root
+
+
+def via_content(pictures: Sequence[Drawn]) -> dict[str, Any]:
+    """Rectangles, every second one a polygon; a class among other attributes."""
+    entries = {}
+    for p in pictures:
+        regions = []
+        for n, (c, x, y, w, h, _) in enumerate(p.objects):
+            polygon = {"name": "polygon", "all_points_x": [x, x + w, x], "all_points_y": [y, y + 1, y + h]}
+            regions.append({"shape_attributes": polygon if n % 2 else {"name": "rect", "x": x, "y": y, "width": w, "height": h},
+                            "region_attributes": {"colour": "red", "Class": CLASSES[c]}})
+        entries[f"{p.name}495616"] = {"filename": p.name, "size": 495616, "regions": regions,
+                                      "file_attributes": {"caption": ""}}
+    return entries
+
+
+def via(root: Path, splits: Split) -> Path:
+    """A file beside the pictures of each split: an export of version 2, and for val of version 1, with numbered regions."""
+    for split, pictures in splits.items():
+        content = via_content(pictures)
+        if split == "val":
+            for entry in content.values():
+                entry["regions"] = {str(k): region for k, region in enumerate(entry["regions"])}
+        write(root / split / "via_region_data.json", content)
+        for p in pictures:
+            p.save(root / split)
+    return root
+
+
+def via_project(root: Path, splits: Split) -> Path:
+    """A project as it is saved, and its pictures in a folder that it does not name."""
+    (pictures,) = splits.values()
+    write(root / "via_project_7Jun.json", {"_via_settings": {"core": {"default_filepath": ""}},
+                                           "_via_img_metadata": via_content(pictures), "_via_attributes": {}})
+    for p in pictures:
+        p.save(root / "photos")
+    return root
+
+
+def via_csv(root: Path, splits: Split) -> Path:
+    """The same as a table, with JSON in its cells."""
+    (pictures,) = splits.values()
+    with io.StringIO(newline="") as stream:
+        columns = ("filename", "file_size", "file_attributes", "region_count", "region_id", "region_shape_attributes",
+                   "region_attributes")
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        for entry in via_content(pictures).values():
+            regions = entry["regions"] or [{"shape_attributes": {}, "region_attributes": {}}]
+            for k, region in enumerate(regions):
+                writer.writerow([entry["filename"], 495616, "{}", len(entry["regions"]), k,
+                                 *(json.dumps(region[name]) for name in ("shape_attributes", "region_attributes"))])
+        write(root / "via_region_data.csv", stream.getvalue())
+    for p in pictures:
+        p.save(root)
+    return root
+
+
+def createml(root: Path, splits: Split) -> Path:
+    """Roboflow's export for Create ML; without a split, one file of another name in the folder above the pictures."""
+    for split, pictures in splits.items():
+        folder = root / {"val": "valid"}.get(split, split)
+        content = [{"image": p.name, "annotations": [
+            {"label": CLASSES[c], "coordinates": {"x": x + w / 2, "y": y + h / 2, "width": w, "height": h}}
+            for c, x, y, w, h, _ in p.objects]} for p in pictures]
+        write(root / "insects.json" if split == "all" else folder / "_annotations.createml.json", content)
+        for p in pictures:
+            p.save(folder)
+    return root
+
+
 WITH_SPLITS: dict[str, Callable[[Path, Split], Path]] = {
     "coco": coco, "roboflow": roboflow, "cvat": cvat, "yolo": yolo, "yolo_roboflow": yolo_roboflow,
     "yolo_lists": yolo_lists, "yolo_folders": yolo_folders, "darknet_moved": darknet_moved,
     "yolo_renamed": lambda root, splits: yolo_folders(root, splits, "{}/photos", "{}/annotations", empty=True),
     "lines_roboflow": lines_roboflow,
     "yolo_polygons": lambda root, splits: yolo(root, splits, polygons=True), "voc": voc, "voc_roboflow": voc_roboflow,
+    "cvat_xml": cvat_xml, "via": via, "createml": createml,
     "labelme": labelme, "csv_roboflow": csv_roboflow, "csv_tensorflow": csv_tensorflow}
 WITHOUT: dict[str, Callable[[Path, Split], Path]] = {
     "cvat": cvat, "label_studio": label_studio, "fiftyone": fiftyone, "yolo_label_studio": yolo_label_studio,
     "darknet": darknet, "voc_flat": voc_flat, "labelme": labelme, "labelme_folders": labelme_folders,
     "yolo_my_images": lambda root, splits: yolo_label_studio(root, splits, "my_images"), "lines_keras": lines_keras,
+    "cvat_xml": cvat_xml, "via_project": via_project, "via_csv": via_csv, "createml": createml,
     "csv_vott": csv_vott, "csv_retinanet": csv_retinanet, "csv_makesense": csv_makesense, "csv_contest": csv_contest}
 # A picture without objects has no row there, so that nothing says whether there is something on it.
 LACKS_EMPTY = ("csv_roboflow", "csv_tensorflow", "csv_vott", "csv_makesense", "csv_contest")

@@ -51,6 +51,7 @@ VARIATIONS = {
     "mkl-compatible": Variation("MKL's path for every processor", {"MKL_CBWR": "COMPATIBLE"}, wants="x86"),
     "two-threads": Variation("two threads in each process", {"OMP_NUM_THREADS": "2"}),
     "ci-server": Variation("a server for continuous integration, where programs print other lines", {"CI": "true"}),
+    "narrow": Variation("a terminal of 60 columns, where help and reports break their lines", {"COLUMNS": "60"}),
     "colours": Variation("a terminal with colours, where programs print them", {"FORCE_COLOR": "1"}),
     "hashes": Variation("another order of sets of texts", {"PYTHONHASHSEED": "{seed}"}),
     "order": Variation("another order of the files, and of the tests in each", {},

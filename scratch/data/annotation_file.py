@@ -33,17 +33,18 @@ _BEGINNINGS = (
     (b"<<<<<<<", "holds the marks of a Git merge conflict: resolve it first"),
     (b"<!doctype", "is a web page, perhaps of a failed download: fetch the file again"),
     (b"<html", "is a web page, perhaps of a failed download: fetch the file again"),
-    (b"<", "is XML, perhaps Pascal VOC's or CVAT's: export it in COCO's format"),
+    (b"<", "is XML, perhaps Pascal VOC's or CVAT's: name the folder that holds it and its pictures (--data), or export it "
+     "in COCO's format"),
 )
 # A key at the top of a file → whose format that is, and how to export it.
-_OTHERS = (("_via_img_metadata", "the VGG Image Annotator's project", "in its COCO format"),
-           ("assets", "VoTT's", "as CSV or Pascal VOC"), ("features", "GeoJSON", "as COCO"),
+_OTHERS = (("assets", "VoTT's", "as CSV or Pascal VOC"), ("features", "GeoJSON", "as COCO"),
            ("frames", "BDD100K's or Scalabel's", "as COCO"), ("projectType", "Supervisely's", "as COCO"),
            ("infos", "Datumaro's", "as COCO"))
 # A key of the annotations → what file that is.
 _KINDS = (("segments_info", "a panoptic file (segments_info instead of boxes)"),
           ("caption", "a file of captions (texts instead of boxes)"),
           ("question_id", "a file of questions about pictures"))
+_FOLDER = "name the folder that holds it and its pictures (--data)"
 _WANTED = "wanted COCO's instances format: a list of images, one of annotations with boxes, and one of categories"
 
 
@@ -151,7 +152,7 @@ def _not_instances(document: Any) -> Optional[str]:
         elif {"image_id", "bbox"} <= keys or {"image_id", "segmentation"} <= keys:
             what = "a list of annotations without the images and the categories"
         elif {"image", "annotations"} <= keys:
-            what, do = "Create ML's format", "export it as COCO or YOLO; "
+            what, do = "Create ML's format", f"{_FOLDER}; "
         elif {"data"} <= keys:
             what, do = "Label Studio's own format", "export it as COCO; "
         elif "Label" in keys or {"data_row", "projects"} <= keys:
@@ -181,9 +182,10 @@ def _not_instances(document: Any) -> Optional[str]:
             return (f"is JSON in another format (Supervisely's or Cityscapes', a file for each picture), and has no "
                     f"list {missing[0]!r} at its top: export it as COCO; {_WANTED}")
         entries = list(document.values())
-        if entries and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries):
-            return (f"is the VGG Image Annotator's own JSON, and has no list {missing[0]!r} at its top: export it in "
-                    f"its COCO format; {_WANTED}")
+        if "_via_img_metadata" in document or entries and all(
+                isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries):
+            return (f"is the VGG Image Annotator's own JSON, and has no list {missing[0]!r} at its top: {_FOLDER}; "
+                    f"{_WANTED}")
         if missing[0] in document:
             return f"is JSON, but its {missing[0]!r} are {brief(document[missing[0]])}, wanted a list; {_WANTED}"
         return (f"is JSON, but has no list {missing[0]!r} at its top (it has {_keys(document)}); {_WANTED}")

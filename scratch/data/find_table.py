@@ -6,6 +6,7 @@
     filename,split,class,xmin …           no such name: a column split, set or subset says train, val or test
     ants.csv   bees.csv                   several tables of one split are read together
     train.txt  train/_annotations.txt     without a .csv or .tsv: text files of lines (layout_lines.py), the same way
+    annotations.xml  via_project.json …   CVAT's, VIA's and Create ML's files, each kind for itself, the same way
 
 Tables of one split in folders of their own (one/labels.csv, two/labels.csv) are several sets, and none is taken.
 Proven in tests/data/test_layout_table.py. Read after layout_table.py: find_tables
@@ -17,23 +18,53 @@ import os
 from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
+from scratch.data.layout_createml import is_createml
+from scratch.data.layout_cvat import is_cvat
 from scratch.data.layout_lines import is_lines
-from scratch.data.layout_table import ONE_CLASS, Table, cells_of, columns_of, decoded, rows_of
+from scratch.data.layout_table import Table, cells_of, columns_of, decoded, rows_of
+from scratch.data.layout_via import is_via
 from scratch.data.listing import Listing, folder_of_set, key, split_of, split_of_path, with_train
+from scratch.data.objects import ONE_CLASS
 from scratch.data.split import SPLITS
 from scratch.data.values import number
 from scratch.printable import abridged
 
 BEGINNING = 2**16  # bytes of each table, to know what it is
 MOST_TEXTS = 1_000  # text files that are looked at
+MOST_FILES = 30  # XML or JSON files that are looked at
+BY_SUBSET = {"CVAT": "its subsets"}
 _SCORES = ("score", "confidence", "conf", "probability", "prob")
 
 
 def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
     """Split, or "all" → its source, and in words where it was found; None if this is no such layout."""
-    files = tables_of(listing) if listing.pictures else []
+    return _by_split(listing, tables_of(listing) if listing.pictures else [], "table")
+
+
+def find_cvat(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
+    """The same of CVAT's XML files for images; the subsets of a file are what a column of a table is."""
+    return _of_form(listing, ".xml", is_cvat, "CVAT")
+
+
+def find_via(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
+    """The same of VIA's JSON files; of its .csv, where there is none."""
+    return _of_form(listing, ".json", is_via, "VIA") or _of_form(listing, ".csv", is_via, "VIA")
+
+
+def find_createml(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
+    """The same of Create ML's JSON files."""
+    return _of_form(listing, ".json", is_createml, "Create ML")
+
+
+def _of_form(listing: Listing, ending: str, is_it: Callable[[Path], bool], form: str
+             ) -> Optional[tuple[dict[str, Table], str]]:
+    files = list(islice(listing.files(ending), MOST_FILES)) if listing.pictures else []
+    return _by_split(listing, [file for file in files if is_it(listing.root / file)], form)
+
+
+def _by_split(listing: Listing, files: list[str], form: str) -> Optional[tuple[dict[str, Table], str]]:
     if not files:
         return None
     predicted = [file for file in files if _is_predicted(listing.root / file)]
@@ -46,7 +77,7 @@ def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
              if truth[split] or split != "all" or not any(truth.values())}
     unread = [file for file in predicted if not any(file in its for its in found.values())]
     also = f"; not read: {_some(unread)}" if unread else ""
-    if found.keys() == {"all"} and (by_column := _by_column(listing, found["all"])):
+    if found.keys() == {"all"} and (by_column := _by_column(listing, found["all"], form)):
         return by_column[0], by_column[1] + also
     found = with_train(found)
     left_out = found.pop("all", []) if "train" in found else []
@@ -56,18 +87,18 @@ def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
     every = tuple(file for members in found.values() for file in members)
     where = ", ".join(map(_some, found.values())) + (f"; not read: {_some(left_out)}" if left_out else "") + also
     where += _without_classes(listing, every)
-    return {split: Table(listing, split, tuple(members), every) for split, members in found.items()}, where
+    return {split: Table(listing, split, tuple(members), every, form=form) for split, members in found.items()}, where
 
 
-def _by_column(listing: Listing, files: list[str]) -> Optional[tuple[dict[str, Table], str]]:
+def _by_column(listing: Listing, files: list[str], form: str) -> Optional[tuple[dict[str, Table], str]]:
     """The same of tables with a column for the split; None if none has one, or it names no split."""
-    columns = [columns_of(first_row(listing.root / file)) for file in files]  # None for a text file of lines
-    if not any(its and its.split is not None for its in columns):
+    columns = [columns_of(first_row(listing.root / file)) for file in files]  # None for what is no table
+    if form not in BY_SUBSET and not any(its and its.split is not None for its in columns):
         return None
     rows: Counter[str] = Counter()
     for file in files:
         try:
-            rows.update(row.split for row in rows_of(listing.root / file))
+            rows.update(row.split for row in rows_of(listing.root / file, form=form))
         except ValueError:
             continue  # the reader reports it
     if not set(SPLITS) & rows.keys() or len(set(map(_set_of, files))) > 1:
@@ -75,9 +106,9 @@ def _by_column(listing: Listing, files: list[str]) -> Optional[tuple[dict[str, T
     said = with_train({split: [split] for split in (*SPLITS, "all") if split in rows})
     left_out = said.pop("all", []) if "train" in said else []
     used, every = tuple(value for (value,) in said.values()), tuple(files)
-    where = f"{_some(files)}, by a column" + (f"; not read: rows of no split ({rows['all']:,})" if left_out else "")
+    where = f"{_some(files)}, by {BY_SUBSET.get(form, 'a column')}" + (f"; not read: rows of no split ({rows['all']:,})" if left_out else "")
     where += _without_classes(listing, files)
-    return {split: Table(listing, split, every, every, value, used) for split, (value,) in said.items()}, where
+    return {split: Table(listing, split, every, every, value, used, form) for split, (value,) in said.items()}, where
 
 
 def tables_of(listing: Listing) -> list[str]:
@@ -136,8 +167,8 @@ def _without_classes(listing: Listing, files: Sequence[str]) -> str:
 
 
 def first_row(file: Path) -> list[str]:
-    """The cells of a table's first row; none of a text file of lines. Raises ValueError where it cannot be read."""
-    return [] if file.suffix.lower() == ".txt" else next(cells_of(beginning_of(file)), (0, []))[1]
+    """The cells of a table's first row; none of what is no table. Raises ValueError where it cannot be read."""
+    return [] if file.suffix.lower() not in (".csv", ".tsv") else next(cells_of(beginning_of(file)), (0, []))[1]
 
 
 def beginning_of(file: Path) -> str:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from itertools import islice
 from pathlib import Path
 
 from scratch.data.annotation_file import load_instances
 from scratch.data.find_table import beginning_of, tables_of
 from scratch.data.find_voc import is_annotation
+from scratch.data.layout_cvat import is_cvat
 from scratch.data.layout_table import WANTED, cells_of, delimiter_of
 from scratch.data.listing import PICTURES, Listing, doubts, key, list_folder, split_of
 from scratch.data.values import is_oriented, is_yolo, number, whole
@@ -49,8 +49,8 @@ def layout_hint(root: Path) -> str:
     if files := list(listing.files(".xml")):
         if any(is_annotation(root / file) for file in files[:5]):
             return "" if listing.pictures else "Its .xml files are Pascal VOC's, and there are no pictures.\n"
-        if file := next((file for file in files[:5] if _is_cvat(root / file)), None):
-            return f"{abridged(file)} is in CVAT's own format: export the task as COCO 1.0.\n"
+        if file := next((file for file in files[:5] if not listing.pictures and is_cvat(root / file)), None):
+            return f"{abridged(file)} is CVAT's, and there are no pictures: put them into this folder, or one in it.\n"
         return "Its .xml files are not Pascal VOC's, one for each picture: export them as COCO.\n"
     if not listing.pictures and (unread := sorted(endings & {".heic", ".heif"})):
         return f"It holds {unread[0]} pictures, which are not read: convert them to JPEG first.\n"
@@ -96,12 +96,6 @@ def _around(root: Path) -> str:
 def _is_yolo(text: Path) -> bool:
     """Does its beginning have a line as YOLO writes them?"""
     return any(map(is_yolo, _beginning(text)))
-
-
-def _is_cvat(file: Path) -> bool:
-    """Is its outermost element <annotations>, with a <version>?"""
-    text = " ".join(word for words in _beginning(file) for word in words)
-    return bool(re.match(r"(\ufeff)?(<\?xml[^>]*>)? ?<annotations> ?<version>", text))
 
 
 def _is_kitti(words: list[str]) -> bool:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Iterator, NamedTuple, Optional, Sequence
+from typing import Iterator, Sequence
 
 from scratch.data.label_files import names_in
 from scratch.data.listing import PICTURES, Listing
+from scratch.data.objects import Object
 from scratch.data.problems import brief
 from scratch.data.values import number, whole
 
@@ -25,22 +26,11 @@ WANTED = "wanted PATH x1,y1,x2,y2,CLASS x1,y1,x2,y2,CLASS …"
 _WORD = re.compile(r"\S+")
 
 
-class Object(NamedTuple):
-    """One object on a picture, or a picture that shows nothing; `wrong` says what is wrong with a malformed one."""
-
-    line: int
-    picture: str
-    label: str = ""
-    corners: Optional[list[float]] = None
-    """left, top, right, bottom"""
-    wrong: str = ""
-
-
 def is_lines(beginning: str) -> bool:
     """Is a text that begins so such a file? Its first line names a picture, and one line has boxes."""
     lines = [line.strip() for line in beginning.splitlines() if line.strip()]
     return bool(lines) and _is_picture(_parts(lines[0])[0]) and any(
-        not each.wrong and each.corners for line in lines for each in _objects(0, line, ()))
+        not each.wrong and each.box for line in lines for each in _objects(0, line, ()))
 
 
 def objects_of(text: str, names: Sequence[str]) -> Iterator[Object]:
@@ -51,19 +41,19 @@ def objects_of(text: str, names: Sequence[str]) -> Iterator[Object]:
 
 
 def _objects(place: int, line: str, names: Sequence[str]) -> Iterator[Object]:
-    picture, boxes = _parts(line)
+    (picture, boxes), where = _parts(line), f"line {place}"
     if not _is_picture(picture):
-        yield Object(place, "", wrong=f"got {brief(line)}, {WANTED}")
+        yield Object(where, "", wrong=f"got {brief(line)}, {WANTED}")
     elif not boxes:
-        yield Object(place, picture)
+        yield Object(where, picture)
     for box in boxes if _is_picture(picture) else []:
         *corners, label = box.split(",")
         numbers, k = [number(corner) for corner in corners], whole(label)
         wrong = (f"got {brief(box)}, wanted x1,y1,x2,y2,CLASS" if None in numbers or k is None or k < 0 else
                  f"class {k} is none of the {len(names)} classes (0 to {len(names) - 1})" if names and k >= len(names)
                  else "")
-        yield (Object(place, picture, wrong=wrong) if wrong else
-               Object(place, picture, names[k] if names else str(k), numbers))
+        yield (Object(where, picture, wrong=wrong) if wrong else
+               Object(where, picture, names[k] if names else str(k), numbers, corners=True))
 
 
 def _parts(line: str) -> tuple[str, list[str]]:

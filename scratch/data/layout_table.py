@@ -7,6 +7,7 @@
     cats/a.jpg,7,9,107,209,dog                            RetinaNet: no header, and b.jpg,,,,, for a picture that
                                                           shows nothing
     a.jpg 7,9,107,209,0 7,9,50,60,2                       Keras: a .txt, a line for each picture (layout_lines.py)
+    an .xml or .json                                      CVAT, VIA, Create ML: see FORMS
 
 The header says what the columns hold, whatever their order, case, and the signs between words. Coordinates are edges
 in pixels from 0: box x, y, w, h = xmin, ymin, xmax − xmin, ymax − ymin. Corners the wrong way round are put in order,
@@ -25,13 +26,14 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from scratch.data import layout_createml, layout_cvat, layout_lines, layout_via
 from scratch.data.evidence import sizes_as_corners
-from scratch.data.layout_lines import names_for, objects_of
 from scratch.data.listing import PICTURES, Listing, split_of, text_of
+from scratch.data.objects import MALFORMED, ONE_CLASS, Object
 from scratch.data.per_picture import Pictures, sizes_of, tell_of_unlabelled
 from scratch.data.problems import brief
 from scratch.data.sources import Choose, Document, Report, Source
@@ -39,7 +41,6 @@ from scratch.data.values import number, whole
 
 MOST_BYTES = 2**32
 MOST_CELL = 2**31 - 1  # letters of one cell, which may hold a mask
-ONE_CLASS = "object"
 _GAPS = ("", "nan", "none", "null", "[]")
 _PICTURE = ("filename", "fname", "filepath", "file", "imagename", "imagepath", "imagefile", "imagefilename", "imageid",
             "image", "path", "imgname", "imgpath", "img", "frame", "picture")
@@ -55,6 +56,9 @@ _SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("width", "h
 _SPLITS = ("split", "set", "subset")
 # Without a header, by the number of columns: picture, class, the box's four, are they corners?
 _NAMELESS = {6: (0, 5, (1, 2, 3, 4), True), 8: (5, 0, (1, 2, 3, 4), False)}  # RetinaNet; makesense.ai's older form
+# Files that are no tables, and whose objects become rows.
+FORMS: dict[str, Callable[[Path], Iterator[Object]]] = {
+    "CVAT": layout_cvat.objects_of, "VIA": layout_via.objects_of, "Create ML": layout_createml.objects_of}
 WANTED = ("wanted columns for the picture (filename, image …), the class (class, label …) and the box (xmin ymin xmax "
           "ymax, or x y width height, in pixels), or rows PATH,x1,y1,x2,y2,CLASS without a header")
 
@@ -71,24 +75,6 @@ class Columns(NamedTuple):
     size: Optional[tuple[int, ...]] = None
     split: Optional[int] = None
     header: bool = True
-
-
-class Row(NamedTuple):
-    """One row, which begins on `line`: what it calls its picture, its class, and its box.
-
-    box      x, y, width, height, or the `corners` as written; None for a picture that shows nothing, and for a
-             malformed row
-    wrong    what is wrong with a malformed row
-    """
-
-    line: int
-    picture: str
-    label: str
-    box: Optional[list[float]]
-    size: Optional[tuple[int, ...]]
-    split: str = "all"
-    corners: bool = False
-    wrong: str = ""
 
 
 def decoded(content: bytes) -> str:
@@ -145,11 +131,15 @@ def columns_of(cells: Sequence[str]) -> Optional[Columns]:
     return None
 
 
-def rows_of(file: Path, classes: Sequence[str] = ()) -> Iterator[Row]:
+def rows_of(file: Path, classes: Sequence[str] = (), form: str = "table") -> Iterator[Object]:
     """The rows of a table. Raises ValueError for a file that cannot be read, or is no table of boxes.
 
     classes  the names of the classes 0, 1 …, for a text file of lines (layout_lines.py), which has their numbers
+    form     "table", or a key of FORMS
     """
+    if form in FORMS:
+        yield from FORMS[form](file)
+        return
     try:
         if (size := file.stat().st_size) > MOST_BYTES:
             raise OSError(f"it has {size:,} bytes")
@@ -157,8 +147,7 @@ def rows_of(file: Path, classes: Sequence[str] = ()) -> Iterator[Row]:
     except OSError as error:
         raise ValueError(f"it cannot be read ({error})") from error
     if file.suffix.lower() == ".txt":
-        for each in objects_of(text, classes):
-            yield Row(each.line, each.picture, each.label, each.corners, None, corners=True, wrong=each.wrong)
+        yield from layout_lines.objects_of(text, classes)
         return
     columns, decimal = None, "." if delimiter_of(text) == "," else ","  # decimal comma, as spreadsheets write it
     for line, cells in cells_of(text):
@@ -168,10 +157,10 @@ def rows_of(file: Path, classes: Sequence[str] = ()) -> Iterator[Row]:
             names = [cell.strip() if columns.header else f"column {k}" for k, cell in enumerate(cells, start=1)]
             if columns.header:
                 continue
-        yield _row(cells, columns, names, line, decimal)
+        yield _row(cells, columns, names, f"line {line}", decimal)
 
 
-def _row(cells: Sequence[str], columns: Columns, names: Sequence[str], line: int, decimal: str) -> Row:
+def _row(cells: Sequence[str], columns: Columns, names: Sequence[str], where: str, decimal: str) -> Object:
     def cell(column: int) -> str:
         return cells[column].strip() if column < len(cells) else ""
     picture = cell(columns.picture)
@@ -188,7 +177,7 @@ def _row(cells: Sequence[str], columns: Columns, names: Sequence[str], line: int
     too_many = any(map(str.strip, cells[len(names):]))
     alone = not any(other.strip() for column, other in enumerate(cells) if column != columns.picture)
     if picture and all(value.lower() in _GAPS for value in values) and (alone or not cut_short):
-        return Row(line, picture, label, None, size, split)
+        return Object(where, picture, label, None, size, split)
     numbers = [number(value) for value in values]
 
     def told(column: int, wanted: str) -> str:
@@ -200,7 +189,7 @@ def _row(cells: Sequence[str], columns: Columns, names: Sequence[str], line: int
              told(columns.label, "the name of a class") if columns.label is not None and not label else
              told(columns.box[0], "four numbers") if no_list else
              told(columns.box[numbers.index(None)], "a number") if None in numbers else "")
-    return Row(line, picture, label, None if wrong else numbers, size, split, columns.corners, wrong)
+    return Object(where, picture, label, None if wrong else numbers, size, split, columns.corners, wrong=wrong)
 
 
 def _in_order(corners: Sequence[float]) -> list[float]:
@@ -214,6 +203,7 @@ class Table(Source):
     """One split: its tables below the folder, or the rows of the tables of all splits that say `only` in a column.
 
     every  the tables of all splits, which share their classes
+    form   "table", or a key of FORMS: what these files are instead
     used   what the rows of all splits say in that column; rows that say something else are left out
     """
 
@@ -223,10 +213,11 @@ class Table(Source):
     every: tuple[str, ...]
     only: str = ""
     used: tuple[str, ...] = ()
+    form: str = "table"
 
     @property
     def name(self) -> str:
-        return f"table {self.split}" if self.split != "all" else "table"
+        return f"{self.form} {self.split}" if self.split != "all" else self.form
 
     def __str__(self) -> str:
         return f"{self.listing.root} ({self.name})"
@@ -236,15 +227,15 @@ class Table(Source):
         names: set[str] = set()
         labelled: dict[str, bool] = {}
         left_out: list[str] = []
-        of_picture: dict[str, list[tuple[str, Row]]] = defaultdict(list)
+        of_picture: dict[str, list[tuple[str, Object]]] = defaultdict(list)
         problems: list[tuple[str, str]] = []  # reported below: `choose` is asked about the pictures first
         for file in self.every:
             try:
-                classes = names_for(self.listing, file) if file.lower().endswith(".txt") else ()
-                for row in rows_of(self.listing.root / file, classes):
+                classes = layout_lines.names_for(self.listing, file) if file.lower().endswith(".txt") else ()
+                for row in rows_of(self.listing.root / file, classes, self.form):
                     is_mine = file in mine and (not self.only or row.split == self.only)
                     if not row.picture:
-                        problems += [(f"{file}, line {row.line}", row.wrong)] if is_mine else []
+                        problems += [(f"{file}, {row.where}", row.wrong)] if is_mine else []
                         continue
                     picture = among.of_row(file, row.picture)
                     if self.used and row.split not in self.used:
@@ -264,7 +255,7 @@ class Table(Source):
                 report("malformed entry", where, detail)
         for picture in left_out:
             labelled.setdefault(picture, False)
-        tell_of_unlabelled(self.listing, labelled, (), "row", report, choose)
+        tell_of_unlabelled(self.listing, labelled, (), "row" if self.form == "table" else "entry", report, choose)
         categories = {name: id for id, name in enumerate(sorted(names), start=1)}
         pictures = sorted(picture for picture in of_picture if picture in chosen)[:limit]
         sizes = self._sizes(pictures, of_picture)
@@ -272,12 +263,15 @@ class Table(Source):
         for id, picture in enumerate(pictures, start=1):
             width, height = sizes[picture]
             rows = [row for _, row in of_picture[picture]]
-            if any(row.box for row in rows) or not any(row.wrong for row in rows):  # else what it shows is not known
+            malformed = [row for row in rows if row.wrong and row.kind == MALFORMED]
+            if any(row.box for row in rows) or not malformed:  # else what it shows is not known
                 images.append({"id": id, "file_name": picture, "width": width or None, "height": height or None})
             for file, row in of_picture[picture]:
-                where, box = f"{file}, line {row.line}", row.box
+                where, box = f"{file}, {row.where}", row.box
                 if row.wrong:
-                    report("malformed entry", where, row.wrong)
+                    report(row.kind, where, row.wrong)
+                if row.outline:
+                    report("outline of an object", where, "1 shape")
                 if not box:
                     continue
                 if row.corners and file not in misnamed:
@@ -288,7 +282,7 @@ class Table(Source):
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": id, "name": name} for name, id in categories.items()]}
 
-    def _misnamed(self, of_picture: Mapping[str, Sequence[tuple[str, Row]]]) -> dict[str, str]:
+    def _misnamed(self, of_picture: Mapping[str, Sequence[tuple[str, Object]]]) -> dict[str, str]:
         """The tables whose corners look like x, y, width, height, and why."""
         corners: dict[str, list[tuple[str, list[float]]]] = defaultdict(list)
         for picture, rows in of_picture.items():
@@ -303,7 +297,7 @@ class Table(Source):
                                                np.array([sizes[picture] for picture, _ in boxes]))
         return {file: words for file, words in found.items() if words}
 
-    def _sizes(self, pictures: Sequence[str], of_picture: Mapping[str, Sequence[tuple[str, Row]]]
+    def _sizes(self, pictures: Sequence[str], of_picture: Mapping[str, Sequence[tuple[str, Object]]]
                ) -> dict[str, tuple[int, ...]]:
         """Width and height of each picture, as its rows say, or else its header."""
         said = {picture: next((row.size for _, row in of_picture[picture] if row.size), ()) for picture in pictures}

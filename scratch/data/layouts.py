@@ -7,6 +7,9 @@
     YOLO                data.yaml, images/train/a.jpg + labels/train/a.txt …
     Pascal VOC          JPEGImages/a.jpg + Annotations/a.xml, ImageSets/Main/train.txt …
     LabelMe             a.jpg + a.json, a file for each picture
+    CVAT                annotations.xml + images/ (CVAT for images)
+    VIA                 via_project.json, train/via_region_data.json …
+    Create ML           train/_annotations.createml.json + its pictures beside it …
     table               labels.csv, train/_annotations.csv (or .tsv): a row for each object; or train.txt, a line for
                         each picture: a.jpg 7,9,107,209,0
 
@@ -14,9 +17,9 @@
 
 The first layout counts that has pictures to learn from. A set that has none to judge by is divided (split.py), but for
 COCO's own layout, where a missing split is a mistake. Where nothing is recognised at the top, and there is one folder
-below in which something is, that is taken. Many a set has a table, or LabelMe's files from which it was made, beside
-it: these two count only where no other layout is recognised, in the folder or below it; or if they have a training
-split, and YOLO's files are a test set.
+below in which something is, that is taken. Many a set has a table, or an annotation tool's own files from which it was
+made, beside it: the last five count only where no other layout is recognised, in the folder or below it; or if they
+have a training split, and YOLO's files are a test set.
 Proven in tests/data/test_layouts.py. Read: Layout → recognise
 """
 
@@ -28,7 +31,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from scratch.data.find_labelme import find_labelme
-from scratch.data.find_table import find_tables
+from scratch.data.find_table import find_createml, find_cvat, find_tables, find_via
 from scratch.data.find_voc import find_voc
 from scratch.data.find_yolo import find_yolo
 from scratch.data.layout_coco import ROBOFLOW, Found, classic, coco_files, where_they_are
@@ -43,7 +46,8 @@ Finders = tuple[tuple[str, Callable[[Listing], Any]], ...]
 
 # Beside COCO's, in the order in which they count.
 _FIRST: Finders = (("YOLO", find_yolo), ("Pascal VOC", find_voc))
-_LAST: Finders = (("LabelMe", find_labelme), ("table", find_tables))
+_LAST: Finders = (("LabelMe", find_labelme), ("CVAT", find_cvat), ("VIA", find_via), ("Create ML", find_createml),
+                  ("table", find_tables))
 
 LOOKED_FOR = (
     ("COCO", "train2017/ or train/, and annotations/instances_train2017.json or instances_train.json"),
@@ -52,6 +56,9 @@ LOOKED_FOR = (
     ("YOLO", "a .txt file for each picture: images/ and labels/, data.yaml"),
     ("Pascal VOC", "an .xml file for each picture: JPEGImages/ or images/, Annotations/"),
     ("LabelMe", "a .json file for each picture, with its shapes"),
+    ("CVAT", "annotations.xml, as CVAT for images has it"),
+    ("VIA", "a .json or .csv file of the VGG Image Annotator's, or its project"),
+    ("Create ML", "a .json file with a list of pictures: train/_annotations.createml.json"),
     ("table", "a .csv or .tsv file, a row for each object: filename, class, xmin, ymin, xmax, ymax; or a .txt file, a "
               "line for each picture: PATH x1,y1,x2,y2,CLASS …"))
 

@@ -53,11 +53,11 @@ CVAT = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</v
 
 
 @pytest.mark.parametrize("content, words", [
-    (CVAT, 'annotations.xml is in CVAT\'s own format: export the task as COCO 1.0'),
-    ("<annotations><version>1.1</version></annotations>", "annotations.xml is in CVAT's own format"),
+    (CVAT, "annotations.xml is CVAT's, and there are no pictures: put them into this folder, or one in it"),
+    ("<annotations><version>1.1</version></annotations>", "annotations.xml is CVAT's, and there are no pictures"),
     ("<labels><version>1.1</version></labels>", "are not Pascal VOC's, one for each picture: export them as COCO")])
 def test_cvats_own_xml_is_told_from_pascal_vocs(content, words, tmp_path):
-    root = put(tmp_path / "set", "images/a.jpg", "annotations.xml")
+    root = put(tmp_path / "set", "images/a.jpg" if "labels" in content else "images/a.txt", "annotations.xml")
     (root / "annotations.xml").write_text(content)
     assert words in said(root)
 

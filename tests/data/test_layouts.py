@@ -26,7 +26,8 @@ from tests.layouts import (CLASSES, KEEPS_CROWDS, LACKS_EMPTY, WITH_SPLITS, WITH
 SPLITS = ("train", "val", "test")
 MARKS = {"cvat": "COCO files", "coco": "COCO", "roboflow": "Roboflow COCO", "labelme": "LabelMe"}
 # Of the others, by the first word.
-NAMES = {"yolo": "YOLO", "darknet": "YOLO", "voc": "Pascal VOC", "csv": "table", "lines": "table"}
+NAMES = {"yolo": "YOLO", "darknet": "YOLO", "voc": "Pascal VOC", "csv": "table", "lines": "table",
+         "cvat": "CVAT", "via": "VIA", "createml": "Create ML"}
 
 
 def three_splits(crowds: bool):
@@ -102,7 +103,7 @@ def test_the_check_of_a_sound_set_refuses_nothing_and_loses_nothing(kind, tmp_pa
     report.refuse()
     usual = {"picture without annotations" if kind in LACKS_EMPTY else "image without boxes",
              "file name that nearly matches", "size taken from the picture"}
-    if kind.startswith("labelme") or "polygons" in kind:
+    if kind.startswith(("labelme", "cvat_xml", "via")) or "polygons" in kind:
         usual.add("outline of an object")
     if kind.startswith("yolo"):
         usual.add("picture without a label file")

@@ -1,0 +1,165 @@
+"""layout_via: one file for all pictures, as the VGG Image Annotator (VIA) 1 and 2 write it.
+
+    train/via_region_data.json + its pictures beside it …      or a project (via_project.json), or the same as .csv
+
+    {"a.jpg495616": {"filename": "a.jpg", "size": 495616, "regions": [
+        {"shape_attributes": {"name": "rect", "x": 7, "y": 9, "width": 100, "height": 200},
+         "region_attributes": {"class": "dog"}}, …]}, …}
+
+    rect                       x, y, w, h
+    polygon, circle, ellipse   the box around it
+    point, polyline            no box: left out, and reported
+
+Coordinates are edges in pixels from 0. What the regions' attributes are called is for whoever annotates to choose: the
+class is the only one that is used, or of several the one that is called class, label, category, name or type. Where
+none is used, all objects are of one class, called object. A checkbox ({"dog": true}) is its one word.
+The format: Dutta and Zisserman 2019, arXiv 1904.10699, and its version 2. Proven in tests/data/test_layout_shapes.py.
+Read: objects_of → _class_attribute → _box
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+from scratch.data.layout_labelme import parse
+from scratch.data.listing import text_of
+from scratch.data.objects import NO_BOX, ONE_CLASS, Object, around, ellipse, numbers
+from scratch.data.problems import brief
+
+BEGINNING = 2**16  # bytes of a file, before all of it is read
+MOST_CELL = 2**31 - 1  # letters of one cell: a polygon may have thousands of corners
+_CLASS = ("class", "classname", "label", "labelname", "category", "name", "type", "object")
+_WITHOUT_BOX = ("point", "polyline", "line")
+_COLUMNS = ("region_shape_attributes", "region_attributes")  # of the .csv
+_WANTED = ('wanted shape_attributes such as {"name": "rect", "x": 7, "y": 9, "width": 100, "height": 200}, or a polygon of '
+           "three points or more, a circle or an ellipse")
+
+
+def is_via(file: Path) -> bool:
+    """Is it a project or an export of VIA's? All of it is read only where it looks like it."""
+    try:
+        with open(file, "rb") as stream:
+            beginning = stream.read(BEGINNING).decode("utf-8", errors="replace")
+        if file.suffix.lower() == ".csv":
+            return set(_COLUMNS) <= set(beginning.partition("\n")[0].strip().replace('"', "").lstrip("\ufeff#").split(","))
+        if not any(f'"{word}"' in beginning for word in ("_via_img_metadata", "_via_settings", "regions")):
+            return False
+        entries = _entries(parse(file))
+    except (OSError, ValueError):
+        return False
+    return bool(entries) and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries)
+
+
+def objects_of(file: Path) -> Iterator[Object]:
+    """Each region, in order; of each picture first that it is there. Raises ValueError for what cannot be read, and
+    where it is not clear which attribute is the class."""
+    entries = _of_table(file) if file.suffix.lower() == ".csv" else _entries(parse(file))
+    regions = [_regions(entry) for entry in entries]
+    attribute = _class_attribute([region for its in regions for region in its])
+    for place, (entry, its) in enumerate(zip(entries, regions), start=1):
+        where, picture = f"image {place}", entry.get("filename") if isinstance(entry, dict) else None
+        if not isinstance(picture, str) or not picture.strip():
+            yield Object(where, "", wrong=f"its filename is {brief(picture)}, wanted the name of a picture")
+            continue
+        yield Object(where, picture)
+        for number_of, region in enumerate(its, start=1):
+            yield _object(f"{where}, region {number_of}", picture, region, attribute)
+
+
+def _object(where: str, picture: str, region: Any, attribute: Optional[str]) -> Object:
+    shape = region.get("shape_attributes") if isinstance(region, dict) else None
+    kind = shape.get("name") if isinstance(shape, dict) else None
+    if kind in _WITHOUT_BOX:
+        return Object(where, picture, wrong=f"got a {kind}", kind=NO_BOX)
+    box = _box(kind, shape) if isinstance(shape, dict) else None
+    if box is None:
+        return Object(where, picture, wrong=f"got {brief(shape)}, {_WANTED}")
+    label = ONE_CLASS if attribute is None else _word(_attributes(region).get(attribute))
+    if not label:
+        return Object(where, picture, wrong=f"its attribute {brief(attribute)} is "
+                      f"{brief(_attributes(region).get(attribute))}, wanted the name of a class")
+    return Object(where, picture, label, box, outline=kind != "rect")
+
+
+def _entries(document: Any) -> list[Any]:
+    """What is said of each picture."""
+    if isinstance(document, dict) and isinstance(document.get("_via_img_metadata"), dict):
+        document = document["_via_img_metadata"]
+    return list(document.values()) if isinstance(document, dict) else []
+
+
+def _of_table(file: Path) -> list[Any]:
+    """The same of a .csv, in which each region has a row, and its two dicts are cells. Raises ValueError, in words."""
+    csv.field_size_limit(MOST_CELL)
+    try:
+        rows = list(csv.DictReader(io.StringIO(text_of(file.read_bytes()).lstrip("#"), newline=""), strict=True))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise ValueError(f"it cannot be read ({error})") from error
+    found: dict[Any, dict[str, Any]] = {}
+    for row in rows:
+        entry = found.setdefault(row.get("filename"), {"filename": row.get("filename"), "regions": []})
+        shape, attributes = (_json(row.get(column)) for column in _COLUMNS)
+        if shape != {}:  # of a picture without regions
+            entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
+    return list(found.values())
+
+
+def _json(cell: Optional[str]) -> Any:
+    try:
+        return json.loads(cell or "{}")
+    except (ValueError, RecursionError):
+        return cell
+
+
+def _regions(entry: Any) -> list[Any]:
+    """Version 1 has a dict of them, version 2 a list."""
+    regions = entry.get("regions") if isinstance(entry, dict) else None
+    return list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else []
+
+
+def _attributes(region: Any) -> dict[str, Any]:
+    attributes = region.get("region_attributes") if isinstance(region, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _class_attribute(regions: list[Any]) -> Optional[str]:
+    """Which of the regions' attributes is the class; None where none is used."""
+    used = dict.fromkeys(name for region in regions for name, value in _attributes(region).items() if _word(value))
+    called = {"".join(filter(str.isalpha, name.lower())): name for name in used}
+    known = next((called[name] for name in _CLASS if name in called), None)
+    if known is None and len(used) > 1:
+        raise ValueError(f"its regions have the attributes {', '.join(map(brief, list(used)[:6]))}, and none of them is "
+                         f"called class: call the one so that is the class")
+    return known or next(iter(used), None)
+
+
+def _word(value: Any) -> str:
+    """The text of an attribute; of a checkbox, the one word that is true; nothing for anything else."""
+    if isinstance(value, dict):
+        words = [word for word, is_true in value.items() if is_true]
+        value = words[0] if len(words) == 1 else ""
+    return str(value).strip() if isinstance(value, (str, int, float)) and type(value) is not bool else ""
+
+
+def _box(kind: Any, shape: dict[str, Any]) -> Optional[list[float]]:
+    """x, y, width, height in pixels; None where its numbers are none, or it is of another kind."""
+    def read(*names: str) -> Optional[list[float]]:
+        return numbers([shape.get(name) for name in names])
+    if kind == "rect":
+        return read("x", "y", "width", "height")
+    if kind == "circle":
+        sides = read("cx", "cy", "r")
+        return sides and ellipse(sides[0], sides[1], sides[2], sides[2])
+    if kind == "ellipse":
+        sides = read("cx", "cy", "rx", "ry")
+        angle = numbers([shape.get("theta", 0)])
+        return ellipse(*sides, angle[0]) if sides and angle else None
+    xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
+    if kind != "polygon" or not isinstance(xs, list) or not isinstance(ys, list) or not len(xs) == len(ys) >= 3:
+        return None
+    xs, ys = numbers(xs), numbers(ys)
+    return around(xs, ys) if xs and ys else None
