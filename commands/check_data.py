@@ -31,7 +31,8 @@ class CheckDataArguments:
     """List every problem of a data set, in any layout: its kind, where it is, and what training would do about it."""
 
     folder: tyro.conf.Positional[Path]
-    """a folder of one of the layouts that --data takes: COCO, YOLO, Pascal VOC, LabelMe, tables"""
+    """a folder of one of the layouts that --data takes: COCO, YOLO, Pascal VOC, LabelMe, CVAT, VIA, Create ML,
+    tables"""
     data: DataConfig
     """Explicit paths and limits, as for train; the folder above takes the place of --data."""
     num_queries: Optional[int] = None

@@ -161,7 +161,7 @@ class DataConfig:
 
     data: str = "shapes"
     """"shapes" (generated) or a folder of any layout: COCO's, Roboflow's, CVAT's, Label Studio's, FiftyOne's, YOLO,
-    Pascal VOC, LabelMe, tables (scratch/data/layouts)"""
+    Pascal VOC, LabelMe, CVAT, VIA, Create ML, tables (scratch/data/layouts)"""
     train_images: Optional[str] = None
     """explicit folder of training images; with the other three, overrides the layout found in `data`"""
     train_annotations: Optional[str] = None

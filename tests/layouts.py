@@ -510,7 +510,7 @@ def via_csv(root: Path, splits: Split) -> Path:
     """The same as a table, with JSON in its cells."""
     (pictures,) = splits.values()
     with io.StringIO(newline="") as stream:
-        columns = ("filename", "file_size", "file_attributes", "region_count", "region_id", "region_shape_attributes",
+        columns = ("#filename", "file_size", "file_attributes", "region_count", "region_id", "region_shape_attributes",
                    "region_attributes")
         writer = csv.writer(stream)
         writer.writerow(columns)

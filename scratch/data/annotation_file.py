@@ -33,8 +33,8 @@ _BEGINNINGS = (
     (b"<<<<<<<", "holds the marks of a Git merge conflict: resolve it first"),
     (b"<!doctype", "is a web page, perhaps of a failed download: fetch the file again"),
     (b"<html", "is a web page, perhaps of a failed download: fetch the file again"),
-    (b"<", "is XML, perhaps Pascal VOC's or CVAT's: name the folder that holds it and its pictures (--data), or export it "
-     "in COCO's format"),
+    (b"<", "is XML, perhaps Pascal VOC's or CVAT's: name the folder that holds it and its pictures (--data), or export "
+     "it in COCO's format"),
 )
 # A key at the top of a file → whose format that is, and how to export it.
 _OTHERS = (("assets", "VoTT's", "as CSV or Pascal VOC"), ("features", "GeoJSON", "as COCO"),

@@ -106,7 +106,8 @@ def _by_column(listing: Listing, files: list[str], form: str) -> Optional[tuple[
     said = with_train({split: [split] for split in (*SPLITS, "all") if split in rows})
     left_out = said.pop("all", []) if "train" in said else []
     used, every = tuple(value for (value,) in said.values()), tuple(files)
-    where = f"{_some(files)}, by {BY_SUBSET.get(form, 'a column')}" + (f"; not read: rows of no split ({rows['all']:,})" if left_out else "")
+    where = f"{_some(files)}, by {BY_SUBSET.get(form, 'a column')}"
+    where += f"; not read: rows of no split ({rows['all']:,})" if left_out else ""
     where += _without_classes(listing, files)
     return {split: Table(listing, split, every, every, value, used, form) for split, (value,) in said.items()}, where
 

@@ -2,8 +2,9 @@
 
     train/_annotations.createml.json + its pictures beside it …
 
-    [{"image": "a.jpg", "annotations": [{"label": "dog", "coordinates": {"x": 57, "y": 109, "width": 100, "height": 200}}]},
-     {"image": "b.jpg", "annotations": []}]                                                 nothing is on this one
+    [{"image": "a.jpg", "annotations": [
+        {"label": "dog", "coordinates": {"x": 57, "y": 109, "width": 100, "height": 200}}]},
+     {"image": "b.jpg", "annotations": []}]                              nothing is on this one
 
 x and y are the box's centre, in pixels: box x, y, w, h = x − width/2, y − height/2, width, height.
 The format: developer.apple.com, "Building an object detector data source". Proven in tests/data/test_layout_shapes.py.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 from scratch.data.layout_labelme import parse
 from scratch.data.objects import Object, numbers
@@ -24,12 +25,12 @@ BEGINNING = 2**16  # bytes of a JSON file, before all of it is read
 _PICTURE = ("image", "imagefilename", "filename")
 _OBJECTS = ("annotations", "annotation")
 _BEGINS = re.compile(r"\ufeff?\s*\[\s*\{")
-_WANTED = ('wanted {"label": "dog", "coordinates": {"x": 57, "y": 109, "width": 100, "height": 200}}, x and y of the centre '
-           "in pixels")
+_WANTED = ('wanted {"label": "dog", "coordinates": {"x": 57, "y": 109, "width": 100, "height": 200}}, x and y of the '
+           "centre in pixels")
 
 
 def is_createml(file: Path) -> bool:
-    """Is it a list of pictures with objects, by a label and coordinates? All of it is read only where it looks like it."""
+    """Is it a list of pictures with labels and coordinates? All of it is read only where it looks like it."""
     try:
         with open(file, "rb") as stream:
             beginning = stream.read(BEGINNING).decode("utf-8", errors="replace")
@@ -60,9 +61,11 @@ def objects_of(file: Path) -> Iterator[Object]:
             yield Object(f"{where}, object {number_of}", picture, label, box if not wrong else None, wrong=wrong)
 
 
-def _box(coordinates: Any) -> Any:
-    values = isinstance(coordinates, dict) and numbers([coordinates.get(side) for side in ("x", "y", "width", "height")])
-    if not values:
+def _box(coordinates: Any) -> Optional[list[float]]:
+    """x, y, width, height in pixels, from the upper left corner; None where its numbers are none."""
+    said = coordinates if isinstance(coordinates, dict) else {}
+    values = numbers([said.get(side) for side in ("x", "y", "width", "height")])
+    if values is None:
         return None
     x, y, width, height = values
     return [x - width / 2, y - height / 2, width, height]

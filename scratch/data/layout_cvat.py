@@ -7,8 +7,8 @@
           <box label="dog" xtl="7" ytl="9" xbr="107" ybr="209" rotation="30">
           <polygon label="dog" points="7,9;107,9;50,209">  <ellipse cx cy rx ry>  <mask left top width height>
 
-    box                        x, y, w, h = xtl, ytl, xbr − xtl, ybr − ytl; turned by `rotation` degrees, the box around it
-    polygon, ellipse, mask,    the box around it
+    box                        x, y, w, h = xtl, ytl, xbr − xtl, ybr − ytl; turned by `rotation` degrees: around it
+    polygon, ellipse, mask,    the box around it, and around a polyline whose ends nearly meet
     cuboid (its eight corners)
     points, polyline,          no box: left out, and reported
     skeleton
@@ -28,7 +28,7 @@ from xml.etree import ElementTree
 
 from scratch.data.layout_voc import parse
 from scratch.data.listing import split_of
-from scratch.data.objects import MALFORMED, NO_BOX, Object, around, ellipse, numbers, turned
+from scratch.data.objects import MALFORMED, NO_BOX, Object, around, ellipse, is_closed, numbers, turned
 from scratch.data.problems import brief
 from scratch.data.values import whole
 
@@ -36,8 +36,8 @@ BEGINNING = 2**12  # bytes of an XML file, to know what it is
 _BEGINS = re.compile(r"(\ufeff)?\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)?<annotations>\s*<version>", re.DOTALL)
 _WITH_BOX = ("box", "polygon", "ellipse", "mask", "cuboid")
 _WITHOUT_BOX = ("points", "polyline", "skeleton")
-_WANTED = ("wanted a label and a box (xtl ytl xbr ybr), polygon or cuboid, ellipse (cx cy rx ry) or mask (left top width "
-           "height) in numbers")
+_WANTED = ("wanted a label and a box (xtl ytl xbr ybr), polygon or cuboid, ellipse (cx cy rx ry) or mask (left top "
+           "width height) in numbers")
 
 
 def is_cvat(file: Path) -> bool:
@@ -53,8 +53,8 @@ def objects_of(file: Path) -> Iterator[Object]:
     """What each shape is, in order. Raises ValueError for a file that cannot be read, or is CVAT's for video."""
     root = parse(file)
     if root.find("image") is None and root.find("track") is not None:
-        raise ValueError("it is CVAT's format for video, which does not say which file a frame is: export the task as COCO "
-                         "1.0, or as CVAT for images")
+        raise ValueError("it is CVAT's format for video, which does not say which file a frame is: export the task as "
+                         "COCO 1.0, or as CVAT for images")
     for place, image in enumerate(root.iterfind("image"), start=1):
         picture, where = image.get("name", "").strip(), f"image {place}"
         if not picture:
@@ -67,7 +67,7 @@ def objects_of(file: Path) -> Iterator[Object]:
         shapes = [shape for shape in image if shape.tag in (*_WITH_BOX, *_WITHOUT_BOX)]
         for number_of, shape in enumerate(shapes, start=1):
             place_of, label, box = f"{where}, shape {number_of}", shape.get("label", "").strip(), _box(shape)
-            if label and shape.tag in _WITHOUT_BOX:
+            if label and box is None and shape.tag in _WITHOUT_BOX:
                 yield Object(place_of, picture, label, None, size, split, wrong=f"got {shape.tag}", kind=NO_BOX)
             elif not label or box is None:
                 wrong = f"got the label {brief(label)} and {shape.tag} {brief(dict(shape.attrib))}, {_WANTED}"
@@ -100,7 +100,10 @@ def _box(shape: ElementTree.Element) -> Optional[list[float]]:
         return around(xs, ys) if xs and ys else None
     points = [point.split(",") for point in shape.get("points", "").split(";")]
     values = numbers([value for point in points for value in point])
-    return around(values[::2], values[1::2]) if values and len(points) >= 3 and {*map(len, points)} == {2} else None
+    if shape.tag not in ("polygon", "polyline") or not values or len(points) < 3 or {*map(len, points)} != {2}:
+        return None
+    xs, ys = values[::2], values[1::2]
+    return around(xs, ys) if shape.tag == "polygon" or is_closed(xs, ys) else None
 
 
 def _angle(shape: ElementTree.Element) -> Optional[float]:

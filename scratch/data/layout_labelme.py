@@ -9,7 +9,7 @@
     rectangle, polygon         the box around the points, x y w h = min x, min y, max x − min x, max y − min y
     mask                       the same, and 1 more each way: its second point is the last pixel of the mask
     circle                     its centre and a point of its edge, at a distance r: x − r, y − r, 2r, 2r
-    point, line, linestrip     no box: left out, and reported
+    point, line, linestrip     no box: left out, and reported; but around a linestrip whose ends nearly meet
 
 Coordinates are edges in pixels from 0. Shapes with one label and one group_id are parts of one object: the box around
 all of them. Classes are numbered from 1 in the order of their names, over all splits.
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from scratch.data.listing import Listing, key
+from scratch.data.objects import is_closed, numbers
 from scratch.data.per_picture import Pictures, tell_of_unlabelled
 from scratch.data.problems import brief
 from scratch.data.sources import Choose, Document, Report, Source
@@ -44,7 +45,7 @@ class _Content(NamedTuple):
 
     said      the picture's name in it
     objects   place of the first shape, label and box of each
-    outlines  how many of its shapes are polygons, masks and circles
+    outlines  how many of its shapes are no rectangles
     problems  kind, where, and what was found there
     """
 
@@ -124,7 +125,7 @@ def _content(path: Path, file: str) -> Optional[_Content]:
     outlines = 0
     for place, shape in enumerate(content["shapes"], start=1):
         label, where = _label(shape), f"{file}, shape {place}"
-        if label and _kind(shape) in _WITHOUT_BOX:
+        if label and _kind(shape) in _WITHOUT_BOX and not _is_outline(shape):
             problems.append(("shape without a box", where, f"got a {brief(shape['shape_type'])}"))
             continue
         box = _box(shape) if label else None
@@ -133,7 +134,7 @@ def _content(path: Path, file: str) -> Optional[_Content]:
             problems.append(("malformed entry", where, f"got the label {brief(label)} and the points {points}, "
                                                        f"wanted {_WANTED}"))
             continue
-        outlines += _kind(shape) in ("polygon", "mask", "circle")
+        outlines += _kind(shape) != "rectangle"
         group = shape.get("group_id")
         of = place if group is None else (label, repr(group))
         if of in objects:
@@ -159,6 +160,12 @@ def _box(shape: dict[str, Any]) -> Optional[list[float]]:
         return [xs[0] - r, ys[0] - r, 2 * r, 2 * r]
     more = 1 if kind == "mask" else 0
     return [min(xs), min(ys), max(xs) - min(xs) + more, max(ys) - min(ys) + more]
+
+
+def _is_outline(shape: dict[str, Any]) -> bool:
+    """Is it a line whose ends nearly meet?"""
+    box = _box(shape) if _kind(shape) == "linestrip" else None
+    return box is not None and is_closed(*(numbers(axis) for axis in zip(*shape["points"])))
 
 
 def _kind(shape: dict[str, Any]) -> str:

@@ -266,8 +266,12 @@ class Table(Source):
             malformed = [row for row in rows if row.wrong and row.kind == MALFORMED]
             if any(row.box for row in rows) or not malformed:  # else what it shows is not known
                 images.append({"id": id, "file_name": picture, "width": width or None, "height": height or None})
+            given: dict[tuple[str, tuple[float, ...]], str] = {}  # an object → the file that has it first
             for file, row in of_picture[picture]:
                 where, box = f"{file}, {row.where}", row.box
+                if box and (first := given.setdefault((row.label, tuple(box)), file)) != file:
+                    report("entry given twice", where, "as in {}", first)  # a project and its export, say
+                    continue
                 if row.wrong:
                     report(row.kind, where, row.wrong)
                 if row.outline:

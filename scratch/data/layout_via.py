@@ -7,12 +7,13 @@
          "region_attributes": {"class": "dog"}}, …]}, …}
 
     rect                       x, y, w, h
-    polygon, circle, ellipse   the box around it
+    polygon, circle, ellipse   the box around it, and around a polyline whose ends nearly meet
     point, polyline            no box: left out, and reported
 
 Coordinates are edges in pixels from 0. What the regions' attributes are called is for whoever annotates to choose: the
-class is the only one that is used, or of several the one that is called class, label, category, name or type. Where
-none is used, all objects are of one class, called object. A checkbox ({"dog": true}) is its one word.
+class is the one that is called class, label, category, name or type, else the only one that is used, or any of several
+that always say the same. Where none is used, all objects are of one class, called object. A checkbox ({"dog": true}) is
+its one word.
 The format: Dutta and Zisserman 2019, arXiv 1904.10699, and its version 2. Proven in tests/data/test_layout_shapes.py.
 Read: objects_of → _class_attribute → _box
 """
@@ -27,7 +28,7 @@ from typing import Any, Iterator, Optional
 
 from scratch.data.layout_labelme import parse
 from scratch.data.listing import text_of
-from scratch.data.objects import NO_BOX, ONE_CLASS, Object, around, ellipse, numbers
+from scratch.data.objects import NO_BOX, ONE_CLASS, Object, around, ellipse, is_closed, numbers
 from scratch.data.problems import brief
 
 BEGINNING = 2**16  # bytes of a file, before all of it is read
@@ -35,8 +36,8 @@ MOST_CELL = 2**31 - 1  # letters of one cell: a polygon may have thousands of co
 _CLASS = ("class", "classname", "label", "labelname", "category", "name", "type", "object")
 _WITHOUT_BOX = ("point", "polyline", "line")
 _COLUMNS = ("region_shape_attributes", "region_attributes")  # of the .csv
-_WANTED = ('wanted shape_attributes such as {"name": "rect", "x": 7, "y": 9, "width": 100, "height": 200}, or a polygon of '
-           "three points or more, a circle or an ellipse")
+_WANTED = ('wanted shape_attributes such as {"name": "rect", "x": 7, "y": 9, "width": 100, "height": 200}, or a '
+           "polygon of three points or more, a circle or an ellipse")
 
 
 def is_via(file: Path) -> bool:
@@ -45,13 +46,14 @@ def is_via(file: Path) -> bool:
         with open(file, "rb") as stream:
             beginning = stream.read(BEGINNING).decode("utf-8", errors="replace")
         if file.suffix.lower() == ".csv":
-            return set(_COLUMNS) <= set(beginning.partition("\n")[0].strip().replace('"', "").lstrip("\ufeff#").split(","))
+            return set(_COLUMNS) <= {cell.strip('\ufeff#" \r') for cell in beginning.partition("\n")[0].split(",")}
         if not any(f'"{word}"' in beginning for word in ("_via_img_metadata", "_via_settings", "regions")):
             return False
         entries = _entries(parse(file))
     except (OSError, ValueError):
         return False
-    return bool(entries) and all(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries)
+    return bool(entries) and all(
+        isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries)
 
 
 def objects_of(file: Path) -> Iterator[Object]:
@@ -73,15 +75,15 @@ def objects_of(file: Path) -> Iterator[Object]:
 def _object(where: str, picture: str, region: Any, attribute: Optional[str]) -> Object:
     shape = region.get("shape_attributes") if isinstance(region, dict) else None
     kind = shape.get("name") if isinstance(shape, dict) else None
-    if kind in _WITHOUT_BOX:
-        return Object(where, picture, wrong=f"got a {kind}", kind=NO_BOX)
     box = _box(kind, shape) if isinstance(shape, dict) else None
+    if box is None and kind in _WITHOUT_BOX:
+        return Object(where, picture, wrong=f"got a {kind}", kind=NO_BOX)
     if box is None:
         return Object(where, picture, wrong=f"got {brief(shape)}, {_WANTED}")
-    label = ONE_CLASS if attribute is None else _word(_attributes(region).get(attribute))
+    said = _attributes(region).get(attribute, "empty")
+    label = ONE_CLASS if attribute is None else _word(said) if attribute in _attributes(region) else ""
     if not label:
-        return Object(where, picture, wrong=f"its attribute {brief(attribute)} is "
-                      f"{brief(_attributes(region).get(attribute))}, wanted the name of a class")
+        return Object(where, picture, wrong=f"its attribute {brief(attribute)} is {brief(said)}, wanted the name of a class")
     return Object(where, picture, label, box, outline=kind != "rect")
 
 
@@ -96,7 +98,9 @@ def _of_table(file: Path) -> list[Any]:
     """The same of a .csv, in which each region has a row, and its two dicts are cells. Raises ValueError, in words."""
     csv.field_size_limit(MOST_CELL)
     try:
-        rows = list(csv.DictReader(io.StringIO(text_of(file.read_bytes()).lstrip("#"), newline=""), strict=True))
+        reader = csv.DictReader(io.StringIO(text_of(file.read_bytes()), newline=""), strict=True)
+        reader.fieldnames = [name.strip("# ") for name in reader.fieldnames or ()]  # "#filename" in version 1
+        rows = list(reader)
     except (OSError, UnicodeError, csv.Error) as error:
         raise ValueError(f"it cannot be read ({error})") from error
     found: dict[Any, dict[str, Any]] = {}
@@ -129,11 +133,12 @@ def _attributes(region: Any) -> dict[str, Any]:
 def _class_attribute(regions: list[Any]) -> Optional[str]:
     """Which of the regions' attributes is the class; None where none is used."""
     used = dict.fromkeys(name for region in regions for name, value in _attributes(region).items() if _word(value))
+    columns = {tuple(_word(_attributes(region).get(name)) for region in regions) for name in used}
     called = {"".join(filter(str.isalpha, name.lower())): name for name in used}
     known = next((called[name] for name in _CLASS if name in called), None)
-    if known is None and len(used) > 1:
-        raise ValueError(f"its regions have the attributes {', '.join(map(brief, list(used)[:6]))}, and none of them is "
-                         f"called class: call the one so that is the class")
+    if known is None and len(columns) > 1:
+        raise ValueError(f"its regions have the attributes {', '.join(map(brief, list(used)[:6]))}: rename the one that "
+                         "holds the class to class")
     return known or next(iter(used), None)
 
 
@@ -159,7 +164,9 @@ def _box(kind: Any, shape: dict[str, Any]) -> Optional[list[float]]:
         angle = numbers([shape.get("theta", 0)])
         return ellipse(*sides, angle[0]) if sides and angle else None
     xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
-    if kind != "polygon" or not isinstance(xs, list) or not isinstance(ys, list) or not len(xs) == len(ys) >= 3:
+    if kind not in ("polygon", "polyline") or not isinstance(xs, list) or not isinstance(ys, list):
         return None
     xs, ys = numbers(xs), numbers(ys)
-    return around(xs, ys) if xs and ys else None
+    if not xs or not ys or not len(xs) == len(ys) >= 3 or kind == "polyline" and not is_closed(xs, ys):
+        return None
+    return around(xs, ys)

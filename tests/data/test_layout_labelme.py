@@ -41,11 +41,12 @@ def read(root: Path, split: str = "train"):
     (shape([[1, 2], [11, 4], [3, 9.5]], "polygon"), [1, 2, 10, 7.5]),
     (shape([[1, 2], [11, 4], [3, 9]], None), [1, 2, 10, 7]),  # old files have no type
     (shape([[20, 20], [23, 24]], "circle"), [15, 15, 10, 10]),
+    (shape([[1, 2], [11, 4], [3, 9.5], [1, 3]], "linestrip"), [1, 2, 10, 7.5]),  # its ends nearly meet
     (shape([["1", "2"], ["11", "9"]], "mask"), [1, 2, 11, 8])])  # its second point is its last pixel
 def test_the_box_is_around_the_shape(one, box, tmp_path):
     a = read(small(tmp_path, one))
     assert a.boxes_xywh.tolist() == [box]
-    outline = one["shape_type"] in ("polygon", "mask", "circle", None)
+    outline = one["shape_type"] != "rectangle"
     assert [(p.kind, p.severity) for p in a.problems] == [("outline of an object", "note")] * outline
 
 

@@ -1,4 +1,4 @@
-"""CVAT's, VIA's and Create ML's own files: shapes of every kind, which attribute is the class, and what is malformed."""
+"""CVAT's, VIA's and Create ML's own files: shapes of every kind, the attribute of the class, and what is malformed."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def read(root: Path):
     ('<box label="ant" xtl="7" ytl="9.5" xbr="17" ybr="29.5"/>', [7, 9.5, 10, 20], False),
     ('<box label="ant" xtl="10" ytl="10" xbr="30" ybr="20" rotation="90.0"/>', [15, 5, 10, 20], True),
     ('<polygon label="ant" points="7,9;17,12.5;8,29"/>', [7, 9, 10, 20], True),
+    ('<polyline label="ant" points="7,9;17,12.5;8,29;7,10"/>', [7, 9, 10, 20], True),  # its ends nearly meet
     ('<ellipse label="ant" cx="20" cy="20" rx="10" ry="5"/>', [10, 15, 20, 10], True),
     ('<ellipse label="ant" cx="20" cy="20" rx="10" ry="5" rotation="90"/>', [15, 10, 10, 20], True),
     ('<mask label="ant" rle="3,4" left="7" top="9" width="10" height="20"/>', [7, 9, 10, 20], True),
@@ -71,6 +72,7 @@ def test_the_box_of_each_of_cvats_shapes(shape, box, outline, tmp_path):
     ({"name": "rect", "x": 7, "y": 9, "width": 10, "height": 20}, [7, 9, 10, 20], False),
     ({"name": "rect", "x": "7", "y": "9", "width": "10", "height": "20"}, [7, 9, 10, 20], False),
     ({"name": "polygon", "all_points_x": [7, 17, 8], "all_points_y": [9, 12, 29]}, [7, 9, 10, 20], True),
+    ({"name": "polyline", "all_points_x": [7, 17, 8, 7], "all_points_y": [9, 12, 29, 10]}, [7, 9, 10, 20], True),
     ({"name": "circle", "cx": 20, "cy": 20, "r": 5}, [15, 15, 10, 10], True),
     ({"name": "ellipse", "cx": 20, "cy": 20, "rx": 10, "ry": 5}, [10, 15, 20, 10], True),
     ({"name": "ellipse", "cx": 20, "cy": 20, "rx": 10, "ry": 5, "theta": math.pi / 2}, [15, 10, 10, 20], True)])
@@ -102,8 +104,11 @@ def test_the_box_around_what_is_turned_touches_its_points(degrees):
 @pytest.mark.parametrize("make, shape, where", [
     (cvat, '<points label="eye" points="3,4"/>', "annotations.xml, image 1, shape 1: got points"),
     (cvat, '<polyline label="eye" points="3,4;5,6"/>', "annotations.xml, image 1, shape 1: got polyline"),
+    (cvat, '<polyline label="eye" points="3,4;30,5;8,30"/>', "annotations.xml, image 1, shape 1: got polyline"),
     (cvat, '<skeleton label="eye"><points label="1" points="3,4"/></skeleton>', "image 1, shape 1: got skeleton"),
-    (via, {"shape_attributes": {"name": "point", "cx": 3, "cy": 4}, **LABEL}, "via.json, image 1, region 1: got a point")])
+    (via, {"shape_attributes": {"name": "point", "cx": 3, "cy": 4}, **LABEL}, "via.json, image 1, region 1: got a point"),
+    (via, {"shape_attributes": {"name": "polyline", "all_points_x": [3, 9, 9], "all_points_y": [4, 4, 20]}, **LABEL},
+     "via.json, image 1, region 1: got a polyline")])
 def test_what_has_no_box_is_left_out_and_its_picture_is_kept(make, shape, where, tmp_path):
     a = read(make(tmp_path, shape))
     assert len(a.boxes_xywh) == 0 and a.file_names == ["train/a.png"] or a.file_names == ("train/a.png",)
@@ -130,7 +135,7 @@ def test_what_has_no_box_is_left_out_and_its_picture_is_kept(make, shape, where,
     (via, {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"class": ""}}, "attribute 'class' is ''"),
     (via, {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"class": {"ant": True, "bee": True}}},
      "attribute 'class' is {'ant': True, 'bee': True}, wanted the name of a class"),
-    (via, {"shape_attributes": RECT["shape_attributes"]}, "attribute 'class' is None"),
+    (via, {"shape_attributes": RECT["shape_attributes"]}, "attribute 'class' is 'empty'"),
     (createml, {"label": "ant", "coordinates": {"x": 6, "y": 6, "width": 4}}, "x and y of the centre in pixels"),
     (createml, {"label": "ant", "coordinates": [1, 2, 3, 4]}, "x and y of the centre"),
     (createml, {"label": "", "coordinates": ONE["coordinates"]}, "x and y of the centre"),
@@ -171,7 +176,26 @@ def test_the_class_of_vias_regions(attributes, name, tmp_path):
 def test_attributes_none_of_which_is_known_as_the_class_are_refused_with_their_names(tmp_path):
     region = {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"insect": "ant", "colour": "red"}}
     told = [str(p) for p in read(via(tmp_path, region)).problems if p.kind == "malformed entry"]
-    assert len(told) == 1 and "have the attributes 'insect', 'colour', and none of them is called class" in told[0]
+    assert len(told) == 1 and told[0].endswith("have the attributes 'insect', 'colour': rename the one that holds the "
+                                               "class to class")
+
+
+def test_of_attributes_that_always_say_the_same_any_is_the_class(tmp_path):
+    regions = [{"shape_attributes": RECT["shape_attributes"], "region_attributes": {"insecto": name, "insect": name}}
+               for name in ("ant", "bee")]
+    assert read(via(tmp_path, *regions)).classes.names == ("ant", "bee")
+
+
+def test_what_a_project_and_its_export_say_is_read_once_and_what_one_alone_says_is_kept(tmp_path):
+    older = {"shape_attributes": {"name": "rect", "x": 9, "y": 9, "width": 5, "height": 6}, **LABEL}
+    root = via(tmp_path, RECT, older)
+    newer = {**RECT, "region_attributes": {"class": "bee"}}
+    write(root / "train" / "project.json", {"_via_img_metadata": {"a": {"filename": "a.png", "regions": [RECT, newer]}}})
+    a = read(root)
+    assert sorted(a.classes.names[label] for label in a.labels) == ["ant", "ant", "bee"]
+    told = [str(p) for p in a.problems]
+    assert "entry given twice: VIA train, train/via.json, image 1, region 1: as in 'train/project.json'" in told
+    assert len(told) == 1
 
 
 # -- which file it is ----------------------------------------------------------------------------------------------

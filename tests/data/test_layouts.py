@@ -128,7 +128,8 @@ def test_a_sample_of_a_layout_is_that_of_the_coco_original(tmp_path):
         np.testing.assert_allclose(target["boxes"].numpy(), samples[0][1]["boxes"].numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["yolo_label_studio", "voc_flat", "fiftyone", "labelme_folders", "csv_retinanet"])
+@pytest.mark.parametrize("kind", ["yolo_label_studio", "voc_flat", "fiftyone", "labelme_folders", "csv_retinanet",
+                                  "cvat_xml", "via_csv"])
 def test_a_picture_that_is_added_moves_no_other(kind, tmp_path):
     pictures = draw(30)
     few = WITHOUT[kind](tmp_path / "few", {"all": pictures[:20]})
@@ -299,7 +300,8 @@ def test_files_that_lead_outside_are_not_looked_at(tmp_path):
 
 @pytest.mark.parametrize("kind, ending", [("yolo", ".txt"), ("yolo", ".yaml"), ("voc_roboflow", ".xml"),
                                           ("roboflow", ".json"), ("voc", ".txt"), ("labelme", ".json"),
-                                          ("csv_roboflow", ".csv")])
+                                          ("csv_roboflow", ".csv"), ("cvat_xml", ".xml"), ("via", ".json"),
+                                          ("createml", ".json")])
 def test_a_damaged_file_ends_in_a_report_or_an_error_in_words(kind, ending, tmp_path):
     root = WITH_SPLITS[kind](tmp_path / "set", {"train": draw(4), "val": draw(3, 1)})
     rng = np.random.default_rng(0)
