@@ -462,7 +462,7 @@ display(Markdown(f"| AP | AP50 | AP75 | steps | minutes of training |\n|---|---|
 #
 # | I want to … | do this |
 # |---|---|
-# | make it better | more `MINUTES`: the demo has 8.8, and reaches [AP 0.82 to 0.83](../docs/results.md#from-nothing) |
+# | make it better | more `MINUTES`: the demo has 8.8, and reaches [AP 0.82 to 0.84](../docs/results.md#from-nothing) |
 # | see how an image is read | [convolution](convolution.ipynb), [attention](attention.ipynb) |
 # | know how a cell tells its place | [positional encodings](positional_encodings.ipynb) |
 # | know which query learns what | [matching and set loss](matching_and_loss.ipynb) |

@@ -486,7 +486,7 @@ def test_trials_with_three_seeds_came_to_what_the_page_says() -> None:
     without, route = mean["shapes", "without the route"], mean["shapes", "the route"]
     assert len(without) == 3 and all(route[seed] > without[seed] + 0.005 for seed in route)
     for worse in ("the sweep's winner", "DEIM's loss"):
-        assert all(AP < without[seed] - 0.02 for seed, AP in mean["shapes", worse].items())
+        assert all(AP < without[seed] - 0.015 for seed, AP in mean["shapes", worse].items())
     gain = sum(route.values()) / len(route) - sum(without[seed] for seed in route) / len(route)
     for name in ("docs/results.md", "hyper_parameter_tuning_charts/index.md"):
         assert f"by {gain:.3f} (" in (REPOSITORY / name).read_text(encoding="utf-8"), name
