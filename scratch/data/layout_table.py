@@ -23,7 +23,7 @@ import csv
 import io
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Sequence
@@ -38,6 +38,7 @@ from scratch.data.per_picture import Pictures, sizes_of, tell_of_unlabelled
 from scratch.data.problems import brief
 from scratch.data.sources import Choose, Document, Report, Source
 from scratch.data.values import number, whole
+from scratch.printable import counted
 
 MOST_BYTES = 2**32
 MOST_CELL = 2**31 - 1  # letters of one cell, which may hold a mask
@@ -266,6 +267,7 @@ class Table(Source):
             malformed = [row for row in rows if row.wrong and row.kind == MALFORMED]
             if any(row.box for row in rows) or not malformed:  # else what it shows is not known
                 images.append({"id": id, "file_name": picture, "width": width or None, "height": height or None})
+            outlines: Counter[str] = Counter()
             given: dict[tuple[str, tuple[float, ...]], str] = {}  # an object → the file that has it first
             for file, row in of_picture[picture]:
                 where, box = f"{file}, {row.where}", row.box
@@ -275,7 +277,7 @@ class Table(Source):
                 if row.wrong:
                     report(row.kind, where, row.wrong)
                 if row.outline:
-                    report("outline of an object", where, "1 shape")
+                    outlines[f"{file}, {row.where.partition(', ')[0]}"] += 1
                 if not box:
                     continue
                 if row.corners and file not in misnamed:
@@ -283,6 +285,8 @@ class Table(Source):
                         report("corners the wrong way round", where, "got {:g}, {:g}, {:g}, {:g}".format(*box))
                     box = _in_order(box)
                 annotations.append({"id": where, "image_id": id, "bbox": box, "category_id": categories[row.label]})
+            for where, number_of in outlines.items():
+                report("outline of an object", where, counted(number_of, "shape"), times=number_of)
         return {"images": images, "annotations": annotations,
                 "categories": [{"id": id, "name": name} for name, id in categories.items()]}
 
