@@ -32,9 +32,7 @@ from scratch.data.values import number
 from scratch.printable import abridged
 
 BEGINNING = 2**16  # bytes of each table, to know what it is
-MOST_TEXTS = 1_000  # text files that are looked at
-MOST_FILES = 30  # XML or JSON files that are looked at
-BY_SUBSET = {"CVAT": "its subsets"}
+MOST_FILES = 1_000  # of a kind, at whose beginnings is looked
 _SCORES = ("score", "confidence", "conf", "probability", "prob")
 
 
@@ -45,29 +43,29 @@ def find_tables(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
 
 def find_cvat(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
     """The same of CVAT's XML files for images; the subsets of a file are what a column of a table is."""
-    return _of_form(listing, ".xml", is_cvat, "CVAT")
+    return _of_form(listing, (".xml",), is_cvat, "CVAT")
 
 
 def find_via(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
-    """The same of VIA's JSON files; of its .csv, where there is none."""
-    return _of_form(listing, ".json", is_via, "VIA") or _of_form(listing, ".csv", is_via, "VIA")
+    """The same of VIA's JSON and CSV files."""
+    return _of_form(listing, (".json", ".csv"), is_via, "VIA")
 
 
 def find_createml(listing: Listing) -> Optional[tuple[dict[str, Table], str]]:
     """The same of Create ML's JSON files."""
-    return _of_form(listing, ".json", is_createml, "Create ML")
+    return _of_form(listing, (".json",), is_createml, "Create ML")
 
 
-def _of_form(listing: Listing, ending: str, is_it: Callable[[Path], bool], form: str
+def _of_form(listing: Listing, endings: Sequence[str], is_it: Callable[[Path], bool], form: str
              ) -> Optional[tuple[dict[str, Table], str]]:
-    files = list(islice(listing.files(ending), MOST_FILES)) if listing.pictures else []
+    files = islice(listing.files(*endings), MOST_FILES) if listing.pictures else ()
     return _by_split(listing, [file for file in files if is_it(listing.root / file)], form)
 
 
 def _by_split(listing: Listing, files: list[str], form: str) -> Optional[tuple[dict[str, Table], str]]:
     if not files:
         return None
-    predicted = [file for file in files if _is_predicted(listing.root / file)]
+    predicted = [file for file in files if form == "table" and _is_predicted(listing.root / file)]
     found: dict[str, list[str]] = defaultdict(list)
     for file in files:
         found[split_of(os.path.splitext(os.path.basename(file))[0]) or split_of_path(file) or "all"].append(file)
@@ -77,8 +75,8 @@ def _by_split(listing: Listing, files: list[str], form: str) -> Optional[tuple[d
              if truth[split] or split != "all" or not any(truth.values())}
     unread = [file for file in predicted if not any(file in its for its in found.values())]
     also = f"; not read: {_some(unread)}" if unread else ""
-    if found.keys() == {"all"} and (by_column := _by_column(listing, found["all"], form)):
-        return by_column[0], by_column[1] + also
+    if found.keys() == {"all"} and form in ("table", "CVAT") and (by_row := _by_row(listing, found["all"], form)):
+        return by_row[0], by_row[1] + also
     found = with_train(found)
     left_out = found.pop("all", []) if "train" in found else []
     if any(len(set(map(_set_of, members))) > 1 for members in found.values()):
@@ -86,15 +84,16 @@ def _by_split(listing: Listing, files: list[str], form: str) -> Optional[tuple[d
     found = {split: found[split] for split in (*SPLITS, "all") if split in found}
     every = tuple(file for members in found.values() for file in members)
     where = ", ".join(map(_some, found.values())) + (f"; not read: {_some(left_out)}" if left_out else "") + also
-    where += _without_classes(listing, every)
+    where += _without_classes(listing, every) if form == "table" else ""
     return {split: Table(listing, split, tuple(members), every, form=form) for split, members in found.items()}, where
 
 
-def _by_column(listing: Listing, files: list[str], form: str) -> Optional[tuple[dict[str, Table], str]]:
-    """The same of tables with a column for the split; None if none has one, or it names no split."""
-    columns = [columns_of(first_row(listing.root / file)) for file in files]  # None for what is no table
-    if form not in BY_SUBSET and not any(its and its.split is not None for its in columns):
-        return None
+def _by_row(listing: Listing, files: list[str], form: str) -> Optional[tuple[dict[str, Table], str]]:
+    """The same of tables with a column for the split, or of CVAT's subsets; None if none has one, or it names no split."""
+    if form == "table":
+        columns = [columns_of(first_row(listing.root / file)) for file in files]  # None for a text file of lines
+        if not any(its and its.split is not None for its in columns):
+            return None
     rows: Counter[str] = Counter()
     for file in files:
         try:
@@ -106,9 +105,10 @@ def _by_column(listing: Listing, files: list[str], form: str) -> Optional[tuple[
     said = with_train({split: [split] for split in (*SPLITS, "all") if split in rows})
     left_out = said.pop("all", []) if "train" in said else []
     used, every = tuple(value for (value,) in said.values()), tuple(files)
-    where = f"{_some(files)}, by {BY_SUBSET.get(form, 'a column')}"
-    where += f"; not read: rows of no split ({rows['all']:,})" if left_out else ""
-    where += _without_classes(listing, files)
+    where = f"{_some(files)}, by {'a column' if form == 'table' else 'its subsets'}"
+    where += f"; not read: rows of no split ({rows['all']:,})" if left_out and form == "table" else ""
+    where += "; not read: pictures of no subset that is a split" if left_out and form != "table" else ""
+    where += _without_classes(listing, files) if form == "table" else ""
     return {split: Table(listing, split, every, every, value, used, form) for split, (value,) in said.items()}, where
 
 
@@ -118,7 +118,7 @@ def tables_of(listing: Listing) -> list[str]:
         return tables
     stems = {key(os.path.basename(picture)) for picture in listing.pictures}
     texts = (file for file in listing.files(".txt") if key(os.path.basename(file)) not in stems)
-    return [file for file in islice(texts, MOST_TEXTS) if _has_lines(listing.root / file)]
+    return [file for file in islice(texts, MOST_FILES) if _has_lines(listing.root / file)]
 
 
 def _has_lines(file: Path) -> bool:
@@ -168,8 +168,8 @@ def _without_classes(listing: Listing, files: Sequence[str]) -> str:
 
 
 def first_row(file: Path) -> list[str]:
-    """The cells of a table's first row; none of what is no table. Raises ValueError where it cannot be read."""
-    return [] if file.suffix.lower() not in (".csv", ".tsv") else next(cells_of(beginning_of(file)), (0, []))[1]
+    """The cells of a table's first row; none of a text file of lines. Raises ValueError where it cannot be read."""
+    return [] if file.suffix.lower() == ".txt" else next(cells_of(beginning_of(file)), (0, []))[1]
 
 
 def beginning_of(file: Path) -> str:

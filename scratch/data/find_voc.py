@@ -18,6 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Iterable, Iterator, Optional
 
+from scratch.data.layout_cvat import is_cvat
 from scratch.data.layout_voc import Voc, parse
 from scratch.data.listing import Listing, by_folder, key, split_of, split_of_path, text_lines
 from scratch.printable import counted
@@ -54,7 +55,7 @@ def is_annotation(file: Path) -> bool:
     try:
         return parse(file).tag == "annotation"
     except ValueError:
-        return True  # which of its faults, the reader says
+        return not is_cvat(file)  # which of its faults, the reader says
 
 
 def _lists(listing: Listing) -> dict[str, dict[str, str]]:

@@ -52,6 +52,7 @@ def objects_of(file: Path) -> Iterator[Object]:
         if not isinstance(picture, str) or not picture.strip() or not isinstance(objects or [], list):
             yield Object(where, "", wrong=f'got {brief(entry)}, wanted {{"image": "a.jpg", "annotations": [ … ]}}')
             continue
+        where += f" ({picture})"
         yield Object(where, picture)
         for number_of, each in enumerate(objects or [], start=1):
             label = each.get("label") if isinstance(each, dict) else None

@@ -13,7 +13,8 @@
     points, polyline,          no box: left out, and reported
     skeleton
 
-Coordinates are edges in pixels from 0. A subset called after a split (Train, Validation) is that split. CVAT for video
+Coordinates are edges in pixels from 0. A subset called after a split (Train, Validation) is that split; of pictures with
+one name, the one in the folder of its subset is meant. CVAT for video
 has tracks, and does not say which file a frame is: it is not read.
 The format: docs.cvat.ai, "CVAT for image". Proven in tests/data/test_layout_shapes.py. Read: objects_of → _box
 """
@@ -60,9 +61,12 @@ def objects_of(file: Path) -> Iterator[Object]:
         if not picture:
             yield Object(where, "", wrong="its name is empty, wanted that of a picture")
             continue
+        where += f" ({picture})"
+        if subset := image.get("subset", "").strip():  # pictures of two subsets may have one name
+            picture = f"{subset}/{picture}"
         width, height = whole(image.get("width")), whole(image.get("height"))
         size = (width, height) if width and height else None
-        split = split_of(image.get("subset", "")) or "all"
+        split = split_of(subset) or "all"
         yield Object(where, picture, size=size, split=split)
         shapes = [shape for shape in image if shape.tag in (*_WITH_BOX, *_WITHOUT_BOX)]
         for number_of, shape in enumerate(shapes, start=1):

@@ -49,8 +49,11 @@ def layout_hint(root: Path) -> str:
     if files := list(listing.files(".xml")):
         if any(is_annotation(root / file) for file in files[:5]):
             return "" if listing.pictures else "Its .xml files are Pascal VOC's, and there are no pictures.\n"
-        if file := next((file for file in files[:5] if not listing.pictures and is_cvat(root / file)), None):
-            return f"{abridged(file)} is CVAT's, and there are no pictures: put them into this folder, or one in it.\n"
+        if cvat := [file for file in files[:5] if is_cvat(root / file)]:
+            are = f"{', '.join(map(abridged, cvat))} {'is' if len(cvat) == 1 else 'are'} CVAT's"
+            return (f"{are}, of several sets: name the folder of one, or put the files into one folder.\n"
+                    if listing.pictures else
+                    f"{are}, and there are no pictures: put them into this folder, or one in it.\n")
         return "Its .xml files are not Pascal VOC's, one for each picture: export them as COCO.\n"
     if not listing.pictures and (unread := sorted(endings & {".heic", ".heif"})):
         return f"It holds {unread[0]} pictures, which are not read: convert them to JPEG first.\n"

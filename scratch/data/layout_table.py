@@ -7,13 +7,13 @@
     cats/a.jpg,7,9,107,209,dog                            RetinaNet: no header, and b.jpg,,,,, for a picture that
                                                           shows nothing
     a.jpg 7,9,107,209,0 7,9,50,60,2                       Keras: a .txt, a line for each picture (layout_lines.py)
-    an .xml or .json                                      CVAT, VIA, Create ML: see FORMS
+    an .xml or .json                                      CVAT, VIA, Create ML: layout_cvat.py …
 
 The header says what the columns hold, whatever their order, case, and the signs between words. Coordinates are edges
 in pixels from 0: box x, y, w, h = xmin, ymin, xmax − xmin, ymax − ymin. Corners the wrong way round are put in order,
 unless they look like sizes (evidence.py). A number may have a decimal comma (233,5) where the delimiter is another
-sign. Classes are numbered from 1 in the order of their names, over all tables. Which table, or which of its rows, is of
-which split, find_table.py finds out.
+sign. Classes are numbered from 1 in the order of their names, over all tables. What two tables of one split say alike
+is one object. Which table, or which of its rows, is of which split, find_table.py finds out.
 Proven in tests/data/test_layout_table.py. Read: cells_of → columns_of → rows_of → Table
 """
 
@@ -26,7 +26,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import Iterator, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -57,9 +57,6 @@ _SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("width", "h
 _SPLITS = ("split", "set", "subset")
 # Without a header, by the number of columns: picture, class, the box's four, are they corners?
 _NAMELESS = {6: (0, 5, (1, 2, 3, 4), True), 8: (5, 0, (1, 2, 3, 4), False)}  # RetinaNet; makesense.ai's older form
-# Files that are no tables, and whose objects become rows.
-FORMS: dict[str, Callable[[Path], Iterator[Object]]] = {
-    "CVAT": layout_cvat.objects_of, "VIA": layout_via.objects_of, "Create ML": layout_createml.objects_of}
 WANTED = ("wanted columns for the picture (filename, image …), the class (class, label …) and the box (xmin ymin xmax "
           "ymax, or x y width height, in pixels), or rows PATH,x1,y1,x2,y2,CLASS without a header")
 
@@ -132,14 +129,16 @@ def columns_of(cells: Sequence[str]) -> Optional[Columns]:
     return None
 
 
-def rows_of(file: Path, classes: Sequence[str] = (), form: str = "table") -> Iterator[Object]:
+def rows_of(file: Path, classes: Sequence[str] = (), form: str = "table", attribute: Optional[str] = None
+            ) -> Iterator[Object]:
     """The rows of a table. Raises ValueError for a file that cannot be read, or is no table of boxes.
 
     classes  the names of the classes 0, 1 …, for a text file of lines (layout_lines.py), which has their numbers
-    form     "table", or a key of FORMS
+    form     "table", "CVAT", "VIA" or "Create ML"; of VIA's regions, `attribute` is the class
     """
-    if form in FORMS:
-        yield from FORMS[form](file)
+    if form != "table":
+        yield from {"CVAT": layout_cvat.objects_of, "Create ML": layout_createml.objects_of,
+                    "VIA": lambda file: layout_via.objects_of(file, attribute)}[form](file)
         return
     try:
         if (size := file.stat().st_size) > MOST_BYTES:
@@ -204,7 +203,7 @@ class Table(Source):
     """One split: its tables below the folder, or the rows of the tables of all splits that say `only` in a column.
 
     every  the tables of all splits, which share their classes
-    form   "table", or a key of FORMS: what these files are instead
+    form   "table", or whose files these are: "CVAT", "VIA", "Create ML"
     used   what the rows of all splits say in that column; rows that say something else are left out
     """
 
@@ -230,10 +229,12 @@ class Table(Source):
         left_out: list[str] = []
         of_picture: dict[str, list[tuple[str, Object]]] = defaultdict(list)
         problems: list[tuple[str, str]] = []  # reported below: `choose` is asked about the pictures first
+        paths = [self.listing.root / file for file in self.every]
         for file in self.every:
             try:
+                attribute = layout_via.class_attribute(paths) if self.form == "VIA" else None
                 classes = layout_lines.names_for(self.listing, file) if file.lower().endswith(".txt") else ()
-                for row in rows_of(self.listing.root / file, classes, self.form):
+                for row in rows_of(self.listing.root / file, classes, self.form, attribute):
                     is_mine = file in mine and (not self.only or row.split == self.only)
                     if not row.picture:
                         problems += [(f"{file}, {row.where}", row.wrong)] if is_mine else []
@@ -277,7 +278,7 @@ class Table(Source):
                 if row.wrong:
                     report(row.kind, where, row.wrong)
                 if row.outline:
-                    outlines[f"{file}, {row.where.partition(', ')[0]}"] += 1
+                    outlines[f"{file}, {row.where.rpartition(', ')[0]}"] += 1
                 if not box:
                     continue
                 if row.corners and file not in misnamed:
@@ -285,6 +286,8 @@ class Table(Source):
                         report("corners the wrong way round", where, "got {:g}, {:g}, {:g}, {:g}".format(*box))
                     box = _in_order(box)
                 annotations.append({"id": where, "image_id": id, "bbox": box, "category_id": categories[row.label]})
+            if self.form != "table" and len(both := dict.fromkeys(given.values())) > 1:
+                report("annotated in two files", picture, "{}, and others in {}", *list(both)[:2])
             for where, number_of in outlines.items():
                 report("outline of an object", where, counted(number_of, "shape"), times=number_of)
         return {"images": images, "annotations": annotations,

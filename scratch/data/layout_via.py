@@ -10,12 +10,12 @@
     polygon, circle, ellipse   the box around it, and around a polyline whose ends nearly meet
     point, polyline            no box: left out, and reported
 
-Coordinates are edges in pixels from 0. What the regions' attributes are called is for whoever annotates to choose: the
-class is the one that is called class, label, category, name or type, else the only one that is used, or any of several
-that always say the same. Where none is used, all objects are of one class, called object. A checkbox ({"dog": true}) is
-its one word.
+Coordinates are edges in pixels from 0. The attributes of the regions have names of the annotator's choice: the class is
+the one that is called class, label or category; else, of those that all regions with attributes have, or if there are
+none, of all, the one called name or type, or the only one, or any of several that always say the same. Where none is
+used, all objects are of one class, called object. A checkbox ({"dog": true}) is its one word.
 The format: Dutta and Zisserman 2019, arXiv 1904.10699, and its version 2. Proven in tests/data/test_layout_shapes.py.
-Read: objects_of → _class_attribute → _box
+Read: class_attribute → objects_of → _box
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
 from scratch.data.layout_labelme import parse
 from scratch.data.listing import text_of
@@ -33,7 +34,8 @@ from scratch.data.problems import brief
 
 BEGINNING = 2**16  # bytes of a file, before all of it is read
 MOST_CELL = 2**31 - 1  # letters of one cell: a polygon may have thousands of corners
-_CLASS = ("class", "classname", "label", "labelname", "category", "name", "type", "object")
+_CLASS = ("class", "classname", "label", "labelname", "category", "categoryname")
+_PERHAPS = ("name", "type", "object", "objectname", "objecttype")
 _WITHOUT_BOX = ("point", "polyline", "line")
 _COLUMNS = ("region_shape_attributes", "region_attributes")  # of the .csv
 _WANTED = ('wanted shape_attributes such as {"name": "rect", "x": 7, "y": 9, "width": 100, "height": 200}, or a '
@@ -52,23 +54,51 @@ def is_via(file: Path) -> bool:
         entries = _entries(parse(file))
     except (OSError, ValueError):
         return False
-    return bool(entries) and all(
-        isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries)
+    return any(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries)
 
 
-def objects_of(file: Path) -> Iterator[Object]:
-    """Each region, in order; of each picture first that it is there. Raises ValueError for what cannot be read, and
-    where it is not clear which attribute is the class."""
-    entries = _of_table(file) if file.suffix.lower() == ".csv" else _entries(parse(file))
-    regions = [_regions(entry) for entry in entries]
-    attribute = _class_attribute([region for its in regions for region in its])
-    for place, (entry, its) in enumerate(zip(entries, regions), start=1):
-        where, picture = f"image {place}", entry.get("filename") if isinstance(entry, dict) else None
-        if not isinstance(picture, str) or not picture.strip():
-            yield Object(where, "", wrong=f"its filename is {brief(picture)}, wanted the name of a picture")
+def class_attribute(files: Sequence[Path]) -> Optional[str]:
+    """Which of the attributes of all regions in these files is the class; None where none is used.
+
+    Raises ValueError where that is not clear. What cannot be read is passed over: `objects_of` says it.
+    """
+    entries: list[Any] = []
+    for file in files:
+        with suppress(ValueError):
+            entries += _read(file)
+    said = [words for entry in entries for region in _regions(entry) or ()
+            if (words := {name: word for name, value in _attributes(region).items() if (word := _word(value))})]
+    used = list(dict.fromkeys(name for words in said for name in words))
+    plain = {name: "".join(filter(str.isalpha, name.lower())) for name in used}
+    for name in _CLASS:
+        if name in plain.values():
+            return next(each for each in used if plain[each] == name)
+    for names in ([name for name in used if all(name in words for words in said)], used):
+        for name in _PERHAPS:
+            if name in map(plain.get, names):
+                return next(each for each in names if plain[each] == name)
+        if names and len({tuple(words.get(name) for words in said) for name in names}) == 1:
+            return names[0]
+    if not used:
+        return None
+    raise ValueError(f"its regions have the attributes {', '.join(map(brief, used[:6]))}: rename the one that holds the "
+                     "class to class")
+
+
+def objects_of(file: Path, attribute: Optional[str] = None) -> Iterator[Object]:
+    """Each region, in order; of each picture first that it is there. Raises ValueError for what cannot be read.
+
+    attribute   the one that is the class, as `class_attribute` found it; without, all are of one class
+    """
+    for place, entry in enumerate(_read(file), start=1):
+        where, regions = f"image {place}", _regions(entry)
+        picture = entry.get("filename") if isinstance(entry, dict) else None
+        if not isinstance(picture, str) or not picture.strip() or regions is None:
+            yield Object(where, "", wrong=f'got {brief(entry)}, wanted {{"filename": "a.jpg", "regions": [ … ]}}')
             continue
+        where += f" ({picture})"
         yield Object(where, picture)
-        for number_of, region in enumerate(its, start=1):
+        for number_of, region in enumerate(regions, start=1):
             yield _object(f"{where}, region {number_of}", picture, region, attribute)
 
 
@@ -80,11 +110,16 @@ def _object(where: str, picture: str, region: Any, attribute: Optional[str]) -> 
         return Object(where, picture, wrong=f"got a {kind}", kind=NO_BOX)
     if box is None:
         return Object(where, picture, wrong=f"got {brief(shape)}, {_WANTED}")
-    said = _attributes(region).get(attribute, "empty")
-    label = ONE_CLASS if attribute is None else _word(said) if attribute in _attributes(region) else ""
+    said = _attributes(region).get(attribute)
+    label = ONE_CLASS if attribute is None else _word(said)
     if not label:
-        return Object(where, picture, wrong=f"its attribute {brief(attribute)} is {brief(said)}, wanted the name of a class")
+        got = f"its attribute {brief(attribute)} is {brief(said)}" if said else f"it has no attribute {brief(attribute)}"
+        return Object(where, picture, wrong=f"{got}, wanted the name of one class: write it there, or remove the region")
     return Object(where, picture, label, box, outline=kind != "rect")
+
+
+def _read(file: Path) -> list[Any]:
+    return _of_table(file) if file.suffix.lower() == ".csv" else _entries(parse(file))
 
 
 def _entries(document: Any) -> list[Any]:
@@ -101,45 +136,36 @@ def _of_table(file: Path) -> list[Any]:
         reader = csv.DictReader(io.StringIO(text_of(file.read_bytes()), newline=""), strict=True)
         reader.fieldnames = [name.strip("# ") for name in reader.fieldnames or ()]  # "#filename" in version 1
         rows = list(reader)
-    except (OSError, UnicodeError, csv.Error) as error:
+    except UnicodeError as error:
+        raise ValueError(f"it cannot be read ({error}): save it as CSV UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise ValueError(f"it cannot be read ({error})") from error
     found: dict[Any, dict[str, Any]] = {}
     for row in rows:
         entry = found.setdefault(row.get("filename"), {"filename": row.get("filename"), "regions": []})
         shape, attributes = (_json(row.get(column)) for column in _COLUMNS)
-        if shape != {}:  # of a picture without regions
+        if shape != {} or (row.get("region_count") or "0").strip() != "0":  # else a picture without regions
             entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
     return list(found.values())
 
 
 def _json(cell: Optional[str]) -> Any:
+    """None for a cell that is not there."""
     try:
-        return json.loads(cell or "{}")
+        return None if cell is None else json.loads(cell or "{}")
     except (ValueError, RecursionError):
         return cell
 
 
-def _regions(entry: Any) -> list[Any]:
-    """Version 1 has a dict of them, version 2 a list."""
+def _regions(entry: Any) -> Optional[list[Any]]:
+    """Version 1 has a dict of them, version 2 a list; None for neither."""
     regions = entry.get("regions") if isinstance(entry, dict) else None
-    return list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else []
+    return list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else None
 
 
 def _attributes(region: Any) -> dict[str, Any]:
     attributes = region.get("region_attributes") if isinstance(region, dict) else None
     return attributes if isinstance(attributes, dict) else {}
-
-
-def _class_attribute(regions: list[Any]) -> Optional[str]:
-    """Which of the regions' attributes is the class; None where none is used."""
-    used = dict.fromkeys(name for region in regions for name, value in _attributes(region).items() if _word(value))
-    columns = {tuple(_word(_attributes(region).get(name)) for region in regions) for name in used}
-    called = {"".join(filter(str.isalpha, name.lower())): name for name in used}
-    known = next((called[name] for name in _CLASS if name in called), None)
-    if known is None and len(columns) > 1:
-        raise ValueError(f"its regions have the attributes {', '.join(map(brief, list(used)[:6]))}: rename the one that "
-                         "holds the class to class")
-    return known or next(iter(used), None)
 
 
 def _word(value: Any) -> str:

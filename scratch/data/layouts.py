@@ -7,19 +7,19 @@
     YOLO                data.yaml, images/train/a.jpg + labels/train/a.txt …
     Pascal VOC          JPEGImages/a.jpg + Annotations/a.xml, ImageSets/Main/train.txt …
     LabelMe             a.jpg + a.json, a file for each picture
+    table               labels.csv, train/_annotations.csv (or .tsv): a row for each object; or train.txt, a line for
+                        each picture: a.jpg 7,9,107,209,0
     CVAT                annotations.xml + images/ (CVAT for images)
     VIA                 via_project.json, train/via_region_data.json …
     Create ML           train/_annotations.createml.json + its pictures beside it …
-    table               labels.csv, train/_annotations.csv (or .tsv): a row for each object; or train.txt, a line for
-                        each picture: a.jpg 7,9,107,209,0
 
     folder ─▶ recognise ─▶ Layout: split ─▶ (folder of pictures, COCO file or Source) ─▶ annotations.py, coco.py
 
 The first layout counts that has pictures to learn from. A set that has none to judge by is divided (split.py), but for
 COCO's own layout, where a missing split is a mistake. Where nothing is recognised at the top, and there is one folder
 below in which something is, that is taken. Many a set has a table, or an annotation tool's own files from which it was
-made, beside it: the last five count only where no other layout is recognised, in the folder or below it; or if they
-have a training split, and YOLO's files are a test set.
+made, beside it: the last five count only where no other layout is recognised, in the folder or below it, and of them
+the first; or if they have a training split, and YOLO's files are a test set.
 Proven in tests/data/test_layouts.py. Read: Layout → recognise
 """
 
@@ -46,8 +46,9 @@ Finders = tuple[tuple[str, Callable[[Listing], Any]], ...]
 
 # Beside COCO's, in the order in which they count.
 _FIRST: Finders = (("YOLO", find_yolo), ("Pascal VOC", find_voc))
-_LAST: Finders = (("LabelMe", find_labelme), ("CVAT", find_cvat), ("VIA", find_via), ("Create ML", find_createml),
-                  ("table", find_tables))
+_LAST: Finders = (("LabelMe", find_labelme), ("table", find_tables), ("CVAT", find_cvat), ("VIA", find_via),
+                  ("Create ML", find_createml))
+_OF_TOOLS = ("CVAT", "VIA", "Create ML")
 
 LOOKED_FOR = (
     ("COCO", "train2017/ or train/, and annotations/instances_train2017.json or instances_train.json"),
@@ -56,11 +57,11 @@ LOOKED_FOR = (
     ("YOLO", "a .txt file for each picture: images/ and labels/, data.yaml"),
     ("Pascal VOC", "an .xml file for each picture: JPEGImages/ or images/, Annotations/"),
     ("LabelMe", "a .json file for each picture, with its shapes"),
+    ("table", "a .csv or .tsv file, a row for each object: filename, class, xmin, ymin, xmax, ymax; or a .txt file, a "
+              "line for each picture: PATH x1,y1,x2,y2,CLASS …"),
     ("CVAT", "annotations.xml, as CVAT for images has it"),
     ("VIA", "a .json or .csv file of the VGG Image Annotator's, or its project"),
-    ("Create ML", "a .json file with a list of pictures: train/_annotations.createml.json"),
-    ("table", "a .csv or .tsv file, a row for each object: filename, class, xmin, ymin, xmax, ymax; or a .txt file, a "
-              "line for each picture: PATH x1,y1,x2,y2,CLASS …"))
+    ("Create ML", "a .json file with a list of pictures: train/_annotations.createml.json"))
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,9 @@ def _sets(root: Path, published: Optional[Layout], deep: int = 3) -> list[Layout
         return [last if last and _to_learn_from(last) else own]
     folders = [root / name for name in sorted(listing.names) if name and "/" not in name][:20] if deep else []
     below = [layout for folder in folders for layout in _sets(folder, _classic(folder), deep - 1)]
+    own_files = [layout for layout in below if layout.name in _OF_TOOLS]
+    if len(own_files) < len(below) or last and last.name not in _OF_TOOLS:
+        below = [layout for layout in below if layout not in own_files]
     return [last] if last and all(layout.name == last.name for layout in below) else below
 
 

@@ -21,7 +21,7 @@ MALFORMED, NO_BOX = "malformed entry", "shape without a box"
 class Object(NamedTuple):
     """One object, or a picture that shows nothing.
 
-    where    "line 7", "image 3, shape 2"
+    where    "line 7", "image 3 (a.jpg), shape 2"
     picture  what the file calls its picture
     box      x, y, width, height, or the `corners` as written (left, top, right, bottom); None for a picture that
              shows nothing, and where something is wrong
@@ -53,13 +53,12 @@ def around(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
 
 
 def is_closed(xs: Sequence[float], ys: Sequence[float]) -> bool:
-    """Do the ends of a line of three points or more nearly meet, to a fifth of the diagonal of the box around it?
+    """Do the ends of a line of three points or more nearly meet, to a sixth of the diagonal of the box around it?
 
-    Then it is an outline: many draw one as a polyline (of four public sets of VIA's, 133 polylines, all are at most a
-    seventh apart).
+    Then it is an outline, which many draw so.
     """
     w, h = around(xs, ys)[2:] if xs else (0, 0)
-    return len(xs) >= 3 and math.hypot(xs[-1] - xs[0], ys[-1] - ys[0]) <= math.hypot(w, h) / 5
+    return len(xs) >= 3 and math.hypot(xs[-1] - xs[0], ys[-1] - ys[0]) <= math.hypot(w, h) / 6
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float, angle: float = 0.0) -> list[float]:

@@ -44,6 +44,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "broken image left out": ("coped", "with its boxes, as --leave-out-broken says"),
     "file name that nearly matches": ("coped", "the one file that it can mean is taken"),
     "truncated image": ("coped", "decoded as far as it goes; the rest is grey or black, also under its boxes"),
+    "annotated in two files": ("coped", "the objects of both are read: is one of the files another version?"),
     "entry given twice": ("coped", "read once: the two say the same"),
     "duplicate annotation id": ("coped", "both boxes are kept; evaluation numbers them afresh"),
     "no box to find": ("coped", "evaluation has nothing to measure: it shows – where an AP would be"),

@@ -62,6 +62,14 @@ def test_cvats_own_xml_is_told_from_pascal_vocs(content, words, tmp_path):
     assert words in said(root)
 
 
+def test_cvats_files_of_several_sets_are_called_so(tmp_path):
+    root = put(tmp_path / "set", "images/a.jpg")
+    for name in ("one", "two"):
+        (root / name).mkdir()
+        (root / name / "annotations.xml").write_text(CVAT.replace("</ann", '<image name="a.jpg"/></ann'))
+    assert "one/annotations.xml, two/annotations.xml are CVAT's, of several sets: name the folder of one" in said(root)
+
+
 @pytest.mark.parametrize("content, words", [
     ('{"shapes": {}, "imagePath": "a.jpg"}', "LabelMe's, one file for each picture: they are read where"),
     ('{"images": [], "annotations": [], "categories": []}', "names no picture"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from scratch.data import layout_createml, layout_cvat, layout_via
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_layout, find_splits
 from scratch.data.objects import ellipse, turned
-from tests.layouts import draw, write
+from tests.layouts import cvat_xml, draw, write
 
 CVAT = '<annotations><version>1.1</version><image name="a.png" width="80" height="40">{}</image></annotations>'
 LABEL = {"region_attributes": {"class": "ant"}}
@@ -102,16 +104,16 @@ def test_the_box_around_what_is_turned_touches_its_points(degrees):
 
 
 @pytest.mark.parametrize("make, shape, where", [
-    (cvat, '<points label="eye" points="3,4"/>', "annotations.xml, image 1, shape 1: got points"),
-    (cvat, '<polyline label="eye" points="3,4;5,6"/>', "annotations.xml, image 1, shape 1: got polyline"),
-    (cvat, '<polyline label="eye" points="3,4;30,5;8,30"/>', "annotations.xml, image 1, shape 1: got polyline"),
-    (cvat, '<skeleton label="eye"><points label="1" points="3,4"/></skeleton>', "image 1, shape 1: got skeleton"),
-    (via, {"shape_attributes": {"name": "point", "cx": 3, "cy": 4}, **LABEL}, "via.json, image 1, region 1: got a point"),
+    (cvat, '<points label="eye" points="3,4"/>', "annotations.xml, image 1 (a.png), shape 1: got points"),
+    (cvat, '<polyline label="eye" points="3,4;5,6"/>', "annotations.xml, image 1 (a.png), shape 1: got polyline"),
+    (cvat, '<polyline label="eye" points="3,4;30,5;8,30"/>', "annotations.xml, image 1 (a.png), shape 1: got polyline"),
+    (cvat, '<skeleton label="eye"><points label="1" points="3,4"/></skeleton>', "image 1 (a.png), shape 1: got skeleton"),
+    (via, {"shape_attributes": {"name": "point", "cx": 3, "cy": 4}, **LABEL}, "via.json, image 1 (a.png), region 1: got a point"),
     (via, {"shape_attributes": {"name": "polyline", "all_points_x": [3, 9, 9], "all_points_y": [4, 4, 20]}, **LABEL},
-     "via.json, image 1, region 1: got a polyline")])
+     "via.json, image 1 (a.png), region 1: got a polyline")])
 def test_what_has_no_box_is_left_out_and_its_picture_is_kept(make, shape, where, tmp_path):
     a = read(make(tmp_path, shape))
-    assert len(a.boxes_xywh) == 0 and a.file_names == ["train/a.png"] or a.file_names == ("train/a.png",)
+    assert len(a.boxes_xywh) == 0 and list(a.file_names) == ["train/a.png"]
     told = [p for p in a.problems if p.kind == "shape without a box"]
     assert len(told) == 1 and where in str(told[0]) and told[0].severity == "coped"
 
@@ -132,10 +134,11 @@ def test_what_has_no_box_is_left_out_and_its_picture_is_kept(make, shape, where,
      "wanted shape"),
     (via, {"shape_attributes": {"name": "ellipse", "cx": 1, "cy": 1, "rx": 1, "ry": 1, "theta": "x"}, **LABEL}, "wanted shape"),
     (via, {"shape_attributes": None, **LABEL}, "wanted shape"), (via, 7, "wanted shape"), (via, None, "wanted shape"),
-    (via, {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"class": ""}}, "attribute 'class' is ''"),
+    (via, {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"class": ""}}, "it has no attribute 'class', wanted"),
     (via, {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"class": {"ant": True, "bee": True}}},
-     "attribute 'class' is {'ant': True, 'bee': True}, wanted the name of a class"),
-    (via, {"shape_attributes": RECT["shape_attributes"]}, "attribute 'class' is 'empty'"),
+     "attribute 'class' is {'ant': True, 'bee': True}, wanted the name of one class"),
+    (via, {"shape_attributes": RECT["shape_attributes"]}, "it has no attribute 'class', wanted the name of one"),
+    (via, {"shape_attributes": {}, **LABEL}, "wanted shape_attributes such as"),
     (createml, {"label": "ant", "coordinates": {"x": 6, "y": 6, "width": 4}}, "x and y of the centre in pixels"),
     (createml, {"label": "ant", "coordinates": [1, 2, 3, 4]}, "x and y of the centre"),
     (createml, {"label": "", "coordinates": ONE["coordinates"]}, "x and y of the centre"),
@@ -144,7 +147,7 @@ def test_what_is_malformed_is_refused_with_its_place(make, shape, words, tmp_pat
     sound = {cvat: ['<box label="ant" xtl="7" ytl="9" xbr="17" ybr="29"/>'], via: [RECT], createml: []}
     root = make(tmp_path, *sound[make], shape)
     (problem,) = [p for p in read(root).problems if p.severity == "refused"]
-    assert problem.kind == "malformed entry" and "image 1, " in str(problem) and words in str(problem)
+    assert problem.kind == "malformed entry" and "image 1 (a.png), " in str(problem) and words in str(problem)
 
 
 def test_a_picture_without_a_name_is_refused_and_the_others_are_read(tmp_path):
@@ -173,6 +176,28 @@ def test_the_class_of_vias_regions(attributes, name, tmp_path):
     assert a.classes.names == (name,) and not [p for p in a.problems if p.severity == "refused"]
 
 
+@pytest.mark.parametrize("every, some, name", [
+    ({"insect": "ant"}, {"name": "Ann"}, "ant"), ({"colour": "red"}, {"class": "ant"}, None),
+    ({"colour": "red", "name": "ant"}, {"legs": "6"}, "ant")])
+def test_what_all_regions_have_comes_before_what_is_only_perhaps_the_class(every, some, name, tmp_path):
+    regions = [{"shape_attributes": RECT["shape_attributes"], "region_attributes": its} for its in (every, {**every, **some})]
+    a = read(via(tmp_path, *regions))
+    assert a.classes.names == ((name,) if name else ("ant",))
+    refused = [p for p in a.problems if p.severity == "refused"]
+    assert len(refused) == (name is None) and all("no attribute 'class'" in str(p) for p in refused)
+
+
+def test_the_class_is_one_attribute_over_all_files(tmp_path):
+    root = via(tmp_path, {**RECT, "region_attributes": {"insect": "ant"}})
+    others = [{**RECT, "region_attributes": {"insect": "ant", "colour": "red"}}, {**RECT, "region_attributes": {}}]
+    write(root / "val" / "via.json", {"b": {"filename": "b.png", "regions": others}})
+    folder, source = find_splits(DataConfig(data=str(root)))["val"]
+    a = read_annotations(source, folder=folder)
+    assert a.classes.names == ("ant",) and len(a.boxes_xywh) == 1
+    (problem,) = [p for p in a.problems if p.severity == "refused"]
+    assert "val/via.json, image 1 (b.png), region 2: it has no attribute 'insect'" in str(problem)
+
+
 def test_attributes_none_of_which_is_known_as_the_class_are_refused_with_their_names(tmp_path):
     region = {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"insect": "ant", "colour": "red"}}
     told = [str(p) for p in read(via(tmp_path, region)).problems if p.kind == "malformed entry"]
@@ -194,8 +219,9 @@ def test_what_a_project_and_its_export_say_is_read_once_and_what_one_alone_says_
     a = read(root)
     assert sorted(a.classes.names[label] for label in a.labels) == ["ant", "ant", "bee"]
     told = [str(p) for p in a.problems]
-    assert "entry given twice: VIA train, train/via.json, image 1, region 1: as in 'train/project.json'" in told
-    assert len(told) == 1
+    assert told == [
+        "entry given twice: VIA train, train/via.json, image 1 (a.png), region 1: as in 'train/project.json'",
+        "annotated in two files: VIA train, train/a.png: 'train/project.json', and others in 'train/via.json'"]
 
 
 # -- which file it is ----------------------------------------------------------------------------------------------
@@ -225,6 +251,82 @@ def test_cvat_for_video_is_refused_with_what_to_do(tmp_path):
     assert find_layout(DataConfig(data=str(root))).name == "CVAT"
     told = [str(p) for p in read(root).problems if p.kind == "malformed entry"]
     assert len(told) == 1 and "export the task as COCO 1.0, or as CVAT for images" in told[0]
+
+
+def test_a_cvat_file_that_is_cut_off_is_called_cvats(tmp_path):
+    root = cvat(tmp_path, '<box label="ant" xtl="7" ytl="9" xbr="17" ybr="29"/>')
+    file = root / "train" / "annotations.xml"
+    file.write_text(file.read_text()[:-20])
+    told = [str(p) for p in read(root).problems if p.kind == "malformed entry"]
+    assert len(told) == 1 and "CVAT train, train/annotations.xml: it is not well-formed XML (" in told[0]
+
+
+def test_pictures_of_one_name_in_two_subsets_are_told_apart(tmp_path):
+    pictures = {"train": draw(4), "val": [replace(p, name=q.name) for p, q in zip(draw(4, 1), draw(4), strict=True)]}
+    root = cvat_xml(tmp_path, pictures)
+    for split, folder in (("train", "Train"), ("val", "Validation")):
+        below, source = find_splits(DataConfig(data=str(root)))[split]
+        a = read_annotations(source, folder=below)
+        assert sorted(a.file_names) == sorted(f"images/{folder}/{p.name}" for p in pictures[split]) and not [
+            p for p in a.problems if p.severity == "refused"]
+        assert len(a.boxes_xywh) == sum(len(p.objects) for p in pictures[split])
+
+
+def test_many_files_of_one_split_are_all_read_and_many_others_do_not_hide_them(tmp_path):
+    for k in range(40):
+        draw(1)[0].save(tmp_path / "pictures", f"{k}.png")
+        content = CVAT.format('<box label="ant" xtl="7" ytl="9" xbr="17" ybr="29"/>').replace("a.png", f"{k}.png")
+        write(tmp_path / "tasks" / f"{k}.xml", content)
+        write(tmp_path / f"a{k}.json", {"other": 1})
+    layout = find_layout(DataConfig(data=str(tmp_path)))
+    found = [read_annotations(source, folder=folder) for folder, source in layout.splits.values()]
+    assert sum(len(a.boxes_xywh) for a in found) == 40
+    shutil.rmtree(tmp_path / "tasks")
+    write(tmp_path / "via.json", {"x": {"filename": "1.png", "regions": [RECT]}})
+    assert find_layout(DataConfig(data=str(tmp_path))).name == "VIA"
+
+
+def test_json_of_one_split_and_csv_of_another_are_both_read(tmp_path):
+    root = via(tmp_path, RECT)
+    (root / "val" / "via.json").unlink()
+    shape, attributes = (json.dumps(RECT[name]).replace('"', '""') for name in ("shape_attributes", "region_attributes"))
+    header = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    row = f'"{{}}",1,0,"{shape}","{attributes}"'
+    write(root / "val" / "via.csv", f"{header}\nb.png,9,{row}\nb.png,9,\"{{}}\",2\nb.png,9,\"{{}}\",2,1,\"{{}}\",\"{{}}\"\n")
+    layout = find_layout(DataConfig(data=str(root)))
+    assert layout.name == "VIA" and list(layout.splits) == ["train", "val"]
+    folder, source = layout.splits["val"]
+    a = read_annotations(source, folder=folder)
+    assert a.boxes_xywh.tolist() == [[1, 2, 5, 6]]
+    assert [("region 2" in str(p), "region 3" in str(p)) for p in a.problems if p.severity == "refused"] == [
+        (True, False), (False, True)]  # a row that is cut short, and one without the region that is counted
+
+
+def test_a_csv_of_another_encoding_is_refused_by_its_name(tmp_path):
+    root = via(tmp_path, RECT)
+    (root / "train" / "via.json").unlink()
+    header = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    (root / "train" / "via.csv").write_bytes(f"{header}\ncafé.jpg,9,{{}},0,0,{{}},{{}}\n".encode("latin-1"))
+    told = [str(p) for p in read(root).problems if p.kind == "malformed entry"]
+    assert len(told) == 1 and "train/via.csv: it cannot be read" in told[0] and "save it as CSV UTF-8" in told[0]
+
+
+def test_an_entry_without_regions_is_refused_and_the_file_is_still_vias(tmp_path):
+    root = via(tmp_path, RECT)
+    file = root / "train" / "via.json"
+    write(file, {**json.loads(file.read_text()), "x": {"filename": "x.png"}})
+    assert find_layout(DataConfig(data=str(root))).name == "VIA"
+    told = [str(p) for p in read(root).problems if p.kind == "malformed entry"]
+    assert len(told) == 1 and "image 2: got {'filename': 'x.png'}, wanted" in told[0]
+
+
+@pytest.mark.parametrize("make", [cvat, via, createml])
+def test_a_table_beside_these_files_counts(make, tmp_path):
+    root = make(tmp_path)
+    for split, name in (("train", "a"), ("val", "b")):
+        write(root / f"{split}_labels.csv", f"filename,class,xmin,ymin,xmax,ymax\n{split}/{name}.png,ant,1,2,6,8\n")
+    layout = find_layout(DataConfig(data=str(root)))
+    assert layout.name == "table" and read(root).boxes_xywh.tolist() == [[1, 2, 5, 6]]
 
 
 def test_these_files_beside_a_set_of_another_layout_change_nothing(tmp_path):
