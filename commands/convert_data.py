@@ -30,7 +30,7 @@ from scratch.whole_file import make_folder, whole_file, write_json
 
 @dataclass(frozen=True)
 class ConvertDataArguments:
-    """Write a data set of any layout (YOLO, Pascal VOC, LabelMe, CVAT, VIA, Create ML, CSV …) as a folder in COCO's form."""
+    """Write a data set of any layout (YOLO, Pascal VOC, LabelMe, CVAT, VIA, CSV …) as a folder in COCO's form."""
 
     folder: tyro.conf.Positional[Path]
     """a folder of any layout that --data takes"""

@@ -449,9 +449,10 @@ def cvat_text(of_subset: Split) -> str:
             lines.append(f'  <image id="{k}" name={quoteattr(p.name)}{said} width="{p.size[0]}" height="{p.size[1]}">')
             for n, (c, x, y, w, h, _) in enumerate(p.objects):
                 of_all = f'label={quoteattr(CLASSES[c])} source="manual" occluded="0" z_order="0"'
+                corners = f'xtl="{x}.00" ytl="{y}.00" xbr="{x + w}.00" ybr="{y + h}.00"'
                 lines.append(f'    <polygon {of_all} points="{x}.00,{y}.00;{x + w}.00,{y + 1}.00;{x}.00,{y + h}.00"/>'
-                             if n % 2 else f'    <box {of_all} xtl="{x}.00" ytl="{y}.00" xbr="{x + w}.00" ybr="{y + h}.00">'
-                             '<attribute name="age">old</attribute></box>')
+                             if n % 2 else
+                             f'    <box {of_all} {corners}><attribute name="age">old</attribute></box>')
             lines.append("  </image>")
             k += 1
     labels = "".join(f"<label><name>{escape(name)}</name><attributes/></label>" for name in CLASSES)
@@ -476,7 +477,8 @@ def via_content(pictures: Sequence[Drawn]) -> dict[str, Any]:
         regions = []
         for n, (c, x, y, w, h, _) in enumerate(p.objects):
             polygon = {"name": "polygon", "all_points_x": [x, x + w, x], "all_points_y": [y, y + 1, y + h]}
-            regions.append({"shape_attributes": polygon if n % 2 else {"name": "rect", "x": x, "y": y, "width": w, "height": h},
+            rect = {"name": "rect", "x": x, "y": y, "width": w, "height": h}
+            regions.append({"shape_attributes": polygon if n % 2 else rect,
                             "region_attributes": {"colour": "red", "Class": CLASSES[c]}})
         entries[f"{p.name}495616"] = {"filename": p.name, "size": 495616, "regions": regions,
                                       "file_attributes": {"caption": ""}}
@@ -484,7 +486,7 @@ def via_content(pictures: Sequence[Drawn]) -> dict[str, Any]:
 
 
 def via(root: Path, splits: Split) -> Path:
-    """A file beside the pictures of each split: an export of version 2, and for val of version 1, with numbered regions."""
+    """A file beside the pictures of each split: as version 2 exports it, and for val as version 1, regions numbered."""
     for split, pictures in splits.items():
         content = via_content(pictures)
         if split == "val":

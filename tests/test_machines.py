@@ -25,7 +25,8 @@ def test_every_variation_sets_one_variable_or_one_order_and_the_plain_run_sets_n
 def test_a_processor_is_asked_only_for_what_it_can_show() -> None:
     assert here(ALL) == list(VARIATIONS)
     assert set(here(ALL)) - set(here({"x86", "AVX2"})) == {"aten-avx512"}
-    assert set(here(set())) == {"plain", "aten-default", "two-threads", "ci-server", "narrow", "colours", "hashes", "order"}
+    assert set(here(set())) == {"plain", "aten-default", "two-threads", "ci-server", "narrow", "colours", "hashes",
+                                "order"}
 
 
 def test_a_text_chooses_one_and_a_seed_and_some_text_chooses_each() -> None:

@@ -89,7 +89,7 @@ def _by_split(listing: Listing, files: list[str], form: str) -> Optional[tuple[d
 
 
 def _by_row(listing: Listing, files: list[str], form: str) -> Optional[tuple[dict[str, Table], str]]:
-    """The same of tables with a column for the split, or of CVAT's subsets; None if none has one, or it names no split."""
+    """The same of tables with a column for the split, or of CVAT's subsets; None if none names a split."""
     if form == "table":
         columns = [columns_of(first_row(listing.root / file)) for file in files]  # None for a text file of lines
         if not any(its and its.split is not None for its in columns):

@@ -81,8 +81,8 @@ def class_attribute(files: Sequence[Path]) -> Optional[str]:
             return names[0]
     if not used:
         return None
-    raise ValueError(f"its regions have the attributes {', '.join(map(brief, used[:6]))}: rename the one that holds the "
-                     "class to class")
+    raise ValueError(f"its regions have the attributes {', '.join(map(brief, used[:6]))}: rename the one that holds "
+                     "the class to class")
 
 
 def objects_of(file: Path, attribute: Optional[str] = None) -> Iterator[Object]:
@@ -113,8 +113,10 @@ def _object(where: str, picture: str, region: Any, attribute: Optional[str]) -> 
     said = _attributes(region).get(attribute)
     label = ONE_CLASS if attribute is None else _word(said)
     if not label:
-        got = f"its attribute {brief(attribute)} is {brief(said)}" if said else f"it has no attribute {brief(attribute)}"
-        return Object(where, picture, wrong=f"{got}, wanted the name of one class: write it there, or remove the region")
+        name = brief(attribute)
+        got = f"its attribute {name} is {brief(said)}" if said else f"it has no attribute {name}"
+        return Object(where, picture, wrong=f"{got}, wanted the name of one class: write it there, or remove the "
+                      "region")
     return Object(where, picture, label, box, outline=kind != "rect")
 
 

@@ -19,8 +19,10 @@ from scratch.data.objects import ellipse, turned
 from tests.layouts import cvat_xml, draw, write
 
 CVAT = '<annotations><version>1.1</version><image name="a.png" width="80" height="40">{}</image></annotations>'
+HEADER = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
 LABEL = {"region_attributes": {"class": "ant"}}
-RECT = {"shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 5, "height": 6}, **LABEL}
+BARE = {"shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 5, "height": 6}}
+RECT = {**BARE, **LABEL}
 ONE = {"label": "ant", "coordinates": {"x": 6, "y": 6, "width": 4, "height": 8}}
 
 
@@ -62,8 +64,8 @@ def read(root: Path):
     ('<ellipse label="ant" cx="20" cy="20" rx="10" ry="5"/>', [10, 15, 20, 10], True),
     ('<ellipse label="ant" cx="20" cy="20" rx="10" ry="5" rotation="90"/>', [15, 10, 10, 20], True),
     ('<mask label="ant" rle="3,4" left="7" top="9" width="10" height="20"/>', [7, 9, 10, 20], True),
-    ('<cuboid label="ant" xtl1="7" ytl1="9" xbl1="7" ybl1="20" xtr1="12" ytr1="9" xbr1="12" ybr1="20" xtl2="9" ytl2="11" '
-     'xbl2="9" ybl2="29" xtr2="17" ytr2="11" xbr2="17" ybr2="29"/>', [7, 9, 10, 20], True)])
+    ('<cuboid label="ant" xtl1="7" ytl1="9" xbl1="7" ybl1="20" xtr1="12" ytr1="9" xbr1="12" ybr1="20" xtl2="9" '
+     'ytl2="11" xbl2="9" ybl2="29" xtr2="17" ytr2="11" xbr2="17" ybr2="29"/>', [7, 9, 10, 20], True)])
 def test_the_box_of_each_of_cvats_shapes(shape, box, outline, tmp_path):
     a = read(cvat(tmp_path, shape))
     assert a.boxes_xywh[0].tolist() == pytest.approx(box) and a.classes.names == ("ant",)
@@ -95,7 +97,8 @@ def test_the_box_around_what_is_turned_touches_its_points(degrees):
     xs = [5 + 4 * math.cos(t) * math.cos(a) - 2 * math.sin(t) * math.sin(a) for t in at]
     ys = [7 + 4 * math.cos(t) * math.sin(a) + 2 * math.sin(t) * math.cos(a) for t in at]
     assert ellipse(5, 7, 4, 2, a) == pytest.approx([min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)], abs=1e-7)
-    corners = [(dx * math.cos(a) - dy * math.sin(a), dx * math.sin(a) + dy * math.cos(a)) for dx in (-4, 4) for dy in (-2, 2)]
+    corners = [(dx * math.cos(a) - dy * math.sin(a), dx * math.sin(a) + dy * math.cos(a))
+               for dx in (-4, 4) for dy in (-2, 2)]
     xs, ys = zip(*((5 + x, 7 + y) for x, y in corners))
     assert turned([1, 5, 8, 4], a) == pytest.approx([min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)])
 
@@ -107,8 +110,9 @@ def test_the_box_around_what_is_turned_touches_its_points(degrees):
     (cvat, '<points label="eye" points="3,4"/>', "annotations.xml, image 1 (a.png), shape 1: got points"),
     (cvat, '<polyline label="eye" points="3,4;5,6"/>', "annotations.xml, image 1 (a.png), shape 1: got polyline"),
     (cvat, '<polyline label="eye" points="3,4;30,5;8,30"/>', "annotations.xml, image 1 (a.png), shape 1: got polyline"),
-    (cvat, '<skeleton label="eye"><points label="1" points="3,4"/></skeleton>', "image 1 (a.png), shape 1: got skeleton"),
-    (via, {"shape_attributes": {"name": "point", "cx": 3, "cy": 4}, **LABEL}, "via.json, image 1 (a.png), region 1: got a point"),
+    (cvat, '<skeleton label="eye"><points label="1" points="3,4"/></skeleton>', "(a.png), shape 1: got skeleton"),
+    (via, {"shape_attributes": {"name": "point", "cx": 3, "cy": 4}, **LABEL},
+     "via.json, image 1 (a.png), region 1: got a point"),
     (via, {"shape_attributes": {"name": "polyline", "all_points_x": [3, 9, 9], "all_points_y": [4, 4, 20]}, **LABEL},
      "via.json, image 1 (a.png), region 1: got a polyline")])
 def test_what_has_no_box_is_left_out_and_its_picture_is_kept(make, shape, where, tmp_path):
@@ -126,23 +130,28 @@ def test_what_has_no_box_is_left_out_and_its_picture_is_kept(make, shape, where,
     (cvat, '<box label="ant" xtl="7" ytl="nan" xbr="17" ybr="29"/>', "wanted a label and a box"),
     (cvat, '<polygon label="ant" points="7,9;17,12"/>', "wanted a label and a box"),
     (cvat, '<polygon label="ant" points="7,9;17;8,29"/>', "wanted a label and a box"),
-    (cvat, '<polygon label="ant"/>', "wanted a label and a box"), (cvat, '<cuboid label="ant"/>', "wanted a label and a box"),
+    (cvat, '<polygon label="ant"/>', "wanted a label and a box"),
+    (cvat, '<cuboid label="ant"/>', "wanted a label and a box"),
     (via, {"shape_attributes": {"name": "rect", "x": 1}, **LABEL}, "wanted shape_attributes such as"),
     (via, {"shape_attributes": {"name": "star"}, **LABEL}, "wanted shape_attributes such as"),
-    (via, {"shape_attributes": {"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}, **LABEL}, "wanted shape"),
+    (via, {"shape_attributes": {"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}, **LABEL},
+     "wanted shape"),
     (via, {"shape_attributes": {"name": "polygon", "all_points_x": [1, 2, 3], "all_points_y": [1, 2]}, **LABEL},
      "wanted shape"),
-    (via, {"shape_attributes": {"name": "ellipse", "cx": 1, "cy": 1, "rx": 1, "ry": 1, "theta": "x"}, **LABEL}, "wanted shape"),
-    (via, {"shape_attributes": None, **LABEL}, "wanted shape"), (via, 7, "wanted shape"), (via, None, "wanted shape"),
-    (via, {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"class": ""}}, "it has no attribute 'class', wanted"),
-    (via, {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"class": {"ant": True, "bee": True}}},
+    (via, {"shape_attributes": {"name": "ellipse", "cx": 1, "cy": 1, "rx": 1, "ry": 1, "theta": "x"}, **LABEL},
+     "wanted shape"),
+    (via, {"shape_attributes": None, **LABEL},
+     "wanted shape"), (via, 7, "wanted shape"), (via, None, "wanted shape"),
+    (via, {**BARE, "region_attributes": {"class": ""}}, "it has no attribute 'class', wanted"),
+    (via, {**BARE, "region_attributes": {"class": {"ant": True, "bee": True}}},
      "attribute 'class' is {'ant': True, 'bee': True}, wanted the name of one class"),
-    (via, {"shape_attributes": RECT["shape_attributes"]}, "it has no attribute 'class', wanted the name of one"),
+    (via, {**BARE}, "it has no attribute 'class', wanted the name of one"),
     (via, {"shape_attributes": {}, **LABEL}, "wanted shape_attributes such as"),
     (createml, {"label": "ant", "coordinates": {"x": 6, "y": 6, "width": 4}}, "x and y of the centre in pixels"),
     (createml, {"label": "ant", "coordinates": [1, 2, 3, 4]}, "x and y of the centre"),
     (createml, {"label": "", "coordinates": ONE["coordinates"]}, "x and y of the centre"),
-    (createml, {"coordinates": ONE["coordinates"]}, "x and y of the centre"), (createml, "ant", "x and y of the centre")])
+    (createml, {"coordinates": ONE["coordinates"]}, "x and y of the centre"),
+    (createml, "ant", "x and y of the centre")])
 def test_what_is_malformed_is_refused_with_its_place(make, shape, words, tmp_path):
     sound = {cvat: ['<box label="ant" xtl="7" ytl="9" xbr="17" ybr="29"/>'], via: [RECT], createml: []}
     root = make(tmp_path, *sound[make], shape)
@@ -156,7 +165,8 @@ def test_a_picture_without_a_name_is_refused_and_the_others_are_read(tmp_path):
              lambda text: text.replace("</annotations>", '<image name=" "/></annotations>')),
             ("via.json", via(tmp_path / "v", RECT),
              lambda text: json.dumps({**json.loads(text), "x": {"filename": 7, "regions": []}})),
-            ("set.json", createml(tmp_path / "m"), lambda text: json.dumps([*json.loads(text), {"annotations": []}, 7]))):
+            ("set.json", createml(tmp_path / "m"),
+             lambda text: json.dumps([*json.loads(text), {"annotations": []}, 7]))):
         file = root / "train" / name
         file.write_text(content(file.read_text()))
         found = read(root)
@@ -169,10 +179,11 @@ def test_a_picture_without_a_name_is_refused_and_the_others_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("attributes, name", [
-    ({}, "object"), ({"class": ""}, "object"), ({"insect": "ant"}, "ant"), ({"insect": {"ant": True, "bee": False}}, "ant"),
+    ({}, "object"), ({"class": ""}, "object"), ({"insect": "ant"}, "ant"),
+    ({"insect": {"ant": True, "bee": False}}, "ant"),
     ({"colour": "red", "Category": "ant"}, "ant"), ({"name": "Ann", "class": "ant"}, "ant"), ({"id": 7}, "7")])
 def test_the_class_of_vias_regions(attributes, name, tmp_path):
-    a = read(via(tmp_path, {"shape_attributes": RECT["shape_attributes"], "region_attributes": attributes}))
+    a = read(via(tmp_path, {**BARE, "region_attributes": attributes}))
     assert a.classes.names == (name,) and not [p for p in a.problems if p.severity == "refused"]
 
 
@@ -180,7 +191,7 @@ def test_the_class_of_vias_regions(attributes, name, tmp_path):
     ({"insect": "ant"}, {"name": "Ann"}, "ant"), ({"colour": "red"}, {"class": "ant"}, None),
     ({"colour": "red", "name": "ant"}, {"legs": "6"}, "ant")])
 def test_what_all_regions_have_comes_before_what_is_only_perhaps_the_class(every, some, name, tmp_path):
-    regions = [{"shape_attributes": RECT["shape_attributes"], "region_attributes": its} for its in (every, {**every, **some})]
+    regions = [{**BARE, "region_attributes": its} for its in (every, {**every, **some})]
     a = read(via(tmp_path, *regions))
     assert a.classes.names == ((name,) if name else ("ant",))
     refused = [p for p in a.problems if p.severity == "refused"]
@@ -199,14 +210,14 @@ def test_the_class_is_one_attribute_over_all_files(tmp_path):
 
 
 def test_attributes_none_of_which_is_known_as_the_class_are_refused_with_their_names(tmp_path):
-    region = {"shape_attributes": RECT["shape_attributes"], "region_attributes": {"insect": "ant", "colour": "red"}}
+    region = {**BARE, "region_attributes": {"insect": "ant", "colour": "red"}}
     told = [str(p) for p in read(via(tmp_path, region)).problems if p.kind == "malformed entry"]
     assert len(told) == 1 and told[0].endswith("have the attributes 'insect', 'colour': rename the one that holds the "
                                                "class to class")
 
 
 def test_of_attributes_that_always_say_the_same_any_is_the_class(tmp_path):
-    regions = [{"shape_attributes": RECT["shape_attributes"], "region_attributes": {"insecto": name, "insect": name}}
+    regions = [{**BARE, "region_attributes": {"insecto": name, "insect": name}}
                for name in ("ant", "bee")]
     assert read(via(tmp_path, *regions)).classes.names == ("ant", "bee")
 
@@ -215,7 +226,8 @@ def test_what_a_project_and_its_export_say_is_read_once_and_what_one_alone_says_
     older = {"shape_attributes": {"name": "rect", "x": 9, "y": 9, "width": 5, "height": 6}, **LABEL}
     root = via(tmp_path, RECT, older)
     newer = {**RECT, "region_attributes": {"class": "bee"}}
-    write(root / "train" / "project.json", {"_via_img_metadata": {"a": {"filename": "a.png", "regions": [RECT, newer]}}})
+    write(root / "train" / "project.json", {"_via_img_metadata": {"a": {"filename": "a.png", "regions": [RECT,
+                                                                                                          newer]}}})
     a = read(root)
     assert sorted(a.classes.names[label] for label in a.labels) == ["ant", "ant", "bee"]
     told = [str(p) for p in a.problems]
@@ -230,24 +242,26 @@ def test_what_a_project_and_its_export_say_is_read_once_and_what_one_alone_says_
 def test_each_is_known_from_the_others_and_from_what_is_none_of_them(tmp_path):
     files = {"cvat.xml": CVAT.format(""), "via.json": {"a.png9": {"filename": "a.png", "regions": []}},
              "project.json": {"_via_img_metadata": {"a": {"filename": "a.png", "regions": []}}, "_via_settings": {}},
-             "via.csv": "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n",
+             "via.csv": f"{HEADER}\n",
              "createml.json": [{"image": "a.png", "annotations": [ONE]}],
              "older.json": [{"imagefilename": "a.png", "annotation": [ONE]}],
              "voc.xml": "<annotation><version>1</version></annotation>", "labels.csv": "filename,class,xmin\n",
-             "studio.json": [{"image": "a.png", "annotations": [{"result": []}]}], "list.json": [1, "annotations", "image"],
+             "studio.json": [{"image": "a.png", "annotations": [{"result": []}]}],
+             "list.json": [1, "annotations", "image"],
              "regions.json": {"regions": {"filename": 1}}, "broken.json": '[{"image": "annotations"',
              "coco.json": {"images": [], "annotations": [], "categories": []}}
     for name, content in files.items():
         write(tmp_path / name, content)
-    known = {name: [is_it(tmp_path / name) for is_it in (layout_cvat.is_cvat, layout_via.is_via, layout_createml.is_createml)]
-             for name in files}
+    tests = (layout_cvat.is_cvat, layout_via.is_via, layout_createml.is_createml)
+    known = {name: [is_it(tmp_path / name) for is_it in tests] for name in files}
     of = {"cvat.xml": 0, "via.json": 1, "project.json": 1, "via.csv": 1, "createml.json": 2, "older.json": 2}
     assert known == {name: [of.get(name) == k for k in range(3)] for name in files}
     assert not layout_cvat.is_cvat(tmp_path / "none.xml") and not layout_via.is_via(tmp_path / "none.json")
 
 
 def test_cvat_for_video_is_refused_with_what_to_do(tmp_path):
-    root = small(tmp_path, "annotations.xml", '<annotations><version>1.1</version><track id="0" label="ant"/></annotations>')
+    content = '<annotations><version>1.1</version><track id="0" label="ant"/></annotations>'
+    root = small(tmp_path, "annotations.xml", content)
     assert find_layout(DataConfig(data=str(root))).name == "CVAT"
     told = [str(p) for p in read(root).problems if p.kind == "malformed entry"]
     assert len(told) == 1 and "export the task as COCO 1.0, or as CVAT for images" in told[0]
@@ -289,10 +303,9 @@ def test_many_files_of_one_split_are_all_read_and_many_others_do_not_hide_them(t
 def test_json_of_one_split_and_csv_of_another_are_both_read(tmp_path):
     root = via(tmp_path, RECT)
     (root / "val" / "via.json").unlink()
-    shape, attributes = (json.dumps(RECT[name]).replace('"', '""') for name in ("shape_attributes", "region_attributes"))
-    header = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    shape, attributes = (json.dumps(its).replace('"', '""') for its in RECT.values())
     row = f'"{{}}",1,0,"{shape}","{attributes}"'
-    write(root / "val" / "via.csv", f"{header}\nb.png,9,{row}\nb.png,9,\"{{}}\",2\nb.png,9,\"{{}}\",2,1,\"{{}}\",\"{{}}\"\n")
+    write(root / "val" / "via.csv", f'{HEADER}\nb.png,9,{row}\nb.png,9,"{{}}",2\nb.png,9,"{{}}",2,1,"{{}}","{{}}"\n')
     layout = find_layout(DataConfig(data=str(root)))
     assert layout.name == "VIA" and list(layout.splits) == ["train", "val"]
     folder, source = layout.splits["val"]
@@ -305,8 +318,7 @@ def test_json_of_one_split_and_csv_of_another_are_both_read(tmp_path):
 def test_a_csv_of_another_encoding_is_refused_by_its_name(tmp_path):
     root = via(tmp_path, RECT)
     (root / "train" / "via.json").unlink()
-    header = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
-    (root / "train" / "via.csv").write_bytes(f"{header}\ncafé.jpg,9,{{}},0,0,{{}},{{}}\n".encode("latin-1"))
+    (root / "train" / "via.csv").write_bytes(f"{HEADER}\ncafé.jpg,9,{{}},0,0,{{}},{{}}\n".encode("latin-1"))
     told = [str(p) for p in read(root).problems if p.kind == "malformed entry"]
     assert len(told) == 1 and "train/via.csv: it cannot be read" in told[0] and "save it as CSV UTF-8" in told[0]
 

@@ -283,7 +283,8 @@ def test_a_cell_may_be_long(tmp_path):
 
 def test_the_tables_are_read_in_one_pass(tmp_path, monkeypatch):
     root, read_files = small(tmp_path, "train.png,ant,1,1,9,9"), []
-    monkeypatch.setattr("scratch.data.layout_table.rows_of", lambda file, *how: read_files.append(file) or rows_of(file, *how))
+    monkeypatch.setattr("scratch.data.layout_table.rows_of",
+                        lambda file, *how: read_files.append(file) or rows_of(file, *how))
     folder, source = find_splits(DataConfig(data=str(root)))["train"]
     read_annotations(source, folder=folder)
     assert len(read_files) == len(set(read_files)) == 2
