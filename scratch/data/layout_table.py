@@ -230,9 +230,11 @@ class Table(Source):
         of_picture: dict[str, list[tuple[str, Object]]] = defaultdict(list)
         problems: list[tuple[str, str]] = []  # reported below: `choose` is asked about the pictures first
         paths = [self.listing.root / file for file in self.every]
+        attributes = layout_via.class_attributes(paths) if self.form == "VIA" else {}
         for file in self.every:
             try:
-                attribute = layout_via.class_attribute(paths) if self.form == "VIA" else None
+                if isinstance(attribute := attributes.get(self.listing.root / file), ValueError):
+                    raise attribute
                 classes = layout_lines.names_for(self.listing, file) if file.lower().endswith(".txt") else ()
                 for row in rows_of(self.listing.root / file, classes, self.form, attribute):
                     is_mine = file in mine and (not self.only or row.split == self.only)
@@ -244,7 +246,7 @@ class Table(Source):
                         left_out.append(picture)
                         continue
                     labelled.setdefault(picture, is_mine)
-                    if row.box:
+                    if row.box and row.label:
                         names.add(row.label)
                     if is_mine:
                         of_picture[picture].append((file, row))
@@ -265,8 +267,8 @@ class Table(Source):
         for id, picture in enumerate(pictures, start=1):
             width, height = sizes[picture]
             rows = [row for _, row in of_picture[picture]]
-            malformed = [row for row in rows if row.wrong and row.kind == MALFORMED]
-            if any(row.box for row in rows) or not malformed:  # else what it shows is not known
+            malformed = [row for row in rows if row.wrong and row.kind == MALFORMED and not (row.box and len(names) == 1)]
+            if any(row.box and row.label for row in rows) or not malformed:  # else what it shows is not known
                 images.append({"id": id, "file_name": picture, "width": width or None, "height": height or None})
             outlines: Counter[str] = Counter()
             given: dict[tuple[str, tuple[float, ...]], str] = {}  # an object → the file that has it first
@@ -275,8 +277,13 @@ class Table(Source):
                 if box and (first := given.setdefault((row.label, tuple(box)), file)) != file:
                     report("entry given twice", where, "as in {}", first)  # a project and its export, say
                     continue
-                if row.wrong:
+                if row.wrong and box and len(names) == 1:
+                    (label,) = names
+                    report("object without a class", where, "taken as {}", label)
+                    row = row._replace(label=label)
+                elif row.wrong:
                     report(row.kind, where, row.wrong)
+                    continue
                 if row.outline:
                     outlines[f"{file}, {row.where.rpartition(', ')[0]}"] += 1
                 if not box:

@@ -12,10 +12,10 @@
 
 Coordinates are edges in pixels from 0. The attributes of the regions have names of the annotator's choice: the class is
 the one that is called class, label or category; else, of those that all regions with attributes have, or if there are
-none, of all, the one called name or type, or the only one, or any of several that always say the same. Where none is
-used, all objects are of one class, called object. A checkbox ({"dog": true}) is its one word.
+none, of all, the one called name or type, or the only one, or any of several that always say the same. Where a file
+does not tell, all files of the set together may. Where none is used, all objects are of one class, called object. A checkbox ({"dog": true}) is its one word.
 The format: Dutta and Zisserman 2019, arXiv 1904.10699, and its version 2. Proven in tests/data/test_layout_shapes.py.
-Read: class_attribute → objects_of → _box
+Read: class_attributes → objects_of → _box
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import io
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence, Union
 
 from scratch.data.layout_labelme import parse
 from scratch.data.listing import text_of
@@ -57,17 +57,22 @@ def is_via(file: Path) -> bool:
     return any(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in entries)
 
 
-def class_attribute(files: Sequence[Path]) -> Optional[str]:
-    """Which of the attributes of all regions in these files is the class; None where none is used.
+def class_attributes(files: Sequence[Path]) -> dict[Path, Union[Optional[str], ValueError]]:
+    """File → which attribute of its regions is the class; None where none is used, and an error where it is not clear.
 
-    Raises ValueError where that is not clear. What cannot be read is passed over: `objects_of` says it.
+    What one file alone does not say, all of them together may. What cannot be read is passed over: `objects_of` says it.
     """
-    entries: list[Any] = []
+    said: dict[Path, list[dict[str, str]]] = {file: [] for file in files}  # of each region that has any: name → word
     for file in files:
         with suppress(ValueError):
-            entries += _read(file)
-    said = [words for entry in entries for region in _regions(entry) or ()
-            if (words := {name: word for name, value in _attributes(region).items() if (word := _word(value))})]
+            said[file] = [words for entry in _read(file) for region in _regions(entry) or ()
+                          if (words := {name: word for name, value in _attributes(region).items() if (word := _word(value))})]
+    of_all = _attribute([words for its in said.values() for words in its])
+    alone = {file: _attribute(its) for file, its in said.items()}
+    return {file: its if isinstance(its, str) else of_all for file, its in alone.items()}
+
+
+def _attribute(said: Sequence[dict[str, str]]) -> Union[Optional[str], ValueError]:
     used = list(dict.fromkeys(name for words in said for name in words))
     plain = {name: "".join(filter(str.isalpha, name.lower())) for name in used}
     for name in _CLASS:
@@ -79,16 +84,14 @@ def class_attribute(files: Sequence[Path]) -> Optional[str]:
                 return next(each for each in names if plain[each] == name)
         if names and len({tuple(words.get(name) for words in said) for name in names}) == 1:
             return names[0]
-    if not used:
-        return None
-    raise ValueError(f"its regions have the attributes {', '.join(map(brief, used[:6]))}: rename the one that holds "
-                     "the class to class")
+    return ValueError(f"its regions have the attributes {', '.join(map(brief, used[:6]))}: rename the one that holds the "
+                      "class to class") if used else None
 
 
 def objects_of(file: Path, attribute: Optional[str] = None) -> Iterator[Object]:
     """Each region, in order; of each picture first that it is there. Raises ValueError for what cannot be read.
 
-    attribute   the one that is the class, as `class_attribute` found it; without, all are of one class
+    attribute   the one that is the class, as `class_attributes` found it; without, all are of one class
     """
     for place, entry in enumerate(_read(file), start=1):
         where, regions = f"image {place}", _regions(entry)
@@ -115,8 +118,8 @@ def _object(where: str, picture: str, region: Any, attribute: Optional[str]) -> 
     if not label:
         name = brief(attribute)
         got = f"its attribute {name} is {brief(said)}" if said else f"it has no attribute {name}"
-        return Object(where, picture, wrong=f"{got}, wanted the name of one class: write it there, or remove the "
-                      "region")
+        wrong = f"{got}, wanted the name of one class: write it there, or remove the region"
+        return Object(where, picture, "", None if said else box, outline=kind != "rect", wrong=wrong)
     return Object(where, picture, label, box, outline=kind != "rect")
 
 

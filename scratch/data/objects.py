@@ -26,7 +26,8 @@ class Object(NamedTuple):
     box      x, y, width, height, or the `corners` as written (left, top, right, bottom); None for a picture that
              shows nothing, and where something is wrong
     outline  is there a shape of which the box is only what lies around it?
-    wrong    what is wrong, which is then of the `kind` (a key of problems.KINDS)
+    wrong    what is wrong, which is then of the `kind` (a key of problems.KINDS); with a box: it has no label, which is
+             no matter where there is but one class
     """
 
     where: str

@@ -56,6 +56,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "picture without annotations": ("coped", "left out: nothing says what is on it"),
     "other XML file": ("coped", "left out: it is no annotation of a picture"),
     "other JSON file": ("coped", "left out: it is no annotation of a picture"),
+    "object without a class": ("coped", "all others are of one class: taken as that"),
     "shape without a box": ("coped", "left out: points and lines have no box"),
     "corners the wrong way round": ("coped", "put in order"),
     "coordinates from 0": ("coped", "Pascal VOC counts pixels from 1, which this set cannot do"),

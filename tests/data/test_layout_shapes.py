@@ -153,7 +153,8 @@ def test_what_has_no_box_is_left_out_and_its_picture_is_kept(make, shape, where,
     (createml, {"coordinates": ONE["coordinates"]}, "x and y of the centre"),
     (createml, "ant", "x and y of the centre")])
 def test_what_is_malformed_is_refused_with_its_place(make, shape, words, tmp_path):
-    sound = {cvat: ['<box label="ant" xtl="7" ytl="9" xbr="17" ybr="29"/>'], via: [RECT], createml: []}
+    bee = {**BARE, "region_attributes": {"class": "bee"}}
+    sound = {cvat: ['<box label="ant" xtl="7" ytl="9" xbr="17" ybr="29"/>'], via: [RECT, bee], createml: []}
     root = make(tmp_path, *sound[make], shape)
     (problem,) = [p for p in read(root).problems if p.severity == "refused"]
     assert problem.kind == "malformed entry" and "image 1 (a.png), " in str(problem) and words in str(problem)
@@ -194,8 +195,8 @@ def test_what_all_regions_have_comes_before_what_is_only_perhaps_the_class(every
     regions = [{**BARE, "region_attributes": its} for its in (every, {**every, **some})]
     a = read(via(tmp_path, *regions))
     assert a.classes.names == ((name,) if name else ("ant",))
-    refused = [p for p in a.problems if p.severity == "refused"]
-    assert len(refused) == (name is None) and all("no attribute 'class'" in str(p) for p in refused)
+    told = [p for p in a.problems if p.kind == "object without a class"]
+    assert len(told) == (name is None) and not [p for p in a.problems if p.severity == "refused"]
 
 
 def test_the_class_is_one_attribute_over_all_files(tmp_path):
@@ -204,9 +205,22 @@ def test_the_class_is_one_attribute_over_all_files(tmp_path):
     write(root / "val" / "via.json", {"b": {"filename": "b.png", "regions": others}})
     folder, source = find_splits(DataConfig(data=str(root)))["val"]
     a = read_annotations(source, folder=folder)
-    assert a.classes.names == ("ant",) and len(a.boxes_xywh) == 1
+    assert a.classes.names == ("ant",) and len(a.boxes_xywh) == 2
+    told = [str(p) for p in a.problems if p.kind == "object without a class"]
+    assert told == ["object without a class: VIA val, val/via.json, image 1 (b.png), region 2: taken as 'ant'"]
+
+
+def test_two_files_may_call_the_class_differently(tmp_path):
+    root = via(tmp_path, {**BARE, "region_attributes": {"insect": "ant"}})
+    write(root / "val" / "via.json", {"b": {"filename": "b.png", "regions": [{**BARE, "region_attributes": {"animal": "bee"}}]}})
+    assert read(root).classes.names == ("ant", "bee") and not [p for p in read(root).problems if p.severity == "refused"]
+
+
+def test_a_region_without_a_class_is_refused_where_there_are_two(tmp_path):
+    regions = [{**BARE, "region_attributes": its} for its in ({"insect": "ant"}, {"insect": "bee"}, {})]
+    a = read(via(tmp_path, *regions))
     (problem,) = [p for p in a.problems if p.severity == "refused"]
-    assert "val/via.json, image 1 (b.png), region 2: it has no attribute 'insect'" in str(problem)
+    assert "region 3: it has no attribute 'insect', wanted" in str(problem) and len(a.boxes_xywh) == 2
 
 
 def test_attributes_none_of_which_is_known_as_the_class_are_refused_with_their_names(tmp_path):
