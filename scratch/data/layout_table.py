@@ -267,8 +267,8 @@ class Table(Source):
         for id, picture in enumerate(pictures, start=1):
             width, height = sizes[picture]
             rows = [row for _, row in of_picture[picture]]
-            malformed = [row for row in rows if row.wrong and row.kind == MALFORMED and not (row.box and len(names) == 1)]
-            if any(row.box and row.label for row in rows) or not malformed:  # else what it shows is not known
+            known = [row for row in rows if row.box and (row.label or len(names) == 1)]
+            if known or not any(row.wrong and row.kind == MALFORMED for row in rows):  # else what it shows is not known
                 images.append({"id": id, "file_name": picture, "width": width or None, "height": height or None})
             outlines: Counter[str] = Counter()
             given: dict[tuple[str, tuple[float, ...]], str] = {}  # an object → the file that has it first

@@ -13,7 +13,8 @@
 Coordinates are edges in pixels from 0. The attributes of the regions have names of the annotator's choice: the class is
 the one that is called class, label or category; else, of those that all regions with attributes have, or if there are
 none, of all, the one called name or type, or the only one, or any of several that always say the same. Where a file
-does not tell, all files of the set together may. Where none is used, all objects are of one class, called object. A checkbox ({"dog": true}) is its one word.
+does not tell, all files of the set together may. Where none is used, all objects are of one class, called object. A
+checkbox ({"dog": true}) is its one word.
 The format: Dutta and Zisserman 2019, arXiv 1904.10699, and its version 2. Proven in tests/data/test_layout_shapes.py.
 Read: class_attributes → objects_of → _box
 """
@@ -60,13 +61,14 @@ def is_via(file: Path) -> bool:
 def class_attributes(files: Sequence[Path]) -> dict[Path, Union[Optional[str], ValueError]]:
     """File → which attribute of its regions is the class; None where none is used, and an error where it is not clear.
 
-    What one file alone does not say, all of them together may. What cannot be read is passed over: `objects_of` says it.
+    What one file alone does not say, all of them together may. What cannot be read is passed over: `objects_of` tells.
     """
     said: dict[Path, list[dict[str, str]]] = {file: [] for file in files}  # of each region that has any: name → word
     for file in files:
         with suppress(ValueError):
-            said[file] = [words for entry in _read(file) for region in _regions(entry) or ()
-                          if (words := {name: word for name, value in _attributes(region).items() if (word := _word(value))})]
+            regions = [region for entry in _read(file) for region in _regions(entry) or ()]
+            words = [{name: _word(value) for name, value in _attributes(region).items()} for region in regions]
+            said[file] = [kept for its in words if (kept := {name: word for name, word in its.items() if word})]
     of_all = _attribute([words for its in said.values() for words in its])
     alone = {file: _attribute(its) for file, its in said.items()}
     return {file: its if isinstance(its, str) else of_all for file, its in alone.items()}
@@ -84,8 +86,8 @@ def _attribute(said: Sequence[dict[str, str]]) -> Union[Optional[str], ValueErro
                 return next(each for each in names if plain[each] == name)
         if names and len({tuple(words.get(name) for words in said) for name in names}) == 1:
             return names[0]
-    return ValueError(f"its regions have the attributes {', '.join(map(brief, used[:6]))}: rename the one that holds the "
-                      "class to class") if used else None
+    return ValueError(f"its regions have the attributes {', '.join(map(brief, used[:6]))}: rename the one that holds "
+                      "the class to class") if used else None
 
 
 def objects_of(file: Path, attribute: Optional[str] = None) -> Iterator[Object]:

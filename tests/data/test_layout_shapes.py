@@ -212,8 +212,10 @@ def test_the_class_is_one_attribute_over_all_files(tmp_path):
 
 def test_two_files_may_call_the_class_differently(tmp_path):
     root = via(tmp_path, {**BARE, "region_attributes": {"insect": "ant"}})
-    write(root / "val" / "via.json", {"b": {"filename": "b.png", "regions": [{**BARE, "region_attributes": {"animal": "bee"}}]}})
-    assert read(root).classes.names == ("ant", "bee") and not [p for p in read(root).problems if p.severity == "refused"]
+    bee = {**BARE, "region_attributes": {"animal": "bee"}}
+    write(root / "val" / "via.json", {"b": {"filename": "b.png", "regions": [bee]}})
+    a = read(root)
+    assert a.classes.names == ("ant", "bee") and not [p for p in a.problems if p.severity == "refused"]
 
 
 def test_a_region_without_a_class_is_refused_where_there_are_two(tmp_path):
