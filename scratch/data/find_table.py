@@ -9,7 +9,7 @@
     annotations.xml  via_project.json …   CVAT's, VIA's and Create ML's files, each kind for itself, the same way
 
 Tables of one split in folders of their own (one/labels.csv, two/labels.csv) are several sets, and none is taken.
-Proven in tests/data/test_layout_table.py. Read after layout_table.py: find_tables
+Proven in tests/data/test_layout_table.py and test_layout_shapes.py. Read after layout_table.py: find_tables
 """
 
 from __future__ import annotations

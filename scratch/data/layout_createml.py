@@ -49,12 +49,12 @@ def objects_of(file: Path) -> Iterator[Object]:
     for place, entry in enumerate(parse(file), start=1):
         where, picture = f"image {place}", _named(entry, _PICTURE) if isinstance(entry, dict) else None
         objects = _named(entry, _OBJECTS) if isinstance(entry, dict) else None
-        if not isinstance(picture, str) or not picture.strip() or not isinstance(objects or [], list):
+        if not isinstance(picture, str) or not picture.strip() or not isinstance(objects, list):
             yield Object(where, "", wrong=f'got {brief(entry)}, wanted {{"image": "a.jpg", "annotations": [ … ]}}')
             continue
         where += f" ({picture})"
         yield Object(where, picture)
-        for number_of, each in enumerate(objects or [], start=1):
+        for number_of, each in enumerate(objects, start=1):
             label = each.get("label") if isinstance(each, dict) else None
             label = str(label).strip() if isinstance(label, (str, int)) and label is not True else ""
             box = _box(each.get("coordinates")) if isinstance(each, dict) else None

@@ -14,8 +14,8 @@
     skeleton
 
 Coordinates are edges in pixels from 0. A subset called after a split (Train, Validation) is that split; of pictures
-with one name, the one in the folder of its subset is meant. CVAT for video
-has tracks, and does not say which file a frame is: it is not read.
+with one name, the one in the folder of its subset is meant. CVAT for video has tracks, and does not say which file a
+frame is: it is not read.
 The format: docs.cvat.ai, "CVAT for image". Proven in tests/data/test_layout_shapes.py. Read: objects_of → _box
 """
 

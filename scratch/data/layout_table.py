@@ -137,8 +137,8 @@ def rows_of(file: Path, classes: Sequence[str] = (), form: str = "table", attrib
     form     "table", "CVAT", "VIA" or "Create ML"; of VIA's regions, `attribute` is the class
     """
     if form != "table":
-        yield from {"CVAT": layout_cvat.objects_of, "Create ML": layout_createml.objects_of,
-                    "VIA": lambda file: layout_via.objects_of(file, attribute)}[form](file)
+        yield from (layout_via.objects_of(file, attribute) if form == "VIA" else
+                    layout_cvat.objects_of(file) if form == "CVAT" else layout_createml.objects_of(file))
         return
     try:
         if (size := file.stat().st_size) > MOST_BYTES:

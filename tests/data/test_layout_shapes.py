@@ -15,7 +15,7 @@ from scratch.config import DataConfig
 from scratch.data import layout_createml, layout_cvat, layout_via
 from scratch.data.annotations import read_annotations
 from scratch.data.coco import find_layout, find_splits
-from scratch.data.objects import ellipse, turned
+from scratch.data.objects import ellipse, is_closed, turned
 from tests.layouts import cvat_xml, draw, write
 
 CVAT = '<annotations><version>1.1</version><image name="a.png" width="80" height="40">{}</image></annotations>'
@@ -103,6 +103,12 @@ def test_the_box_around_what_is_turned_touches_its_points(degrees):
     assert turned([1, 5, 8, 4], a) == pytest.approx([min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)])
 
 
+def test_a_line_is_an_outline_up_to_a_gap_of_a_sixth_of_its_diagonal():
+    for gap, closed in ((4.9, True), (5.1, False)):  # a box of 18×24 has a diagonal of 30
+        assert is_closed([0, 18, 18, 0], [0, 0, 24, gap]) == closed
+    assert not is_closed([0, 18], [0, 0]) and not is_closed([], [])
+
+
 # -- what has no box, and what is malformed ------------------------------------------------------------------------
 
 
@@ -167,7 +173,8 @@ def test_a_picture_without_a_name_is_refused_and_the_others_are_read(tmp_path):
             ("via.json", via(tmp_path / "v", RECT),
              lambda text: json.dumps({**json.loads(text), "x": {"filename": 7, "regions": []}})),
             ("set.json", createml(tmp_path / "m"),
-             lambda text: json.dumps([*json.loads(text), {"annotations": []}, 7]))):
+             lambda text: json.dumps([*json.loads(text), {"annotations": []}, 7,
+                                                   {"image": "a.png"}]))):
         file = root / "train" / name
         file.write_text(content(file.read_text()))
         found = read(root)
